@@ -1,0 +1,1 @@
+"""From probabilities to tables, figures and the report."""

@@ -1,0 +1,1 @@
+"""Training AG-CNN stage by stage (Section III-C)."""
