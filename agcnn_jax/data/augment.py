@@ -1,0 +1,134 @@
+"""Stored images to the model's input, inside jit: random crops for training, the centre otherwise.
+
+Crops keep to Section IV-B: stored images are 256x256, the input is 224x224. With other sizes the
+proportion 224/256 stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from agcnn_jax.attention.resample import crop_and_resize
+
+CENTRE_FRACTION = 224 / 256
+"""Side of the centre crop, and of a plain random crop, as a fraction of the stored image's."""
+
+CROPS = ("random_resized", "random", "centre")
+_ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How a training image is cropped and flipped.
+
+    Attributes:
+        crop: `random_resized` (area and aspect ratio drawn as torchvision's RandomResizedCrop
+            does), `random` (the size of the centre crop, at a random place) or `centre` (none).
+        scale: range of the crop's area as a fraction of the image's, for `random_resized`.
+        ratio: range of the crop's width over height, for `random_resized`.
+        flip: mirror every other image left to right.
+    """
+
+    crop: str = "random_resized"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+
+def centre_box(stored_size: int) -> tuple[float, float, float, float]:
+    """Box of the centre crop in a stored image, `xmin, ymin, xmax, ymax` in pixels."""
+    margin = round(stored_size * (1 - CENTRE_FRACTION) / 2)
+    return margin, margin, stored_size - margin, stored_size - margin
+
+
+def centre_crop(images: jax.Array, input_size: int) -> jax.Array:
+    """Crop the centre of stored images, as validation and testing do (Section IV-B).
+
+    Args:
+        images: uint8 `[B, S, S]`.
+        input_size: side of the result in pixels.
+
+    Returns:
+        Gray levels, float32 `[B, input_size, input_size]` in 0..255.
+    """
+    boxes = jnp.tile(jnp.array(centre_box(images.shape[-1]), jnp.float32), (len(images), 1))
+    return crop_and_resize(images, boxes, input_size)
+
+
+def augment(
+    images: jax.Array,
+    records: jax.Array,
+    step: jax.Array,
+    seed: int,
+    input_size: int,
+    augmentation: Augmentation,
+) -> jax.Array:
+    """Crop and flip a training batch at random.
+
+    An image's crop depends on the seed, the step and its own record number alone: neither on its
+    place in the batch nor on the device that holds it, and a resumed run repeats it.
+
+    Args:
+        images: uint8 `[B, S, S]`.
+        records: int32 `[B]`, each image's number in the store.
+        step: int32 scalar, the training step.
+        seed: of the run.
+        input_size: side of the result in pixels.
+        augmentation: how to crop and flip.
+
+    Returns:
+        Gray levels, float32 `[B, input_size, input_size]` in 0..255.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(records)
+    crop_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    stored_size = images.shape[-1]
+    boxes = jax.vmap(lambda key: _random_box(key, stored_size, augmentation))(crop_keys)
+    cropped = crop_and_resize(images, boxes, input_size)
+    if augmentation.flip:
+        flipped = jax.vmap(jax.random.bernoulli)(flip_keys)
+        cropped = jnp.where(flipped[:, None, None], cropped[:, :, ::-1], cropped)
+    return cropped
+
+
+def _random_box(key: jax.Array, stored_size: int, augmentation: Augmentation) -> jax.Array:
+    """Draw a crop `xmin, ymin, xmax, ymax`, float32 `[4]`, in whole pixels."""
+    size_key, x_key, y_key = jax.random.split(key, 3)
+    if augmentation.crop == "centre":
+        return jnp.array(centre_box(stored_size), jnp.float32)
+    if augmentation.crop == "random":
+        left, _, right, _ = centre_box(stored_size)
+        width = height = jnp.int32(right - left)
+    elif augmentation.crop == "random_resized":
+        width, height = _random_resized(size_key, stored_size, augmentation)
+    else:
+        raise ValueError(f"crop is {augmentation.crop!r}; use one of {', '.join(CROPS)}")
+    xmin = jax.random.randint(x_key, (), 0, stored_size - width + 1)
+    ymin = jax.random.randint(y_key, (), 0, stored_size - height + 1)
+    return jnp.stack([xmin, ymin, xmin + width, ymin + height]).astype(jnp.float32)
+
+
+def _random_resized(
+    key: jax.Array, stored_size: int, augmentation: Augmentation
+) -> tuple[jax.Array, jax.Array]:
+    """Draw width and height of a RandomResizedCrop: the first of ten draws that fits.
+
+    Should none fit, the whole image, which is what torchvision falls back to on square images.
+    """
+    area_key, ratio_key = jax.random.split(key)
+    low, high = augmentation.scale
+    area = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high) * stored_size**2
+    low, high = jnp.log(augmentation.ratio[0]), jnp.log(augmentation.ratio[1])
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (_ATTEMPTS,), minval=low, maxval=high))
+    widths = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
+    fits = (widths > 0) & (widths <= stored_size) & (heights > 0) & (heights <= stored_size)
+    first = jnp.argmax(fits)
+    whole = jnp.int32(stored_size)
+    return (
+        jnp.where(fits.any(), widths[first], whole),
+        jnp.where(fits.any(), heights[first], whole),
+    )

@@ -1,0 +1,102 @@
+"""Which images were scored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
+# A percentile interval needs about this many positive patients to come near its coverage.
+FEW_PATIENTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """Which images were scored, and what a reader must know about them.
+
+    Attributes:
+        split: the subset, such as "test"; None for predictions whose split is not known.
+        protocol: the split protocol; None for predictions whose split is not known.
+        backbone: as in the config, such as "densenet121"; None when not known.
+        provenance: a sentence on where the images come from.
+        images: number of images.
+        patients: number of patients.
+        shared_patients: how many of them also occur in training; None when not known.
+        positives: per label, how many images have it.
+        positive_patients: per label, how many patients have it in at least one image.
+    """
+
+    split: str | None
+    protocol: str | None
+    backbone: str | None
+    provenance: str
+    images: int
+    patients: int
+    shared_patients: int | None
+    positives: dict[str, int]
+    positive_patients: dict[str, int]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are phantoms, whose scores must not be compared with patients'."""
+        return "phantom" in self.provenance.lower()
+
+    @property
+    def rare(self) -> tuple[str, ...]:
+        """Labels with too few positive patients for a good bootstrap interval."""
+        counts = self.positive_patients.items()
+        return tuple(label for label, count in counts if count < FEW_PATIENTS)
+
+
+def describe_cohort(
+    label_matrix: np.ndarray,
+    labels: Sequence[str],
+    patient_ids: Sequence[Any] | np.ndarray,
+    *,
+    split: str | None,
+    protocol: str | None,
+    backbone: str | None,
+    provenance: str,
+    shared_patients: int | None,
+) -> Cohort:
+    """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
+    patients = np.asarray(patient_ids)
+    columns = {label: label_matrix[:, c] == 1 for c, label in enumerate(labels)}
+    return Cohort(
+        split=split,
+        protocol=protocol,
+        backbone=backbone,
+        provenance=provenance,
+        images=len(label_matrix),
+        patients=len(np.unique(patients)),
+        shared_patients=shared_patients,
+        positives={label: int(column.sum()) for label, column in columns.items()},
+        positive_patients={
+            label: len(np.unique(patients[column])) for label, column in columns.items()
+        },
+    )
+
+
+def headline(cohort: Cohort) -> str:
+    """One line on what was scored."""
+    parts = [cohort.backbone, cohort.split and f"{cohort.split} split"]
+    subset = ", ".join(part for part in parts if part)
+    if subset and cohort.protocol:
+        subset += f" of the {cohort.protocol} protocol"
+    counts = f"{cohort.images:,} images of {cohort.patients:,} patients"
+    return f"{subset}{': ' if subset else ''}{counts}; {cohort.provenance}"
+
+
+def leakage(cohort: Cohort) -> str | None:
+    """What is known of patients that occur both here and in training; None when nothing is."""
+    if cohort.shared_patients is None:
+        return None
+    if cohort.shared_patients == 0:
+        return "No patient of this split occurs in training."
+    return (
+        f"{cohort.shared_patients:,} of the {cohort.patients:,} patients also occur in training: "
+        "expect lower AUCs on patients never seen."
+    )

@@ -1,0 +1,240 @@
+"""Predictions and labels as CSV files: reading, writing, and scoring anyone's predictions."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agcnn_jax.data.text import read_rows
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation.bootstrap import RESAMPLES
+from agcnn_jax.evaluation.cohort import describe_cohort
+from agcnn_jax.evaluation.metrics import auc_table
+from agcnn_jax.evaluation.tables import Table, build_table
+from data_prep.nih_layout import read_marker
+
+IMAGE_COLUMN = "Image Index"
+PREFIX = "prob_"
+# NIH's word for an image without any finding; it is a label but not a finding.
+NO_FINDING = "No Finding"
+_LABEL_COLUMNS = (IMAGE_COLUMN, "Finding Labels", "Patient ID")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a file predicts: image names `[N]`, labels `[C]`, probabilities float64 `[N, C]`."""
+
+    image_ids: list[str]
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """NIH's table: per image its labels and its patient; all labels in order of first mention."""
+
+    of_image: dict[str, frozenset[str]]
+    patient: dict[str, str]
+    names: tuple[str, ...]
+
+
+def write_predictions(
+    path: str | Path, image_ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray
+) -> None:
+    """Write `Image Index, prob_<label>...`, as PyTorch CheXNet does.
+
+    Args:
+        path: the file to write.
+        image_ids: names of the N images.
+        labels: names of the C columns.
+        probabilities: float32 `[N, C]`; written with the digits that read back to the same float32.
+    """
+    # str() of a float32 is the shortest text that rounds to it.
+    text = np.asarray(probabilities, np.float32).astype(str)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([IMAGE_COLUMN, *(PREFIX + label for label in labels)])
+        writer.writerows([name, *row] for name, row in zip(image_ids, text, strict=True))
+
+
+def read_predictions(path: str | Path, known: Sequence[str]) -> Predictions:
+    """Read predictions of any program.
+
+    Columns are `prob_<label>`, or plain `<label>` if none has the prefix; capitals, spaces and
+    underscores do not matter. Where some have the prefix, all other columns are passed over.
+    Any finite number will do, logits too: an AUC depends on the order only.
+
+    Args:
+        path: a CSV file, gzipped or not.
+        known: the labels of the data set.
+
+    Raises:
+        UserError: if the file, a column, a row or a number is not usable.
+    """
+    header, rows = _read_csv(path)
+    image_column = _column(path, header, IMAGE_COLUMN)
+    columns = _label_columns(path, header, known)
+    image_ids: list[str] = []
+    probabilities = np.empty((len(rows), len(columns)))
+    for i, (line, row) in enumerate(rows):
+        image_ids.append(row[image_column])
+        for c, column in enumerate(columns.values()):
+            probabilities[i, c] = _number(row[column], f"{path}, line {line}, {header[column]}")
+    _refuse_duplicates(path, image_ids)
+    return Predictions(image_ids, tuple(columns), probabilities)
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Read NIH's `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, gzipped or not.
+
+    Raises:
+        UserError: if the file is not usable or not such a table.
+    """
+    header, rows = _read_csv(path)
+    image, finding, patient = (_column(path, header, name) for name in _LABEL_COLUMNS)
+    _refuse_duplicates(path, [row[image] for _, row in rows])
+    labels: dict[str, frozenset[str]] = {}
+    names: dict[str, None] = {}
+    for line, row in rows:
+        parts = [part.strip() for part in row[finding].split("|")]
+        if not all(parts):
+            raise UserError(
+                f"{path}, line {line}: the column {header[finding]!r} has an empty label"
+            )
+        names.update(dict.fromkeys(parts))
+        labels[row[image]] = frozenset(parts)
+    patients = {row[image]: row[patient] for _, row in rows}
+    return Labels(labels, patients, tuple(names))
+
+
+def evaluate_predictions(
+    predictions_path: str | Path,
+    labels_path: str | Path,
+    *,
+    digits: int = 6,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Table:
+    """The AUC table of a file of predictions; print it with `tables.as_text`.
+
+    Args:
+        predictions_path: see `read_predictions`.
+        labels_path: see `read_labels`; may hold more images than were predicted.
+        digits: decimals of the AUCs.
+        resamples: of the bootstrap over patients.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: if a file is not usable, or predicts an image that has no labels.
+    """
+    labels = read_labels(labels_path)
+    predictions = read_predictions(predictions_path, labels.names)
+    unknown = [name for name in predictions.image_ids if name not in labels.of_image]
+    if unknown:
+        raise UserError(
+            f"{predictions_path}: {len(unknown):,} of {len(predictions.image_ids):,} images, the "
+            f"first {unknown[0]!r}, are not in {labels_path}; give the labels of the same images"
+        )
+    of_image = [labels.of_image[name] for name in predictions.image_ids]
+    matrix = np.array([[name in one for name in predictions.labels] for one in of_image], np.uint8)
+    patients = [labels.patient[name] for name in predictions.image_ids]
+    scores = auc_table(
+        matrix,
+        {"predictions": predictions.probabilities},
+        labels=predictions.labels,
+        findings=tuple(name for name in predictions.labels if name != NO_FINDING),
+        patient_ids=patients,
+        resamples=resamples,
+        seed=seed,
+    )
+    # Labels that lie beside the phantoms' marker are phantoms', and the table has to say so.
+    provenance = f"{Path(predictions_path).name} on {Path(labels_path).name}"
+    if marker := read_marker(Path(labels_path).parent):
+        provenance += f", {marker['provenance']}"
+    cohort = describe_cohort(
+        matrix,
+        predictions.labels,
+        patients,
+        split=None,
+        protocol=None,
+        backbone=None,
+        provenance=provenance,
+        shared_patients=None,
+    )
+    return build_table(scores, cohort, digits)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_]+", "", name).lower()
+
+
+def _read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and (line number, cells) of every row that is not blank; all of the same length."""
+    rows = list(read_rows(Path(path)))
+    if len(rows) < 2:
+        raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
+    header = rows[0][1]
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}"
+            )
+    return header, rows[1:]
+
+
+def _column(path: str | Path, header: Sequence[str], name: str) -> int:
+    for i, column in enumerate(header):
+        if _key(column) == _key(name):
+            return i
+    shown = ", ".join(header[:6]) + (", ..." if len(header) > 6 else "")
+    raise UserError(f"{path}: has no column {name!r}; its columns are: {shown[:200]}")
+
+
+def _label_columns(path: str | Path, header: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """The column of each label that the file predicts, in the file's order."""
+    prefix = _key(PREFIX)
+    prefixed = [i for i, column in enumerate(header) if _key(column).startswith(prefix)]
+    # pandas writes its row numbers as a column without a name, and reads that as "Unnamed: 0".
+    passed_over = (_key(IMAGE_COLUMN), "", "unnamed:0")
+    plain = [i for i, column in enumerate(header) if _key(column) not in passed_over]
+    by_key = {_key(label): label for label in known}
+    columns: dict[str, int] = {}
+    for i in prefixed or plain:
+        label = by_key.get(_key(header[i]).removeprefix(prefix))
+        if label is None:
+            raise UserError(
+                f"{path}: column {header[i]!r} is not a known finding; name it {PREFIX}<finding> "
+                f"with one of: {', '.join(sorted(known))}"
+            )
+        if label in columns:
+            raise UserError(
+                f"{path}: {header[columns[label]]!r} and {header[i]!r} are both {label}"
+            )
+        columns[label] = i
+    if not columns:
+        raise UserError(f"{path}: has no column of probabilities, such as {PREFIX}{known[0]}")
+    return columns
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {cell!r} is not a finite number; give a probability")
+    return value
+
+
+def _refuse_duplicates(path: str | Path, image_ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in image_ids:
+        if name in seen:
+            raise UserError(f"{path}: image {name!r} has more than one row; keep one")
+        seen.add(name)

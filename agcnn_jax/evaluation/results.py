@@ -1,0 +1,199 @@
+"""Everything an evaluation leaves on disk, written so that no reader meets half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation import figures, report, tables
+from agcnn_jax.evaluation.bootstrap import RESAMPLES
+from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
+from agcnn_jax.evaluation.metrics import BranchAUC, auc_table
+from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
+
+
+def write_results(
+    directory: str | Path,
+    *,
+    split: str,
+    protocol: str,
+    backbone: str,
+    provenance: str,
+    labels: Sequence[str],
+    findings: Sequence[str],
+    label_matrix: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    image_ids: Sequence[str],
+    patient_ids: Sequence[Any] | np.ndarray,
+    shared_patients: int | None,
+    boxes: np.ndarray | None = None,
+    films: figures.Films | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    width: int = 120,
+) -> str:
+    """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
+
+    The files are written beside `directory` and take its place when all are there: whoever
+    interrupts the evaluation keeps the previous results whole.
+
+    Args:
+        directory: where the results go, `<workdir>/eval/<split>`; what it held is replaced.
+        split: the subset that was scored, such as "test".
+        protocol: the split protocol, such as "official".
+        backbone: as in the config, such as "densenet121".
+        provenance: a sentence on where the images come from; the word "phantom" in it marks all
+            outputs as synthetic.
+        labels: names of the C columns.
+        findings: those of `labels` that the mean is over.
+        label_matrix: uint8 `[N, C]`, 0 or 1.
+        probabilities: per branch, float32 `[N, C]`; the branches that are trained.
+        image_ids: `[N]` names.
+        patient_ids: `[N]`.
+        shared_patients: how many patients of the split also occur in training; None if not known.
+        boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
+            None writes no `boxes.csv`.
+        films: what to show of the attention in the report; None shows none.
+        settings: of the run, for the report.
+        resamples: of the bootstrap over patients.
+        seed: of the bootstrap.
+        width: of the terminal, in characters.
+
+    Returns:
+        The table to print.
+
+    Raises:
+        UserError: if there is no image or no branch, a probability is NaN, or the folder cannot be
+            written.
+        ValueError: if shapes disagree.
+    """
+    _check(split, labels, probabilities, len(image_ids))
+    results = auc_table(
+        label_matrix,
+        probabilities,
+        labels=labels,
+        findings=findings,
+        patient_ids=patient_ids,
+        resamples=resamples,
+        seed=seed,
+    )
+    cohort = describe_cohort(
+        label_matrix,
+        labels,
+        patient_ids,
+        split=split,
+        protocol=protocol,
+        backbone=backbone,
+        provenance=provenance,
+        shared_patients=shared_patients,
+    )
+    table = tables.build_table(results, cohort)
+    roc = figures.encode(figures.roc_figure(label_matrix, probabilities, labels, results, cohort))
+    films_jpeg = None
+    if films is not None:
+        title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
+        films_jpeg = figures.encode(figures.films_figure(films, title), "jpeg", dpi=100)
+    page = report.render_report(table, cohort, results, roc, films_jpeg, settings or {})
+    with _replacing(Path(directory)) as folder:
+        scores = json.dumps(_scores(results, cohort), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "auc.json").write_text(scores + "\n", encoding="utf-8")
+        (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
+        (folder / "auc.md").write_text(tables.as_markdown(table), encoding="utf-8")
+        for branch, matrix in probabilities.items():
+            write_predictions(folder / f"predictions_{branch}.csv", image_ids, labels, matrix)
+        if boxes is not None:
+            _write_boxes(folder / "boxes.csv", image_ids, boxes)
+        (folder / "roc.png").write_bytes(roc)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    return tables.as_text(table, width)
+
+
+def _check(
+    split: str, labels: Sequence[str], probabilities: Mapping[str, np.ndarray], images: int
+) -> None:
+    if not images:
+        raise UserError(f"the {split} split has no images; choose another split or protocol")
+    if not probabilities:
+        raise UserError("no branch is trained yet; run train.py with the same config first")
+    for branch, matrix in probabilities.items():
+        columns = np.flatnonzero(np.isnan(matrix).any(axis=0))
+        if len(columns):
+            raise UserError(
+                f"the {branch} branch gives NaN for {labels[columns[0]]} on the {split} split: its "
+                "training diverged; train that stage again with a lower learning rate"
+            )
+
+
+def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
+    """The content of `auc.json`: the findings only under "auc", other labels apart."""
+    branches = {}
+    for branch, scores in results.items():
+        others = [label for label in scores.auc if label not in scores.findings]
+        branches[branch] = {
+            "auc": {finding: scores.auc[finding] for finding in scores.findings},
+            "mean": scores.mean,
+            "missing": list(scores.missing),
+            "auc_not_in_mean": {label: scores.auc[label] for label in others},
+            "interval": {finding: scores.intervals[finding] for finding in scores.findings},
+            "mean_interval": scores.mean_interval,
+        }
+    facts = dataclasses.asdict(cohort)
+    keep = ("split", "protocol", "images")
+    return {
+        **{key: facts.pop(key) for key in keep},
+        "branches": branches,
+        **facts,
+        "synthetic": cohort.synthetic,
+    }
+
+
+def _write_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([IMAGE_COLUMN, "xmin", "ymin", "xmax", "ymax"])
+        rows = np.asarray(boxes).tolist()
+        writer.writerows([name, *box] for name, box in zip(image_ids, rows, strict=True))
+
+
+@contextlib.contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `directory` if the block succeeds."""
+    directory = directory.resolve()  # a link keeps pointing at the results
+    new = directory.with_name(f".{directory.name}.new")
+    old = directory.with_name(f".{directory.name}.old")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists() and not directory.exists():
+            old.rename(directory)  # a run was killed between the two renames below
+        for leftover in (new, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        new.mkdir()
+        try:
+            yield new
+            if directory.exists():
+                directory.rename(old)
+            try:
+                new.rename(directory)
+            except BaseException:
+                if old.exists() and not directory.exists():
+                    old.rename(directory)
+                raise
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: the results cannot be written: {error.strerror or error}"
+        ) from error

@@ -1,0 +1,91 @@
+"""DenseNet (Huang et al. 2017) as torchvision builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from agcnn_jax.models.layers import BatchNorm, Conv, average_pool, he_normal_fan_in, max_pool
+
+BOTTLENECK = 4
+"""Channels of a dense layer's 1x1 convolution for each channel that the layer grows by."""
+
+
+class DenseLayer(nn.Module):
+    """BatchNorm, ReLU, 1x1, BatchNorm, ReLU, 3x3: the channels that one layer adds."""
+
+    growth: int
+    axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map `[B, H, W, C]` to the new channels `[B, H, W, growth]`."""
+        for number, (features, size) in enumerate(
+            [(BOTTLENECK * self.growth, 1), (self.growth, 3)], start=1
+        ):
+            norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=f"norm{number}")
+            x = nn.relu(norm(x, train))
+            x = Conv(
+                features,
+                size,
+                kernel_init=he_normal_fan_in,
+                dtype=self.dtype,
+                name=f"conv{number}",
+            )(x)
+        return x
+
+
+class DenseNet(nn.Module):
+    """The convolutional part of a DenseNet: images in, last feature map out.
+
+    Attributes:
+        blocks: number of layers in each dense block; (6, 12, 24, 16) is DenseNet-121.
+        growth: channels that each layer adds.
+        stem: channels of the first convolution.
+        axis_name: mapped axis that BatchNorm averages over; None on a single device.
+        dtype: dtype of the computation; parameters and statistics stay float32.
+    """
+
+    blocks: Sequence[int] = (6, 12, 24, 16)
+    growth: int = 32
+    stem: int = 64
+    axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map normalised images to the last feature map.
+
+        Args:
+            x: `[B, H, W, 3]` (any number of channels when not pretrained).
+            train: normalise by the batch's statistics and update the running ones.
+
+        Returns:
+            `[B, H', W', C]` after the last BatchNorm and ReLU (torchvision applies that ReLU
+            outside its `features`): `[B, 7, 7, 1024]` for DenseNet-121 at 224.
+        """
+
+        def norm(name: str) -> BatchNorm:
+            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
+
+        def conv(features: int, size: int, stride: int, name: str) -> Conv:
+            return Conv(features, size, stride, he_normal_fan_in, self.dtype, name=name)
+
+        x = conv(self.stem, 7, 2, "conv0")(x)
+        x = max_pool(nn.relu(norm("norm0")(x, train)))
+        for block, layers in enumerate(self.blocks, start=1):
+            for layer in range(1, layers + 1):
+                dense = DenseLayer(
+                    self.growth, self.axis_name, self.dtype, name=f"block{block}_layer{layer}"
+                )
+                x = jnp.concatenate([x, dense(x, train)], axis=-1)
+            if block < len(self.blocks):
+                x = nn.relu(norm(f"transition{block}_norm")(x, train))
+                x = conv(x.shape[-1] // 2, 1, 1, f"transition{block}_conv")(x)
+                x = average_pool(x)
+        return nn.relu(norm("norm5")(x, train))

@@ -1,0 +1,161 @@
+"""Layers that compute what torchvision's computes, on channels-last arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+BATCH_AXIS = "batch"
+"""Name of the mesh axis over which statistics and gradients are averaged."""
+
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution without bias, padded as PyTorch's `Conv2d(padding=size // 2)`.
+
+    Attributes:
+        features: number of output channels.
+        size: side of the kernel in pixels.
+        stride: step of the kernel in pixels.
+        kernel_init: initialiser of the `[size, size, C_in, features]` kernel.
+        dtype: dtype of the computation; the kernel stays float32 (or wider, as given).
+    """
+
+    features: int
+    size: int = 1
+    stride: int = 1
+    kernel_init: Callable[..., jax.Array] = he_normal_fan_out
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C_in]` to `[B, H', W', features]`."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        if self.size == 1:
+            # The same sums as a convolution; XLA on CPU (jax 0.10) runs the product 1.4 times
+            # faster, on GPU and TPU it makes no difference.
+            x = x[:, :: self.stride, :: self.stride]
+            return jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=[(self.size // 2, self.size // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's semantics, over all devices of `axis_name`.
+
+    It differs from `flax.linen.BatchNorm` in three ways: the running variance takes the unbiased
+    estimate, as PyTorch's does; momentum is PyTorch's 0.1, the weight of the new value; and the
+    sums are taken of `x - running mean`, which needs one pass and one collective and loses no
+    digits once the running mean is near the batch's (the shifted-data algorithm of Chan, Golub
+    and LeVeque, 1983).
+
+    Attributes:
+        momentum: weight of the batch's statistics in the running ones.
+        epsilon: added to the variance under the root.
+        axis_name: mapped axis to average over; None on a single device.
+        dtype: dtype of the output; statistics are float32 (or wider, as the input).
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise `[B, H, W, C]`; with `train`, by the batch's statistics, updating the running."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+
+        if train and not self.is_initializing():
+            mean, var, count = self._batch_statistics(x, running_mean.value)
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value += self.momentum * (mean - running_mean.value)
+            running_var.value += self.momentum * (unbiased - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        # Scale and shift are folded in the statistics' dtype, so that bfloat16 activations meet
+        # one multiply and one add.
+        gain = scale * lax.rsqrt(var + self.epsilon)
+        x, gain, shift = nn.dtypes.promote_dtype(x, gain, bias - mean * gain, dtype=self.dtype)
+        return x * gain + shift
+
+    def _batch_statistics(
+        self, x: jax.Array, centre: jax.Array
+    ) -> tuple[jax.Array, jax.Array, int]:
+        shifted = x.astype(jnp.promote_types(x.dtype, jnp.float32)) - centre
+        mean = shifted.mean(axis=(0, 1, 2))
+        square = jnp.square(shifted).mean(axis=(0, 1, 2))
+        count = x.size // x.shape[-1]
+        if self.axis_name is not None:
+            mean, square = lax.pmean((mean, square), self.axis_name)
+            count *= lax.axis_size(self.axis_name)
+        return mean + centre, jnp.maximum(square - jnp.square(mean), 0.0), count
+
+
+def max_pool(x: jax.Array, size: int = 3, stride: int = 2) -> jax.Array:
+    """Max pooling of `[B, H, W, C]`, padded by `size // 2` as in both backbones' stems.
+
+    The maximum is taken along rows, then along columns, over strided views. XLA on CPU
+    differentiates this 20 times faster than a window reduction (jax 0.10), and the gradient of a
+    tie goes to the tied pixel met first in raster order, as in PyTorch.
+    """
+
+    def pool(x: jax.Array, axis: int) -> jax.Array:
+        length = (x.shape[axis] + 2 * (size // 2) - size) // stride + 1
+        padding = [(size // 2, size // 2) if i == axis else (0, 0) for i in range(x.ndim)]
+        x = jnp.pad(x, padding, constant_values=-jnp.inf)
+        views = (
+            lax.slice_in_dim(x, start, start + stride * (length - 1) + 1, stride, axis)
+            for start in range(size)
+        )
+        return functools.reduce(lambda first, second: jnp.where(first < second, second, first), views)
+
+    return pool(pool(x, axis=2), axis=1)
+
+
+def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
+    """Average pooling of `[B, H, W, C]` in steps of `size`; a remainder is dropped, as in PyTorch."""
+    return nn.avg_pool(x, (size, size), (size, size))
+
+
+def global_pool(feature_map: jax.Array, pooling: str) -> jax.Array:
+    """Pool a feature map over all positions.
+
+    Args:
+        feature_map: `[B, H, W, C]`.
+        pooling: `max` (the paper's Pool5) or `avg` (ImageNet and CheXNet checkpoints).
+
+    Returns:
+        `[B, C]`, float32 (or wider, as the input).
+
+    Raises:
+        ValueError: for any other `pooling`.
+    """
+    feature_map = feature_map.astype(jnp.promote_types(feature_map.dtype, jnp.float32))
+    if pooling == "max":
+        return feature_map.max(axis=(1, 2))
+    if pooling == "avg":
+        return feature_map.mean(axis=(1, 2))
+    raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(POOLINGS)}")
+
+
+POOLINGS: Sequence[str] = ("max", "avg")

@@ -1,0 +1,132 @@
+"""Orbax checkpoints of a stage: the latest to resume from, the best for what comes after it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from agcnn_jax.errors import UserError
+
+NO_AUC = -1.0
+"""Stands for a validation AUC that no finding has; below any AUC."""
+
+
+def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
+    """Open a stage's checkpoints, which need not exist yet.
+
+    Two are kept: the latest, and the best by the metric `val_auc_mean`. Saving goes on in the
+    background; a checkpoint appears by a rename when it is whole, so that a torn one is never
+    loaded.
+    """
+    policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(1),
+            checkpoint_managers.BestN(
+                get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy, best_fn=_rank, cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: Any,
+    batches: grain.DatasetIterator,
+    identity: dict[str, Any],
+    val_auc_mean: float | None = None,
+    evaluated: bool = False,
+) -> None:
+    """Save a checkpoint in the background.
+
+    Args:
+        manager: the stage's.
+        step: training steps done.
+        state: pytree of arrays.
+        batches: the iterator whose position goes with the state.
+        identity: what the weights are of (backbone, labels ...), checked by `restore`.
+        val_auc_mean: validation AUC at this step; None when no finding has one.
+        evaluated: whether the step was validated; only then can it become the best.
+    """
+    metrics = None
+    if evaluated:
+        metrics = {"val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean, "step": step}
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            batches=grain.checkpoint.CheckpointSave(batches),
+            identity=ocp.args.JsonSave(identity),
+        ),
+        metrics=metrics,
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager,
+    step: int,
+    template: Any,
+    identity: dict[str, Any],
+    batches: grain.DatasetIterator | None = None,
+) -> Any:
+    """Load a checkpoint.
+
+    Args:
+        manager: the stage's.
+        step: which one.
+        template: pytree of arrays, or of `ShapeDtypeStruct` with shardings, to restore into.
+        identity: what the weights must be of.
+        batches: iterator to set to the checkpoint's position.
+
+    Returns:
+        The state, as `template`.
+
+    Raises:
+        UserError: if the checkpoint is of something else, or unreadable.
+    """
+    try:
+        saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(manager, step, error) from error
+    check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
+    if batches is not None:
+        items["batches"] = grain.checkpoint.CheckpointRestore(batches)
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))["state"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(manager, step, error) from error
+
+
+def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+    """Raise `UserError` naming the first entry in which a checkpoint is of something else."""
+    for key, value in wanted.items():
+        if saved.get(key) != value:
+            raise UserError(
+                f"{what} is of another {key}: {json.dumps(saved.get(key))} "
+                f"instead of {json.dumps(value)}; use the config that it was trained with"
+            )
+
+
+def _unreadable(manager: ocp.CheckpointManager, step: int, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0]
+    return UserError(
+        f"checkpoint {manager.directory}/{step} cannot be read ({reason}); delete that folder to "
+        f"go on from the one before it"
+    )
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Order checkpoints by validation AUC; of equal ones, the earlier counts as better."""
+    return metrics["val_auc_mean"], -metrics["step"]

@@ -1,0 +1,224 @@
+"""The training step of every stage, and what a batch goes through before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from agcnn_jax.attention.crop import crop_device
+from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
+from agcnn_jax.data.augment import Augmentation, augment
+from agcnn_jax.models.agcnn import AGCNN, Variables, apply_branch, forward
+from agcnn_jax.models.layers import BATCH_AXIS
+from agcnn_jax.training.strategies import Stage
+
+Batch = Mapping[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a stage changes: the trained branches alone, so that the frozen ones cannot.
+
+    Attributes:
+        step: int32 scalar, training steps done in this stage.
+        variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}` of trained branches.
+        opt_state: the optimiser's state (momentum) for `variables["params"]`.
+    """
+
+    step: jax.Array
+    variables: Variables
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is static about training steps.
+
+    Attributes:
+        model: the model.
+        seed: of the augmentation.
+        input_size: side of the model's input in pixels.
+        augmentation: how training images are cropped and flipped.
+        statistic: heat map statistic, `max`, `l1` or `l2`.
+        tau: threshold of the heat map.
+        local_input: `crop`, or `image` for the paper's control experiment, in which the local
+            branch reads the whole image too (Section IV-C).
+    """
+
+    model: AGCNN
+    seed: int
+    input_size: int
+    augmentation: Augmentation
+    statistic: str = "max"
+    tau: float = 0.7
+    local_input: str = "crop"
+
+
+def select_branches(variables: Variables, branches: tuple[str, ...]) -> Variables:
+    """Take the given branches out of all."""
+    return {
+        kind: {branch: tree[branch] for branch in tree if branch in branches}
+        for kind, tree in variables.items()
+    }
+
+
+def merge_branches(first: Variables, second: Variables) -> Variables:
+    """Join two sets of branches; the second wins where both have one."""
+    return {kind: {**first[kind], **second[kind]} for kind in first}
+
+
+def sgd(
+    learning_rate: float, drop_step: int, drop_factor: float, momentum: float, weight_decay: float
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """PyTorch's SGD: weight decay on every parameter joins the gradient before the momentum.
+
+    Args:
+        learning_rate: at the start.
+        drop_step: number of steps after which it is divided by `drop_factor`.
+        drop_factor: see `drop_step`.
+        momentum: of the running sum of gradients.
+        weight_decay: weight of the parameters in the gradient.
+
+    Returns:
+        The optimiser, and its learning rate as a function of the step.
+    """
+    schedule = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+    optimizer = optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+    return optimizer, schedule
+
+
+def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+    """Start a stage from the given variables of its trained branches."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        opt_state=optimizer.init(variables["params"]),
+    )
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Eq. 2, averaged over the labels and over the batch.
+
+    Args:
+        logits: `[B, C]`.
+        labels: `[B, C]`, 0 or 1.
+
+    Returns:
+        float32 scalar (or wider, as the logits).
+    """
+    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
+
+
+def train_step(
+    state: TrainState,
+    frozen: Variables,
+    batch: Batch,
+    *,
+    recipe: Recipe,
+    stage: Stage,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of any stage, on one device's share of the batch.
+
+    The loss is the sum of the trained branches' own losses; frozen branches run in inference mode.
+
+    Args:
+        state: of the trained branches.
+        frozen: variables of the other branches.
+        batch: `labels` uint8 `[B, C]`, and either the stored `image` uint8 `[B, S, S]` with its
+            `record` int32 `[B]`, or what `localise` and the host made of them: `images` and
+            `local_images`, float32 `[B, input_size, input_size]`.
+        recipe: see `Recipe`.
+        stage: which branches are trained.
+        optimizer: see `sgd`.
+
+    Returns:
+        The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
+    """
+    images = batch["images"] if "images" in batch else augment_batch(batch, state.step, recipe)
+    local_images: Any = batch.get("local_images")
+    if local_images is None and stage.needs_local_images:
+        local_images = local_images_of(images, recipe)
+
+    def loss_of(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Variables]]:
+        trained = {"params": params, "batch_stats": state.variables["batch_stats"]}
+        logits, updated = forward(
+            recipe.model,
+            merge_branches(frozen, trained),
+            images,
+            local_images,
+            train=stage.branches,
+            branches=stage.branches,
+        )
+        # Averaging inside the differentiated function makes the gradient that of the whole
+        # batch's loss, BatchNorm's exchange between devices included.
+        losses = {
+            branch: lax.pmean(binary_cross_entropy(branch_logits, batch["labels"]), BATCH_AXIS)
+            for branch, branch_logits in logits.items()
+        }
+        return sum(losses.values(), jnp.zeros(())), (losses, updated)
+
+    (loss, (losses, updated)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+        state.variables["params"]
+    )
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables["params"])
+    variables = {
+        "params": optax.apply_updates(state.variables["params"], updates),
+        "batch_stats": select_branches(updated, stage.branches)["batch_stats"],
+    }
+    metrics = {"loss": loss, **{f"loss_{branch}": value for branch, value in losses.items()}}
+    return TrainState(state.step + 1, variables, opt_state), metrics
+
+
+def localise(
+    frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
+) -> tuple[jax.Array, jax.Array]:
+    """What the host cropper starts from: augment a batch, run the frozen global branch, threshold.
+
+    Args:
+        frozen: variables, the global branch's among them.
+        batch: `image` uint8 `[B, S, S]` and `record` int32 `[B]`.
+        step: int32 scalar, the step that the batch is for.
+        recipe: see `Recipe`.
+
+    Returns:
+        Images float32 `[B, input_size, input_size]` in 0..255, and their masks, bool likewise.
+    """
+    images = augment_batch(batch, step, recipe)
+    output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
+    _, masks = heat_map_mask(
+        heat_map(output.feature_map, recipe.statistic), recipe.tau, recipe.input_size
+    )
+    return images, masks
+
+
+def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
+    """Augment a stored batch for a step; see `agcnn_jax.data.augment.augment`."""
+    return augment(
+        batch["image"], batch["record"], step, recipe.seed, recipe.input_size, recipe.augmentation
+    )
+
+
+def local_images_of(
+    images: jax.Array, recipe: Recipe
+) -> jax.Array | Callable[[jax.Array], jax.Array]:
+    """The local branch's input as `forward` takes it: made on the device from the feature map.
+
+    Args:
+        images: `[B, input_size, input_size]`.
+        recipe: see `Recipe`.
+    """
+    if recipe.local_input == "image":
+        return images
+    return lambda feature_map: crop_device(images, feature_map, recipe.statistic, recipe.tau)[0]

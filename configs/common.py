@@ -1,0 +1,61 @@
+"""What all configurations share: the settings of the paper's Section IV-B."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    # Where everything a run writes goes; empty for runs/<name of the config file>.
+    config.workdir = ""
+
+    config.backbone = "resnet50"  # resnet50, densenet121 or resnet_small
+    config.pooling = "max"  # Pool5 of Fig. 2; avg for ImageNet and CheXNet checkpoints
+    config.dtype = "float32"  # of the computation: float32 or bfloat16
+    # Weights that the global and the local branch start from: random, or the folder of a stage
+    # trained before (runs/other/stages/1_global), of which the global backbone is taken.
+    config.init = "random"
+    # Mean and standard deviation of each input channel, for gray levels in 0..1: ImageNet's.
+    config.mean = (0.485, 0.456, 0.406)
+    config.std = (0.229, 0.224, 0.225)
+
+    config.strategy = "G_L_F"  # Table II: G_L_F, G_LF, GL_F, GLF or G_L_F*
+    config.local_input = "crop"  # image: the control experiment, one image in both branches
+
+    data = config.data = ml_collections.ConfigDict()
+    data.dir = "data/chestxray14"
+    # random is the paper's; patient, official or lists (with data.lists) keep patients apart.
+    data.protocol = "random"
+    data.lists = ""
+    data.split_seed = 0
+
+    config.input_size = 224
+    augment = config.augment = ml_collections.ConfigDict()
+    augment.crop = "random_resized"  # or random, or centre for none
+    augment.scale = (0.08, 1.0)
+    augment.ratio = (3 / 4, 4 / 3)
+    augment.flip = True
+
+    attention = config.attention = ml_collections.ConfigDict()
+    attention.statistic = "max"  # Table III: max, l1 or l2
+    attention.tau = 0.7
+    # Where training crops: host (in the pipeline, one batch ahead) or device (in the step).
+    attention.cropper = "host"
+
+    # Per branch; a stage that trains several takes the smallest batch, the smallest learning
+    # rate and the most epochs of theirs.
+    config.batch_size = ml_collections.ConfigDict({"global": 128, "local": 64, "fusion": 64})
+    config.epochs = ml_collections.ConfigDict({"global": 50, "local": 50, "fusion": 50})
+    config.learning_rate = ml_collections.ConfigDict({"global": 0.01, "local": 0.01, "fusion": 0.01})
+    # The learning rate is divided by drop_factor after this part of the epochs: 20 of 50.
+    config.drop_after = 0.4
+    config.drop_factor = 10.0
+    config.momentum = 0.9
+    config.weight_decay = 1e-4
+    # Ends every stage after this many steps, for trying things out; 0 for no limit.
+    config.max_steps = 0
+
+    config.eval_batch_size = 64
+    config.log_every = 20  # steps
+    config.checkpoint_every = 500  # steps, besides the end of every epoch
+    return config

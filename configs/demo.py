@@ -1,0 +1,21 @@
+"""AG-CNN on synthetic radiographs with a small backbone: minutes on a CPU."""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = common.get_config()
+    config.backbone = "resnet_small"
+    config.mean = (0.5,)  # one channel: there are no pretrained weights that expect three
+    config.std = (0.25,)
+    config.data.dir = "data/phantoms"
+    config.data.protocol = "official"
+    config.input_size = 112
+    config.augment.scale = (0.7, 1.0)
+    config.batch_size = ml_collections.ConfigDict({"global": 32, "local": 32, "fusion": 32})
+    config.epochs = ml_collections.ConfigDict({"global": 8, "local": 6, "fusion": 3})
+    config.learning_rate = ml_collections.ConfigDict({"global": 0.05, "local": 0.05, "fusion": 0.01})
+    config.drop_after = 0.7
+    return config

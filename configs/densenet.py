@@ -1,0 +1,12 @@
+"""AG-CNN with DenseNet-121, as in Table I of the paper."""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = common.get_config()
+    config.backbone = "densenet121"
+    config.batch_size = ml_collections.ConfigDict({"global": 64, "local": 32, "fusion": 32})
+    return config

@@ -1,0 +1,368 @@
+"""NIH's ChestX-ray14 download to a TFDS dataset of grayscale records.
+
+    python data_prep/chestxray14.py --raw_dir RAW --data_dir DATA [--image_size 256]
+
+writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
+`DATA/prepare_report.json`. Interrupted or killed, the same command continues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+import tqdm
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+from agcnn_jax.errors import OneLineParser, UserError, run
+from data_prep import nih_layout, nih_tables, publish, shards, workers
+from data_prep.shards import Context, Unit
+
+NAME = "chest_xray14"
+VERSION = "1.0.0"
+SPLIT = "images"
+REPORT = "prepare_report.json"
+SCRATCH = f".{NAME}.partial"
+# Part of every unit's key: change it when the same inputs would give other records.
+FORMAT = 1
+
+
+class Plan(NamedTuple):
+    """All that a run depends on, read and checked before anything is written."""
+
+    context: Context
+    tables: nih_layout.Tables
+    official: dict[str, str]
+    provenance: str
+    units: list[Unit]
+    inputs: str  # hash of the inputs and options
+    images: int | None  # image files to come, None when archives hide their number
+
+
+class ChestXray14(FileReaderBuilder, skip_registration=True):
+    """Publishes finished shards as a TFDS dataset.
+
+    Not registered, so that TFDS reads a prepared dataset from its own metadata
+    (`tfds.data_source("chest_xray14", data_dir=...)`), whatever its image size.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+    # No downloads, so no checksums; looking for their file needs importlib_resources, which
+    # TFDS 4.9.10 does not install.
+    url_infos = None
+
+    def __init__(self, *, data_dir: Path, plan: Plan, outcomes: list[publish.Outcome]):
+        self._plan = plan
+        self._outcomes = outcomes
+        super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        context = self._plan.context
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Frontal chest radiographs, one grayscale image a record.",
+            homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+            features=shards.record_features(context.image_size),
+            metadata=tfds.core.MetadataDict(
+                labels=list(nih_tables.LABELS),
+                findings=list(nih_tables.FINDINGS),
+                provenance=self._plan.provenance,
+                image_size=context.image_size,
+                fingerprint=publish.fingerprint(self._outcomes, context.labels),
+                inputs=self._plan.inputs,
+            ),
+        )
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        del dl_manager, download_config  # nothing is downloaded
+        folder = Path(self.data_dir)  # TFDS's temporary folder, renamed when all is written
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
+        )
+        sizes = publish.place_shards(
+            self._outcomes,
+            self._plan.context.scratch,
+            lambda index, count: Path(
+                template.sharded_filepath(shard_index=index, num_shards=count)
+            ),
+        )
+        publish.write_columns(folder, self._outcomes, self._plan.context, self._plan.official)
+        split = tfds.core.SplitInfo(
+            name=SPLIT,
+            shard_lengths=[records for records, _ in sizes],
+            num_bytes=sum(size for _, size in sizes),
+            filename_template=template,
+        )
+        self.info.set_splits(tfds.core.splits.SplitDict([split]))
+
+
+def make_plan(
+    raw_dir: Path,
+    data_dir: Path,
+    *,
+    image_size: int = 256,
+    labels: Path | None = None,
+    boxes: Path | None = None,
+    lists: Path | None = None,
+    box_size: int | None = None,
+) -> Plan:
+    """Find and read all that describes the images; writes nothing.
+
+    Args:
+        raw_dir: NIH's folders or archives.
+        data_dir: where the dataset will be.
+        image_size: side of a record's image, pixels.
+        labels: label csv, None to look for it, likewise `boxes` and the folder `lists`.
+        boxes: box list.
+        lists: folder with the official lists.
+        box_size: side in pixels of the image that the box list refers to; None for what the
+            phantoms' marker says, else NIH's 1024.
+
+    Raises:
+        UserError: something is missing or malformed.
+    """
+    inputs = nih_layout.find_inputs(raw_dir)
+    tables = nih_layout.find_tables(raw_dir, labels, boxes, lists)
+    marker = nih_layout.read_marker(raw_dir)
+    box_size = box_size or int(marker.get("box_size", nih_layout.BOX_SIZE))
+    official = {}
+    if tables.train_val and tables.test:
+        official = nih_tables.read_official(tables.train_val, tables.test)
+    context = Context(
+        raw_dir,
+        data_dir / SCRATCH,
+        nih_tables.read_labels(tables.labels),
+        nih_tables.read_boxes(tables.boxes, box_size) if tables.boxes else {},
+        box_size,
+        image_size,
+    )
+    settings = [FORMAT, image_size, box_size] + [
+        hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+        for path in (tables.labels, tables.boxes)
+    ]
+    units = shards.split_units(inputs, json.dumps(settings))
+    provenance = marker.get("provenance", nih_layout.PROVENANCE)
+    whole = [provenance, sorted(official.items()), [unit.key for unit in units]]
+    return Plan(
+        context,
+        tables,
+        official,
+        provenance,
+        units,
+        hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
+        None if any(item.kind == "archive" for item in inputs) else len(inputs),
+    )
+
+
+def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> str:
+    """Write the dataset and the report.
+
+    Args:
+        plan: from `make_plan` with the same `data_dir`.
+        data_dir: folder of the dataset, made if need be.
+        num_workers: processes to decode with.
+        max_bad: share of the files seen, 0 to 1, that may be set aside.
+
+    Returns:
+        One line that says what was done.
+
+    Raises:
+        UserError: another dataset is there, too many files are set aside, the disk is full.
+    """
+    store = data_dir / NAME / VERSION
+    with _locked(data_dir):
+        if store.exists():
+            _require_same(store, plan)
+            shutil.rmtree(plan.context.scratch, ignore_errors=True)
+            return f"{store} is already prepared from these files with these options"
+        started = time.monotonic()
+        new_images = _write_shards(plan, num_workers)
+        seconds = time.monotonic() - started
+        results = (shards.read_result(plan.context.scratch, unit) for unit in plan.units)
+        outcomes = publish.resolve_duplicates(
+            plan.units, [result for result in results if result is not None]
+        )
+        report = make_report(plan, outcomes)
+        _write_json(data_dir / REPORT, report)
+        _check_bad(report, max_bad, data_dir / REPORT)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of downloads; there are none
+            ChestXray14(data_dir=data_dir, plan=plan, outcomes=outcomes).download_and_prepare()
+        shutil.rmtree(plan.context.scratch, ignore_errors=True)
+    absent = report["rows_without_image"]["count"]
+    return (
+        f"written {report['written']} of {report['files_seen']} files, "
+        f"set aside {len(report['set_aside'])}, label rows without an image {absent}, "
+        f"{new_images / max(seconds, 1e-9):.0f} files/s: {store}"
+    )
+
+
+def _write_shards(plan: Plan, num_workers: int) -> int:
+    """Write the units that no earlier run finished; return how many images that were."""
+    scratch = plan.context.scratch
+    current = {unit.key for unit in plan.units}
+    for path in scratch.iterdir():
+        if path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
+            path.unlink()
+    pending = []
+    kept = 0
+    for unit in plan.units:
+        result = shards.read_result(scratch, unit)
+        if result is None:
+            pending.append(unit)
+        else:
+            kept += len(result.written) + len(result.set_aside)
+    # `disable=None` shows no bar where standard error is not a terminal.
+    with tqdm.tqdm(
+        total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
+    ) as bar:
+
+        new = 0
+
+        def report(images: int, units: int) -> None:
+            nonlocal new
+            new = images
+            bar.update(kept + images - bar.n)
+            bar.set_postfix_str(
+                f"shard {len(plan.units) - len(pending) + units}/{len(plan.units)}", refresh=False
+            )
+
+        workers.run_units(pending, plan.context, num_workers, report)
+        return new
+
+
+def make_report(plan: Plan, outcomes: list[publish.Outcome]) -> dict[str, Any]:
+    """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
+    set_aside = [entry for outcome in outcomes for entry in outcome.set_aside]
+    written = {entry.image_id for outcome in outcomes for entry in outcome.written}
+    seen = written | {entry.file.rsplit("/", 1)[-1].rsplit(":", 1)[-1] for entry in set_aside}
+    absent = [name for name in plan.context.labels if name not in seen]
+    counts = Counter(entry.reason for entry in set_aside)
+    return {
+        "raw_dir": str(plan.context.raw_dir),
+        "tables": {
+            field: str(path) if path else None for field, path in plan.tables._asdict().items()
+        },
+        "provenance": plan.provenance,
+        "image_size": plan.context.image_size,
+        "box_size": plan.context.box_size,
+        "files_seen": len(written) + len(set_aside),
+        "written": len(written),
+        "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
+        "set_aside": [entry._asdict() for entry in set_aside],
+        "rows_without_image": {"count": len(absent), "image_ids": absent},
+    }
+
+
+def _check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
+    bad, seen = report["set_aside"], report["files_seen"]
+    if not report["written"] or len(bad) > max_bad * seen:
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count
+        )
+        first = f"; the first is {bad[0]['file']} ({bad[0]['detail']})" if bad else ""
+        raise UserError(
+            f"{len(bad)} of {seen} files cannot be used ({reasons or 'archives hold no image'}), "
+            f"more than --max_bad {max_bad:g} allows{first}; all are listed in {path}"
+        )
+
+
+def _require_same(store: Path, plan: Plan) -> None:
+    try:
+        inputs = json.loads((store / "metadata.json").read_text("utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError):
+        inputs = None
+    if inputs != plan.inputs:
+        raise UserError(
+            f"--data_dir: {store} was made from other files or with other options; "
+            "delete it or choose another --data_dir"
+        )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Hold the scratch folder of `data_dir` for this process alone."""
+    scratch = data_dir / SCRATCH
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        lock = (scratch / "lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"--data_dir {data_dir}: cannot write there ({error.strerror}); choose another folder"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--data_dir {data_dir}: another run is preparing it; wait for that one to end"
+            ) from None
+        for leftover in (data_dir / NAME).glob(f"*incomplete*{VERSION}"):
+            shutil.rmtree(leftover)  # of a run that was killed while publishing
+        yield
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Any:
+    """Return the command line's options; mistakes raise `UserError`."""
+    parser = OneLineParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    add = parser.add_argument
+    add("--raw_dir", type=Path, required=True, help="NIH's image folders or images_*.tar.gz")
+    add("--data_dir", type=Path, required=True, help="where the dataset goes")
+    add("--image_size", type=int, default=256, help="side of the stored images in pixels")
+    add("--workers", type=int, default=workers.available_cores(), help="default: all cores")
+    add("--max_bad", type=float, default=0.01, help="share of files that may be set aside")
+    add("--labels", type=Path, help="Data_Entry_2017*.csv[.gz]; default: look for it")
+    add("--boxes", type=Path, help="BBox_List_2017*.csv[.gz]; default: look for it")
+    add("--lists", type=Path, help="folder of train_val_list.txt and test_list.txt")
+    add("--box_size", type=int, help="side of the image that boxes refer to; default: 1024")
+    options = parser.parse_args(arguments)
+    for name in ("image_size", "workers", "box_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be 1 or more")
+    if not 0 <= options.max_bad <= 1:
+        raise UserError(f"--max_bad {options.max_bad:g}: must be a share between 0 and 1")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_arguments(arguments)
+    plan = make_plan(
+        options.raw_dir,
+        options.data_dir,
+        image_size=options.image_size,
+        labels=options.labels,
+        boxes=options.boxes,
+        lists=options.lists,
+        box_size=options.box_size,
+    )
+    print(
+        prepare(plan, options.data_dir, num_workers=options.workers, max_bad=options.max_bad),
+        flush=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    # TFDS refuses a builder class that lives in `__main__`.
+    from data_prep.chestxray14 import main as importable_main
+
+    run(importable_main)

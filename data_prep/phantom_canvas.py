@@ -1,0 +1,133 @@
+"""Drawing in the patient's coordinates onto a pixel grid, antialiased and fast."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Array = np.ndarray
+SUBPIXEL_BITS = 4
+
+
+class Canvas:
+    """A square pixel grid and the pose of the patient on it.
+
+    Outlines are given in film units: (0, 0) is the upper left corner of an upright, centred film
+    and (1, 1) its lower right one. `pose` moves them to where this film has them.
+
+    Attributes:
+        size: pixels a side.
+        x: float32 [size, size], the film coordinate across at each pixel, before the pose.
+        y: float32 [size, size], the same downwards.
+    """
+
+    def __init__(self, size: int, pose: Array | None = None) -> None:
+        """Take `pose`, float [2, 3], the affine map from film units to film units."""
+        self.size = size
+        self.pose = np.eye(2, 3) if pose is None else np.asarray(pose, float)
+        across, down = _grid(size)
+        inverse = np.linalg.inv(self.pose[:, :2])
+        shift = -inverse @ self.pose[:, 2]
+        (a, b), (c, d) = inverse.astype(np.float32)
+        self.x = a * across + b * down + np.float32(shift[0])
+        self.y = c * across + d * down + np.float32(shift[1])
+
+    def pixels(self, points: Array) -> Array:
+        """Film units, float [N, 2], to the fixed-point pixels that OpenCV draws with, int32."""
+        placed = points @ self.pose[:, :2].T + self.pose[:, 2]
+        return np.round((placed * self.size - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+    def fill(self, outline: Array, soften: float = 0.0) -> Array:
+        """The inside of a closed outline, float32 [size, size] in 0..1, blurred by `soften`."""
+        layer = np.zeros((self.size, self.size), np.uint8)
+        cv2.fillPoly(layer, [self.pixels(outline)], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+        return self.blur(layer.astype(np.float32) / 255, soften)
+
+    def stroke(
+        self, layer: Array, paths: Sequence[Array], width: float, level: float
+    ) -> None:
+        """Draw open paths of one `width` (film units) and `level` (0..1) into a uint8 layer.
+
+        A line thinner than a pixel is drawn a pixel wide and fainter, so that a film of 128
+        pixels shows what one of 1024 would after shrinking.
+        """
+        wanted = width * self.size
+        drawn = max(1, round(wanted))
+        value = 255 * level * min(1.0, wanted / drawn)
+        # One transform for all paths: there are hundreds of them on a film.
+        ends = np.cumsum([len(path) for path in paths])[:-1]
+        points = np.split(self.pixels(np.concatenate(paths)), ends)
+        cv2.polylines(layer, points, False, value, drawn, cv2.LINE_AA, SUBPIXEL_BITS)
+
+    def strokes(
+        self, paths: Sequence[Array], width: float, level: float = 1.0, soften: float = 0.0
+    ) -> Array:
+        """Open paths of one width on their own layer, float32 [size, size] in 0..1."""
+        layer = self.blank()
+        self.stroke(layer, paths, width, level)
+        return self.blur(layer.astype(np.float32) / 255, soften)
+
+    def blank(self) -> Array:
+        """An empty uint8 [size, size] layer to stroke on."""
+        return np.zeros((self.size, self.size), np.uint8)
+
+    def blur(self, layer: Array, sigma: float) -> Array:
+        """Gaussian blur with `sigma` in film units; a wide one is done on a smaller grid."""
+        sigma *= self.size
+        if sigma < 0.3:
+            return layer
+        if sigma < 5:
+            return cv2.GaussianBlur(layer, (0, 0), sigma)
+        few = max(8, int(self.size * 2.5 / sigma))
+        small = cv2.resize(layer, (few, few), interpolation=cv2.INTER_AREA)
+        small = cv2.GaussianBlur(small, (0, 0), 2.5)
+        return cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
+
+    def disc(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
+        """Squared elliptic radius around (x, y), float32 [size, size]; 1 on the ellipse."""
+        across, down = self.x - np.float32(x), self.y - np.float32(y)
+        cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        return ((cos * across + sin * down) * np.float32(1 / rx)) ** 2 + (
+            (cos * down - sin * across) * np.float32(1 / ry)
+        ) ** 2
+
+    def texture(self, rng: np.random.Generator, grain: float) -> Array:
+        """Smooth Gaussian noise, float32 [size, size], grains about `grain` wide, deviation ~1."""
+        few = max(4, round(1 / grain))
+        field = rng.standard_normal((few, few), dtype=np.float32)
+        return cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[Array, Array]:
+    """Film coordinates of the pixel centres of an upright film, two float32 [size, size]."""
+    line = (np.arange(size, dtype=np.float32) + 0.5) / size
+    return np.meshgrid(line, line)
+
+
+def spline(points: Array, steps: int = 6, closed: bool = True) -> Array:
+    """A Catmull-Rom curve through `points`, float [N, 2], `steps` to a span."""
+    points = np.asarray(points, float)
+    if closed:
+        around = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        around = np.concatenate([points[:1], points, points[-1:]])
+    t = np.arange(steps)[:, None, None] / steps
+    p0, p1, p2, p3 = around[:-3], around[1:-2], around[2:-1], around[3:]
+    curve = 0.5 * (
+        2 * p1
+        + (p2 - p0) * t
+        + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+        + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    )
+    flat = curve.transpose(1, 0, 2).reshape(-1, 2)
+    return flat if closed else np.concatenate([flat, points[-1:]])
+
+
+def rise(values: Array, start: float, end: float) -> Array:
+    """A smooth step from 0 at `start` to 1 at `end` (either may be the larger)."""
+    t = np.clip((values - np.float32(start)) * np.float32(1 / (end - start)), 0, 1)
+    return t * t * (3 - 2 * t)
