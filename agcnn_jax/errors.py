@@ -12,7 +12,7 @@ INTERRUPTED_STATUS = 130
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names the file, option or value and the remedy."""
+    """A user's mistake; its message names the file, option or value and the remedy."""
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -42,11 +42,11 @@ def get_config() -> ml_collections.ConfigDict:
     # Where training crops: host (in the pipeline, one batch ahead) or device (in the step).
     attention.cropper = "host"
 
-    # Per branch; a stage that trains several takes the smallest batch, the smallest learning
-    # rate and the most epochs of theirs.
-    config.batch_size = ml_collections.ConfigDict({"global": 128, "local": 64, "fusion": 64})
-    config.epochs = ml_collections.ConfigDict({"global": 50, "local": 50, "fusion": 50})
-    config.learning_rate = ml_collections.ConfigDict({"global": 0.01, "local": 0.01, "fusion": 0.01})
+    # For global, local and fusion; one number serves all. A stage that trains several branches
+    # takes the smallest batch, the smallest learning rate and the most epochs of theirs.
+    config.batch_size = (128, 64, 64)
+    config.epochs = (50,)
+    config.learning_rate = (0.01,)
     # The learning rate is divided by drop_factor after this part of the epochs: 20 of 50.
     config.drop_after = 0.4
     config.drop_factor = 10.0

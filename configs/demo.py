@@ -14,8 +14,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.protocol = "official"
     config.input_size = 112
     config.augment.scale = (0.7, 1.0)
-    config.batch_size = ml_collections.ConfigDict({"global": 32, "local": 32, "fusion": 32})
-    config.epochs = ml_collections.ConfigDict({"global": 8, "local": 6, "fusion": 3})
-    config.learning_rate = ml_collections.ConfigDict({"global": 0.05, "local": 0.05, "fusion": 0.01})
+    config.batch_size = (32,)
+    config.epochs = (8, 6, 3)
+    config.learning_rate = (0.05, 0.05, 0.01)
     config.drop_after = 0.7
     return config

@@ -8,5 +8,5 @@ from configs import common
 def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.backbone = "densenet121"
-    config.batch_size = ml_collections.ConfigDict({"global": 64, "local": 32, "fusion": 32})
+    config.batch_size = (64, 32, 32)
     return config

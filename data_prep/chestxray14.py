@@ -10,48 +10,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import io
 import json
 import os
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow_datasets as tfds
 import tqdm
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.errors import OneLineParser, UserError, run
-from data_prep import nih_layout, nih_tables, publish, shards, workers
-from data_prep.shards import Context, Unit
+from data_prep import nih_tables, plans, publish, shards, workers
+from data_prep.plans import Plan, make_plan
+from data_prep.report import REPORT, check_bad, make_report, write_report
 
 NAME = "chest_xray14"
 VERSION = "1.0.0"
 SPLIT = "images"
-REPORT = "prepare_report.json"
-SCRATCH = f".{NAME}.partial"
-# Part of every unit's key: change it when the same inputs would give other records.
-FORMAT = 1
 
 
-class Plan(NamedTuple):
-    """All that a run depends on, read and checked before anything is written."""
-
-    context: Context
-    tables: nih_layout.Tables
-    official: dict[str, str]
-    provenance: str
-    units: list[Unit]
-    inputs: str  # hash of the inputs and options
-    images: int | None  # image files to come, None when archives hide their number
-
-
-class ChestXray14(FileReaderBuilder, skip_registration=True):
+class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Publishes finished shards as a TFDS dataset.
 
     Not registered, so that TFDS reads a prepared dataset from its own metadata
@@ -108,64 +91,6 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):
         self.info.set_splits(tfds.core.splits.SplitDict([split]))
 
 
-def make_plan(
-    raw_dir: Path,
-    data_dir: Path,
-    *,
-    image_size: int = 256,
-    labels: Path | None = None,
-    boxes: Path | None = None,
-    lists: Path | None = None,
-    box_size: int | None = None,
-) -> Plan:
-    """Find and read all that describes the images; writes nothing.
-
-    Args:
-        raw_dir: NIH's folders or archives.
-        data_dir: where the dataset will be.
-        image_size: side of a record's image, pixels.
-        labels: label csv, None to look for it, likewise `boxes` and the folder `lists`.
-        boxes: box list.
-        lists: folder with the official lists.
-        box_size: side in pixels of the image that the box list refers to; None for what the
-            phantoms' marker says, else NIH's 1024.
-
-    Raises:
-        UserError: something is missing or malformed.
-    """
-    inputs = nih_layout.find_inputs(raw_dir)
-    tables = nih_layout.find_tables(raw_dir, labels, boxes, lists)
-    marker = nih_layout.read_marker(raw_dir)
-    box_size = box_size or int(marker.get("box_size", nih_layout.BOX_SIZE))
-    official = {}
-    if tables.train_val and tables.test:
-        official = nih_tables.read_official(tables.train_val, tables.test)
-    context = Context(
-        raw_dir,
-        data_dir / SCRATCH,
-        nih_tables.read_labels(tables.labels),
-        nih_tables.read_boxes(tables.boxes, box_size) if tables.boxes else {},
-        box_size,
-        image_size,
-    )
-    settings = [FORMAT, image_size, box_size] + [
-        hashlib.sha256(path.read_bytes()).hexdigest() if path else None
-        for path in (tables.labels, tables.boxes)
-    ]
-    units = shards.split_units(inputs, json.dumps(settings))
-    provenance = marker.get("provenance", nih_layout.PROVENANCE)
-    whole = [provenance, sorted(official.items()), [unit.key for unit in units]]
-    return Plan(
-        context,
-        tables,
-        official,
-        provenance,
-        units,
-        hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
-        None if any(item.kind == "archive" for item in inputs) else len(inputs),
-    )
-
-
 def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> str:
     """Write the dataset and the report.
 
@@ -185,7 +110,6 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     with _locked(data_dir):
         if store.exists():
             _require_same(store, plan)
-            shutil.rmtree(plan.context.scratch, ignore_errors=True)
             return f"{store} is already prepared from these files with these options"
         started = time.monotonic()
         new_images = _write_shards(plan, num_workers)
@@ -195,10 +119,11 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
             plan.units, [result for result in results if result is not None]
         )
         report = make_report(plan, outcomes)
-        _write_json(data_dir / REPORT, report)
-        _check_bad(report, max_bad, data_dir / REPORT)
+        write_report(data_dir / REPORT, report)
+        check_bad(report, max_bad, data_dir / REPORT)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of downloads; there are none
-            ChestXray14(data_dir=data_dir, plan=plan, outcomes=outcomes).download_and_prepare()
+            builder = ChestXray14(data_dir=data_dir, plan=plan, outcomes=outcomes)
+            builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
         shutil.rmtree(plan.context.scratch, ignore_errors=True)
     absent = report["rows_without_image"]["count"]
     return (
@@ -213,7 +138,9 @@ def _write_shards(plan: Plan, num_workers: int) -> int:
     scratch = plan.context.scratch
     current = {unit.key for unit in plan.units}
     for path in scratch.iterdir():
-        if path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
             path.unlink()
     pending = []
     kept = 0
@@ -227,7 +154,6 @@ def _write_shards(plan: Plan, num_workers: int) -> int:
     with tqdm.tqdm(
         total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
     ) as bar:
-
         new = 0
 
         def report(images: int, units: int) -> None:
@@ -242,42 +168,6 @@ def _write_shards(plan: Plan, num_workers: int) -> int:
         return new
 
 
-def make_report(plan: Plan, outcomes: list[publish.Outcome]) -> dict[str, Any]:
-    """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
-    set_aside = [entry for outcome in outcomes for entry in outcome.set_aside]
-    written = {entry.image_id for outcome in outcomes for entry in outcome.written}
-    seen = written | {entry.file.rsplit("/", 1)[-1].rsplit(":", 1)[-1] for entry in set_aside}
-    absent = [name for name in plan.context.labels if name not in seen]
-    counts = Counter(entry.reason for entry in set_aside)
-    return {
-        "raw_dir": str(plan.context.raw_dir),
-        "tables": {
-            field: str(path) if path else None for field, path in plan.tables._asdict().items()
-        },
-        "provenance": plan.provenance,
-        "image_size": plan.context.image_size,
-        "box_size": plan.context.box_size,
-        "files_seen": len(written) + len(set_aside),
-        "written": len(written),
-        "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
-        "set_aside": [entry._asdict() for entry in set_aside],
-        "rows_without_image": {"count": len(absent), "image_ids": absent},
-    }
-
-
-def _check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
-    bad, seen = report["set_aside"], report["files_seen"]
-    if not report["written"] or len(bad) > max_bad * seen:
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count
-        )
-        first = f"; the first is {bad[0]['file']} ({bad[0]['detail']})" if bad else ""
-        raise UserError(
-            f"{len(bad)} of {seen} files cannot be used ({reasons or 'archives hold no image'}), "
-            f"more than --max_bad {max_bad:g} allows{first}; all are listed in {path}"
-        )
-
-
 def _require_same(store: Path, plan: Plan) -> None:
     try:
         inputs = json.loads((store / "metadata.json").read_text("utf-8"))["inputs"]
@@ -290,16 +180,10 @@ def _require_same(store: Path, plan: Plan) -> None:
         )
 
 
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    os.replace(part, path)
-
-
 @contextlib.contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the scratch folder of `data_dir` for this process alone."""
-    scratch = data_dir / SCRATCH
+    scratch = data_dir / plans.SCRATCH
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         lock = (scratch / "lock").open("w")
@@ -316,7 +200,11 @@ def _locked(data_dir: Path) -> Iterator[None]:
             ) from None
         for leftover in (data_dir / NAME).glob(f"*incomplete*{VERSION}"):
             shutil.rmtree(leftover)  # of a run that was killed while publishing
-        yield
+        try:
+            yield
+        finally:
+            if scratch.exists() and os.listdir(scratch) == ["lock"]:
+                shutil.rmtree(scratch)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:

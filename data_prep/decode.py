@@ -73,7 +73,7 @@ def _check_container(data: bytes) -> _Header:
     if not data.startswith(SIGNATURE):
         raise UnreadableImageError("not a PNG file")
     view = memoryview(data)
-    header = None
+    fields: tuple[int, ...] = ()
     transparency = False
     position = len(SIGNATURE)
     while True:
@@ -86,16 +86,17 @@ def _check_container(data: bytes) -> _Header:
         if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise UnreadableImageError("damaged: a checksum does not match")
         if kind == b"IHDR" and length == 13:
-            header = struct.unpack_from(">IIBBxxB", data, position + 8)
+            fields = struct.unpack_from(">IIBBxxB", data, position + 8)
         transparency |= kind == b"tRNS"
         if kind == b"IEND":
             break
         position = end + 4
-    if header is None:
+    if not fields:
         raise UnreadableImageError("no header")
-    if header[0] * header[1] > MAX_PIXELS:
-        raise UnreadableImageError(f"claims {header[0]} x {header[1]} pixels")
-    return _Header(*header, transparency)
+    header = _Header._make((*fields, transparency))
+    if header.width * header.height > MAX_PIXELS:
+        raise UnreadableImageError(f"claims {header.width} x {header.height} pixels")
+    return header
 
 
 def _decode(data: bytes, header: _Header) -> Image.Image:

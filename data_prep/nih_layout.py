@@ -67,14 +67,17 @@ def find_inputs(raw_dir: Path) -> list[Input]:
 
 
 def _walk(raw_dir: Path) -> Iterator[Input]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}; check the folder's permissions")
+
     visited = set()
-    for folder, subfolders, files in os.walk(raw_dir, followlinks=True):
+    for folder, subfolders, files in os.walk(raw_dir, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above would never end
             subfolders.clear()
             continue
         visited.add(real)
-        # A folder's links come after its own files, so a linked copy never shadows the original.
+        # Links come last, so a folder that is linked beside itself is met by its own name.
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
         for name in files + subfolders:
             path = os.path.join(folder, name)
@@ -114,7 +117,7 @@ def find_tables(
     labels = labels or _find(raw_dir, "Data_Entry_2017*.csv")
     if labels is None:
         raise UserError(
-            f"--raw_dir {raw_dir}: no Data_Entry_2017*.csv or .csv.gz in it or in the folder above; "
+            f"--raw_dir {raw_dir}: no Data_Entry_2017*.csv[.gz] in it or in the folder above; "
             "put NIH's table there or name it with --labels"
         )
     train_val, test = (
@@ -145,14 +148,14 @@ def read_marker(raw_dir: Path) -> dict[str, Any]:
     phantoms never pass for real images.
 
     Raises:
-        UserError: the marker is not JSON or says no provenance.
+        UserError: the marker is not JSON or lacks "provenance" or "box_size".
     """
     for folder in (raw_dir, raw_dir.absolute().parent):
         path = folder / MARKER
         if path.is_file():
             try:
                 marker = json.loads(path.read_text("utf-8"))
-                if isinstance(marker["provenance"], str):
+                if isinstance(marker["provenance"], str) and int(marker["box_size"]) > 0:
                     return dict(marker)
             except (ValueError, KeyError, TypeError, OSError):
                 pass

@@ -85,7 +85,7 @@ def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
         dome_drop=about(0.018, 0.012),
         curvature=about(0.105, 0.02),
         taper=about(3.0, 0.4),
-        cardiothoracic=about(0.445 + 0.0006 * (age - 47), 0.026),
+        cardiothoracic=about(0.445 + 0.0006 * (age - 47), 0.03),
         heart_tilt=about(0.5 + 0.004 * (age - 47), 0.2),
         knob=about(0.037 + 0.0003 * (age - 47), 0.005),
         air=about(1.0, 0.06),
@@ -105,7 +105,7 @@ def spine(body: Body, y: Array) -> Array:
     return body.middle + body.scoliosis * np.sin((np.asarray(y) - 0.15) * 5.5)
 
 
-def wall(body: Body, side: int, y: Array) -> Array:
+def wall(body: Body, side: int, y: Array | float) -> Array:
     """X of the inner chest wall at heights `y`; above the apex it stays at the apex."""
     t = np.clip((np.asarray(y) - body.apex) / (body.angle(side) - body.apex), 0, 1)
     reach = 0.44 + 0.56 * (1 - (1 - t) ** body.taper) ** 0.52
@@ -122,8 +122,12 @@ def lung(body: Body, side: int) -> Array:
     down = np.stack([wall(body, side, y_down), y_down], 1)
     u = np.linspace(1, 0.08, 22)
     along = np.stack(
-        [body.middle + side * body.half_width * u * (down[-1, 0] - body.middle) /
-         (side * body.half_width), dome(body, side, u)], 1
+        [
+            body.middle
+            + side * body.half_width * u * (down[-1, 0] - body.middle) / (side * body.half_width),
+            dome(body, side, u),
+        ],
+        1,
     )
     v = np.linspace(1, 0, 18)
     y_up = top + (along[-1, 1] - top) * v
@@ -132,7 +136,7 @@ def lung(body: Body, side: int) -> Array:
     return np.concatenate([down, along, up])
 
 
-def dome(body: Body, side: int, u: Array) -> Array:
+def dome(body: Body, side: int, u: Array | float) -> Array:
     """Y of the diaphragm at `u`, 0 at the spine and 1 at the chest wall."""
     u = np.asarray(u, float)
     top, low = body.dome_top(side), body.angle(side)
@@ -142,9 +146,9 @@ def dome(body: Body, side: int, u: Array) -> Array:
 
 
 def place(body: Body, side: int, u: float, v: float) -> tuple[float, float]:
-    """A point of a lung: `u` 0 at the spine to 1 at the wall, `v` 0 at the apex to 1 at the dome."""
-    y = body.apex + v * (float(dome(body, side, np.float64(u))) - body.apex)
-    x = body.middle + u * (float(wall(body, side, np.float64(y))) - body.middle)
+    """A point of a lung: `u` from 0, the spine, to 1, the wall; `v` from the apex to the dome."""
+    y = body.apex + v * (float(dome(body, side, u)) - body.apex)
+    x = body.middle + u * (float(wall(body, side, y)) - body.middle)
     return x, y
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -46,9 +46,7 @@ class Canvas:
         cv2.fillPoly(layer, [self.pixels(outline)], 255, cv2.LINE_AA, SUBPIXEL_BITS)
         return self.blur(layer.astype(np.float32) / 255, soften)
 
-    def stroke(
-        self, layer: Array, paths: Sequence[Array], width: float, level: float
-    ) -> None:
+    def stroke(self, layer: Array, paths: Sequence[Array], width: float, level: float) -> None:
         """Draw open paths of one `width` (film units) and `level` (0..1) into a uint8 layer.
 
         A line thinner than a pixel is drawn a pixel wide and fainter, so that a film of 128
@@ -58,8 +56,10 @@ class Canvas:
         drawn = max(1, round(wanted))
         value = 255 * level * min(1.0, wanted / drawn)
         # One transform for all paths: there are hundreds of them on a film.
-        ends = np.cumsum([len(path) for path in paths])[:-1]
-        points = np.split(self.pixels(np.concatenate(paths)), ends)
+        pixels, points = self.pixels(np.concatenate(paths)), []
+        for path in paths:
+            points.append(pixels[: len(path)])
+            pixels = pixels[len(path) :]
         cv2.polylines(layer, points, False, value, drawn, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def strokes(
@@ -86,13 +86,59 @@ class Canvas:
         small = cv2.GaussianBlur(small, (0, 0), 2.5)
         return cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
 
-    def disc(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
-        """Squared elliptic radius around (x, y), float32 [size, size]; 1 on the ellipse."""
-        across, down = self.x - np.float32(x), self.y - np.float32(y)
+    def spot(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        turn: float = 0.0,
+        edge: tuple[float, float] = (1.1, 0.5),
+        warp: Array | None = None,
+    ) -> Array:
+        """An ellipse around (x, y), float32 [size, size] in 0..1.
+
+        Args:
+            x: centre across.
+            y: centre down.
+            rx: radius along the axis turned by `turn`.
+            ry: the other radius.
+            turn: in radians.
+            edge: the squared elliptic radii at which it has fallen to 0 and risen to 1.
+            warp: multiplies the squared radius, float32 [size, size], for an uneven border.
+        """
+        return self._near(x, y, rx, ry, turn, 1.6 * edge[0], lambda r: rise(r, *edge), warp)
+
+    def bump(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
+        """A Gaussian around (x, y) with deviations `rx` and `ry`, float32 [size, size], peak 1."""
+        return self._near(x, y, rx, ry, turn, 9.0, lambda r: np.exp(np.float32(-0.5) * r), None)
+
+    def _near(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        turn: float,
+        reach: float,
+        shape: Callable[[Array], Array],
+        warp: Array | None,
+    ) -> Array:
+        """`shape` of the squared elliptic radius, worked out only where that is below `reach`."""
+        layer = np.zeros((self.size, self.size), np.float32)
+        centre = self.pose[:, :2] @ (x, y) + self.pose[:, 2]
+        far = max(rx, ry) * np.sqrt(reach) * 1.25 + 1 / self.size
+        first = np.clip(((centre - far) * self.size).astype(int), 0, self.size)
+        last = np.clip(((centre + far) * self.size).astype(int) + 1, 0, self.size)
+        window = (slice(first[1], last[1]), slice(first[0], last[0]))
+        across, down = self.x[window] - np.float32(x), self.y[window] - np.float32(y)
         cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-        return ((cos * across + sin * down) * np.float32(1 / rx)) ** 2 + (
-            (cos * down - sin * across) * np.float32(1 / ry)
-        ) ** 2
+        radius = np.square((cos * across + sin * down) * np.float32(1 / rx))
+        radius += np.square((cos * down - sin * across) * np.float32(1 / ry))
+        if warp is not None:
+            radius *= warp[window]
+        layer[window] = shape(radius)
+        return layer
 
     def texture(self, rng: np.random.Generator, grain: float) -> Array:
         """Smooth Gaussian noise, float32 [size, size], grains about `grain` wide, deviation ~1."""
@@ -129,5 +175,12 @@ def spline(points: Array, steps: int = 6, closed: bool = True) -> Array:
 
 def rise(values: Array, start: float, end: float) -> Array:
     """A smooth step from 0 at `start` to 1 at `end` (either may be the larger)."""
-    t = np.clip((values - np.float32(start)) * np.float32(1 / (end - start)), 0, 1)
-    return t * t * (3 - 2 * t)
+    scale = np.float32(1 / (end - start))
+    t = np.multiply(values, scale)
+    t -= np.float32(start) * scale
+    np.clip(t, 0, 1, out=t)
+    smooth = t * t
+    t *= -2
+    t += 3
+    smooth *= t
+    return smooth

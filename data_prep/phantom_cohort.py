@@ -1,9 +1,9 @@
 """Who is on the films: patients, their follow-ups and their findings, as in ChestX-ray14.
 
 Label sets are drawn from the counts of the real table (`label_sets.csv`), so that prevalence and
-co-occurrence are the real ones. Low-discrepancy sequences over (patient, follow-up) take the place
-of random numbers: a few thousand films then have the prevalences of 112,120. Everything about
-patient p depends on the seed and p alone, never on how many patients are drawn.
+co-occurrence are the real ones. Low-discrepancy sequences take the place of random numbers: a few
+thousand films then have the prevalences of 112,120. Everything about patient p depends on the seed
+and p alone, never on how many patients are drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENTS_BY_FILMS = (
 )  # fmt: skip
 # Chance that a follow-up repeats the label set before it. With the redraws that happen to agree,
 # 41 % of the real follow-ups do.
-KEEP = 0.2
+KEEP = 0.25
 # The share of films on AP views, the mean age and the share of men with each finding there.
 PORTABLE = {
     NO_FINDING: 0.35, "Atelectasis": 0.50, "Cardiomegaly": 0.44, "Consolidation": 0.67,
@@ -43,11 +43,17 @@ MEAN_AGE = {
     "Infiltration": 46.0, "Mass": 48.5, "Nodule": 49.3, "Pleural_Thickening": 50.2,
     "Pneumonia": 44.4, "Pneumothorax": 46.3,
 }  # fmt: skip
-MEN = {NO_FINDING: 0.56, "Cardiomegaly": 0.47, "Hernia": 0.42, "Pneumothorax": 0.51, "Emphysema": 0.64}
+MEN = {
+    NO_FINDING: 0.56,
+    "Cardiomegaly": 0.47,
+    "Hernia": 0.42,
+    "Pneumothorax": 0.51,
+    "Emphysema": 0.64,
+}
 TEST_SHARE = 0.23
 # Every finding is on some film of the first so many patients.
 ALL_FINDINGS_WITHIN = 96
-# Irrational steps of the sequences: films per patient, label sets over patients and follow-ups.
+# Irrational steps of the sequences: films per patient, label sets over films, kept label sets.
 STEPS = (0.7548776662466927, 0.6180339887498949, 0.41421356237309515)
 
 
@@ -92,7 +98,7 @@ def label_sets() -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
         images[tuple(sorted(set(names) - {NO_FINDING}))] += int(row["Images"])
     of_finding: Counter[str] = Counter()
     for names_set, count in images.items():
-        of_finding.update({name: count for name in names_set})
+        of_finding.update(dict.fromkeys(names_set, count))
 
     def key(names: tuple[str, ...]) -> list[tuple[int, str]]:
         return sorted((of_finding[name], name) for name in names)
@@ -154,21 +160,26 @@ def _offsets(seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 0]).random(3)
 
 
+@functools.lru_cache(maxsize=8)
+def _first_films(seed: int, count: int) -> np.ndarray:
+    """Index in the cohort of the first film of patients 1 to `count` + 1, int64 [count + 1]."""
+    shares = (_offsets(seed)[0] + np.arange(1, count + 1) * STEPS[0]) % 1.0
+    steps = np.cumsum(PATIENTS_BY_FILMS) / sum(PATIENTS_BY_FILMS)
+    films = 1 + np.searchsorted(steps, shares, side="right")
+    return np.concatenate([[0], np.cumsum(films)])
+
+
 def _sets(seed: int, number: int) -> list[tuple[str, ...]]:
     """The label sets of a patient's films, before the guarantee of `_forced`."""
+    starts = _first_films(seed, max(1024, 1 << number.bit_length()))
+    index = np.arange(starts[number - 1], starts[number])
     begin = _offsets(seed)
-    share = (begin[0] + number * STEPS[0]) % 1.0
-    steps = np.cumsum(PATIENTS_BY_FILMS) / sum(PATIENTS_BY_FILMS)
-    films = 1 + int(np.searchsorted(steps, share, side="right"))
-    keep = np.random.default_rng([seed, number, 1]).random(films) < KEEP
+    keep = (begin[2] + index * STEPS[2]) % 1.0 < KEEP
     names, shares = label_sets()
+    at = np.searchsorted(shares, (begin[1] + index * STEPS[1]) % 1.0, side="right")
     drawn: list[tuple[str, ...]] = []
-    for k in range(films):
-        if k and keep[k]:
-            drawn.append(drawn[-1])
-        else:
-            at = (begin[1] + number * STEPS[1] + k * STEPS[2]) % 1.0
-            drawn.append(names[int(np.searchsorted(shares, at, side="right"))])
+    for k in range(len(index)):
+        drawn.append(drawn[-1] if k and keep[k] else names[int(at[k])])
     return drawn
 
 

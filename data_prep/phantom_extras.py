@@ -22,7 +22,7 @@ def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:
             start = (m + rng.uniform(-1.1, 1.1) * w, rng.uniform(a + 0.05, 0.75))
             middle = (m + rng.uniform(-1.2, 1.2) * w, rng.uniform(0.2, 0.8))
             end = (m + rng.choice(SIDES) * rng.uniform(0.5, 1.7) * w, rng.choice([-0.05, 1.05]))
-            canvas.stroke(metal, [spline(np.array([start, middle, end]), closed=False)], 0.004, 0.7)
+            canvas.stroke(metal, [spline(np.array([start, middle, end]), 14, False)], 0.004, 0.7)
             dot = np.array(start)[None] + [[0, 0], [0, 0.001]]
             canvas.stroke(metal, [dot], 0.022, 0.5)
     if rng.random() < 0.13 * often:

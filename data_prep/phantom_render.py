@@ -53,15 +53,20 @@ def render(
         dome=body.dome + inspiration,
         cardiothoracic=body.cardiothoracic * (1.05 if film.portable else 1.0),
     )
-    severities = {name: phantom_lesions.severity(of_film(LESION, i, 0))
-                  for i, name in enumerate(FINDINGS) if name in film.findings}  # fmt: skip
-    hidden: list[str] = []
+    severities = {
+        name: phantom_lesions.severity(of_film(LESION, i, 0))
+        for i, name in enumerate(FINDINGS)
+        if name in film.findings
+    }
+    hidden = ""
     if label_noise:
         whim = of_film(LESION)
-        severities = {n: s * (0.1 if whim.random() < OVERCALLED else 1) for n, s in severities.items()}
-        if whim.random() < OVERLOOKED:
-            hidden = [n for n in [str(whim.choice(OFTEN_OVERLOOKED))] if n not in severities]
-            severities |= {name: 0.35 for name in hidden}
+        for name in severities:
+            severities[name] *= 0.1 if whim.random() < OVERCALLED else 1.0
+        missed = str(whim.choice(OFTEN_OVERLOOKED))
+        if whim.random() < OVERLOOKED and missed not in severities:
+            hidden = missed
+            severities[missed] = 0.35
 
     def where(name: str) -> np.random.Generator:
         return stream(BODY, LESION, FINDINGS.index(name))
@@ -75,7 +80,7 @@ def render(
     for name, severity in severities.items():
         rng = of_film(LESION, FINDINGS.index(name), 1)
         boxes = phantom_lesions.paint(name, scene, where(name), rng, severity)
-        if name not in hidden:
+        if name != hidden:
             found.append((name, boxes))
     phantom_extras.add_devices(scene, of_film(DEVICES), film.portable)
     noise = of_film(NOISE)

@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 if __name__ == "__main__":
@@ -31,6 +30,7 @@ from agcnn_jax import errors
 from data_prep import phantom_cohort as cohort
 from data_prep.phantom_cohort import Patient
 from data_prep.phantom_render import render
+from data_prep.phantom_sheet import contact_sheet
 
 VERSION = 1
 PROVENANCE = "phantoms (synthetic)"
@@ -169,9 +169,7 @@ def _claim(out_dir: Path, options: dict) -> Path:
         same = note.exists() and json.loads(note.read_text() or "{}") == options
         if not same:
             what = "phantoms begun with other options" if note.exists() else "other files"
-            raise errors.UserError(
-                f"{out_dir} holds {what}; choose another --out_dir or remove it"
-            )
+            raise errors.UserError(f"{out_dir} holds {what}; choose another --out_dir or remove it")
     try:
         work.mkdir(parents=True, exist_ok=True)
         (out_dir / "images").mkdir(exist_ok=True)
@@ -210,27 +208,6 @@ def _write_tables(out_dir: Path, people: list[Patient], boxes: list[list], size:
         (out_dir / name).write_text("".join(f"{line}\n" for line in names))
 
 
-def contact_sheet(path: Path, seed: int, size: int, columns: int = 8) -> None:
-    """Save a sheet with a normal chest and the 14 findings, each named, as one PNG."""
-    names = [cohort.NO_FINDING, *cohort.FINDINGS, cohort.NO_FINDING]
-    tiles = []
-    for i, name in enumerate(names):
-        person = cohort.patient(seed, 501 + i)
-        findings = () if name == cohort.NO_FINDING else (name,)
-        film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
-        image, found = render(seed, person, film, size, label_noise=False)
-        tile = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=0)
-        cv2.putText(tile, name.replace("_", " "), (4, size + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
-                    255, 1, cv2.LINE_AA)  # fmt: skip
-        for _, boxes in found:
-            for x0, y0, x1, y1 in boxes.tolist():
-                cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
-        tiles.append(tile)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    if not cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise errors.UserError(f"cannot write {path}; give a .png file in a folder that exists")
-
-
 def _options() -> argparse.Namespace:
     parser = errors.OneLineParser(description="Draw synthetic chest radiographs (phantoms).")
     parser.add_argument("--out_dir", type=Path, help="folder to write, in NIH's layout")
@@ -239,7 +216,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="pixels a side (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)),
-                        help="processes; the output does not depend on it (%(default)s)")  # fmt: skip
+                        help="processes; no matter to the output (%(default)s)")  # fmt: skip
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE",
                         help="only save one picture of each finding")  # fmt: skip
     given = parser.parse_args()

@@ -17,11 +17,12 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from agcnn_jax.errors import UserError
 from data_prep.decode import MAX_BYTES, UnreadableImageError, WrongSizeError, read_image
@@ -225,8 +226,11 @@ def _example(
     labels = np.zeros(len(LABELS), np.uint8)
     labels[list(row.labels)] = 1
     boxes = [box.scaled(side / context.box_size) for box in context.boxes.get(image_id, ())]
-    result.written.append(Written(file, image_id, hashlib.sha256(image).hexdigest(), side))
-    return _features(context.image_size).serialize_example(
+    result.written.append(
+        Written(file, image_id, hashlib.sha256(image.tobytes()).hexdigest(), side)
+    )
+    return _serialize(
+        context.image_size,
         {
             "image": image,
             "labels": labels,
@@ -240,11 +244,25 @@ def _example(
             "width": side,
             "boxes": np.array([box[1:] for box in boxes], np.float32).reshape(-1, 4),
             "box_findings": np.array([box.finding for box in boxes], np.int64),
-        }
+        },
     )
 
 
-_features = functools.cache(record_features)
+@functools.cache
+def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
+    features = record_features(image_size)
+    return features, ExampleSerializer(features.get_serialized_info())
+
+
+def _serialize(image_size: int, record: dict[str, Any]) -> bytes:
+    """Return the record's `tf.train.Example`.
+
+    As `features.serialize_example`, but deterministic: protobuf orders a map's entries by a hash
+    that differs from process to process.
+    """
+    features, serializer = _serializer(image_size)
+    example = serializer.get_tf_example(features.encode_example(record))
+    return example.SerializeToString(deterministic=True)
 
 
 def _files(unit: Unit, raw_dir: Path) -> Iterator[tuple[str, bytes | str]]:
@@ -269,9 +287,9 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, bytes | str]]:
             file.seek(0)
             stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
             with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
-                    # The stream's list of members would grow with the archive.
-                    archive.members = []  # type: ignore[attr-defined]
+                while (member := archive.next()) is not None:
+                    # tarfile keeps every member it met; memory would grow with the archive.
+                    archive.members.clear()  # type: ignore[attr-defined]
                     if not is_image_name(member.name):
                         continue
                     content = archive.extractfile(member) if member.isreg() else None

@@ -60,9 +60,9 @@ def run_units(
         workers, mp_context=spawn, initializer=_start, initargs=(context, stop, images)
     ) as pool:
         try:
-            # Workers start with the first task and inherit the signal's disposition: Ctrl-C,
-            # which the terminal sends to all of them, is for this process alone to answer.
-            with _interrupts_ignored():
+            # Workers start with the first task and inherit the signal mask: Ctrl-C, which the
+            # terminal sends to all of them, is for this process alone to answer.
+            with _interrupts_held_back():
                 pending = {pool.submit(_run_in_worker, unit) for unit in units}
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
@@ -76,7 +76,9 @@ def run_units(
             ) from None
         finally:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the image in hand, and for workers that are still starting: they need the
+            # queue's semaphores, which go with the pool.
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], None]) -> None:
@@ -92,15 +94,13 @@ def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], 
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set or receive signals
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C to this process afterwards, and never to processes started meanwhile."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _start(context: Context, stop: Any, images: Any) -> None:

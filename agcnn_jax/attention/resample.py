@@ -43,7 +43,8 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
     """Cut a box out of each image and resize it to `size` x `size` pixels.
 
     Bilinear with half-pixel centres, edges clamped to the box, antialiased only where the box is
-    shrunk (the crops of Section III-B never are). Written as two products with interpolation matrices, which suits matrix units better than gathering pixels.
+    shrunk (the crops of Section III-B never are). Written as two products with interpolation
+    matrices, which suits matrix units better than gathering pixels.
 
     Args:
         images: `[B, H, W]`, any real dtype.
@@ -57,9 +58,7 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
     xmin, ymin, xmax, ymax = jnp.moveaxis(boxes, -1, 0)
     rows = interpolation_matrix(ymin, ymax, height, size)
     columns = interpolation_matrix(xmin, xmax, width, size)
-    cropped = jnp.einsum(
-        "bih,bhw->biw", rows, images.astype(jnp.float32), precision=_PRECISION
-    )
+    cropped = jnp.einsum("bih,bhw->biw", rows, images.astype(jnp.float32), precision=_PRECISION)
     return jnp.einsum("biw,bjw->bij", cropped, columns, precision=_PRECISION)
 
 

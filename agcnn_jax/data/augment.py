@@ -7,6 +7,7 @@ proportion 224/256 stays.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ class Augmentation:
     flip: bool = True
 
 
-def centre_box(stored_size: int) -> tuple[float, float, float, float]:
+def centre_box(stored_size: int) -> tuple[int, int, int, int]:
     """Box of the centre crop in a stored image, `xmin, ymin, xmax, ymax` in pixels."""
     margin = round(stored_size * (1 - CENTRE_FRACTION) / 2)
     return margin, margin, stored_size - margin, stored_size - margin
@@ -101,7 +102,7 @@ def _random_box(key: jax.Array, stored_size: int, augmentation: Augmentation) ->
         return jnp.array(centre_box(stored_size), jnp.float32)
     if augmentation.crop == "random":
         left, _, right, _ = centre_box(stored_size)
-        width = height = jnp.int32(right - left)
+        width = height = jnp.asarray(right - left, jnp.int32)
     elif augmentation.crop == "random_resized":
         width, height = _random_resized(size_key, stored_size, augmentation)
     else:
@@ -121,7 +122,7 @@ def _random_resized(
     area_key, ratio_key = jax.random.split(key)
     low, high = augmentation.scale
     area = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high) * stored_size**2
-    low, high = jnp.log(augmentation.ratio[0]), jnp.log(augmentation.ratio[1])
+    low, high = (math.log(bound) for bound in augmentation.ratio)
     ratio = jnp.exp(jax.random.uniform(ratio_key, (_ATTEMPTS,), minval=low, maxval=high))
     widths = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
     heights = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)

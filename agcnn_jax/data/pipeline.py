@@ -6,8 +6,8 @@ The host only moves bytes. Crops, flips and normalisation run on the device.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, SupportsIndex
 
 import grain
 import numpy as np
@@ -21,8 +21,8 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Count the records."""
 
-    def __getitems__(self, records: Sequence[int]) -> Sequence[dict[str, np.ndarray]]:
-        """Read records, each `image` uint8 `[S, S]` and `labels` uint8 `[C]`."""
+    def __getitem__(self, record: SupportsIndex) -> dict[str, np.ndarray]:
+        """Read a record: `image` uint8 `[S, S]` and `labels` uint8 `[C]`."""
 
 
 def training_batches(
@@ -84,7 +84,9 @@ def iterate(
     return iter(batches)
 
 
-def evaluation_batches(source: Source, indices: np.ndarray, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(
+    source: Source, indices: np.ndarray, batch_size: int
+) -> grain.DatasetIterator:
     """Batches of a subset in order, all of one size: the last is filled up with repeats.
 
     Args:
@@ -92,9 +94,9 @@ def evaluation_batches(source: Source, indices: np.ndarray, batch_size: int) -> 
         indices: int64 `[N]`, records of the subset.
         batch_size: size of every batch.
 
-    Yields:
-        `{"image": ..., "labels": ..., "record": ...}` as `training_batches`; in all,
-        `ceil(N / batch_size) * batch_size` images, of which the first N count.
+    Returns:
+        An iterator over `{"image": ..., "labels": ..., "record": ...}` as `training_batches`;
+        in all, `ceil(N / batch_size) * batch_size` images, of which the first N count.
     """
     padding = -len(indices) % batch_size
     padded = np.concatenate([indices, np.repeat(indices[-1:], padding)])
@@ -104,7 +106,7 @@ def evaluation_batches(source: Source, indices: np.ndarray, batch_size: int) -> 
 
 def read_batch(source: Source, records: np.ndarray) -> Batch:
     """Read records `[b]` as one batch of arrays."""
-    rows = source.__getitems__([int(record) for record in records])
+    rows = [source[record] for record in records]
     return {
         "image": np.stack([row["image"] for row in rows]),
         "labels": np.stack([row["labels"] for row in rows]),

@@ -180,8 +180,11 @@ def _read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]
     if len(rows) < 2:
         raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
     header = rows[0][1]
+    # The first edition of NIH's table ends its lines with a comma: a column without a name.
+    while not header[-1]:
+        header.pop()
     for line, row in rows[1:]:
-        if len(row) != len(header):
+        if len(row) < len(header) or any(row[len(header) :]):
             raise UserError(
                 f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}"
             )

@@ -167,7 +167,9 @@ def forward(
         )
     logits = {branch: output.logits for branch, output in outputs.items() if branch in branches}
     if "fusion" in branches:
-        logits["fusion"] = apply_fusion(variables, outputs["global"].pooled, outputs["local"].pooled)
+        logits["fusion"] = apply_fusion(
+            variables, outputs["global"].pooled, outputs["local"].pooled
+        )
     return logits, {"params": variables["params"], "batch_stats": batch_stats}
 
 

@@ -78,7 +78,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise `[B, H, W, C]`; with `train`, by the batch's statistics, updating the running."""
+        """Normalise `[B, H, W, C]`, with `train` by the batch's statistics, else by the running."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -127,13 +127,15 @@ def max_pool(x: jax.Array, size: int = 3, stride: int = 2) -> jax.Array:
             lax.slice_in_dim(x, start, start + stride * (length - 1) + 1, stride, axis)
             for start in range(size)
         )
-        return functools.reduce(lambda first, second: jnp.where(first < second, second, first), views)
+        return functools.reduce(
+            lambda first, second: jnp.where(first < second, second, first), views
+        )
 
     return pool(pool(x, axis=2), axis=1)
 
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Average pooling of `[B, H, W, C]` in steps of `size`; a remainder is dropped, as in PyTorch."""
+    """Average pooling of `[B, H, W, C]` in steps of `size`; drops a remainder, as PyTorch does."""
     return nn.avg_pool(x, (size, size), (size, size))
 
 

@@ -94,11 +94,7 @@ def restore(
     Raises:
         UserError: if the checkpoint is of something else, or unreadable.
     """
-    try:
-        saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(manager, step, error) from error
-    check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
+    _check_saved_identity(manager, step, identity)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
     if batches is not None:
@@ -107,6 +103,41 @@ def restore(
         return manager.restore(step, args=ocp.args.Composite(**items))["state"]
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
+
+
+def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> Any:
+    """Load a stage's best checkpoint without knowing its shapes, to host memory.
+
+    Args:
+        manager: the stage's.
+        identity: what the weights must be of.
+
+    Returns:
+        The state as nested dicts of numpy arrays.
+
+    Raises:
+        UserError: if there is none, or it is of something else, or unreadable.
+    """
+    step = manager.best_step()
+    if step is None:
+        raise UserError(f"{manager.directory} holds no finished checkpoint; train it first")
+    _check_saved_identity(manager, step, identity)
+    try:
+        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
+            "state"
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(manager, step, error) from error
+
+
+def _check_saved_identity(
+    manager: ocp.CheckpointManager, step: int, identity: dict[str, Any]
+) -> None:
+    try:
+        saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(manager, step, error) from error
+    check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
 
 
 def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> None:

@@ -1,0 +1,67 @@
+"""Flags of the entry points, with a user's mistakes in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from agcnn_jax import errors
+from agcnn_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+
+
+def define_config_flags() -> None:
+    """Define `--config` and `--workdir`."""
+    config_flags.DEFINE_config_file("config", None, "Config file, such as configs/resnet.py.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; by default runs/<name of the config file>."
+    )
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Parse flags, then run `main`; see `agcnn_jax.errors.run` for how it ends."""
+
+    def parse_and_run() -> int | None:
+        _parse(sys.argv)
+        return main()
+
+    errors.run(parse_and_run)
+
+
+def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
+    """Read what the flags say.
+
+    Returns:
+        The config with its overrides, the workdir, and the overrides that were given.
+    """
+    if FLAGS.config is None:
+        raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
+    config = FLAGS.config
+    name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
+    workdir = FLAGS.workdir or config.get("workdir") or os.path.join("runs", name)
+    overrides = dict(config_flags.get_override_values(FLAGS["config"]))
+    return config, workdir, overrides
+
+
+def _parse(arguments: list[str]) -> None:
+    try:
+        extra = FLAGS(arguments)[1:]
+    except flags.Error as error:
+        raise UserError(f"{str(error).strip()} (see --help)") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What ml_collections raises for an unknown key or a value of another type.
+        raise UserError(f"config override not understood: {error}") from error
+    except (OSError, ImportError, SyntaxError) as error:
+        raise UserError(f"--config cannot be loaded: {error}") from error
+    if FLAGS["help"].value if "help" in FLAGS else False:
+        print(FLAGS.main_module_help())
+        sys.exit(0)
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")

@@ -1,0 +1,286 @@
+"""Opening a prepared dataset: its metadata, its columns, and random access to its images."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_data_source, array_record_module
+
+from agcnn_jax.data.text import read_rows
+from agcnn_jax.errors import UserError
+
+STORE = Path("chest_xray14/1.0.0")
+SPLIT = "images"
+HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The annotated rectangles of all records, in record order.
+
+    Attributes:
+        records: index of each box's record, int64 `[M]`.
+        findings: each box's finding, str `[M]`.
+        corners: half-open `xmin, ymin, xmax, ymax` in pixels of the original file, float32
+            `[M, 4]`.
+    """
+
+    records: np.ndarray
+    findings: np.ndarray
+    corners: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """A prepared dataset of N records and C labels; columns are in record order.
+
+    Attributes:
+        directory: the folder of the dataset itself.
+        labels: the C names of `label_matrix`'s columns.
+        findings: the labels that AUC is averaged over.
+        provenance: where the images come from; phantoms say that they are synthetic.
+        image_size: side S of the stored images, pixels.
+        fingerprint: hex digest of all names, labels and pixels, whatever their order.
+        image_ids: file names, str `[N]`.
+        patient_ids: str `[N]`, as in the label table.
+        label_matrix: 0 or 1, uint8 `[N, C]`.
+        follow_ups: int64 `[N]`.
+        ages: years, -1 where not given, int64 `[N]`.
+        sexes: str `[N]`.
+        views: str `[N]`, "PA" or "AP".
+        widths: of the original file, pixels, int64 `[N]`.
+        heights: likewise.
+        official: "train_val", "test" or "" where the dataset's own lists name no subset, str `[N]`.
+        shards: each shard's path and number of records.
+    """
+
+    directory: Path
+    labels: tuple[str, ...]
+    findings: tuple[str, ...]
+    provenance: str
+    image_size: int
+    fingerprint: str
+    image_ids: np.ndarray
+    patient_ids: np.ndarray
+    label_matrix: np.ndarray
+    follow_ups: np.ndarray
+    ages: np.ndarray
+    sexes: np.ndarray
+    views: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
+    official: np.ndarray
+    shards: tuple[tuple[str, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def finding_columns(self) -> np.ndarray:
+        """Indices of the findings among the labels, int64 `[F]`."""
+        return np.array([self.labels.index(name) for name in self.findings], np.int64)
+
+    @functools.cached_property
+    def boxes(self) -> Boxes:
+        """The annotated boxes.
+
+        Raises:
+            UserError: the table of boxes is missing or damaged.
+        """
+        path = self.directory / "boxes.csv"
+        columns = _read_columns(path)
+        index = {name: position for position, name in enumerate(self.image_ids.tolist())}
+        try:
+            corners = [columns[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+            return Boxes(
+                np.array([index[name] for name in columns["image_id"]], np.int64),
+                np.array(columns["finding"], np.str_),
+                np.array(corners, np.float32).reshape(4, -1).T,
+            )
+        except (KeyError, ValueError):
+            raise _damaged(path) from None
+
+    def images_and_labels(self) -> ImagesAndLabels:
+        """Return random access to what training reads."""
+        return ImagesAndLabels(self.shards, self.image_size, len(self.labels))
+
+
+class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
+    """Item i is `{"image": uint8 [S, S], "labels": uint8 [C]}` of record i.
+
+    Picklable: a copy opens the shards by itself. Only the two features are parsed; on one core a
+    256 x 256 record takes about 35 microseconds.
+    """
+
+    def __init__(self, shards: tuple[tuple[str, int], ...], image_size: int, num_labels: int):
+        self._shards = shards
+        self._ends = np.cumsum([count for _, count in shards])
+        self._shape = (image_size, num_labels)
+        self._reader = array_record_data_source.ArrayRecordDataSource(
+            [f"{path}[0:{count}]" for path, count in shards]
+        )
+
+    @functools.cached_property
+    def _features(self) -> tfds.features.FeaturesDict:
+        image_size, num_labels = self._shape
+        features = tfds.features
+        bytes_ = features.Encoding.BYTES
+        return features.FeaturesDict(
+            {
+                "image": features.Tensor(
+                    shape=(image_size, image_size), dtype=np.uint8, encoding=bytes_
+                ),
+                "labels": features.Tensor(shape=(num_labels,), dtype=np.uint8),
+            }
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_features"}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, np.ndarray]:  # type: ignore[override]
+        """Return one record.
+
+        Raises:
+            IndexError: not in `[0, len)`.
+            UserError: the record's shard is damaged.
+        """
+        position = index.__index__()
+        if not 0 <= position < len(self):
+            raise IndexError(f"record {position} of {len(self)}")
+        try:
+            return dict(self._features.deserialize_example_np(self._reader[position]))
+        except (RuntimeError, ValueError, IndexError, OSError):
+            shard = self._shards[int(np.searchsorted(self._ends, position, side="right"))][0]
+            raise UserError(
+                f"{shard}: record {position} is damaged; delete the dataset and prepare it again"
+            ) from None
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:  # grain prints the source of a pipeline
+        return f"ImagesAndLabels({len(self)} records)"
+
+
+def open_records(data_dir: str | Path) -> Records:
+    """Open the dataset that `data_prep/chestxray14.py` wrote.
+
+    Args:
+        data_dir: the `--data_dir` it was written to.
+
+    Returns:
+        Its metadata and columns; images are read when asked for.
+
+    Raises:
+        UserError: no dataset there, or one that is incomplete; the message names the file.
+    """
+    data_dir = Path(data_dir)
+    directory = data_dir / STORE
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir}: no such data folder; {HOW_TO_PREPARE} {data_dir}")
+    if not (directory / "dataset_info.json").is_file():
+        raise UserError(f"{data_dir}: no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}")
+    metadata = _read_metadata(directory)
+    shards = _check_shards(directory)
+    columns = _read_columns(directory / "records.csv")
+    stored = sum(count for _, count in shards)
+    if len(columns["image_id"]) != stored:
+        raise UserError(
+            f"{directory / 'records.csv'}: {len(columns['image_id'])} rows for {stored} records; "
+            "delete the dataset and prepare it again"
+        )
+    labels = tuple(metadata["labels"])
+
+    def text(name: str) -> np.ndarray:
+        return np.array(columns[name], np.str_)
+
+    def number(name: str) -> np.ndarray:
+        return np.array(columns[name], np.int64)
+
+    try:
+        return Records(
+            directory=directory,
+            labels=labels,
+            findings=tuple(metadata["findings"]),
+            provenance=metadata["provenance"],
+            image_size=metadata["image_size"],
+            fingerprint=metadata["fingerprint"],
+            image_ids=text("image_id"),
+            patient_ids=text("patient_id"),
+            label_matrix=_label_matrix(columns["labels"], labels),
+            follow_ups=number("follow_up"),
+            ages=number("age"),
+            sexes=text("sex"),
+            views=text("view"),
+            widths=number("width"),
+            heights=number("height"),
+            official=text("official"),
+            shards=shards,
+        )
+    except (KeyError, ValueError):
+        raise _damaged(directory / "records.csv") from None
+
+
+def _label_matrix(rows: list[str], labels: tuple[str, ...]) -> np.ndarray:
+    matrix = np.zeros((len(rows), len(labels)), np.uint8)
+    for index, row in enumerate(rows):
+        matrix[index, [labels.index(name) for name in row.split("|")]] = 1
+    return matrix
+
+
+def _read_metadata(directory: Path) -> dict[str, Any]:
+    path = directory / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text("utf-8"))
+        for key in ("labels", "findings", "provenance", "image_size", "fingerprint"):
+            metadata[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _damaged(path) from None
+    return dict(metadata)
+
+
+def _check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
+    """Open every shard once: a missing or truncated one is found now, not hours into training."""
+    try:
+        split = tfds.builder_from_directory(directory).info.splits[SPLIT]
+    except Exception:  # TFDS raises anything from KeyError to ParseError on damaged JSON
+        raise _damaged(directory / "dataset_info.json") from None
+    shards = []
+    for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
+        if not Path(path).is_file():
+            raise UserError(f"{path}: missing; copy it again, or prepare the dataset again")
+        try:
+            reader = array_record_module.ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except (RuntimeError, ValueError):
+            found = -1
+        if found != expected:
+            raise UserError(
+                f"{path}: truncated or damaged; copy it again, or prepare the dataset again"
+            )
+        shards.append((str(path), expected))
+    return tuple(shards)
+
+
+def _read_columns(path: Path) -> dict[str, list[str]]:
+    """Return a table's columns by header name."""
+    rows = [row for _, row in read_rows(path)]
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise _damaged(path)
+    columns = zip(*rows[1:], strict=True) if rows[1:] else ([] for _ in rows[0])
+    return {name: list(column) for name, column in zip(rows[0], columns, strict=True)}
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: missing or damaged; delete the dataset and prepare it again")

@@ -1,0 +1,186 @@
+"""Which records train, validate and test: index lists, computed from names and a seed alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agcnn_jax.data.records import Records
+from agcnn_jax.data.text import read_names
+from agcnn_jax.errors import UserError
+
+SUBSETS = ("train", "validation", "test")
+PROTOCOLS = ("random", "patient", "official", "lists")
+# NIH's lists join training and validation; CheXNet's public splits keep 70/10/20, so 1 to 7.
+OFFICIAL_VALIDATION = 1 / 8
+# What a folder's list files are called, as in chexnet_val_list.txt.gz.
+LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three disjoint sets of records.
+
+    Attributes:
+        protocol: one of `PROTOCOLS`.
+        train: ascending record indices, int64.
+        validation: likewise.
+        test: likewise.
+        shared_patients: test patients that also occur in training; 0 unless images were split
+            without regard to patients.
+        absent_names: names in the lists that are not in the dataset.
+    """
+
+    protocol: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    shared_patients: int
+    absent_names: int = 0
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a run records about its split; JSON."""
+        return {
+            "protocol": self.protocol,
+            **{subset: len(getattr(self, subset)) for subset in SUBSETS},
+            "shared_patients": self.shared_patients,
+            "absent_names": self.absent_names,
+        }
+
+
+def make_split(
+    records: Records,
+    protocol: str,
+    seed: int,
+    lists: Mapping[str, str | Path | Sequence[str]] | str | Path | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+) -> Split:
+    """Divide the records.
+
+    The result depends on the records' names and patients and on the seed, not on their order, so
+    a dataset that is prepared again is split the same.
+
+    Args:
+        records: the dataset.
+        protocol: `random` shuffles images, as in the paper (Section IV-A), so that a patient may
+            be in two subsets; `patient` shuffles patients; `official` takes the dataset's own test
+            list and carves validation from the rest by patient; `lists` reads the names.
+        seed: of the shuffle, not negative; `lists` does not use it.
+        lists: for `lists`: {"train", "validation", "test"} -> names or the path of a list, or a
+            folder with one list each, such as `chexnet_train_list.txt.gz`.
+        fractions: shares of train, validation, test for `random` and `patient`; they sum to 1.
+
+    Returns:
+        The split; no subset is empty.
+
+    Raises:
+        UserError: unknown protocol, lists missing or overlapping, or an empty subset.
+    """
+    if seed < 0:
+        raise UserError(f"split seed {seed}: must be 0 or more")
+    absent = 0
+    if protocol == "random":
+        members = _divide(records.image_ids, fractions, seed)
+    elif protocol == "patient":
+        members = _divide(records.patient_ids, fractions, seed)
+    elif protocol == "official":
+        members = _official(records, seed)
+    elif protocol == "lists":
+        members, absent = _from_lists(records, lists)
+    else:
+        raise UserError(f"split protocol {protocol!r}: must be one of {', '.join(PROTOCOLS)}")
+    for subset, member in zip(SUBSETS, members, strict=True):
+        if not member.any():
+            raise UserError(
+                f"split protocol {protocol!r}: none of the {len(records)} records in "
+                f"{records.directory} is in the {subset} subset; use more images or another split"
+            )
+    train, validation, test = (np.flatnonzero(member) for member in members)
+    shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
+    return Split(protocol, train, validation, test, len(shared), absent)
+
+
+def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
+    """Return each subset's members, bool `[N]`; records with equal keys stay together."""
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(f"split fractions {tuple(fractions)}: must be three shares that sum to 1")
+    unique, inverse = np.unique(keys, return_inverse=True)  # sorted, so order does not matter
+    rank = np.random.default_rng(seed).permutation(len(unique))[inverse]
+    ends = np.rint(np.cumsum((0.0, *fractions)) * len(unique))
+    return [(rank >= low) & (rank < high) for low, high in itertools.pairwise(ends)]
+
+
+def _official(records: Records, seed: int) -> list[np.ndarray]:
+    if not np.any(records.official != ""):
+        raise UserError(
+            f"split protocol 'official': {records.directory} was prepared without the official "
+            "lists; put train_val_list.txt and test_list.txt beside the images and prepare it again"
+        )
+    train_val = records.official == "train_val"
+    subset = _divide(
+        records.patient_ids[train_val], (1 - OFFICIAL_VALIDATION, OFFICIAL_VALIDATION, 0), seed
+    )
+    members = [np.zeros(len(records), bool) for _ in subset]
+    for member, chosen in zip(members, subset, strict=True):
+        member[train_val] = chosen
+    return [members[0], members[1], records.official == "test"]
+
+
+def _from_lists(
+    records: Records, lists: Mapping[str, str | Path | Sequence[str]] | str | Path | None
+) -> tuple[list[np.ndarray], int]:
+    """Return each subset's members and how many listed names the dataset lacks."""
+    if lists is None:
+        raise UserError("split protocol 'lists': needs a folder of lists or three list files")
+    if isinstance(lists, str | Path):
+        lists = _find_lists(Path(lists))
+    if set(lists) != set(SUBSETS):
+        raise UserError(
+            f"split lists for {', '.join(sorted(lists)) or 'nothing'}: "
+            f"must be for {', '.join(SUBSETS)}"
+        )
+    index = {name: position for position, name in enumerate(records.image_ids.tolist())}
+    owner: dict[str, str] = {}
+    members = []
+    absent = 0
+    for subset in SUBSETS:
+        source = lists[subset]
+        names = read_names(Path(source)) if isinstance(source, str | Path) else source
+        member = np.zeros(len(records), bool)
+        for name in set(names):
+            if owner.setdefault(name, subset) != subset:
+                raise UserError(
+                    f"split lists: {name} is in the {owner[name]} list and in the {subset} list; "
+                    "take it out of one"
+                )
+            if name in index:
+                member[index[name]] = True
+            else:
+                absent += 1
+        members.append(member)
+    return members, absent
+
+
+def _find_lists(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"split lists {folder}: no such folder; check the path")
+    found: dict[str, Path] = {}
+    for subset, words in LIST_WORDS.items():
+        matches = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.name.endswith((".txt", ".txt.gz"))
+            and set(path.name.lower().split(".")[0].replace("-", "_").split("_")) & set(words)
+        ]
+        if len(matches) != 1:
+            raise UserError(
+                f"split lists {folder}: {len(matches)} files named like {words[0]}_list.txt; "
+                f"there must be one for the {subset} subset"
+            )
+        found[subset] = matches[0]
+    return found

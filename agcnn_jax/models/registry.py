@@ -1,0 +1,37 @@
+"""Backbones by the names that configs use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from jax.typing import DTypeLike
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.models.densenet import DenseNet
+from agcnn_jax.models.resnet import ResNet
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "resnet50": ResNet,
+    "densenet121": DenseNet,
+    # For demonstrations on a CPU: the same classes, three layers of one block each.
+    "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1), width=16, **settings),
+}
+
+
+def make_backbone(
+    name: str, axis_name: str | None = None, dtype: DTypeLike | None = None
+) -> nn.Module:
+    """Build a backbone.
+
+    Args:
+        name: a key of `BACKBONES`.
+        axis_name: mapped axis that BatchNorm averages over; None on a single device.
+        dtype: dtype of the computation.
+
+    Raises:
+        UserError: if there is no such backbone.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"config.backbone is {name!r}; use one of {', '.join(BACKBONES)}")
+    return BACKBONES[name](axis_name=axis_name, dtype=dtype)

@@ -1,0 +1,70 @@
+"""How long a stage trains, on what batches, with which optimiser (Section IV-B)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import optax
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.training.settings import per_branch
+from agcnn_jax.training.steps import sgd
+from agcnn_jax.training.strategies import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A stage's numbers.
+
+    Attributes:
+        batch_size: of the global batch.
+        steps_per_epoch: whole batches in the training subset.
+        total_steps: of the stage.
+        optimizer: see `sgd`.
+        learning_rate: as a function of the step.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+    total_steps: int
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+
+    def epoch(self, step: int) -> int:
+        """Which epoch a step that has been done belongs to, from 1."""
+        return -(-step // self.steps_per_epoch)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether validation follows a step that has been done."""
+        return step % self.steps_per_epoch == 0 or step == self.total_steps
+
+
+def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
+    """Derive a stage's schedule from the config.
+
+    A stage that trains several branches takes the smallest of their batch sizes (64 in the
+    paper's joint training) and learning rates, and the most of their epochs.
+
+    Raises:
+        UserError: if the training subset is smaller than a batch.
+    """
+    config = experiment.config
+    batch_size = min(per_branch(config.batch_size)[branch] for branch in stage.branches)
+    images = len(experiment.split.train)
+    if images < batch_size:
+        raise UserError(
+            f"config.batch_size of stage {stage.name} is {batch_size}, but the training subset "
+            f"has {images} images; use a smaller batch or more images"
+        )
+    steps_per_epoch = images // batch_size
+    planned = max(per_branch(config.epochs)[branch] for branch in stage.branches) * steps_per_epoch
+    optimizer, learning_rate = sgd(
+        min(per_branch(config.learning_rate)[branch] for branch in stage.branches),
+        drop_step=round(config.drop_after * planned),
+        drop_factor=config.drop_factor,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    total = min(planned, config.max_steps) if config.max_steps else planned
+    return Schedule(batch_size, steps_per_epoch, total, optimizer, learning_rate)

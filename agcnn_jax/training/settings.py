@@ -1,0 +1,156 @@
+"""Configs checked, and kept: every run's workdir holds the config that it was made with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from agcnn_jax.attention.heatmap import STATISTICS
+from agcnn_jax.data.augment import CROPS
+from agcnn_jax.errors import UserError
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.models.layers import POOLINGS
+from agcnn_jax.models.registry import BACKBONES
+from agcnn_jax.training.strategies import STRATEGIES
+
+FREE_KEYS = frozenset({"workdir", "data.dir", "eval_batch_size", "log_every", "checkpoint_every"})
+"""Keys that may change between the calls of one run, since no result depends on them.
+
+The data themselves are compared by their fingerprint instead of by where they lie.
+"""
+
+PER_BRANCH = "one positive number, or three for global, local, fusion"
+
+_CHOICES = {
+    "backbone": tuple(BACKBONES),
+    "pooling": POOLINGS,
+    "dtype": ("float32", "bfloat16"),
+    "strategy": tuple(STRATEGIES),
+    "local_input": ("crop", "image"),
+    "augment.crop": CROPS,
+    "attention.statistic": STATISTICS,
+    "attention.cropper": ("host", "device"),
+}
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "attention.tau": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "input_size": (lambda x: x >= 32, "at least 32"),
+    "drop_after": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "drop_factor": (lambda x: x >= 1, "at least 1"),
+    "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "weight_decay": (lambda x: x >= 0, "at least 0"),
+    "max_steps": (lambda x: x >= 0, "at least 0"),
+    "eval_batch_size": (lambda x: x >= 1, "at least 1"),
+    "log_every": (lambda x: x >= 1, "at least 1"),
+    "checkpoint_every": (lambda x: x >= 1, "at least 1"),
+    "augment.scale": (
+        lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1,
+        "two rising numbers in 0..1",
+    ),
+    "augment.ratio": (lambda x: len(x) == 2 and 0 < x[0] <= x[1], "two rising positive numbers"),
+    "std": (lambda x: len(x) > 0 and min(x) > 0, "positive, one number a channel"),
+    "batch_size": (lambda x: len(x) in (1, 3) and min(x) >= 1, PER_BRANCH),
+    "epochs": (lambda x: len(x) in (1, 3) and min(x) >= 1, PER_BRANCH),
+    "learning_rate": (lambda x: len(x) in (1, 3) and min(x) > 0, PER_BRANCH),
+}
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raise `UserError` naming the first key whose value cannot be used."""
+    values = dict(flatten(config.to_dict()))
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            raise UserError(f"config.{key} is {values[key]!r}; use one of {', '.join(choices)}")
+    for key, (holds, wanted) in _RANGES.items():
+        if not holds(values[key]):
+            raise UserError(f"config.{key} is {values[key]!r}; it must be {wanted}")
+    if len(values["mean"]) != len(values["std"]):
+        raise UserError(
+            f"config.mean has {len(values['mean'])} channels and config.std "
+            f"{len(values['std'])}; give both one number a channel"
+        )
+
+
+def per_branch(value: Sequence[Any]) -> dict[str, Any]:
+    """Read a config value that holds one entry for all branches, or one for each."""
+    values = tuple(value)
+    return dict(zip(BRANCHES, values * (len(BRANCHES) // len(values)), strict=True))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a nested config's leaves as `("data.dir", value)`."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def keep_config(
+    config: ml_collections.ConfigDict, workdir: epath.Path, data: dict[str, Any]
+) -> None:
+    """Write the workdir's `config.json` and `data.json`, or check that they say the same.
+
+    Args:
+        config: the resolved config.
+        workdir: of the run.
+        data: what the run records about its data; see `Experiment.data_summary`.
+
+    Raises:
+        UserError: if the workdir belongs to another config or to other data, naming what differs,
+            or cannot be written.
+    """
+    saved = read_config(workdir)
+    if saved is None:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "data.json", data)
+            write_json(workdir / "config.json", json.loads(config.to_json()))
+        except OSError as error:
+            raise UserError(
+                f"--workdir {workdir} cannot be written ({error.strerror}); choose another"
+            ) from error
+        return
+    _refuse_differences(workdir, "config", config.to_dict(), saved.to_dict())
+    _refuse_differences(workdir, "data", data, _read_json(workdir / "data.json"))
+
+
+def _refuse_differences(
+    workdir: epath.Path, what: str, ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    # Through JSON both, since it knows no tuples.
+    ours, theirs = (dict(flatten(json.loads(json.dumps(tree)))) for tree in (ours, theirs))
+    different = [
+        f"{key} is {ours.get(key)!r}, there {theirs.get(key)!r}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if key not in FREE_KEYS and ours.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise UserError(
+            f"--workdir {workdir} was made with another {what}: {'; '.join(different)}; choose "
+            f"another --workdir, or repeat that {what}"
+        )
+
+
+def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
+    """Read a workdir's `config.json`; None if there is none."""
+    path = workdir / "config.json"
+    return ml_collections.ConfigDict(_read_json(path)) if path.exists() else None
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); choose another --workdir") from error
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Write a JSON file that is either whole or not there."""
+    temporary = path.parent / f"{path.name}.tmp"
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,34 @@
+"""A picture with one phantom of each kind, for documents and for judging the looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from agcnn_jax import errors
+from data_prep import phantom_cohort as cohort
+from data_prep.phantom_lesions import FINDINGS
+from data_prep.phantom_render import render
+
+
+def contact_sheet(path: Path, seed: int, size: int, columns: int = 8) -> None:
+    """Save a sheet with a normal chest and the 14 findings, each named, as one PNG."""
+    names = [cohort.NO_FINDING, *FINDINGS, cohort.NO_FINDING]
+    tiles = []
+    for i, name in enumerate(names):
+        person = cohort.patient(seed, 501 + i)
+        findings = () if name == cohort.NO_FINDING else (name,)
+        film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
+        image, found = render(seed, person, film, size, label_noise=False)
+        tile = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=0)
+        cv2.putText(tile, name.replace("_", " "), (4, size + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
+                    255, 1, cv2.LINE_AA)  # fmt: skip
+        for _, boxes in found:
+            for x0, y0, x1, y1 in boxes.tolist():
+                cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
+        tiles.append(tile)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    if not cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+        raise errors.UserError(f"cannot write {path}; give a .png file in a folder that exists")

@@ -1,0 +1,85 @@
+"""What a run is about to do: inputs, tables and options, all checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep import nih_layout, nih_tables, shards
+from data_prep.shards import Context, Unit
+
+SCRATCH = ".chest_xray14.partial"
+# Part of every unit's key: change it when the same inputs would give other records.
+FORMAT = 1
+
+
+class Plan(NamedTuple):
+    """All that a run depends on, read and checked before anything is written."""
+
+    context: Context
+    tables: nih_layout.Tables
+    official: dict[str, str]
+    provenance: str
+    units: list[Unit]
+    inputs: str  # hash of the inputs and options
+    images: int | None  # image files to come, None when archives hide their number
+
+
+def make_plan(
+    raw_dir: Path,
+    data_dir: Path,
+    *,
+    image_size: int = 256,
+    labels: Path | None = None,
+    boxes: Path | None = None,
+    lists: Path | None = None,
+    box_size: int | None = None,
+) -> Plan:
+    """Find and read all that describes the images; writes nothing.
+
+    Args:
+        raw_dir: NIH's folders or archives.
+        data_dir: where the dataset will be.
+        image_size: side of a record's image, pixels.
+        labels: label csv, None to look for it, likewise `boxes` and the folder `lists`.
+        boxes: box list.
+        lists: folder with the official lists.
+        box_size: side in pixels of the image that the box list refers to; None for what the
+            phantoms' marker says, else NIH's 1024.
+
+    Raises:
+        UserError: something is missing or malformed.
+    """
+    inputs = nih_layout.find_inputs(raw_dir)
+    tables = nih_layout.find_tables(raw_dir, labels, boxes, lists)
+    marker = nih_layout.read_marker(raw_dir)
+    box_size = box_size or int(marker.get("box_size", nih_layout.BOX_SIZE))
+    official = {}
+    if tables.train_val and tables.test:
+        official = nih_tables.read_official(tables.train_val, tables.test)
+    context = Context(
+        raw_dir,
+        data_dir / SCRATCH,
+        nih_tables.read_labels(tables.labels),
+        nih_tables.read_boxes(tables.boxes, box_size) if tables.boxes else {},
+        box_size,
+        image_size,
+    )
+    settings = [FORMAT, image_size, box_size] + [
+        hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+        for path in (tables.labels, tables.boxes)
+    ]
+    units = shards.split_units(inputs, json.dumps(settings))
+    provenance = marker.get("provenance", nih_layout.PROVENANCE)
+    whole = [provenance, sorted(official.items()), [unit.key for unit in units]]
+    return Plan(
+        context,
+        tables,
+        official,
+        provenance,
+        units,
+        hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
+        None if any(item.kind == "archive" for item in inputs) else len(inputs),
+    )

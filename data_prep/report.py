@@ -1,0 +1,64 @@
+"""`prepare_report.json`: what became of every file, and whether too many are bad."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from agcnn_jax.errors import UserError
+from data_prep import shards
+from data_prep.plans import Plan
+from data_prep.publish import Outcome
+
+REPORT = "prepare_report.json"
+
+
+def make_report(plan: Plan, outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
+    set_aside = [entry for outcome in outcomes for entry in outcome.set_aside]
+    written = {entry.image_id for outcome in outcomes for entry in outcome.written}
+    seen = written | {entry.file.rsplit("/", 1)[-1].rsplit(":", 1)[-1] for entry in set_aside}
+    absent = [name for name in plan.context.labels if name not in seen]
+    counts = Counter(entry.reason for entry in set_aside)
+    return {
+        "raw_dir": str(plan.context.raw_dir),
+        "tables": {
+            field: str(path) if path else None for field, path in plan.tables._asdict().items()
+        },
+        "provenance": plan.provenance,
+        "image_size": plan.context.image_size,
+        "box_size": plan.context.box_size,
+        "files_seen": len(written) + len(set_aside),
+        "written": len(written),
+        "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
+        "set_aside": [entry._asdict() for entry in set_aside],
+        "rows_without_image": {"count": len(absent), "image_ids": absent},
+    }
+
+
+def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
+    """Refuse a run with nothing written or more than `max_bad` (0 to 1) of its files set aside.
+
+    Raises:
+        UserError: names how many, why, and the first; `path` is where all are listed.
+    """
+    bad, seen = report["set_aside"], report["files_seen"]
+    if not report["written"] or len(bad) > max_bad * seen:
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count
+        )
+        first = f"; the first is {bad[0]['file']} ({bad[0]['detail']})" if bad else ""
+        raise UserError(
+            f"{len(bad)} of {seen} files cannot be used ({reasons or 'archives hold no image'}), "
+            f"more than --max_bad {max_bad:g} allows{first}; all are listed in {path}"
+        )
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the report as JSON, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    os.replace(part, path)

@@ -1,0 +1,33 @@
+"""Print AUC tables: python eval.py --config configs/demo.py."""
+
+from absl import flags
+
+from agcnn_jax import command_line
+from agcnn_jax.errors import UserError
+
+
+def main() -> None:
+    """Parse the flags; score a run, or anyone's predictions."""
+    predictions, labels = flags.FLAGS.predictions, flags.FLAGS.labels
+    if predictions is None and labels is None:
+        from agcnn_jax.evaluation.evaluate import evaluate
+
+        config, workdir, overrides = command_line.configured()
+        print(evaluate(config, workdir, overrides, flags.FLAGS.split))
+        return
+    from agcnn_jax.evaluation import tables
+    from agcnn_jax.evaluation.predictions import evaluate_predictions
+
+    if predictions is None or labels is None:
+        raise UserError("--predictions and --labels go together; give both csv files")
+    if flags.FLAGS.config is not None:
+        raise UserError("--predictions and --config exclude each other; leave one out")
+    print(tables.as_text(evaluate_predictions(predictions, labels)))
+
+
+if __name__ == "__main__":
+    command_line.define_config_flags()
+    flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
+    flags.DEFINE_string("predictions", None, "Csv of anyone's predictions to score instead.")
+    flags.DEFINE_string("labels", None, "Data_Entry csv with the labels of --predictions.")
+    command_line.run(main)

@@ -1,0 +1,177 @@
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import roc_auc_score
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation.predictions import (
+    evaluate_predictions,
+    read_labels,
+    read_predictions,
+    write_predictions,
+)
+from agcnn_jax.evaluation.tables import as_text
+
+REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
+KNOWN = ("Mass", "Pleural_Thickening", "No Finding")
+LABELS = """Image Index,Finding Labels,Follow-up #,Patient ID
+a.png,Mass,0,1
+b.png,No Finding,0,2
+c.png,Mass|Pleural_Thickening,1,1
+d.png,No Finding,0,3
+"""
+PREDICTIONS = """Image Index,prob_Mass,prob_Pleural_Thickening,prob_No Finding
+a.png,0.9,0.1,0.2
+b.png,0.1,0.2,0.8
+c.png,0.8,0.7,0.1
+d.png,0.85,0.3,0.1
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+@given(
+    arrays(np.float32, (3, 2), elements=st.floats(0, 1, width=32)),
+)
+def test_float32_survives_the_file(tmp_path_factory, probabilities):
+    path = tmp_path_factory.mktemp("round") / "p.csv"
+    write_predictions(path, ["a.png", "b.png", "c.png"], ("Mass", "No Finding"), probabilities)
+    back = read_predictions(path, KNOWN)
+    assert path.read_text().startswith("Image Index,prob_Mass,prob_No Finding\na.png,")
+    assert back.image_ids == ["a.png", "b.png", "c.png"]
+    assert back.labels == ("Mass", "No Finding")
+    np.testing.assert_array_equal(back.probabilities.astype(np.float32), probabilities)
+
+
+def test_table_of_predictions(write):
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=20)
+    assert table.rows[0][:3] == ("Mass", "2", "0.750000")
+    assert table.rows[1][:3] == ("Pleural_Thickening", "1", "1.000000")
+    assert table.rows[2][:3] == ("Mean (2 of 2)", "", "0.875000")
+    assert table.rows[3][0] == "No Finding (apart)"
+    assert table.above == ("4 images of 3 patients; p.csv on l.csv",)
+
+
+def test_phantoms_labels_say_so(write):
+    write("phantoms.json", '{"provenance": "phantoms (synthetic)"}')
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=2)
+    assert table.above[0] == table.below[-1]
+    assert "SYNTHETIC" in table.above[0]
+
+
+def test_names_are_taken_in_any_spelling(write):
+    text = "﻿,image_index,MASS,pleural thickening,Unnamed: 0\n0,a.png,1e-3,.5,7\n"
+    path = write("p.csv", text)
+    assert read_predictions(path, KNOWN).labels == ("Mass", "Pleural_Thickening")
+
+
+def test_other_columns_are_passed_over_beside_prefixed_ones(write):
+    path = write("p.csv.gz", gzip.compress(b"Image Index,Prob_mass,Mass,Age\na.png,0.25,1,x\n"))
+    found = read_predictions(path, KNOWN)
+    assert (found.labels, found.probabilities.tolist()) == (("Mass",), [[0.25]])
+
+
+def test_labels_of_the_first_edition_end_with_a_comma(write):
+    lines = [f"{line}," for line in LABELS.splitlines()]
+    labels = read_labels(write("l.csv", "\n".join(lines)))
+    assert labels.of_image["c.png"] == {"Mass", "Pleural_Thickening"}
+    assert labels.patient["c.png"] == "1"
+    assert labels.names == ("Mass", "No Finding", "Pleural_Thickening")
+
+
+HEADER = "Image Index,prob_Mass\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "p.csv: is empty"),
+        (HEADER, "p.csv: has no rows below its header"),
+        (b"\x89PNG\r\n\xff\xfe", "p.csv: not a UTF-8 text file"),
+        (gzip.compress(PREDICTIONS.encode())[:-20], "p.csv: the gzip file is corrupt"),
+        (
+            "image,prob_Mass\na.png,1\n",
+            "p.csv: has no column 'Image Index'; its columns are: image",
+        ),
+        ("Image Index\na.png\n", "p.csv: has no column of probabilities, such as prob_Mass"),
+        (
+            "Image Index,prob_Moss\na.png,1\n",
+            "p.csv: column 'prob_Moss' is not a known finding; name it prob_<finding> with one of: "
+            "Mass, No Finding, Pleural_Thickening",
+        ),
+        ("Image Index,Mass,Moss\na.png,1,1\n", "p.csv: column 'Moss' is not a known finding"),
+        (
+            "Image Index,prob_Mass,prob_mass\na.png,1,1\n",
+            "p.csv: 'prob_Mass' and 'prob_mass' are both Mass",
+        ),
+        (HEADER + "a.png,1,2\n", "p.csv, line 2: 3 columns, but the header has 2"),
+        (HEADER + "a.png\n", "p.csv, line 2: 1 columns, but the header has 2"),
+        (HEADER + "\na.png,high\n", "p.csv, line 3, prob_Mass: 'high' is not a finite number"),
+        (HEADER + "a.png,nan\n", "p.csv, line 2, prob_Mass: 'nan' is not a finite number"),
+        (HEADER + "a.png,\n", "p.csv, line 2, prob_Mass: '' is not a finite number"),
+        (HEADER + "a.png,1\na.png,1\n", "p.csv: image 'a.png' has more than one row"),
+        (
+            HEADER + "a.png,1\nx.png,1\ny.png,1\n",
+            "p.csv: 2 of 3 images, the first 'x.png', are not in ",
+        ),
+    ],
+)
+def test_mistakes_in_predictions(write, content, message):
+    path = write("p.csv", content)
+    with pytest.raises(UserError) as caught:
+        evaluate_predictions(path, write("l.csv", LABELS), resamples=2)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("Image Index,prob_Mass\na.png,1\n", "l.csv: has no column 'Finding Labels'"),
+        ("Image Index,Finding Labels\na.png,Mass\n", "l.csv: has no column 'Patient ID'"),
+        (
+            "Image Index,Finding Labels,Patient ID\na.png,Mass|,1\n",
+            "l.csv, line 2: the column 'Finding Labels' has an empty label",
+        ),
+        (LABELS + "a.png,Mass,0,1\n", "l.csv: image 'a.png' has more than one row"),
+    ],
+)
+def test_mistakes_in_labels(write, content, message):
+    with pytest.raises(UserError) as caught:
+        evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", content), resamples=2)
+    assert message in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path, write):
+    for path, message in ((tmp_path / "no.csv", "no such file"), (tmp_path, "directory")):
+        with pytest.raises(UserError, match=message):
+            evaluate_predictions(path, write("l.csv", LABELS))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="../shared/chestxray14 is not here")
+def test_published_pytorch_aucs_to_six_digits():
+    predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
+    labels = REAL / "Data_Entry_2017_v2020.csv.gz"
+    table = evaluate_predictions(predictions, labels, resamples=20)
+    with open(REAL / "pytorch_chexnet_aucs.csv", encoding="utf-8") as file:
+        published = {row["label"]: f"{float(row['auc']):.6f}" for row in csv.DictReader(file)}
+    assert {row[0]: row[2] for row in table.rows[:-1]} == published
+    assert "Hernia                     42  0.917525" in as_text(table)
+    given = read_predictions(predictions, read_labels(labels).names)
+    truth = ["Edema" in read_labels(labels).of_image[name] for name in given.image_ids]
+    expected = roc_auc_score(truth, given.probabilities[:, given.labels.index("Edema")])
+    assert table.rows[9][2] == f"{expected:.6f}"

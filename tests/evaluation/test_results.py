@@ -1,0 +1,155 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation import results as module
+from agcnn_jax.evaluation.figures import Films
+from agcnn_jax.evaluation.predictions import evaluate_predictions, read_predictions
+from agcnn_jax.evaluation.results import write_results
+
+LABELS = ("Mass", "Hernia", "No Finding")
+
+
+def given(**kwargs):
+    labels = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]], np.uint8)
+    scores = np.array([0.9, 0.6, 0.5, 0.1], np.float32)[:, None].repeat(3, axis=1)
+    return {
+        "split": "test",
+        "protocol": "official",
+        "backbone": "resnet50",
+        "provenance": "ChestX-ray14",
+        "labels": LABELS,
+        "findings": LABELS[:2],
+        "label_matrix": labels,
+        "probabilities": {"global": scores, "local": 1 - scores, "fusion": scores},
+        "image_ids": ["a.png", "b.png", "c.png", "d.png"],
+        "patient_ids": [1, 2, 3, 3],
+        "shared_patients": 0,
+        "boxes": np.tile([0, 10, 1024, 1000], (4, 1)).astype(np.int32),
+        "settings": {"attention": {"tau": 0.7}},
+        "resamples": 20,
+        **kwargs,
+    }
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_files_and_their_content(tmp_path):
+    folder = tmp_path / "eval" / "test"
+    printed = write_results(folder, **given())
+    assert names(folder) == {
+        "auc.json",
+        "auc.csv",
+        "auc.md",
+        "predictions_global.csv",
+        "predictions_local.csv",
+        "predictions_fusion.csv",
+        "boxes.csv",
+        "roc.png",
+        "report.html",
+    }
+    assert names(tmp_path / "eval") == {"test"}
+    assert "Mean (1 of 2)" in printed
+    scores = json.loads((folder / "auc.json").read_text())
+    assert (scores["split"], scores["protocol"], scores["images"]) == ("test", "official", 4)
+    assert scores["branches"]["global"]["auc"] == {"Mass": 0.75, "Hernia": None}
+    assert scores["branches"]["global"]["mean"] == 0.75
+    assert scores["branches"]["global"]["missing"] == ["Hernia"]
+    assert scores["branches"]["local"]["auc_not_in_mean"] == {"No Finding": 0.75}
+    assert scores["positives"] == {"Mass": 2, "Hernia": 0, "No Finding": 2}
+    assert scores["synthetic"] is False
+    rows = list(csv.reader((folder / "boxes.csv").open()))
+    assert rows[:2] == [
+        ["Image Index", "xmin", "ymin", "xmax", "ymax"],
+        ["a.png", "0", "10", "1024", "1000"],
+    ]
+    back = read_predictions(folder / "predictions_local.csv", LABELS)
+    expected = given()["probabilities"]["local"]
+    np.testing.assert_array_equal(back.probabilities.astype(np.float32), expected)
+
+
+def test_predictions_score_the_same_when_read_back(tmp_path):
+    write_results(tmp_path / "test", **given())
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "Image Index,Finding Labels,Patient ID\na.png,Mass,1\nb.png,No Finding,2\n"
+        "c.png,Mass,3\nd.png,No Finding,3\nother.png,Hernia,4\n"
+    )
+    again = evaluate_predictions(tmp_path / "test" / "predictions_local.csv", table, resamples=2)
+    assert again.rows[0][2] == "0.250000"
+
+
+def test_one_branch_and_no_boxes(tmp_path):
+    scores = given()["probabilities"]["global"]
+    write_results(tmp_path / "t", **given(probabilities={"global": scores}, boxes=None))
+    assert "boxes.csv" not in names(tmp_path / "t")
+    assert list(json.loads((tmp_path / "t" / "auc.json").read_text())["branches"]) == ["global"]
+
+
+def test_new_results_replace_old_ones_whole(tmp_path):
+    folder = tmp_path / "test"
+    folder.mkdir()
+    (folder / "stale.csv").write_text("old")
+    write_results(folder, **given())
+    assert "stale.csv" not in names(folder)
+    assert names(tmp_path) == {"test"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_interrupted_while_writing_keeps_old_results(tmp_path, monkeypatch, error):
+    folder = tmp_path / "test"
+    folder.mkdir()
+    (folder / "auc.json").write_text("old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "_write_boxes", fail)
+    expected = KeyboardInterrupt if error is KeyboardInterrupt else UserError
+    with pytest.raises(expected, match=None if error is KeyboardInterrupt else "No space left"):
+        write_results(folder, **given())
+    assert (folder / "auc.json").read_text() == "old"
+    assert names(tmp_path) == {"test"}
+    assert names(folder) == {"auc.json"}
+
+
+def test_killed_between_the_renames(tmp_path):
+    """What such a run leaves is put back, so that the next interruption still finds it."""
+    (tmp_path / ".test.old").mkdir()
+    (tmp_path / ".test.old" / "auc.json").write_text("old")
+    (tmp_path / ".test.new").mkdir()
+    with pytest.raises(KeyboardInterrupt), module._replacing(tmp_path / "test"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "test" / "auc.json").read_text() == "old"
+    assert names(tmp_path) == {"test"}
+
+
+def test_mistakes(tmp_path):
+    broken = given()["probabilities"]["global"].copy()
+    broken[2, 1] = np.nan
+    empty = np.zeros((0, 3), np.uint8)
+    for change, message in (
+        ({"probabilities": {"fusion": broken}}, "the fusion branch gives NaN for Hernia"),
+        ({"probabilities": {}}, "no branch is trained yet"),
+        ({"image_ids": [], "label_matrix": empty}, "the test split has no images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_results(tmp_path / "test", **given(**change))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_results(tmp_path / "file" / "test", **given())
+    assert names(tmp_path) == {"file"}
+
+
+def test_films_reach_the_report(tmp_path):
+    image = np.zeros((1, 8, 8), np.uint8)
+    films = Films(image, image / 255, np.array([[0, 0, 4, 4]]), image, ["a.png"])
+    write_results(tmp_path / "t", **given(films=films, provenance="phantoms (synthetic)"))
+    page = (tmp_path / "t" / "report.html").read_text()
+    assert page.count("<img ") == 2
+    assert json.loads((tmp_path / "t" / "auc.json").read_text())["synthetic"] is True

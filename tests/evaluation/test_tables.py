@@ -1,0 +1,132 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from agcnn_jax.evaluation import tables
+from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
+from agcnn_jax.evaluation.metrics import auc_table
+from agcnn_jax.evaluation.references import published_row
+
+LABELS = ("Mass", "Nodule", "Hernia", "No Finding")
+FINDINGS = LABELS[:3]
+
+
+def scored(backbone="resnet50", provenance="ChestX-ray14", protocol="official", shared=0):
+    """60 images of 30 patients, no Hernia; Mass is separated, so that its AUC is 1."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (60, 4)).astype(np.uint8)
+    labels[:, 2] = 0
+    labels[:, 3] = labels[:, :3].sum(axis=1) == 0
+    patients = np.arange(60) // 2
+    scores = {b: generator.random((60, 4)).astype(np.float32) for b in ("global", "fusion")}
+    for matrix in scores.values():
+        matrix[:, 0] = labels[:, 0] + 0.1 * matrix[:, 0]
+    results = auc_table(
+        labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients, resamples=40
+    )
+    cohort = describe_cohort(
+        labels,
+        LABELS,
+        patients,
+        split="test",
+        protocol=protocol,
+        backbone=backbone,
+        provenance=provenance,
+        shared_patients=shared,
+    )
+    return results, cohort
+
+
+def test_rows_and_the_paper():
+    results, cohort = scored()
+    table = tables.build_table(results, cohort)
+    assert [row[0] for row in table.rows] == [
+        "Mass",
+        "Nodule",
+        "Hernia",
+        "Mean (2 of 3)",
+        "No Finding (apart)",
+    ]
+    assert table.rows[0][2:6] == ("1.000", "[1.000, 1.000]", "0.863", "+0.137")
+    assert table.rows[2][2:6] == ("–", "–", "0.889", "–")
+    # The paper's mean is over the findings that have an AUC here: Mass 0.863 and Nodule 0.780.
+    mean = results["global"].mean
+    assert table.rows[3][2] == f"{mean:.3f}"
+    assert table.rows[3][4:6] == ("0.822", f"{mean - (0.863 + 0.780) / 2:+.3f}")
+    assert table.rows[4][4:6] == ("–", "–")
+
+
+def test_notes():
+    text = "\n".join(tables.build_table(*scored()).below)
+    assert "No patient of this split occurs in training." in text
+    assert "no AUC, for want of a positive or a negative image: Hernia." in text
+    assert "Mean of fusion minus global" in text
+    assert "The official protocol is not the paper's" in text
+    leaking = "\n".join(tables.build_table(*scored(protocol="random", shared=4)).below)
+    assert "4 of the 30 patients also occur in training" in leaking
+    assert "is not the paper's" not in leaking
+
+
+def test_no_paper_without_a_row():
+    table = tables.build_table(*scored(backbone="resnet_small"))
+    assert table.groups[1] == ("global", ("AUC", "95 % interval"))
+    assert "Guan" not in "".join(table.below)
+
+
+def test_phantoms_are_not_compared_with_patients():
+    results, cohort = scored(provenance="phantoms (synthetic)")
+    table = tables.build_table(results, cohort)
+    assert table.above[0] == table.below[-1] == SYNTHETIC_NOTE
+    for text in (
+        tables.as_text(table),
+        tables.as_markdown(table),
+        tables.as_csv(results, cohort),
+    ):
+        assert "paper" not in text
+        assert "0.889" not in text
+
+
+@pytest.mark.parametrize("width, blocks", [(60, 2), (200, 1)])
+def test_text_fits_the_terminal(width, blocks):
+    table = tables.build_table(*scored(backbone="resnet_small"))
+    lines = tables.as_text(table, width).splitlines()
+    inside = lines[len(table.above) + 1 : -len(table.below) - 1]
+    assert max(map(len, inside)) <= width
+    assert sum(line.startswith("Mass ") for line in inside) == blocks
+    rule = next(line for line in inside if line.startswith("---"))
+    assert len(rule) == max(map(len, inside))
+
+
+def test_digits():
+    results, cohort = scored()
+    table = tables.build_table(results, cohort, digits=6)
+    assert table.rows[1][2] == f"{results['global'].auc['Nodule']:.6f}"
+
+
+def test_no_negative_zero():
+    assert tables.number(-0.0001, sign="+") == "+0.000"
+
+
+def test_markdown_is_rectangular():
+    lines = [x for x in tables.as_markdown(tables.build_table(*scored())).split("\n") if "|" in x]
+    assert {line.count("|") for line in lines} == {11}
+    assert lines[0].startswith("| Finding | Positives | global AUC |")
+    assert lines[5].startswith("| **Mean (2 of 3)** |")
+
+
+def test_csv_has_full_precision():
+    results, cohort = scored()
+    rows = {
+        row["finding"]: row for row in csv.DictReader(io.StringIO(tables.as_csv(results, cohort)))
+    }
+    assert float(rows["Nodule"]["fusion_auc"]) == results["fusion"].auc["Nodule"]
+    assert float(rows["Nodule"]["global_low"]) == results["global"].intervals["Nodule"].low
+    assert rows["Hernia"]["global_auc"] == rows["Hernia"]["global_difference"] == ""
+    assert rows["Hernia"]["positives"] == "0"
+    paper = published_row("resnet50", "fusion").auc["Nodule"]
+    difference = results["fusion"].auc["Nodule"] - paper
+    assert float(rows["Nodule"]["fusion_difference"]) == difference
+    assert float(rows["Mean (2 of 3)"]["fusion_auc"]) == results["fusion"].mean
+    assert list(rows)[-1] == "No Finding"
