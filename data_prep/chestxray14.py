@@ -202,6 +202,11 @@ def _locked(data_dir: Path) -> Iterator[None]:
             shutil.rmtree(leftover)  # of a run that was killed while publishing
         try:
             yield
+        except OSError as error:
+            raise UserError(
+                f"--data_dir {data_dir}: {error.strerror} ({error.filename}); make room or choose "
+                "another folder and rerun, what is done is kept"
+            ) from None
         finally:
             if scratch.exists() and os.listdir(scratch) == ["lock"]:
                 shutil.rmtree(scratch)

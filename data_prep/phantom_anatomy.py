@@ -79,9 +79,9 @@ def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
 
     return Body(
         middle=about(0.5, 0.008),
-        half_width=about(0.295 if female else 0.315, 0.019),
+        half_width=about(0.295 if female else 0.315, 0.022),
         apex=about(0.145, 0.018),
-        dome=about(0.62 if female else 0.635, 0.028),
+        dome=about(0.62 if female else 0.635, 0.031),
         dome_drop=about(0.018, 0.012),
         curvature=about(0.105, 0.02),
         taper=about(3.0, 0.4),
@@ -90,7 +90,7 @@ def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
         knob=about(0.037 + 0.0003 * (age - 47), 0.005),
         air=about(1.0, 0.06),
         vessels=about(1.0, 0.2),
-        fat=about(0.5, 0.2),
+        fat=about(0.5, 0.25),
         breast=max(0.0, about(0.6, 0.3)) if female else 0.0,
         bone=about(1.05 - 0.004 * (age - 47), 0.15),
         rib_slope=about(1.0, 0.13),
@@ -219,7 +219,7 @@ def anterior_ribs(body: Body, side: int) -> Array:
 def clavicle(body: Body, side: int) -> Array:
     """A collar bone, from the sternum to the shoulder, float [N, 2]."""
     m, w, a = body.middle, body.half_width, body.apex
-    points = [(0.1, 0.075), (0.3, 0.062), (0.62, 0.02), (0.95, -0.005), (1.2, 0.0)]
+    points = [(0.1, 0.075), (0.3, 0.062), (0.62, 0.02), (0.95, 0.006), (1.16, 0.02)]
     return spline(np.array([(m + side * u * w, a + v) for u, v in points]), closed=False)
 
 

@@ -79,11 +79,11 @@ class Canvas:
         sigma *= self.size
         if sigma < 0.3:
             return layer
-        if sigma < 5:
+        if sigma < 2.5:
             return cv2.GaussianBlur(layer, (0, 0), sigma)
-        few = max(8, int(self.size * 2.5 / sigma))
+        few = max(8, int(self.size * 1.3 / sigma))
         small = cv2.resize(layer, (few, few), interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), 2.5)
+        small = cv2.GaussianBlur(small, (0, 0), 1.2)
         return cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
 
     def spot(

@@ -50,6 +50,11 @@ MEN = {
     "Pneumothorax": 0.51,
     "Emphysema": 0.64,
 }
+# By their number of images in the real table, the fewest first.
+FINDINGS_BY_RARITY = (
+    "Hernia", "Pneumonia", "Fibrosis", "Edema", "Emphysema", "Cardiomegaly", "Pleural_Thickening",
+    "Consolidation", "Pneumothorax", "Mass", "Nodule", "Atelectasis", "Effusion", "Infiltration",
+)  # fmt: skip
 TEST_SHARE = 0.23
 # Every finding is on some film of the first so many patients.
 ALL_FINDINGS_WITHIN = 96
@@ -135,23 +140,18 @@ def patients(seed: int, count: int) -> Iterator[Patient]:
 def in_test(cohort: list[Patient]) -> list[bool]:
     """Which patients are in the official test list: 23 % of them, of every kind.
 
-    Patients are dealt to the two lists in turn within the group that shares the rarest finding of
-    their first film, so that rare findings come into both.
+    Patients are dealt to the two lists in turn within the group that shares their rarest finding,
+    so that rare findings come into both.
     """
-    seen: Counter[tuple[str, ...]] = Counter()
+    seen: Counter[str] = Counter()
     chosen = []
     for person in cohort:
-        group = tuple(sorted(set(person.films[0].findings), key=FINDING_RARITY.index))[:1]
+        ever = {finding for film in person.films for finding in film.findings}
+        group = next((finding for finding in FINDINGS_BY_RARITY if finding in ever), NO_FINDING)
         rank = seen[group]
         seen[group] += 1
         chosen.append(int((rank + 1.6) * TEST_SHARE) > int((rank + 0.6) * TEST_SHARE))
     return chosen
-
-
-FINDING_RARITY = (
-    "Hernia", "Pneumonia", "Fibrosis", "Edema", "Emphysema", "Cardiomegaly", "Pleural_Thickening",
-    "Consolidation", "Pneumothorax", "Mass", "Nodule", "Atelectasis", "Effusion", "Infiltration",
-)  # fmt: skip
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ Every function returns float32 [size, size] in the units of `phantom_film`.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from data_prep import phantom_anatomy as anatomy
@@ -103,8 +104,10 @@ def bones(canvas: Canvas, body: Body) -> Array:
     canvas.stroke(column, discs, 0.009, 0.42)
     knobs = [np.array([(x[i], y), (x[i], y + 0.018)]) for i, y in enumerate(levels + 0.012)]
     canvas.stroke(column, knobs, 0.013, 0.95)
-    layers = 0.15 * back.astype(np.float32) + 0.12 * front + 0.27 * girdle + 0.38 * column
-    return canvas.blur(layers, 0.0024) * np.float32(body.bone / 255)
+    scale = body.bone / 255
+    layers: Array = cv2.addWeighted(back, 0.15 * scale, front, 0.12 * scale, 0, dtype=cv2.CV_32F)
+    layers += cv2.addWeighted(girdle, 0.27 * scale, column, 0.38 * scale, 0, dtype=cv2.CV_32F)
+    return canvas.blur(layers, 0.0024)
 
 
 def wall_lines(canvas: Canvas, body: Body) -> Array:

@@ -29,15 +29,15 @@ Painter = Callable[[Scene, Random, Random, float], list[Array]]
 def reshape(finding: str, body: Body, where: Random, severity: float) -> Body:
     """The body as a finding changes it; most findings leave it alone."""
     if finding == "Cardiomegaly":
-        wide = max(body.cardiothoracic, 0.45) + 0.035 + 0.125 * severity
+        wide = max(body.cardiothoracic, 0.465) + 0.042 + 0.12 * severity
         return dataclasses.replace(body, cardiothoracic=wide, heart_tilt=body.heart_tilt + 0.2)
     if finding == "Emphysema":
         return dataclasses.replace(
             body,
-            dome=body.dome + 0.01 + 0.045 * severity,
+            dome=body.dome + 0.016 + 0.045 * severity,
             curvature=body.curvature * (0.9 - 0.5 * severity),
             taper=body.taper + 0.9 * severity,
-            air=body.air * (1.02 + 0.11 * severity),
+            air=body.air * (1.03 + 0.11 * severity),
             vessels=body.vessels * (0.95 - 0.45 * severity),
             cardiothoracic=body.cardiothoracic * (0.97 - 0.13 * severity),
         )
@@ -107,7 +107,7 @@ def _hernia(scene: Scene, where: Random, rng: Random, severity: float) -> list[A
     wide = radius * where.uniform(1.0, 1.25)
     inside = canvas.spot(x, y, wide, radius, edge=(1.1, 0.8))
     gas = canvas.spot(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
-    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.24 + 0.16 * severity)
+    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.28 + 0.18 * severity)
     return [fill(scene, 0.8 * inside) + inside * np.float32(0.16 + 0.1 * severity) - gas]
 
 
@@ -131,7 +131,7 @@ FINDINGS = tuple(PAINTERS)
 
 
 def confusers(scene: Scene, rng: Random) -> None:
-    """What a report does not mention: granulomas, nipples, scars, haze from fat or poor inspiration."""
+    """What a report does not mention: granulomas, nipples, scars, haze of fat."""
     canvas, body = scene.canvas, scene.body
     if rng.random() < 0.12:
         x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.2], [0.85, 0.9]))

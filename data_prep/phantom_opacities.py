@@ -78,7 +78,7 @@ def infiltration(scene: Scene, where: Random, rng: Random, severity: float) -> l
         rx, ry = (0.06 + 0.06 * severity) * where.uniform(0.8, 1.2, 2)
         patch = scene.canvas.bump(x, y, 0.65 * rx, 0.65 * ry, where.uniform(0, 3))
         rough = 0.75 + 0.35 * scene.canvas.texture(rng, 0.03)
-        changes.append(fill(scene, patch * rough * (0.14 + 0.3 * severity)))
+        changes.append(fill(scene, patch * rough * (0.12 + 0.27 * severity)))
         side = -side
     return changes
 
@@ -109,7 +109,7 @@ def consolidation(scene: Scene, where: Random, rng: Random, severity: float) -> 
         off = canvas.y - np.float32(y) - slope * (canvas.x - np.float32(x))
         edge = 0.7 * ry * side_of_fissure
         lobe = lobe * rise(off, edge + 0.006 * side_of_fissure, edge - 0.006 * side_of_fissure)
-    change = fill(scene, lobe * (0.35 + 0.45 * severity))
+    change = fill(scene, lobe * (0.24 + 0.46 * severity))
     return [change + bronchograms(scene, lobe, 0.8)]
 
 
@@ -121,7 +121,7 @@ def mass(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arra
     lobed = 1 + 0.22 * scene.canvas.texture(rng, 0.12)
     other = radius * where.uniform(0.8, 1.15)
     inside = scene.canvas.spot(x, y, radius, other, edge=(1.12, 0.35), warp=lobed)
-    return [inside * np.float32(0.15 + 0.17 * severity)]
+    return [inside * np.float32(0.18 + 0.18 * severity)]
 
 
 def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
@@ -130,10 +130,10 @@ def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Ar
     for _ in range(1 + where.geometric(0.7) - 1 if where.random() < 0.35 else 1):
         side = 1 if where.random() < 0.5 else -1
         x, y = anatomy.place(scene.body, side, where.uniform(0.35, 0.88), where.uniform(0.15, 0.9))
-        radius = 0.019 + 0.016 * severity * where.uniform(0.7, 1.0)
+        radius = 0.021 + 0.016 * severity * where.uniform(0.7, 1.0)
         other = radius * where.uniform(0.85, 1.15)
         inside = scene.canvas.spot(x, y, radius, other, edge=(1.15, 0.3))
-        changes.append(inside * np.float32(0.2 + 0.22 * severity))
+        changes.append(inside * np.float32(0.26 + 0.24 * severity))
     return changes
 
 
@@ -160,12 +160,12 @@ def edema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arr
 def fibrosis(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
     """A net of scars at the bases, now and then at the apices."""
     body, canvas = scene.body, scene.canvas
-    net = 1 - np.minimum(np.abs(canvas.texture(rng, 0.021)), 1)
-    net = 0.55 * net**2 + 0.45 * (1 - np.minimum(np.abs(canvas.texture(rng, 0.034)), 1)) ** 2
+    net = 1 - np.minimum(np.abs(canvas.texture(rng, 0.026)), 1)
+    net = 0.55 * net**2 + 0.45 * (1 - np.minimum(np.abs(canvas.texture(rng, 0.04)), 1)) ** 2
     upper = where.random() < 0.25
     apical = rise(canvas.y, body.apex + 0.22, body.apex + 0.05)
     basal = rise(canvas.y, body.dome - 0.28 - 0.08 * severity, body.dome)
     core = canvas.blur(scene.lungs[0] + scene.lungs[1], 0.04)
     edge = 0.35 + 0.65 * rise(core, 1.0, 0.6)
-    share = net * (apical if upper else basal) * edge * (0.55 + 0.75 * severity)
+    share = net * (apical if upper else basal) * edge * (0.7 + 0.8 * severity)
     return [fill(scene, share)]

@@ -44,12 +44,12 @@ def pneumothorax(scene: Scene, where: Random, rng: Random, severity: float) -> l
     """Air at the apex and along the wall, without vessels, behind a pleural line."""
     side, canvas = pick_side(where), scene.canvas
     s = np.linspace(0, 1, 26)
-    gap = (0.018 + 0.06 * severity) * (1 - 0.75 * s**1.2)
+    gap = (0.022 + 0.065 * severity) * (1 - 0.75 * s**1.2)
     inner = _shrunk(scene, side, gap)
     collapsed = canvas.fill(inner, 0.003)
     space = np.clip(scene.lungs[side > 0] - collapsed, 0, 1)
     line = canvas.strokes([inner[1:24]], 0.0045, soften=0.0016) * scene.lungs[side > 0]
-    change = -(0.5 * scene.vessels + (0.07 + 0.13 * severity) * scene.air) * space + 0.1 * line
+    change = -(0.5 * scene.vessels + (0.09 + 0.15 * severity) * scene.air) * space + 0.1 * line
     return [change]
 
 
@@ -67,4 +67,4 @@ def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float
     inner = _shrunk(scene, side, thick * extent * lumps)
     band = np.clip(scene.lungs[side > 0] - canvas.fill(inner, 0.002), 0, 1)
     along = rise(canvas.y, body.apex - 0.1, body.apex)
-    return [fill(scene, band * along * 0.9) + 0.08 * band]
+    return [fill(scene, band * along * 0.9) + 0.11 * band]

@@ -13,9 +13,9 @@ from data_prep.phantom_lesions import FINDINGS
 from data_prep.phantom_render import render
 
 
-def contact_sheet(path: Path, seed: int, size: int, columns: int = 8) -> None:
+def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
     """Save a sheet with a normal chest and the 14 findings, each named, as one PNG."""
-    names = [cohort.NO_FINDING, *FINDINGS, cohort.NO_FINDING]
+    names = [cohort.NO_FINDING, *FINDINGS]
     tiles = []
     for i, name in enumerate(names):
         person = cohort.patient(seed, 501 + i)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from agcnn_jax.errors import UserError
@@ -56,8 +58,11 @@ def run_units(
     spawn = multiprocessing.get_context("spawn")  # forking a process with threads may hang
     stop = spawn.Event()
     images = spawn.Value("q", 0)
+    # In a file, since arguments that overfill a pipe make workers start one after the other.
+    shared = context.scratch / "context.part"
+    shared.write_bytes(pickle.dumps(context))
     with ProcessPoolExecutor(
-        workers, mp_context=spawn, initializer=_start, initargs=(context, stop, images)
+        workers, mp_context=spawn, initializer=_start, initargs=(shared, stop, images)
     ) as pool:
         try:
             # Workers start with the first task and inherit the signal mask: Ctrl-C, which the
@@ -79,6 +84,7 @@ def run_units(
             # Waits for the image in hand, and for workers that are still starting: they need the
             # queue's semaphores, which go with the pool.
             pool.shutdown(wait=True, cancel_futures=True)
+            shared.unlink()
 
 
 def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], None]) -> None:
@@ -103,9 +109,9 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _start(context: Context, stop: Any, images: Any) -> None:
-    _worker.update(context=context, stop=stop, images=images)
+def _start(shared: Path, stop: Any, images: Any) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
+    _worker.update(context=pickle.loads(shared.read_bytes()), stop=stop, images=images)
 
 
 def _follow_parent() -> None:

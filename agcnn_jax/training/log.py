@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 from etils import epath
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def progress_bar(total: int, done: int, description: str, leave: bool = True) -> tqdm:
+    """A bar of images on stderr, with images per second and the time left.
+
+    In a terminal it moves; where stderr is a file it leaves a line now and then.
+
+    Args:
+        total: images in all.
+        done: images done before.
+        description: what is going on.
+        leave: whether the full bar stays.
+    """
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=description,
+        unit="img",
+        leave=leave,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
 
 
 class MetricsLog:

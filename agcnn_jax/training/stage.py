@@ -13,7 +13,6 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from tqdm import tqdm
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
 from agcnn_jax.errors import UserError
@@ -22,7 +21,7 @@ from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
 from agcnn_jax.training.host_crop import make_host_cropper
-from agcnn_jax.training.log import MetricsLog
+from agcnn_jax.training.log import MetricsLog, progress_bar
 from agcnn_jax.training.parallel import (
     REPLICATED,
     SHARDED,
@@ -134,12 +133,10 @@ def fit(
             state = checkpoints.restore(manager, resumed, state, experiment.identity, batches)
         log = MetricsLog(experiment.workdir, stage.name, resumed)
         save = functools.partial(checkpoints.save, manager, identity=experiment.identity)
-        progress = tqdm(
-            total=schedule.total_steps * schedule.batch_size,
-            initial=resumed * schedule.batch_size,
-            desc=f"stage {stage.name}",
-            unit="img",
-            dynamic_ncols=True,
+        progress = progress_bar(
+            schedule.total_steps * schedule.batch_size,
+            resumed * schedule.batch_size,
+            f"stage {stage.name}",
         )
         with progress:
             clock = Clock(schedule.batch_size, resumed)

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import Source, evaluation_batches
-from agcnn_jax.models.agcnn import Variables, apply_branch, apply_fusion
+from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
+from agcnn_jax.training.log import progress_bar
 from agcnn_jax.training.parallel import REPLICATED, SHARDED, data_parallel, shard_batch
 from agcnn_jax.training.steps import Recipe
 
@@ -100,10 +100,7 @@ def predict(
     outputs: list[dict[str, jax.Array]] = []
     batches = evaluation_batches(source, indices, batch_size)
     try:
-        progress = tqdm(
-            total=len(indices), desc=description, unit="img", leave=False, dynamic_ncols=True
-        )
-        with progress:
+        with progress_bar(len(indices), 0, description, leave=False) as progress:
             for batch in batches:
                 outputs.append(step(variables, shard_batch(mesh, batch["image"])))
                 if len(outputs) > 1:
@@ -116,5 +113,6 @@ def predict(
         name: np.concatenate([np.asarray(output[name]) for output in outputs])[: len(indices)]
         for name in outputs[0]
     }
-    boxes = merged.pop("boxes", None)
-    return Prediction(merged, boxes)
+    # A jitted function returns a dict's entries by the alphabet; tables show branches in theirs.
+    probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
+    return Prediction(probabilities, merged.get("boxes"))

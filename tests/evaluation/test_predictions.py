@@ -67,7 +67,7 @@ def test_table_of_predictions(write):
 
 
 def test_phantoms_labels_say_so(write):
-    write("phantoms.json", '{"provenance": "phantoms (synthetic)"}')
+    write("phantoms.json", '{"provenance": "phantoms (synthetic)", "box_size": 1024}')
     table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=2)
     assert table.above[0] == table.below[-1]
     assert "SYNTHETIC" in table.above[0]
@@ -171,7 +171,8 @@ def test_published_pytorch_aucs_to_six_digits():
         published = {row["label"]: f"{float(row['auc']):.6f}" for row in csv.DictReader(file)}
     assert {row[0]: row[2] for row in table.rows[:-1]} == published
     assert "Hernia                     42  0.917525" in as_text(table)
-    given = read_predictions(predictions, read_labels(labels).names)
-    truth = ["Edema" in read_labels(labels).of_image[name] for name in given.image_ids]
-    expected = roc_auc_score(truth, given.probabilities[:, given.labels.index("Edema")])
+    truth = read_labels(labels)
+    scored = read_predictions(predictions, truth.names)
+    edema = ["Edema" in truth.of_image[name] for name in scored.image_ids]
+    expected = roc_auc_score(edema, scored.probabilities[:, scored.labels.index("Edema")])
     assert table.rows[9][2] == f"{expected:.6f}"

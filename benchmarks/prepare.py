@@ -1,0 +1,96 @@
+"""Preparing speed and memory: files a second a core, peak memory at two numbers of files.
+
+    python benchmarks/prepare.py [--raw_dir RAW] [--files 200 2000] [--workers N]
+
+Links a few 1024 x 1024 PNGs, made here or taken from RAW, to as many names as asked for and runs
+`data_prep/chestxray14.py` on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_prep.workers import available_cores
+
+COMMAND = Path(__file__).resolve().parents[1] / "data_prep" / "chestxray14.py"
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+)
+DISTINCT = 32
+
+
+def make_originals(folder: Path) -> list[Path]:
+    """Write `DISTINCT` smooth images with noise: about 400 kB each, as NIH's are."""
+    folder.mkdir()
+    y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
+    paths = []
+    for seed in range(DISTINCT):
+        generator = np.random.default_rng(seed)
+        shape = 128 + 90 * np.cos(3 * x + seed) * np.cos(2 * y)
+        pixels = np.clip(shape + generator.normal(0, 1.5, shape.shape), 0, 255).astype(np.uint8)
+        paths.append(folder / f"{seed}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def measure(originals: list[Path], files: int, workers: int, folder: Path) -> None:
+    """Prepare `files` links to the originals and print the figures."""
+    images = folder / str(files) / "images"
+    images.mkdir(parents=True)
+    rows = [HEADER]
+    for index in range(files):
+        name = f"{index:08d}_000.png"
+        (images / name).symlink_to(originals[index % len(originals)].resolve())
+        rows.append(f"{name},No Finding,0,{index},50,F,PA")
+    (images.parent / "Data_Entry_2017.csv").write_text("\n".join(rows))
+    command = [sys.executable, str(COMMAND), "--raw_dir", str(images.parent)]
+    command += ["--data_dir", str(images.parent / "data"), "--workers", str(workers)]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - started
+    match = re.search(r"(\d+) files/s", output)
+    if status or match is None:
+        raise SystemExit(f"preparing failed: {output}")
+    cpu = usage.ru_utime + usage.ru_stime
+    print(
+        f"{files} files, {workers} workers: {match[1]} files/s = "
+        f"{int(match[1]) / workers:.0f} a worker, {files / cpu:.0f} a CPU second; "
+        f"{wall:.1f} s in all; largest process {usage.ru_maxrss / 1024:.0f} MiB",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--raw_dir", type=Path, help="take its *.png instead of making some")
+    parser.add_argument("--files", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--workers", type=int, default=available_cores())
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.raw_dir:
+            originals = sorted(options.raw_dir.rglob("*.png"))
+        else:
+            originals = make_originals(folder / "originals")
+        size = sum(path.stat().st_size for path in originals) / len(originals)
+        print(f"{len(originals)} images of {size / 1000:.0f} kB on average", flush=True)
+        for files in options.files:
+            measure(originals, files, options.workers, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Heat map, mask and crop, by hand, against OpenCV, and host against device."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from agcnn_jax.attention.crop import crop_batch_host, crop_device
+from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
+from agcnn_jax.attention.resample import crop_and_resize, resize
+
+resize_jit = jax.jit(resize, static_argnums=1)
+crop_jit = jax.jit(crop_and_resize, static_argnums=2)
+
+
+class TestHeatMap:
+    features = jnp.array([[[[1.0, -4.0], [3.0, 0.0]], [[-2.0, 2.0], [0.0, 0.0]]]])
+
+    def test_max_is_equation_3_scaled_to_0_1(self):
+        np.testing.assert_allclose(heat_map(self.features)[0], [[1.0, 0.75], [0.5, 0.0]])
+
+    def test_l1(self):
+        np.testing.assert_allclose(heat_map(self.features, "l1")[0], np.array([[5, 3], [4, 0]]) / 5)
+
+    def test_l2(self):
+        root = np.sqrt([[17, 9], [8, 0]])
+        np.testing.assert_allclose(heat_map(self.features, "l2")[0], root / root.max(), rtol=1e-6)
+
+    def test_each_image_has_its_own_range(self):
+        pair = jnp.concatenate([self.features, 100 * self.features])
+        np.testing.assert_allclose(heat_map(pair)[0], heat_map(pair)[1], rtol=1e-6)
+
+    def test_flat_map_is_zero_and_its_box_the_whole_image(self):
+        flat = jnp.full((1, 7, 7, 3), 2.5)
+        assert not heat_map(flat).any()
+        images = jnp.arange(32.0 * 32).reshape(1, 32, 32)
+        local, boxes, _ = crop_device(images, flat, "max", 0.7)
+        np.testing.assert_array_equal(boxes, [[0, 0, 32, 32]])
+        np.testing.assert_array_equal(local, images)
+
+    def test_bfloat16_features_give_a_float32_map(self):
+        assert heat_map(self.features.astype(jnp.bfloat16)).dtype == jnp.float32
+
+    def test_no_gradient_flows_through(self):
+        gradient = jax.grad(lambda f: heat_map(f).sum())(self.features)
+        assert not gradient.any()
+
+    def test_unknown_statistic(self):
+        with pytest.raises(ValueError, match="median"):
+            heat_map(self.features, "median")
+
+    def test_mask_is_strictly_above_tau(self):
+        heat = jnp.array([[[0.0, 0.5], [0.7, 1.0]]], jnp.float32)
+        _, mask = heat_map_mask(heat, 0.5, 2)
+        np.testing.assert_array_equal(mask[0], [[False, False], [True, True]])
+
+
+@pytest.mark.parametrize(("source", "target"), [(7, 224), (3, 32), (8, 30)])
+def test_enlarging_is_opencvs_bilinear(source, target):
+    heat = np.random.default_rng(0).random((2, source, source)).astype(np.float32)
+    expected = [cv2.resize(one, (target, target), interpolation=cv2.INTER_LINEAR) for one in heat]
+    np.testing.assert_allclose(resize_jit(heat, target), expected, atol=1e-5)
+
+
+def test_shrinking_is_pils_antialiased_bilinear():
+    image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    expected = Image.fromarray(image).resize((24, 24), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(resize_jit(image[None], 24)[0], expected, atol=1e-5)
+
+
+def test_same_size_changes_nothing():
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 40)).astype(np.float32)
+    np.testing.assert_array_equal(resize_jit(image, 40), image)
+
+
+def test_pixels_outside_the_box_do_not_bleed_in():
+    image = np.full((1, 16, 16), 255.0, np.float32)
+    image[:, 4:8, 4:8] = 10.0
+    local = crop_jit(image, np.array([[4, 4, 8, 8]]), 16)
+    np.testing.assert_allclose(local, 10.0, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["max", "l1", "l2"]),
+    st.sampled_from([0.0, 0.3, 0.7, 0.95]),
+)
+def test_host_and_device_agree(seed, statistic, tau):
+    rng = np.random.default_rng(seed)
+    images = (rng.random((4, 48, 48)) * 255).astype(np.float32)
+    # Sparse, quantised features: plateaus, ties and flat maps occur.
+    features = np.round(rng.random((4, 3, 3, 5)) * rng.integers(1, 4), 0).astype(np.float32)
+    features[0] = 1.0
+    local_device, boxes_device, _ = crop_on_device(images, features, statistic, tau)
+    _, masks = masks_on_device(features, statistic, tau)
+    with ThreadPoolExecutor(2) as executor:
+        local_host, boxes_host = crop_batch_host(images, np.asarray(masks), executor)
+    np.testing.assert_array_equal(boxes_host, boxes_device)
+    assert np.abs(local_host - local_device).max() < 255 * 1e-4
+
+
+crop_on_device = jax.jit(crop_device, static_argnums=(2, 3))
+masks_on_device = jax.jit(
+    lambda features, statistic, tau: heat_map_mask(heat_map(features, statistic), tau, 48),
+    static_argnums=(1, 2),
+)

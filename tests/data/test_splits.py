@@ -1,0 +1,199 @@
+"""Splits: disjoint, whole, reproducible, and honest about patients."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agcnn_jax.data.records import Records
+from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
+from agcnn_jax.data.text import read_names
+from agcnn_jax.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "chestxray14"
+
+
+def make_records(patients, official=None, names=None):
+    """Records with only what splits depend on: `patients` is each record's patient."""
+    count = len(patients)
+    empty = np.zeros(count, np.int64)
+    return Records(
+        directory=Path("store"),
+        labels=("Mass",),
+        findings=("Mass",),
+        provenance="test",
+        image_size=8,
+        fingerprint="",
+        image_ids=np.array(names or [f"{index:05d}.png" for index in range(count)]),
+        patient_ids=np.array([str(patient) for patient in patients]),
+        label_matrix=np.zeros((count, 1), np.uint8),
+        follow_ups=empty,
+        ages=empty,
+        sexes=empty.astype(str),
+        views=empty.astype(str),
+        widths=empty,
+        heights=empty,
+        official=np.array(official if official is not None else [""] * count),
+        shards=(),
+    )
+
+
+patients_of = st.lists(st.integers(0, 60), min_size=120, max_size=400).filter(
+    lambda patients: len(set(patients)) >= 20
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(patients=patients_of, seed=st.integers(0, 2**31), protocol=st.sampled_from(PROTOCOLS[:3]))
+def test_subsets_are_disjoint_whole_and_independent_of_order(patients, seed, protocol):
+    official = ["test" if patient % 3 == 0 else "train_val" for patient in patients]
+    if len(set(official)) < 2:
+        return
+    records = make_records(patients, official)
+    split = make_split(records, protocol, seed)
+    parts = [split.train, split.validation, split.test]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(patients)))
+    for part in parts:
+        assert part.dtype == np.int64 and np.all(np.diff(part) > 0)
+    groups = [{patients[index] for index in part} for part in parts]
+    assert split.shared_patients == len(groups[0] & groups[2])
+    if protocol != "random":
+        assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+
+    order = np.random.default_rng(seed).permutation(len(patients))
+    shuffled = make_records(
+        [patients[index] for index in order],
+        [official[index] for index in order],
+        records.image_ids[order].tolist(),
+    )
+    again = make_split(shuffled, protocol, seed)
+    for subset in SUBSETS:
+        names = set(records.image_ids[getattr(split, subset)])
+        assert names == set(shuffled.image_ids[getattr(again, subset)])
+
+
+def test_shares_and_seed():
+    records = make_records(np.arange(1000) // 4)
+    split = make_split(records, "random", 0)
+    assert [len(split.train), len(split.validation), len(split.test)] == [700, 100, 200]
+    assert split.shared_patients > 100  # patients leak, as in the paper
+    by_patient = make_split(records, "patient", 0)
+    parts = [by_patient.train, by_patient.validation, by_patient.test]
+    assert [len(part) for part in parts] == [4 * 175, 4 * 25, 4 * 50]
+    other = make_split(records, "random", 1)
+    assert set(other.test.tolist()) != set(split.test.tolist())
+    custom = make_split(records, "random", 0, fractions=(0.5, 0.25, 0.25))
+    assert len(custom.train) == 500
+
+
+def test_official_takes_the_test_list_and_an_eighth_of_the_rest():
+    patients = np.arange(900) // 3
+    official = np.where(patients < 240, "train_val", "test")
+    split = make_split(make_records(patients, official), "official", 0)
+    np.testing.assert_array_equal(split.test, np.arange(720, 900))
+    assert len(set(patients[split.validation])) == 30 and len(set(patients[split.train])) == 210
+
+
+def test_official_leaves_out_images_of_neither_list():
+    official = ["train_val"] * 40 + ["test"] * 10 + [""] * 5
+    split = make_split(make_records(range(55), official), "official", 0)
+    assert len(split.train) + len(split.validation) == 40 and split.test.tolist() == [
+        *range(40, 50)
+    ]
+
+
+def test_summary_is_json():
+    split = make_split(make_records(range(100)), "random", 0)
+    assert json.loads(json.dumps(split.summary())) == {
+        "protocol": "random",
+        "train": 70,
+        "validation": 10,
+        "test": 20,
+        "shared_patients": 0,
+        "absent_names": 0,
+    }
+
+
+def test_lists_from_a_folder_and_from_names(tmp_path):
+    records = make_records([0, 0, 1, 2, 3, 3])
+    names = records.image_ids.tolist()
+    lists = {"train": names[:2], "validation": [names[4], "absent.png"], "test": names[2:4]}
+    for subset, stem in zip(SUBSETS, ("train", "val", "test"), strict=True):
+        text = "\n".join(lists[subset]) + "\n\n"
+        if subset == "test":
+            (tmp_path / f"my_{stem}_list.txt").write_text(text)
+        else:
+            (tmp_path / f"my_{stem}_list.txt.gz").write_bytes(gzip.compress(text.encode()))
+    for source in (lists, tmp_path, str(tmp_path)):
+        split = make_split(records, "lists", 0, source)
+        parts = (split.train, split.validation, split.test)
+        assert [part.tolist() for part in parts] == [[0, 1], [4], [2, 3]]
+        assert split.summary()["absent_names"] == 1
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        (None, "needs a folder"),
+        ("missing", "missing: no such folder"),
+        ({"train": []}, "must be for train, validation, test"),
+        ({"train": ["a"], "validation": ["b"], "test": "gone.txt"}, r"gone\.txt: no such file"),
+        (
+            {"train": ["00000.png"], "validation": ["00001.png"], "test": ["00000.png"]},
+            "00000.png is in the train list and in the test list",
+        ),
+        (
+            {"train": ["00000.png"], "validation": ["x"], "test": ["00001.png"]},
+            "in the validation subset",
+        ),
+    ],
+)
+def test_bad_lists(lists, words):
+    with pytest.raises(UserError, match=words):
+        make_split(make_records(range(10)), "lists", 0, lists)
+
+
+def test_folder_must_hold_one_list_for_each_subset(tmp_path):
+    for name in ("a_train_list.txt", "b_train_list.txt", "val_list.txt", "test_list.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="2 files named like train_list"):
+        make_split(make_records(range(10)), "lists", 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rnadom", 0), "'rnadom': must be one of random, patient, official, lists"),
+        (("official", 0), r"without the official lists; put train_val_list\.txt"),
+        (("random", -1), "seed -1"),
+        (("random", 0, None, (0.5, 0.1, 0.1)), "sum to 1"),
+        (("random", 0, None, (0.9, 0.2, -0.1)), "sum to 1"),
+        (("patient", 0), "in the validation subset"),
+    ],
+)
+def test_mistakes(arguments, words):
+    with pytest.raises(UserError, match=words):
+        make_split(make_records([0] * 10), *arguments)
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the real ChestX-ray14 sample is not beside the project"
+)
+def test_public_chexnet_lists_share_no_patient():
+    lists = SHARED / "lists"
+    names = [read_names(lists / f"chexnet_{kind}_list.txt.gz") for kind in ("train", "val", "test")]
+    everything = [name for part in names for name in part]
+    records = make_records([name.split("_")[0] for name in everything], None, everything)
+    split = make_split(records, "lists", 0, lists)
+    assert [len(part) for part in names] == [
+        len(split.train),
+        len(split.validation),
+        len(split.test),
+    ]
+    assert split.shared_patients == split.absent_names == 0
+    assert len(make_split(records, "random", 0).test) == round(0.2 * len(everything))
+    assert make_split(records, "random", 0).shared_patients > 0

@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.models.registry import BACKBONES, make_backbone
+
+# Parameters of torchvision's models without their classifiers: 25,557,032 - 2,049,000 and
+# 7,978,856 - 1,025,000 (torchvision's model pages and 1000 classes).
+TORCHVISION_PARAMETERS = {"resnet50": 23_508_032, "densenet121": 6_953_856}
+
+
+def shapes(name, side=224, channels=3):
+    backbone = make_backbone(name)
+    x = jnp.zeros((2, side, side, channels))
+    return jax.eval_shape(
+        lambda: backbone.init_with_output(jax.random.key(0), x, train=False)
+    )
+
+
+@pytest.mark.parametrize(("name", "count"), TORCHVISION_PARAMETERS.items())
+def test_as_many_parameters_as_torchvision(name, count):
+    _, variables = shapes(name)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("resnet50", 224, (2, 7, 7, 2048)),
+        ("resnet50", 225, (2, 8, 8, 2048)),
+        ("densenet121", 224, (2, 7, 7, 1024)),
+        ("densenet121", 225, (2, 7, 7, 1024)),  # its average pools drop remainders
+        ("resnet_small", 112, (2, 7, 7, 256)),
+    ],
+)
+def test_last_feature_map(name, side, expected):
+    output, _ = shapes(name, side)
+    assert output.shape == expected
+
+
+def test_stride_sits_in_the_3x3():
+    backbone = make_backbone("resnet_small")
+    x = jnp.zeros((1, 64, 64, 1))
+    variables = backbone.init(jax.random.key(0), x, train=False)
+    _, state = backbone.apply(
+        variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
+    )
+    block = state["intermediates"]["layer2_0"]
+    assert block["conv1"]["__call__"][0].shape[1] == 16
+    assert block["conv2"]["__call__"][0].shape[1] == 8
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
+    backbone = make_backbone("resnet_small", dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(1), (2, 64, 64, 1))
+    variables = backbone.init(jax.random.key(0), x, train=False)
+    assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    y, updated = backbone.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert {p.dtype for p in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
+    reference = make_backbone("resnet_small")
+    expected, _ = reference.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert np.abs(y.astype(jnp.float32) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_unknown_backbone_is_named():
+    with pytest.raises(UserError, match=f"vgg16.*{next(iter(BACKBONES))}"):
+        make_backbone("vgg16")

@@ -1,0 +1,124 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agcnn_jax.models.layers import BatchNorm, Conv, average_pool, global_pool, max_pool
+
+
+def convolve_by_hand(x, kernel, stride):
+    """Sum over the window at every position, zero-padded by half the kernel."""
+    size = kernel.shape[0]
+    half = size // 2
+    padded = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    height = (x.shape[1] + 2 * half - size) // stride + 1
+    width = (x.shape[2] + 2 * half - size) // stride + 1
+    out = np.zeros((x.shape[0], height, width, kernel.shape[3]))
+    for row in range(height):
+        for column in range(width):
+            top, left = row * stride, column * stride
+            window = padded[:, top : top + size, left : left + size]
+            out[:, row, column] = np.einsum("bijc,ijcf->bf", window, kernel)
+    return out
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [8, 9])
+def test_convolution_is_the_sum_over_windows(size, stride, side):
+    x = np.random.default_rng(0).normal(size=(2, side, side + 1, 3)).astype(np.float32)
+    conv = Conv(4, size, stride)
+    variables = conv.init(jax.random.key(0), x)
+    kernel = np.asarray(variables["params"]["kernel"])
+    assert kernel.shape == (size, size, 3, 4)
+    np.testing.assert_allclose(
+        conv.apply(variables, x), convolve_by_hand(x, kernel, stride), rtol=1e-4, atol=1e-5
+    )
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 3]), st.integers(0, 2**32 - 1)
+)
+def test_max_pool_is_the_window_maximum(height, width, size, seed):
+    x = np.random.default_rng(seed).normal(size=(1, height, width, 2)).astype(np.float32)
+    half = size // 2
+    padded = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)), constant_values=-np.inf)
+    rows = range(0, height + 2 * half - size + 1, 2)
+    columns = range(0, width + 2 * half - size + 1, 2)
+    expected = [
+        [padded[0, r : r + size, c : c + size].max(axis=(0, 1)) for c in columns] for r in rows
+    ]
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), size)[0], np.array(expected))
+
+
+def test_max_pool_gives_the_gradient_of_a_tie_to_the_first_pixel():
+    x = jnp.ones((1, 3, 3, 1))
+    gradient = jax.grad(lambda x: max_pool(x, 3, 4).sum())(x)
+    assert gradient[0, 0, 0, 0] == 1.0
+    assert gradient.sum() == 1.0
+
+
+def test_average_pool_drops_a_remainder():
+    x = jnp.arange(25.0).reshape(1, 5, 5, 1)
+    np.testing.assert_array_equal(average_pool(x)[0, :, :, 0], [[3, 5], [13, 15]])
+
+
+def test_global_pool():
+    x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    np.testing.assert_array_equal(global_pool(x, "max"), [[6, 7]])
+    np.testing.assert_array_equal(global_pool(x, "avg"), [[3, 4]])
+    assert global_pool(x.astype(jnp.bfloat16), "max").dtype == jnp.float32
+    with pytest.raises(ValueError, match="median"):
+        global_pool(x, "median")
+
+
+class TestBatchNorm:
+    x = np.random.default_rng(1).normal(5.0, 3.0, size=(4, 3, 2, 6)).astype(np.float32)
+
+    def test_normalises_by_the_batch_and_updates_unbiased(self):
+        norm = BatchNorm()
+        variables = norm.init(jax.random.key(0), self.x, False)
+        y, updated = norm.apply(variables, self.x, True, mutable=["batch_stats"])
+        flat = self.x.reshape(-1, 6).astype(np.float64)
+        expected = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+        np.testing.assert_allclose(y.reshape(-1, 6), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            updated["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            updated["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5
+        )
+
+    def test_inference_uses_the_running_statistics(self):
+        norm = BatchNorm()
+        variables = {
+            "params": {"scale": jnp.full(6, 2.0), "bias": jnp.full(6, 1.0)},
+            "batch_stats": {"mean": jnp.full(6, 5.0), "var": jnp.full(6, 9.0)},
+        }
+        y = norm.apply(variables, self.x, False)
+        np.testing.assert_allclose(y, 1 + 2 * (self.x - 5) / np.sqrt(9 + 1e-5), atol=1e-5)
+
+    def test_running_mean_near_a_large_offset_keeps_the_digits_of_the_variance(self):
+        norm = BatchNorm()
+        offset = 1e4
+        variables = norm.init(jax.random.key(0), self.x, False)
+        variables["batch_stats"]["mean"] = jnp.full(6, offset)
+        _, updated = norm.apply(variables, self.x + offset, True, mutable=["batch_stats"])
+        shifted = (self.x + np.float32(offset)).reshape(-1, 6).astype(np.float64)
+        np.testing.assert_allclose(
+            updated["batch_stats"]["var"], 0.9 + 0.1 * shifted.var(0, ddof=1), rtol=1e-5
+        )
+
+    def test_mapped_over_devices_it_normalises_the_whole_batch(self):
+        norm = BatchNorm(axis_name="batch")
+        variables = BatchNorm().init(jax.random.key(0), self.x, False)
+        whole, stats = BatchNorm().apply(variables, self.x, True, mutable=["batch_stats"])
+        parts, part_stats = jax.vmap(
+            lambda x: norm.apply(variables, x, True, mutable=["batch_stats"]), axis_name="batch"
+        )(self.x.reshape(4, 1, 3, 2, 6))
+        np.testing.assert_allclose(parts.reshape(whole.shape), whole, atol=1e-5)
+        for name in ("mean", "var"):
+            for part in part_stats["batch_stats"][name]:
+                np.testing.assert_allclose(part, stats["batch_stats"][name], rtol=1e-5)
