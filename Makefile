@@ -16,13 +16,13 @@ help:
 
 # The environment is made without its own pip, which some systems ship separately; the versions
 # are those of requirements.lock.
-$(VENV)/python:
+$(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv --without-pip $(VENV)
 	@touch $@
 
-$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock
+$(VENV)/installed: $(VENV)/made pyproject.toml requirements.lock
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e .
 	@touch $@
 

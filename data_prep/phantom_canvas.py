@@ -147,7 +147,7 @@ class Canvas:
         return cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Array, Array]:
     """Film coordinates of the pixel centres of an upright film, two float32 [size, size]."""
     line = (np.arange(size, dtype=np.float32) + 0.5) / size

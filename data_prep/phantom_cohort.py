@@ -141,7 +141,7 @@ def in_test(cohort: list[Patient]) -> list[bool]:
     """Which patients are in the official test list: 23 % of them, of every kind.
 
     Patients are dealt to the two lists in turn within the group that shares their rarest finding,
-    so that rare findings come into both.
+    so that rare findings come into both; the second patient of a group is the first to be tested.
     """
     seen: Counter[str] = Counter()
     chosen = []
@@ -150,7 +150,7 @@ def in_test(cohort: list[Patient]) -> list[bool]:
         group = next((finding for finding in FINDINGS_BY_RARITY if finding in ever), NO_FINDING)
         rank = seen[group]
         seen[group] += 1
-        chosen.append(int((rank + 1.6) * TEST_SHARE) > int((rank + 0.6) * TEST_SHARE))
+        chosen.append(int((rank + 3.4) * TEST_SHARE) > int((rank + 2.4) * TEST_SHARE))
     return chosen
 
 

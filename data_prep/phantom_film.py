@@ -15,6 +15,9 @@ from data_prep import phantom_layers
 from data_prep.phantom_anatomy import SIDES, Body
 from data_prep.phantom_canvas import Array, Canvas, rise
 
+# From so many pixels a side on, the smooth layers are drawn on half the grid.
+COARSE_FROM = 192
+
 
 @dataclasses.dataclass
 class Scene:
@@ -82,29 +85,30 @@ def build(canvas: Canvas, body: Body, rng: np.random.Generator) -> Scene:
     """All layers of a chest without findings; `rng` draws its details (vessels, gas, texture)."""
     right, left = (canvas.fill(anatomy.lung(body, side)) for side in SIDES)
     both = right + left
-    tissue = phantom_layers.soft_tissue(canvas, body)
     hollow = np.minimum(1.7 * canvas.blur(both, 0.028), 1.0)
     air = canvas.blur(both, 0.0022) * (0.30 + 0.40 * hollow) * np.float32(body.air)
     air *= 1.04 - 0.1 * rise(canvas.y, 0.35, 0.75)
     outline = canvas.fill(anatomy.heart(body), 0.004)
     air *= 1 - 0.9 * outline
-    vessels = (
-        phantom_layers.vessels(canvas, body, rng) * canvas.blur(both, 0.003) * (1 - 0.75 * outline)
-    )
+    vessels = phantom_layers.vessels(canvas, body, rng) * canvas.blur(both, 0.003)
+    vessels *= 1 - 0.75 * outline
     air *= 1 + 0.022 * canvas.texture(rng, 0.012) + 0.04 * canvas.texture(rng, 0.08)
-    total = (
-        tissue
-        - air
-        + vessels
-        + phantom_layers.mediastinum(canvas, body, both)
-        + phantom_layers.bones(canvas, body)
-    )
-    total += (
-        phantom_layers.wall_lines(canvas, body)
-        + phantom_layers.breasts(canvas, body, rng)
-        - phantom_layers.abdominal_gas(canvas, body, rng)
-    )
+    total = _smooth_layers(canvas, body, both, rng) - air + vessels
+    total += phantom_layers.bones(canvas, body) + phantom_layers.wall_lines(canvas, body)
     return Scene(canvas, body, total, air, (right, left), vessels)
+
+
+def _smooth_layers(canvas: Canvas, body: Body, lungs: Array, rng: np.random.Generator) -> Array:
+    """Soft tissue and gas, on half the grid for large films: nothing in them is fine."""
+    size = canvas.size
+    if size >= COARSE_FROM:
+        canvas = Canvas(size // 2, canvas.pose)
+        lungs = cv2.resize(lungs, (size // 2, size // 2), interpolation=cv2.INTER_AREA)
+    total = phantom_layers.soft_tissue(canvas, body)
+    total += phantom_layers.mediastinum(canvas, body, lungs)
+    total += phantom_layers.breasts(canvas, body, rng)
+    total -= phantom_layers.abdominal_gas(canvas, body, rng)
+    return cv2.resize(total, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def expose(scene: Scene, exposure: Exposure, rng: np.random.Generator) -> Array:

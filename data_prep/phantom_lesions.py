@@ -102,13 +102,13 @@ def _emphysema(scene: Scene, where: Random, rng: Random, severity: float) -> lis
 
 def _hernia(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
     body, canvas = scene.body, scene.canvas
-    radius = 0.055 + 0.04 * severity
-    x, y = body.middle + where.uniform(-0.01, 0.05), body.dome - 0.4 * radius
+    radius = 0.065 + 0.04 * severity
+    x, y = body.middle + where.uniform(0.0, 0.06), body.dome - 0.5 * radius
     wide = radius * where.uniform(1.0, 1.25)
     inside = canvas.spot(x, y, wide, radius, edge=(1.1, 0.8))
     gas = canvas.spot(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
-    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.28 + 0.18 * severity)
-    return [fill(scene, 0.8 * inside) + inside * np.float32(0.16 + 0.1 * severity) - gas]
+    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.42 + 0.2 * severity)
+    return [fill(scene, 0.8 * inside) + inside * np.float32(0.22 + 0.1 * severity) - gas]
 
 
 PAINTERS: dict[str, Painter] = {
@@ -159,4 +159,4 @@ def confusers(scene: Scene, rng: Random) -> None:
 
 def severity(rng: Random) -> float:
     """How marked a finding is: mostly moderate, some subtle, few gross; 0..1."""
-    return float(rng.beta(1.5, 1.5))
+    return float(rng.beta(2.0, 1.4))

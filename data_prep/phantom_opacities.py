@@ -133,7 +133,7 @@ def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Ar
         radius = 0.021 + 0.016 * severity * where.uniform(0.7, 1.0)
         other = radius * where.uniform(0.85, 1.15)
         inside = scene.canvas.spot(x, y, radius, other, edge=(1.15, 0.3))
-        changes.append(inside * np.float32(0.26 + 0.24 * severity))
+        changes.append(inside * np.float32(0.3 + 0.26 * severity))
     return changes
 
 

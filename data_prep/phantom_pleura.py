@@ -49,7 +49,7 @@ def pneumothorax(scene: Scene, where: Random, rng: Random, severity: float) -> l
     collapsed = canvas.fill(inner, 0.003)
     space = np.clip(scene.lungs[side > 0] - collapsed, 0, 1)
     line = canvas.strokes([inner[1:24]], 0.0045, soften=0.0016) * scene.lungs[side > 0]
-    change = -(0.5 * scene.vessels + (0.09 + 0.15 * severity) * scene.air) * space + 0.1 * line
+    change = -(0.5 * scene.vessels + (0.12 + 0.15 * severity) * scene.air) * space + 0.12 * line
     return [change]
 
 
@@ -60,11 +60,11 @@ def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float
     lumps = np.interp(s, np.linspace(0, 1, 8), rng.uniform(0.6, 1.3, 8))
     if where.random() < 0.4:
         extent = np.exp(-np.square(s / 0.3))
-        thick = 0.026 + 0.034 * severity
+        thick = 0.03 + 0.04 * severity
     else:
         extent = np.exp(-np.square((s - where.uniform(0.55, 0.85)) / 0.22))
-        thick = 0.018 + 0.028 * severity
+        thick = 0.024 + 0.032 * severity
     inner = _shrunk(scene, side, thick * extent * lumps)
     band = np.clip(scene.lungs[side > 0] - canvas.fill(inner, 0.002), 0, 1)
     along = rise(canvas.y, body.apex - 0.1, body.apex)
-    return [fill(scene, band * along * 0.9) + 0.11 * band]
+    return [fill(scene, band * along * 0.9) + 0.14 * band]

@@ -11,6 +11,7 @@ from data_prep.phantom_canvas import Array, Canvas
 from data_prep.phantom_cohort import Film, Patient
 from data_prep.phantom_lesions import FINDINGS
 
+PROVENANCE = "phantoms (synthetic)"
 # Streams of random numbers, so that a finding more or less leaves everything else as it was.
 BODY, FILM, DETAILS, NOISE, DEVICES, CONFUSERS, LESION = range(1000, 1007)
 # As in life, some reports name a finding that the film hardly shows, and some miss one.

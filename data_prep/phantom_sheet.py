@@ -10,7 +10,7 @@ import numpy as np
 from agcnn_jax import errors
 from data_prep import phantom_cohort as cohort
 from data_prep.phantom_lesions import FINDINGS
-from data_prep.phantom_render import render
+from data_prep.phantom_render import PROVENANCE, render
 
 
 def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
@@ -22,13 +22,18 @@ def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
         findings = () if name == cohort.NO_FINDING else (name,)
         film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
         image, found = render(seed, person, film, size, label_noise=False)
-        tile = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=0)
-        cv2.putText(tile, name.replace("_", " "), (4, size + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
-                    255, 1, cv2.LINE_AA)  # fmt: skip
         for _, boxes in found:
             for x0, y0, x1, y1 in boxes.tolist():
-                cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
-        tiles.append(tile)
+                cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
+        tiles.append(np.vstack([image, _caption(name.replace("_", " "), size)]))
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    rows.append(_caption(f"{PROVENANCE}; a box shows what a finding changes", size * columns))
     if not cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise errors.UserError(f"cannot write {path}; give a .png file in a folder that exists")
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """White text on a black strip, uint8 [18, width]."""
+    strip = np.zeros((18, width), np.uint8)
+    cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
+    return strip

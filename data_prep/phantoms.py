@@ -15,8 +15,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -29,11 +31,10 @@ if __name__ == "__main__":
 from agcnn_jax import errors
 from data_prep import phantom_cohort as cohort
 from data_prep.phantom_cohort import Patient
-from data_prep.phantom_render import render
+from data_prep.phantom_render import PROVENANCE, render
 from data_prep.phantom_sheet import contact_sheet
 
 VERSION = 1
-PROVENANCE = "phantoms (synthetic)"
 MARKER = "phantoms.json"
 UNFINISHED = "unfinished"
 DEFAULT_PATIENTS = 1200
@@ -99,13 +100,24 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
 def _draw_parallel(todo: list[tuple], workers: int, progress: tqdm) -> None:
     """Run `_draw` in processes that start clean, with neither threads nor JAX of the caller."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    count = min(workers, len(todo))
+    with ProcessPoolExecutor(count, context, _leave_interrupts_to_the_parent) as pool:
         try:
             for films in pool.map(_draw, *zip(*todo, strict=True)):
                 progress.update(films)
+        except BrokenProcessPool as error:
+            raise errors.UserError(
+                "a worker process was killed, perhaps for memory; run the same command again, "
+                f"with fewer than --workers {workers}"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C reaches every process of the terminal; only the parent shall speak of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw(seed: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:

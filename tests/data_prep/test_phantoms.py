@@ -4,8 +4,11 @@ import csv
 import gzip
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -305,6 +308,24 @@ def test_command_line_draws_a_cohort_and_a_contact_sheet(tmp_path):
     sheet = [*command, "--contact_sheet", "sheet.png"]
     subprocess.run(sheet, capture_output=True, cwd=tmp_path, check=True)
     assert cv2.imread(str(tmp_path / "sheet.png"), 0).shape[1] == 5 * 64
+
+
+def test_ctrl_c_ends_with_one_line_and_no_marker(tmp_path):
+    folder = tmp_path / "raw"
+    command = [sys.executable, ROOT / "data_prep" / "phantoms.py", "--out_dir", folder]
+    command += ["--patients", "2000", "--size", "64", "--workers", "2"]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("unfinished/boxes_*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, complaint = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "run the same command again" in complaint
+    assert "Traceback" not in complaint
+    assert not (folder / "phantoms.json").exists()
 
 
 def test_drawing_does_not_import_jax():

@@ -1,0 +1,116 @@
+"""Weights by name from the Hugging Face hub, at a pinned revision."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.errors import UserError
+
+FILE = "model.safetensors"
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".pkl", ".bin", ".ckpt")
+
+
+class Pin(NamedTuple):
+    """A revision known to be good: its commit, and the SHA-256 of its `model.safetensors`."""
+
+    revision: str
+    sha256: str
+
+
+PINNED = {
+    "timm/resnet50.tv_in1k": Pin(
+        "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+        "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+    ),
+    "timm/densenet121.tv_in1k": Pin(
+        "f0d0f2698a02cb133b09d48396db6e1e46fe9f3b",
+        "c894c6d9caa317a8ca1942986dee7a16a86c77734a4d691d2abe05389cfef358",
+    ),
+}
+"""torchvision's ImageNet weights (`IMAGENET1K_V1`), as timm publishes them."""
+
+
+def is_hub_name(weights: str) -> bool:
+    """Whether `weights` names a model on the hub (`owner/model`) rather than a file."""
+    return (
+        _NAME.fullmatch(weights) is not None
+        and not weights.endswith(_CHECKPOINT_SUFFIXES)
+        and not Path(weights).exists()
+    )
+
+
+def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
+    """Download a model's safetensors file.
+
+    Args:
+        name: `owner/model`.
+        revision: commit, tag or branch; by default the pinned one.
+        folder: where everything goes that is downloaded; the caller removes it.
+
+    Returns:
+        The file, and the commit that it is of.
+
+    Raises:
+        UserError: if there is no pin and no `revision`, or the file cannot be had.
+    """
+    if revision is None:
+        if name not in PINNED:
+            raise UserError(
+                f"--weights {name}: no revision of it is pinned here; give --revision COMMIT, or "
+                f"one of {', '.join(PINNED)}"
+            )
+        revision = PINNED[name].revision
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise UserError(
+            f"--weights {name}: downloading needs huggingface_hub; install it: pip install "
+            f"huggingface_hub, or {_by_hand(name, revision)}"
+        ) from error
+    try:
+        path = huggingface_hub.hf_hub_download(name, FILE, revision=revision, cache_dir=folder)
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"--weights {name}: the hub has no such model; check the name") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"--revision {revision}: {name} has no such revision") from error
+    except errors.EntryNotFoundError as error:
+        # Also raised, as its subclass LocalEntryNotFoundError, when the hub does not answer.
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise _unreachable(name, revision, error) from error
+        raise UserError(
+            f"--weights {name}: it has no file {FILE}; download another of its files and give "
+            f"that instead of the name"
+        ) from error
+    except Exception as error:  # the hub's client raises its transport's own errors, too
+        raise _unreachable(name, revision, error) from error
+    # .../models--owner--model/snapshots/<commit>/model.safetensors
+    return Path(path), Path(path).parent.name
+
+
+def check_pin(name: str, commit: str, sha256: str) -> None:
+    """Raise `UserError` unless a pinned revision's file is the one that was pinned."""
+    pin = PINNED.get(name)
+    if pin is not None and commit == pin.revision and sha256 != pin.sha256:
+        raise UserError(
+            f"--weights {name}: the downloaded file's SHA-256 is {sha256} instead of {pin.sha256}; "
+            f"it was damaged or changed on its way, so try again"
+        )
+
+
+def _unreachable(name: str, revision: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+    return UserError(
+        f"--weights {name}: the hub cannot be reached ({reason}); {_by_hand(name, revision)}"
+    )
+
+
+def _by_hand(name: str, revision: str) -> str:
+    return (
+        f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{FILE} and "
+        f"give the file: --weights {FILE}"
+    )

@@ -1,0 +1,100 @@
+"""What a checkpoint was trained for: its classes, pooling and normalisation.
+
+Files rarely say so themselves; what they hold gives them away. The facts are those of the projects
+that publish them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop.convert import Converted
+from agcnn_jax.interop.read import TensorFile
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_CLASSES = 1000
+
+CHESTXRAY14_FINDINGS = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia"),
+    *("Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening"),
+    "Hernia",
+)
+"""Outputs of CheXNet and of the PyTorch AG-CNN port, in order."""
+
+TORCHXRAYVISION_FINDINGS = (
+    *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema"),
+    *("Fibrosis", "Effusion", "Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass"),
+    *("Hernia", "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum"),
+)
+"""Outputs of torchxrayvision's models, in order."""
+
+# Its input is gray / 255 mapped to -1024..1024: (x - 0.5) * 2048.
+TORCHXRAYVISION_MEAN, TORCHXRAYVISION_STD = (0.5,), (1 / 2048,)
+
+
+class Origin(NamedTuple):
+    """What weights expect, and what their outputs mean.
+
+    Attributes:
+        kind: in words.
+        classes: names of the outputs, or None where the file does not tell.
+        pooling: `avg` or `max`, between the last feature map and the linear layer.
+        mean: subtracted from gray levels in 0..1, one number a channel.
+        std: divides the difference, likewise.
+    """
+
+    kind: str
+    classes: tuple[str, ...] | None
+    pooling: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def recognise(file: TensorFile, converted: Converted) -> Origin:
+    """Tell what a file is from what it holds.
+
+    Raises:
+        UserError: if nothing says how the input is to be scaled.
+    """
+    if file.metadata:
+        return _own_export(file)
+    if converted.channels == 1 and converted.classes == len(TORCHXRAYVISION_FINDINGS):
+        return Origin(
+            "torchxrayvision",
+            TORCHXRAYVISION_FINDINGS,
+            "avg",
+            TORCHXRAYVISION_MEAN,
+            TORCHXRAYVISION_STD,
+        )
+    if converted.channels != len(IMAGENET_MEAN):
+        raise UserError(
+            f"--weights {file.name}: {converted.channels} input channels and {converted.classes} "
+            f"outputs; how its input is scaled is known for 3 channels, and for torchxrayvision's "
+            f"1 channel and {len(TORCHXRAYVISION_FINDINGS)} outputs"
+        )
+    classes: tuple[str, ...] | None = None
+    if converted.classes == IMAGENET_CLASSES:
+        kind = "ImageNet"
+    elif converted.classes == len(CHESTXRAY14_FINDINGS):
+        wrapped = any("densenet121." in key for key in file.tensors)
+        kind = "CheXNet" if wrapped else "ChestX-ray14"
+        classes = CHESTXRAY14_FINDINGS
+    else:
+        kind = "unknown, taken to expect ImageNet's normalisation"
+    return Origin(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _own_export(file: TensorFile) -> Origin:
+    saved: dict[str, Any] = file.metadata
+    try:
+        return Origin(
+            f"agcnn_jax, {saved['branch']} branch",
+            tuple(saved["labels"]),
+            saved["pooling"],
+            tuple(saved["mean"]),
+            tuple(saved["std"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"--weights {file.name}: its metadata lack {error}") from error

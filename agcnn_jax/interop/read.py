@@ -1,0 +1,157 @@
+"""Tensors of a PyTorch checkpoint file as numpy arrays, without running anything it contains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agcnn_jax.errors import UserError
+
+METADATA_KEY = "agcnn_jax"
+"""Entry of a safetensors file's metadata in which an export says what it is."""
+
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_LARGEST_HEADER = 100_000_000  # of the safetensors format
+
+
+class TensorFile(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        name: the file's name, for messages.
+        tensors: by the names in the file, in its order.
+        beside: entries next to the state dict, such as `epoch` and `optimizer`.
+        metadata: what our own export says of itself; empty for any other file.
+        sha256: of the whole file, hex.
+    """
+
+    name: str
+    tensors: dict[str, np.ndarray]
+    beside: tuple[str, ...]
+    metadata: dict[str, Any]
+    sha256: str
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Read a safetensors file, or a pickled one with torch's `weights_only=True`.
+
+    Raises:
+        UserError: if the file is missing, is no checkpoint, holds anything but tensors, or is
+            pickled and torch is not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"--weights {path}: cannot be read ({error.strerror}); give a checkpoint file, or a "
+            f"name on the hub such as timm/resnet50.tv_in1k"
+        ) from error
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_HEADER:
+        tensors, metadata = _read_safetensors(path)
+        return TensorFile(path.name, tensors, (), metadata, sha256)
+    if start.startswith((_ZIP, _PICKLE)):
+        tensors, beside = _state_dict(path, _load_pickled(path))
+        return TensorFile(path.name, tensors, beside, {}, sha256)
+    raise UserError(
+        f"--weights {path}: not a PyTorch checkpoint; give a .safetensors file or one written by "
+        f"torch.save (.pth, .pt, .pth.tar, .pkl, .bin)"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise UserError(
+            f"--weights {path}: reading it needs safetensors; install it: pip install safetensors"
+        ) from error
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--weights {path}: not a whole safetensors file ({error}); fetch it again"
+        ) from error
+    return tensors, metadata
+
+
+def _load_pickled(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"--weights {path}: a pickled file is read by torch alone; install it (pip install "
+            f"torch), or convert the file to .safetensors where torch is installed"
+        ) from error
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
+            raise UserError(
+                f"--weights {path}: holds Python objects besides tensors "
+                f"({_refused(str(error))}), which could run anything, so it is not read; where it "
+                f"was made, save its tensors alone: torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise _broken(path, error) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise _broken(path, error) from error
+
+
+def _numpy_scalars() -> list[Any]:
+    """Globals of pickled numpy numbers, such as a best AUC beside the state dict.
+
+    Each makes a number out of a dtype and bytes, and nothing else; torch documents adding them.
+    """
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+    dtypes = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    # Files written with numpy 1 name the function's old place.
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *dtypes]
+
+
+def _refused(message: str) -> str:
+    """What torch's message says was refused, without its advice to trust the file."""
+    lines = [line.strip() for line in message.splitlines() if "Unsupported" in line]
+    return lines[0].split("Unsupported")[-1].split(" was not")[0].strip() if lines else "a pickle"
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0]
+    return UserError(f"--weights {path}: not a whole PyTorch checkpoint ({reason}); fetch it again")
+
+
+def _state_dict(path: Path, loaded: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    beside: tuple[str, ...] = ()
+    if isinstance(loaded, Mapping):
+        for key in _STATE_DICT_KEYS:
+            if isinstance(loaded.get(key), Mapping):
+                beside = tuple(str(other) for other in loaded if other != key)
+                loaded = loaded[key]
+                break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise UserError(
+            f"--weights {path}: holds no state dict but a {type(loaded).__name__}; save "
+            f"model.state_dict()"
+        )
+    tensors = {}
+    for key, value in loaded.items():
+        if not hasattr(value, "detach"):
+            raise UserError(
+                f"--weights {path}: {key!r} is no tensor but a {type(value).__name__}; save "
+                f"model.state_dict() alone"
+            )
+        value = value.detach()
+        # numpy has no bfloat16.
+        tensors[str(key)] = (value.float() if value.is_floating_point() else value).numpy()
+    return tensors, beside

@@ -1,0 +1,122 @@
+"""The names that torchvision gives to the tensors of our backbones.
+
+The names are facts of torchvision's architectures (`layer1.0.downsample.0.weight`,
+`features.denseblock1.denselayer1.norm1.running_mean`), which timm, CheXNet, torchxrayvision and the
+PyTorch ports of AG-CNN share, up to what `plain_key` takes away.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from agcnn_jax.models.densenet import DenseNet
+
+NOT_WEIGHTS = "num_batches_tracked"
+"""PyTorch's count of BatchNorm updates; nothing depends on it while momentum is a number."""
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_RESNET_BLOCK = re.compile(r"layer(\d+)_(\d+)")
+_DENSE_LAYER = re.compile(r"block(\d+)_layer(\d+)")
+_TRANSITION = re.compile(r"transition(\d+)_(norm|conv)")
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+_WRAPPED_HEAD = re.compile(r"^(classifier|fc)\.0\.")
+_WRAPPERS = ("module.", "densenet121.", "resnet50.")
+
+
+class Tensor(NamedTuple):
+    """One tensor of a backbone.
+
+    Attributes:
+        key: torchvision's name.
+        path: `params` or `batch_stats`, then the names of ours down to the leaf.
+        shape: in PyTorch's layout.
+    """
+
+    key: str
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def plain_key(key: str) -> str:
+    """Take away what checkpoints wrap around torchvision's names.
+
+    That is `module.` (DataParallel), the attribute's name `densenet121.` or `resnet50.` (CheXNet
+    and others), `norm.1` for `norm1` (torchvision before 0.3) and `classifier.0` for `classifier`
+    (a Sequential of a linear layer and a sigmoid).
+    """
+    for wrapper in _WRAPPERS:
+        key = key.removeprefix(wrapper)
+    return _WRAPPED_HEAD.sub(r"\1.", _OLD_DENSE_LAYER.sub(r"\1\2.", key))
+
+
+def head_name(backbone: nn.Module) -> str:
+    """Name of the last linear layer: `classifier` in a DenseNet, `fc` in a ResNet."""
+    return "classifier" if isinstance(backbone, DenseNet) else "fc"
+
+
+def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], int]:
+    """List a backbone's tensors, in our order, and count the features it computes.
+
+    Args:
+        backbone: a `ResNet` or a `DenseNet`.
+        channels: number of input channels.
+
+    Returns:
+        The tensors, and K, the channels of the last feature map.
+    """
+    # The mapped axis that BatchNorm averages over does not exist here.
+    alone = backbone.clone(axis_name=None)
+    image = jnp.zeros((1, 64, 64, channels))
+    feature_map, shapes = jax.eval_shape(
+        lambda: alone.init_with_output(jax.random.key(0), image, train=False)
+    )
+    prefix = "features." if isinstance(backbone, DenseNet) else ""
+    tensors = []
+    for path, leaf in traverse_util.flatten_dict(shapes).items():
+        modules = ".".join(_module_key(name) for name in path[1:-1])
+        key = f"{prefix}{modules}.{_LEAVES[path[-1]]}"
+        tensors.append(Tensor(key, path, torch_shape(leaf.shape)))
+    return tensors, feature_map.shape[-1]
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """PyTorch's shape of one of our arrays: kernels have their output channels first."""
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return shape[::-1]
+
+
+def to_torch(array: Any) -> np.ndarray:
+    """Our layout to PyTorch's: `[H, W, I, O]` to `[O, I, H, W]` and `[I, O]` to `[O, I]`."""
+    array = np.asarray(array)
+    axes = (3, 2, 0, 1) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
+    return np.ascontiguousarray(array.transpose(axes))
+
+
+def from_torch(array: np.ndarray) -> np.ndarray:
+    """PyTorch's layout to ours, the inverse of `to_torch`."""
+    axes = (2, 3, 1, 0) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
+    return np.ascontiguousarray(array.transpose(axes))
+
+
+def _module_key(name: str) -> str:
+    if match := _RESNET_BLOCK.fullmatch(name):
+        return f"layer{match[1]}.{match[2]}"
+    if match := _DENSE_LAYER.fullmatch(name):
+        return f"denseblock{match[1]}.denselayer{match[2]}"
+    if match := _TRANSITION.fullmatch(name):
+        return f"transition{match[1]}.{match[2]}"
+    return {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}.get(name, name)

@@ -1,0 +1,167 @@
+"""Converted weights on disk: an orbax checkpoint with a `weights.json` that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from agcnn_jax.errors import UserError
+
+DESCRIPTION = "weights.json"
+VARIABLES = "variables"
+FORMAT = 1
+
+IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
+"""The name on the hub of each backbone's ImageNet weights."""
+
+
+def imagenet_directory(backbone: str) -> str:
+    """Where configs look for a backbone's converted ImageNet weights."""
+    return f"weights/{backbone}_imagenet"
+
+
+def missing_imagenet(backbone: str, directory: str) -> str:
+    """Say that a config's ImageNet weights are not there, and the one command that gets them."""
+    return (
+        f"config.init is {directory!r}, where there are no weights yet; get them with: python "
+        f"data_prep/torch_weights.py --weights {IMAGENET[backbone]} --backbone {backbone} "
+        f"--out {directory} (or start from random ones: --config.init=random)"
+    )
+
+
+def is_weights(directory: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds converted weights."""
+    return (Path(directory) / DESCRIPTION).is_file()
+
+
+def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write converted weights to a new folder.
+
+    Args:
+        directory: to write to; must not exist or be empty.
+        variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`, arrays.
+        about: what `weights.json` says; JSON values.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory.resolve() / VARIABLES, dict(variables))
+    text = json.dumps({"format": FORMAT, **about}, indent=2)
+    (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what converted weights are.
+
+    Returns:
+        `backbone`, `channels`, `branches`, `files` (each with `name` and `sha256`), `source`,
+        `kind`, `class_count`, `classes` (names or None), `pooling`, `mean`, `std`, `used` (number
+        of tensors) and `left_out` (the reason for each tensor that is not used).
+
+    Raises:
+        UserError: if there is no such description, or it is damaged.
+    """
+    path = Path(directory) / DESCRIPTION
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise UserError(
+                f"{path} is of format {about['format']}, this program reads {FORMAT}; convert the "
+                f"weights again with data_prep/torch_weights.py"
+            )
+        return about
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); convert the weights again with "
+            f"data_prep/torch_weights.py"
+        ) from error
+
+
+def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load all that was converted.
+
+    Returns:
+        `{"params": {branch: ...}, "batch_stats": {branch: ...}}`, float32 numpy arrays in host
+        memory.
+
+    Raises:
+        UserError: if the folder holds no converted weights, or damaged ones.
+    """
+    about = describe(directory)
+    path = (Path(directory) / VARIABLES).resolve()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            # Without a template orbax would put arrays on the devices that they were saved from.
+            template = jax.tree.map(
+                lambda leaf: np.empty(leaf.shape, leaf.dtype),
+                checkpointer.metadata(path).item_metadata.tree,
+            )
+            variables = checkpointer.restore(path, template)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{path} cannot be read ({reason}); convert the weights again with "
+            f"data_prep/torch_weights.py"
+        ) from error
+    for branch in about["branches"]:
+        # Orbax leaves out branches without statistics.
+        variables["batch_stats"].setdefault(branch, {})
+    return variables
+
+
+def load_backbone(
+    directory: str | os.PathLike[str], identity: Mapping[str, Any], branch: str = "global"
+) -> dict[str, Any]:
+    """Load one branch's backbone, to start training from.
+
+    Args:
+        directory: of converted weights.
+        identity: what they must be of; any of `backbone`, `channels`, `pooling`, `labels`.
+        branch: `global`, or `local` where the weights are of a whole AG-CNN; weights of a single
+            network serve both.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}` of the backbone alone, float32 numpy arrays.
+
+    Raises:
+        UserError: if there are no weights, or they are of something else.
+    """
+    about = describe(directory)
+    saved = {**about, "labels": about["classes"]}
+    for key, value in identity.items():
+        if saved[key] != value:
+            raise UserError(_mismatch(directory, about, key, saved[key], value))
+    variables = load_weights(directory)
+    taken = branch if branch in about["branches"] else "global"
+    return {kind: variables[kind][taken]["backbone"] for kind in ("params", "batch_stats")}
+
+
+def free_directory(directory: Path) -> None:
+    """Raise `UserError` if `directory` is in the way of new weights."""
+    if directory.is_file() or (directory.is_dir() and _entries(directory)):
+        raise UserError(f"--out {directory} is not empty; choose another folder or delete it")
+
+
+def _entries(directory: Path) -> Collection[str]:
+    return os.listdir(directory)
+
+
+def _mismatch(
+    directory: str | os.PathLike[str], about: Mapping[str, Any], key: str, saved: Any, wanted: Any
+) -> str:
+    remedy = "use other weights or the config that fits them"
+    if key == "channels":
+        remedy = (
+            f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
+            f"is what these weights expect"
+        )
+    return (
+        f"config.init {os.fspath(directory)} is of another {key}: {json.dumps(saved)} instead of "
+        f"{json.dumps(wanted)}; {remedy}"
+    )

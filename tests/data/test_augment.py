@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agcnn_jax.data.augment import Augmentation, _random_box, augment, centre_box, centre_crop
+
+STORED, INPUT = 64, 56
+augment_jit = jax.jit(augment, static_argnames=("seed", "input_size", "augmentation"))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, STORED, STORED), np.uint8)
+
+
+def run(images, records, step=0, seed=0, **settings):
+    return np.asarray(
+        augment_jit(
+            images, np.asarray(records, np.int32), np.int32(step), seed, INPUT,
+            Augmentation(**settings),
+        )
+    )
+
+
+def test_centre_of_256_is_the_papers_224():
+    assert centre_box(256) == (16, 16, 240, 240)
+
+
+def test_centre_crop_takes_pixels_as_they_are(images):
+    np.testing.assert_array_equal(centre_crop(images, INPUT), images[:, 4:60, 4:60])
+
+
+def test_without_augmentation_training_sees_the_centre(images):
+    out = run(images, range(6), crop="centre", flip=False)
+    np.testing.assert_array_equal(out, images[:, 4:60, 4:60])
+
+
+def test_an_images_crop_depends_on_seed_step_and_record_alone(images):
+    whole = run(images, [5, 1, 8, 3, 9, 2], step=7)
+    part = run(images[[3, 0]], [3, 5], step=7)
+    np.testing.assert_array_equal(part[0], whole[3])
+    np.testing.assert_array_equal(part[1], whole[0])
+    for other in (dict(step=8), dict(step=7, seed=1)):
+        changed = run(images, [5, 1, 8, 3, 9, 2], **other)
+        assert all(not np.array_equal(a, b) for a, b in zip(whole, changed, strict=True))
+
+
+def test_plain_random_crop_is_a_window_of_the_image(images):
+    out = run(images, range(6), crop="random", flip=False)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (INPUT, INPUT), axis=(1, 2))
+    places = []
+    for crop, candidates in zip(out, windows, strict=True):
+        match = (candidates == crop).all(axis=(2, 3))
+        assert match.sum() == 1
+        places.append(tuple(np.argwhere(match)[0]))
+    assert len(set(places)) > 1
+
+
+def test_half_the_images_are_mirrored(images):
+    image = np.repeat(images[:1], 400, axis=0)
+    out = run(image, range(400), crop="centre")
+    straight = (out == image[:, 4:60, 4:60]).all(axis=(1, 2))
+    mirrored = (out == image[:, 4:60, 4:60][:, :, ::-1]).all(axis=(1, 2))
+    assert (straight ^ mirrored).all()
+    assert 160 < mirrored.sum() < 240  # five standard deviations
+
+
+def test_random_resized_boxes_keep_to_scale_and_ratio():
+    settings = Augmentation(scale=(0.3, 0.6), ratio=(0.8, 1.25))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    boxes = np.asarray(jax.vmap(lambda key: _random_box(key, 256, settings))(keys))
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area = width * height / 256**2
+    assert boxes.min() >= 0
+    assert boxes.max() <= 256
+    assert 0.29 < area.min() < 0.32
+    assert 0.58 < area.max() < 0.61
+    assert np.abs(area.mean() - 0.45) < 0.01  # uniform in area, as RandomResizedCrop
+    assert 0.78 < (width / height).min() < 0.85
+    assert 1.18 < (width / height).max() < 1.28
+    assert np.abs(np.log(width / height).mean()) < 0.02
+
+
+def test_boxes_that_never_fit_fall_back_to_the_whole_image():
+    settings = Augmentation(scale=(1.0, 1.0), ratio=(1.3, 1.4))
+    box = _random_box(jax.random.key(0), 256, settings)
+    np.testing.assert_array_equal(box, [0, 0, 256, 256])
+
+
+def test_unknown_crop():
+    with pytest.raises(ValueError, match="spiral"):
+        _random_box(jax.random.key(0), 256, Augmentation(crop="spiral"))
+
+
+def test_result_is_float32_gray_levels(images):
+    out = run(images, range(6))
+    assert out.dtype == jnp.float32
+    assert out.min() >= 0
+    assert out.max() <= 255.001

@@ -1,0 +1,140 @@
+import jax
+import numpy as np
+import pytest
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop.convert import convert_branch, convert_fusion, torch_state
+from agcnn_jax.interop.origin import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS, recognise
+from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.models.registry import make_backbone
+
+
+def tensor_file(state, beside=(), metadata=None):
+    return TensorFile("file.pth", dict(state), beside, metadata or {}, "")
+
+
+def numpy_state(network):
+    return {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+def test_every_tensor_lands_where_it_came_from(networks, name):
+    """To our layout and back gives every tensor, bit for bit; only the counters are left out."""
+    state = numpy_state(networks(name))
+    backbone = make_backbone(name)
+    converted = convert_branch(tensor_file(state), backbone, name)
+    back = torch_state(converted.params, converted.batch_stats, backbone, 3)
+    assert set(state) == set(back) | set(converted.left_out)
+    assert converted.used == len(back)
+    for key, array in back.items():
+        np.testing.assert_array_equal(array, state[key])
+    assert all(key.endswith("num_batches_tracked") for key in converted.left_out)
+    variables = jax.eval_shape(
+        lambda: backbone.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32), train=False)
+    )
+    for kind, tree in (("params", converted.params), ("batch_stats", converted.batch_stats)):
+        ours = jax.tree.map(lambda leaf: leaf.shape, variables[kind])
+        assert jax.tree.map(lambda leaf: leaf.shape, tree["backbone"]) == ours
+
+
+def old_chexnet(state):
+    """Rename as in CheXNet's file: DataParallel, `norm.1`, a sigmoid after the linear layer."""
+
+    def rename(key):
+        for part in ("norm", "conv"):
+            for number in "12":
+                key = (
+                    key.replace(f"{part}{number}.", f"{part}.{number}.")
+                    if ("denselayer" in key)
+                    else key
+                )
+        return "module.densenet121." + key.replace("classifier.", "classifier.0.")
+
+    return {rename(key): array for key, array in state.items() if "num_batches" not in key}
+
+
+def test_chexnet(networks):
+    state = numpy_state(networks("densenet121"))
+    file = tensor_file(old_chexnet(state), ("epoch", "best_loss", "optimizer"))
+    converted = convert_branch(file, make_backbone("densenet121"), "densenet121")
+    plain = convert_branch(tensor_file(state), make_backbone("densenet121"), "densenet121")
+    jax.tree.map(np.testing.assert_array_equal, converted.params, plain.params)
+    assert set(converted.left_out) == {"epoch", "best_loss", "optimizer"}
+    origin = recognise(file, converted)
+    assert (origin.kind, origin.classes) == ("CheXNet", CHESTXRAY14_FINDINGS)
+    assert (origin.pooling, origin.mean) == ("avg", (0.485, 0.456, 0.406))
+
+
+def test_torchxrayvision(networks):
+    state = numpy_state(networks("densenet121", 1, 18))
+    state["op_threshs"] = np.ones(18, np.float32)
+    file = tensor_file(state)
+    converted = convert_branch(file, make_backbone("densenet121"), "densenet121")
+    assert converted.params["backbone"]["conv0"]["kernel"].shape == (7, 7, 1, 64)
+    assert "op_threshs" in converted.left_out
+    origin = recognise(file, converted)
+    assert origin.classes == TORCHXRAYVISION_FINDINGS
+    gray = np.array([0.0, 127.5, 255.0])
+    # What torchxrayvision's own normalize makes of 8-bit gray levels.
+    np.testing.assert_allclose((gray / 255 - origin.mean) / origin.std, [-1024, 0, 1024])
+
+
+def test_imagenet(networks):
+    file = tensor_file(numpy_state(networks("resnet50", 3, 1000)))
+    converted = convert_branch(file, make_backbone("resnet50"), "resnet50")
+    origin = recognise(file, converted)
+    assert (converted.classes, origin.kind, origin.classes) == (1000, "ImageNet", None)
+
+
+def small(state):
+    return convert_branch(tensor_file(state), make_backbone("resnet_small"), "resnet_small")
+
+
+def test_unknown_scaling_is_an_error(small_state):
+    state = {**small_state, "conv1.weight": small_state["conv1.weight"][:, :1]}
+    with pytest.raises(UserError, match=r"1 input channel.*14 outputs"):
+        recognise(tensor_file(state), small(state))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("layer2.0.bn2.running_var"), "missing: layer2.0.bn2.running_var"),
+        (lambda s: s.pop("fc.bias"), "missing: fc.bias"),
+        (lambda s: s.update({"layer9.weight": np.ones(2)}), "extra: layer9.weight"),
+        (
+            lambda s: s.update({"bn1.bias": np.ones(5, np.float32)}),
+            r"misshapen: bn1.bias is \[5\] instead of \[16\]",
+        ),
+        (
+            lambda s: s.update({"fc.weight": s["fc.weight"][:, :9]}),
+            r"fc.weight is \[14, 9\] instead of \[14, 256\]",
+        ),
+        (lambda s: s.update({"bn1.bias": np.ones(16, np.int64)}), "bn1.bias is int64"),
+        (lambda s: s.update({"bn1.bias": s["bn1.bias"] * np.nan}), "bn1.bias.*not finite"),
+        (lambda s: s.update({"module.bn1.bias": s["bn1.bias"]}), "two tensors are 'bn1.bias'"),
+        (lambda s: s.update({"conv1.weight": np.ones(3)}), "conv1.weight.*not a kernel"),
+        (lambda s: s.pop("conv1.weight"), "no resnet_small.*'conv1.weight'"),
+    ],
+)
+def test_a_wrong_tensor_is_named(small_state, change, message):
+    state = dict(small_state)
+    change(state)
+    with pytest.raises(UserError, match=message):
+        small(state)
+
+
+def test_wrong_backbone(small_state):
+    with pytest.raises(UserError, match=r"no densenet121.*features\.conv0\.weight.*--backbone"):
+        convert_branch(tensor_file(small_state), make_backbone("densenet121"), "densenet121")
+    with pytest.raises(UserError, match=r"not the tensors of a resnet50.*and \d+ more"):
+        convert_branch(tensor_file(small_state), make_backbone("resnet50"), "resnet50")
+
+
+def test_fusion():
+    weight = np.arange(12, dtype=np.float32).reshape(2, 6)
+    state = {"module.fc.weight": weight, "module.fc.bias": np.ones(2, np.float32)}
+    head = convert_fusion(tensor_file(state), 3, 2)["head"]
+    np.testing.assert_array_equal(head["kernel"], weight.T)
+    with pytest.raises(UserError, match=r"fc.weight is \[2, 6\] instead of \[2, 8\]"):
+        convert_fusion(tensor_file(state), 4, 2)
