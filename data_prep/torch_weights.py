@@ -10,6 +10,7 @@ Out: python data_prep/torch_weights.py --export WORKDIR --branch all --out FILE.
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from agcnn_jax.errors import OneLineParser, UserError, run
@@ -72,4 +73,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # A terminated run tidies up like an interrupted one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(main)

@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # Timings of a first call hold a compilation.
 settings.register_profile("agcnn", deadline=None)

@@ -17,7 +17,11 @@ def images():
 def run(images, records, step=0, seed=0, **settings):
     return np.asarray(
         augment_jit(
-            images, np.asarray(records, np.int32), np.int32(step), seed, INPUT,
+            images,
+            np.asarray(records, np.int32),
+            np.int32(step),
+            seed,
+            INPUT,
             Augmentation(**settings),
         )
     )
@@ -41,7 +45,7 @@ def test_an_images_crop_depends_on_seed_step_and_record_alone(images):
     part = run(images[[3, 0]], [3, 5], step=7)
     np.testing.assert_array_equal(part[0], whole[3])
     np.testing.assert_array_equal(part[1], whole[0])
-    for other in (dict(step=8), dict(step=7, seed=1)):
+    for other in ({"step": 8}, {"step": 7, "seed": 1}):
         changed = run(images, [5, 1, 8, 3, 9, 2], **other)
         assert all(not np.array_equal(a, b) for a, b in zip(whole, changed, strict=True))
 

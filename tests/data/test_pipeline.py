@@ -31,7 +31,7 @@ def test_every_epoch_is_a_new_permutation_in_whole_batches():
         assert len(set(epoch)) == 20
         assert set(epoch) <= set(INDICES)
     assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
-    assert {tuple(sorted(epoch)) for epoch in epochs}.__len__() > 1  # others are left out
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) > 1  # others are left out
 
 
 def test_same_seed_same_order():
@@ -58,7 +58,7 @@ def test_processes_share_the_same_global_batches(count):
     for step, records in enumerate(whole):
         shares = [part[step] for part in parts]
         assert {len(share) for share in shares} == {6 // count}
-        assert sorted(sum(shares, [])) == sorted(records)
+        assert sorted(np.concatenate(shares)) == sorted(records)
 
 
 @pytest.mark.parametrize("stage", [None, lambda batch: {**batch, "seen": True}])

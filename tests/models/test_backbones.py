@@ -14,9 +14,7 @@ TORCHVISION_PARAMETERS = {"resnet50": 23_508_032, "densenet121": 6_953_856}
 def shapes(name, side=224, channels=3):
     backbone = make_backbone(name)
     x = jnp.zeros((2, side, side, channels))
-    return jax.eval_shape(
-        lambda: backbone.init_with_output(jax.random.key(0), x, train=False)
-    )
+    return jax.eval_shape(lambda: backbone.init_with_output(jax.random.key(0), x, train=False))
 
 
 @pytest.mark.parametrize(("name", "count"), TORCHVISION_PARAMETERS.items())

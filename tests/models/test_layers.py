@@ -38,9 +38,7 @@ def test_convolution_is_the_sum_over_windows(size, stride, side):
     )
 
 
-@given(
-    st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 3]), st.integers(0, 2**32 - 1)
-)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 3]), st.integers(0, 2**32 - 1))
 def test_max_pool_is_the_window_maximum(height, width, size, seed):
     x = np.random.default_rng(seed).normal(size=(1, height, width, 2)).astype(np.float32)
     half = size // 2
@@ -84,9 +82,7 @@ class TestBatchNorm:
         flat = self.x.reshape(-1, 6).astype(np.float64)
         expected = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
         np.testing.assert_allclose(y.reshape(-1, 6), expected, atol=1e-5)
-        np.testing.assert_allclose(
-            updated["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5
-        )
+        np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5)
         np.testing.assert_allclose(
             updated["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5
         )

@@ -1,0 +1,123 @@
+"""A run's weights as a file that PyTorch loads, and back."""
+
+import json
+
+import flax.struct
+import grain
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop.export import state_of
+from agcnn_jax.interop.read import read_tensor_file
+from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables
+from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.training import checkpoints, settings
+from configs import demo
+from data_prep import torch_weights
+
+LABELS = ["A", "B", "No Finding"]
+
+
+@flax.struct.dataclass
+class State:
+    step: np.ndarray
+    variables: dict
+
+
+@pytest.fixture(scope="module")
+def variables():
+    model = AGCNN(make_backbone("resnet_small"), len(LABELS), mean=(0.5,), std=(0.25,))
+    return jax.tree.map(np.asarray, init_variables(model, jax.random.key(0), 32))
+
+
+def make_run(workdir, variables, branches):
+    """A workdir whose stages of `branches` are finished."""
+    config = demo.get_config()
+    workdir.mkdir(parents=True)
+    settings.write_json(workdir / "config.json", json.loads(config.to_json()))
+    identity = {"backbone": "resnet_small", "pooling": "max", "channels": 1, "labels": LABELS}
+    batches = iter(grain.MapDataset.range(3).to_iter_dataset())
+    for number, branch in enumerate(branches, start=1):
+        folder = epath.Path(workdir) / "stages" / f"{number}_{branch}"
+        trained = {kind: {branch: tree[branch]} for kind, tree in variables.items()}
+        with checkpoints.open_manager(folder / "checkpoints") as manager:
+            state = State(np.int32(7), trained)
+            checkpoints.save(manager, 7, state, batches, identity, 0.6, evaluated=True)
+        settings.write_json(folder / "result.json", {"best_step": 7})
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, variables):
+    workdir = tmp_path_factory.mktemp("run") / "demo"
+    make_run(workdir, variables, BRANCHES)
+    return workdir
+
+
+def run(*arguments):
+    return torch_weights.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("branch", [*BRANCHES, "all"])
+def test_tensors_are_the_runs(workdir, tmp_path, variables, branch):
+    out = tmp_path / "new/branch.safetensors"
+    assert run("--export", workdir, "--branch", branch, "--out", out) == 0
+    file = read_tensor_file(out)
+    expected = state_of(variables, branch, "resnet_small", 1)
+    assert set(file.tensors) == set(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(file.tensors[key], array)
+    assert file.metadata["labels"] == LABELS
+    assert file.metadata["std"] == [0.25]
+    assert file.metadata["tau"] == 0.7
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_the_twin_loads_the_whole(workdir, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    from tests.parity import twin
+
+    run("--export", workdir, "--out", tmp_path / "all.safetensors")
+    network = twin.AGCNN(lambda: twin.ResNet((1, 1, 1), 16, channels=1, classes=3))
+    network.load_state_dict(load_file(tmp_path / "all.safetensors"), strict=True)
+    assert isinstance(network["global"].fc.weight, torch.Tensor)
+
+
+def test_a_branch_comes_back_as_it_was(workdir, tmp_path, variables):
+    from agcnn_jax.interop import weights
+
+    run("--export", workdir, "--branch", "local", "--out", tmp_path / "l.safetensors")
+    run("--weights", tmp_path / "l.safetensors", "--backbone", "resnet_small",
+        "--out", tmp_path / "w")  # fmt: skip
+    loaded = weights.load_weights(tmp_path / "w")
+    jax.tree.map(
+        np.testing.assert_array_equal, loaded["params"]["global"], variables["params"]["local"]
+    )
+    about = weights.describe(tmp_path / "w")
+    assert (about["classes"], about["mean"], about["pooling"]) == (LABELS, [0.5], "max")
+
+
+def test_unfinished_runs(tmp_path, variables):
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(UserError, match="nothing is trained there"):
+        run("--export", tmp_path / "none", "--out", out)
+    make_run(tmp_path / "empty", variables, [])
+    with pytest.raises(UserError, match="no stage is finished"):
+        run("--export", tmp_path / "empty", "--out", out)
+    make_run(tmp_path / "partial", variables, ["global"])
+    with pytest.raises(UserError, match=r"its local and fusion branch.*--branch global"):
+        run("--export", tmp_path / "partial", "--out", out)
+    assert not out.exists()
+
+
+def test_out(workdir, tmp_path):
+    with pytest.raises(UserError, match="give it that ending"):
+        run("--export", workdir, "--out", tmp_path / "x.pth")
+    (tmp_path / "x.safetensors").write_text("mine")
+    with pytest.raises(UserError, match="exists"):
+        run("--export", workdir, "--out", tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").read_text() == "mine"

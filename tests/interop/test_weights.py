@@ -1,0 +1,114 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop import weights
+
+ABOUT = {
+    "backbone": "resnet_small",
+    "channels": 1,
+    "branches": ["global", "local", "fusion"],
+    "classes": ["A", "B"],
+    "pooling": "avg",
+    "mean": [0.5],
+    "std": [0.25],
+}
+
+
+def branch(seed):
+    rng = np.random.default_rng(seed)
+    return {"conv1": {"kernel": rng.random((3, 3, 1, 2), np.float32)}}
+
+
+VARIABLES = {
+    "params": {
+        "global": {"backbone": branch(0), "head": {"bias": np.ones(2, np.float32)}},
+        "local": {"backbone": branch(1), "head": {"bias": np.ones(2, np.float32)}},
+        "fusion": {"head": {"bias": np.zeros(2, np.float32)}},
+    },
+    "batch_stats": {
+        "global": {"backbone": branch(2)},
+        "local": {"backbone": branch(3)},
+        "fusion": {},
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    weights.save_weights(tmp_path / "w", VARIABLES, ABOUT)
+    return tmp_path / "w"
+
+
+def test_what_is_saved_comes_back(folder):
+    assert weights.is_weights(folder)
+    assert not weights.is_weights(folder.parent)
+    assert ABOUT.items() <= weights.describe(folder).items()
+    loaded = weights.load_weights(folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded, VARIABLES)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(loaded))
+
+
+@pytest.mark.parametrize(("name", "seed"), [("global", 0), ("local", 1)])
+def test_backbone_of_a_branch(folder, name, seed):
+    identity = {"backbone": "resnet_small", "channels": 1}
+    loaded = weights.load_backbone(folder, identity, name)
+    jax.tree.map(np.testing.assert_array_equal, loaded["params"], branch(seed))
+    jax.tree.map(np.testing.assert_array_equal, loaded["batch_stats"], branch(2 + seed))
+
+
+def test_a_single_network_serves_both_branches(tmp_path):
+    single = {kind: {"global": tree["global"]} for kind, tree in VARIABLES.items()}
+    weights.save_weights(tmp_path / "w", single, {**ABOUT, "branches": ["global"]})
+    loaded = weights.load_backbone(tmp_path / "w", {}, "local")
+    jax.tree.map(np.testing.assert_array_equal, loaded["params"], branch(0))
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        ({"backbone": "resnet50"}, 'another backbone: "resnet_small" instead of "resnet50"'),
+        ({"channels": 3}, r"another channels.*--config.mean='\(0.5,\)' --config.std='\(0.25,\)'"),
+        ({"pooling": "max"}, "another pooling"),
+        ({"labels": ["B", "A"]}, "another labels"),
+    ],
+)
+def test_weights_of_something_else(folder, identity, message):
+    with pytest.raises(UserError, match=message):
+        weights.load_backbone(folder, identity)
+
+
+def test_damaged_weights_are_named(folder):
+    for path in (folder / weights.VARIABLES).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"variables cannot be read.*convert the weights again"):
+        weights.load_weights(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps({"format": 99})])
+def test_damaged_description_is_named(folder, text):
+    (folder / weights.DESCRIPTION).write_text(text)
+    with pytest.raises(UserError, match=r"weights\.json.*convert the weights again"):
+        weights.describe(folder)
+
+
+def test_absent(tmp_path):
+    with pytest.raises(UserError, match=r"weights\.json cannot be read"):
+        weights.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "densenet121"])
+def test_the_command_that_gets_missing_weights(backbone):
+    directory = weights.imagenet_directory(backbone)
+    message = weights.missing_imagenet(backbone, directory)
+    command = message.split("with: ")[1].split(" (or")[0]
+    assert command.startswith("python data_prep/torch_weights.py ")
+    from data_prep.torch_weights import parse_arguments
+
+    options = parse_arguments(command.split()[2:])
+    assert (options.backbone, str(options.out)) == (backbone, directory)
+    assert "--config.init=random" in message

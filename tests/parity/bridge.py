@@ -1,0 +1,106 @@
+"""The twin's weights as the package's, by the package's own conversion, and how far both differ."""
+
+import jax
+import numpy as np
+import torch
+
+from agcnn_jax.interop.convert import convert_branch, convert_fusion
+from agcnn_jax.interop.export import state_of
+from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.models.densenet import DenseNet
+from agcnn_jax.models.resnet import ResNet
+from tests.parity import twin
+
+# Each backbone as the package's module and as the twin's, with the package's arguments.
+RESNET50 = {"blocks": (3, 4, 6, 3), "width": 64}
+DENSENET121 = {"blocks": (6, 12, 24, 16), "growth": 32, "stem": 64}
+SMALL_RESNET = {"blocks": (1, 1, 1), "width": 16}
+SMALL_DENSENET = {"blocks": (2, 3, 2), "growth": 8, "stem": 16}
+PAIRS = {
+    "resnet50": (ResNet, twin.ResNet, RESNET50),
+    "densenet121": (DenseNet, twin.DenseNet, DENSENET121),
+    "small resnet": (ResNet, twin.ResNet, SMALL_RESNET),
+    "small densenet": (DenseNet, twin.DenseNet, SMALL_DENSENET),
+}
+
+
+def make_ours(name, axis_name=None):
+    module, _, settings = PAIRS[name]
+    return module(**settings, axis_name=axis_name)
+
+
+def make_twin(name, channels=3, classes=15):
+    _, network, settings = PAIRS[name]
+    return network(**settings, channels=channels, classes=classes)
+
+
+def give_statistics(network, size, channels, seed=0):
+    """Non-trivial BatchNorm: random scales and shifts, and the statistics of random images.
+
+    With statistics that do not fit its activations a deep network of random weights overflows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.add_(0.2 * torch.randn(norm.weight.shape, generator=generator))
+            norm.bias.add_(0.2 * torch.randn(norm.bias.shape, generator=generator))
+            norm.momentum = 1.0
+        network.train()
+        network.stages(torch.randn(4, channels, size, size, generator=generator))
+        for norm in norms:
+            norm.momentum = 0.1
+        network.head.weight.mul_(3)
+    return network.eval()
+
+
+def tensor_file(network):
+    state = {key: tensor.detach().numpy() for key, tensor in network.state_dict().items()}
+    return TensorFile("twin", state, (), {}, "")
+
+
+def branch_variables(network, backbone):
+    """One branch's `(params, batch_stats)` from one of the twin's networks, in its dtype."""
+    converted = convert_branch(tensor_file(network.float()), backbone, "backbone")
+    return converted.params, converted.batch_stats
+
+
+def agcnn_variables(network, backbone):
+    """All branches' variables from the twin's AG-CNN."""
+    params, batch_stats = {}, {}
+    for branch in ("global", "local"):
+        params[branch], batch_stats[branch] = branch_variables(network[branch], backbone)
+    head = network["fusion"].head
+    params["fusion"] = convert_fusion(
+        tensor_file(network["fusion"]), head.in_features // 2, head.out_features
+    )
+    return {"params": params, "batch_stats": {**batch_stats, "fusion": {}}}
+
+
+def relative(ours, reference):
+    """Largest difference over the reference's largest value."""
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    assert ours.shape == reference.shape
+    return np.abs(ours - reference).max() / max(np.abs(reference).max(), 1e-30)
+
+
+def nchw(array):
+    return np.asarray(array).transpose(0, 3, 1, 2)
+
+
+def as_float64(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+__all__ = [
+    "PAIRS",
+    "agcnn_variables",
+    "as_float64",
+    "branch_variables",
+    "give_statistics",
+    "make_ours",
+    "make_twin",
+    "nchw",
+    "relative",
+    "state_of",
+]
