@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -70,7 +71,7 @@ def predict_step(
 def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> Callable[..., Any]:
     """Map `predict_step` over the devices and jit it."""
     return data_parallel(
-        lambda variables, images: predict_step(variables, images, recipe=recipe, branches=branches),
+        functools.partial(predict_step, recipe=recipe, branches=branches),
         mesh,
         in_specs=(REPLICATED, SHARDED),
         out_specs=SHARDED,

@@ -34,23 +34,54 @@ def make_twin(name, channels=3, classes=15):
     return network(**settings, channels=channels, classes=classes)
 
 
-def give_statistics(network, size, channels, seed=0):
+def give_statistics(network, size, channels, seed=0, head_scale=3.0):
     """Non-trivial BatchNorm: random scales and shifts, and the statistics of random images.
 
     With statistics that do not fit its activations a deep network of random weights overflows.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
-        for norm in norms:
+        for _, norm in norms(network):
             norm.weight.add_(0.2 * torch.randn(norm.weight.shape, generator=generator))
             norm.bias.add_(0.2 * torch.randn(norm.bias.shape, generator=generator))
+        network.head.weight.mul_(head_scale)
+    return _take_statistics(network, size, channels, generator)
+
+
+def keep_off_kinks(network, size, channels, seed=0):
+    """Scales and shifts that keep every ReLU's input several deviations away from zero.
+
+    A ReLU's gradient jumps at zero, so rounding decides it for inputs that are nearly zero, in any
+    framework. Here a channel is on or off as a whole, and float32 gradients can be compared.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, norm in norms(network):
+            noise = torch.randn(norm.weight.shape, generator=generator)
+            norm.weight.copy_(0.2 * (1 + 0.2 * noise))
+            off = torch.rand(norm.bias.shape, generator=generator) < 0.25
+            if name.endswith(("bn3", "downsample.1")):
+                off[:] = False  # their sum meets the ReLU
+            norm.bias.copy_(torch.where(off, -1.5, 1.5))
+    return _take_statistics(network, size, channels, generator)
+
+
+def norms(network):
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+
+
+def _take_statistics(network, size, channels, generator):
+    with torch.no_grad():
+        for _, norm in norms(network):
             norm.momentum = 1.0
         network.train()
         network.stages(torch.randn(4, channels, size, size, generator=generator))
-        for norm in norms:
+        for _, norm in norms(network):
             norm.momentum = 0.1
-        network.head.weight.mul_(3)
     return network.eval()
 
 

@@ -1,5 +1,8 @@
 """Forward and backward passes of the full backbones against PyTorch, in float32 and float64."""
 
+import copy
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ NAMES = ("resnet50", "densenet121")
 CLASSES = 15
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 FORWARD_BOUND = {"float32": 1e-4, "float64": 1e-9}
-BACKWARD_BOUND = {"float32": 1e-3, "float64": 1e-7}
+MODEL = AGCNN(None, CLASSES)  # for its normalisation
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_forward(networks, figure, name, dtype, size):
 
         stages, ours_pooled = run(variables, images)
         assert {stage.dtype for stage in stages.values()} == {jnp.dtype(dtype)}
-        assert list(stages) == sorted(expected) or set(stages) == set(expected)
+        assert set(stages) == set(expected)
         bound = FORWARD_BOUND[dtype]
         for stage, value in expected.items():
             error = bridge.relative(bridge.nchw(stages[stage]), value)
@@ -113,44 +116,92 @@ def test_forward(networks, figure, name, dtype, size):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "size"), [("float32", 96), ("float64", 64)])
-def test_backward(networks, figure, name, dtype, size):
-    """Gradient of the BCE for every parameter, with BatchNorm in training mode."""
-    network = networks[name]
-    backbone = bridge.make_ours(name)
-    model = AGCNN(backbone, CLASSES, pooling="avg")
-    params, batch_stats = bridge.branch_variables(network, backbone)
-    network = network.to(DTYPES[dtype]).train()
-    images = gray_images(size, dtype, seed=1)
+def test_backward_float64(networks, figure, name):
+    """Gradient of the BCE for every parameter, BatchNorm in training mode."""
+    expected_loss, expected = torch_gradients(networks[name], "float64", 64)
+    loss, gradients = our_gradients(networks[name], name, "float64", 64)
+    figure(f"backward float64, {name}, loss", bridge.relative(loss, expected_loss), 1e-9)
+    for key, gradient in expected.items():
+        error = bridge.relative(gradients[key], gradient)
+        figure(f"backward float64, {name}, parameters", error, 1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backward_float32(networks, figure, name):
+    """The same in float32, where a ReLU whose input is nearly zero is decided by rounding.
+
+    So every parameter is compared on weights that keep clear of that, and on any weights the
+    distance to the float64 gradient is compared with that of PyTorch's own float32.
+    """
+    torch.manual_seed(1)
+    clear = bridge.keep_off_kinks(bridge.make_twin(name), 96, 3)
+    _, exact = torch_gradients(clear, "float64", 96)
+    expected_loss, expected = torch_gradients(clear, "float32", 96)
+    loss, gradients = our_gradients(clear, name, "float32", 96)
+    figure(f"backward float32, {name}, loss", bridge.relative(loss, expected_loss), 1e-4)
+    largest = max(np.abs(gradient).max() for gradient in exact.values())
+    for key, gradient in expected.items():
+        if np.abs(exact[key]).max() > CANCELLED * largest:
+            error = bridge.relative(gradients[key], gradient)
+            figure(f"backward float32, {name}, parameters", error, 1e-3)
+        else:
+            error = np.abs(gradients[key] - gradient).max() / largest
+            figure(f"backward float32, {name}, cancelled parameters", error, 1e-5)
+
+    _, exact = torch_gradients(networks[name], "float64", 96)
+    _, expected = torch_gradients(networks[name], "float32", 96)
+    _, gradients = our_gradients(networks[name], name, "float32", 96)
+    ratio = distance(gradients, exact) / distance(expected, exact)
+    figure(f"backward float32, {name}, distance to float64 over PyTorch's", ratio, 5)
+
+
+CANCELLED = 1e-4
+"""Below this part of the largest gradient: parameters that the next BatchNorm cancels."""
+
+
+def distance(gradients, exact):
+    return np.sqrt(sum(np.sum((gradients[key] - exact[key]) ** 2) for key in exact))
+
+
+def batch_of(dtype, size):
     labels = (np.random.default_rng(2).random((2, CLASSES)) < 0.3).astype(np.uint8)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    feature_map = list(network.stages(normalised(images, model)).values())[-1]
+    return gray_images(size, dtype, seed=1), labels
+
+
+def torch_gradients(network, dtype, size):
+    """Loss, and every parameter's gradient in float64 for comparing; leaves the network as is."""
+    network = copy.deepcopy(network).to(DTYPES[dtype]).train()
+    images, labels = batch_of(dtype, size)
+    feature_map = list(network.stages(normalised(images, MODEL)).values())[-1]
     logits = network.head(twin.pool(feature_map, "avg"))
-    network.zero_grad()
     loss = torch.nn.BCEWithLogitsLoss()(logits, torch.from_numpy(labels).to(logits.dtype))
     loss.backward()
-    gradients = {key: value.grad.numpy() for key, value in network.named_parameters()}
-    network.load_state_dict(before)
-    network.eval()
+    gradients = {
+        key: value.grad.numpy().astype(np.float64) for key, value in network.named_parameters()
+    }
+    return loss.detach(), gradients
+
+
+def our_gradients(network, name, dtype, size):
+    backbone = bridge.make_ours(name)
+    params, batch_stats = bridge.branch_variables(network, backbone)
+    images, labels = batch_of(dtype, size)
     with jax.enable_x64(dtype == "float64"):
         if dtype == "float64":
             params, batch_stats = bridge.as_float64((params, batch_stats))
-        ours_loss, ours = jax.jit(jax.value_and_grad(loss_of), static_argnums=4)(
-            params, batch_stats, images, labels, model
-        )
-        assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
-        figure(
-            f"backward {dtype}, {name}, loss",
-            bridge.relative(ours_loss, loss.detach()),
-            FORWARD_BOUND[dtype],
-        )
-        named = torch_state(ours, batch_stats, backbone, 3)
-        for key, gradient in gradients.items():
-            error = bridge.relative(named[key], gradient)
-            figure(f"backward {dtype}, {name}, worst parameter", error, BACKWARD_BOUND[dtype])
+        loss, gradients = gradient_of_loss(name)(params, batch_stats, images, labels)
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(dtype)}
+    named = torch_state(gradients, batch_stats, backbone, 3)
+    return loss, {key: np.asarray(value, np.float64) for key, value in named.items()}
 
 
-def loss_of(params, batch_stats, images, labels, model):
-    variables = {"params": {"global": params}, "batch_stats": {"global": batch_stats}}
-    output, _ = apply_branch(model, variables, "global", images, train=True)
-    return binary_cross_entropy(output.logits, labels)
+@functools.cache
+def gradient_of_loss(name):
+    model = AGCNN(bridge.make_ours(name), CLASSES, pooling="avg")
+
+    def loss_of(params, batch_stats, images, labels):
+        variables = {"params": {"global": params}, "batch_stats": {"global": batch_stats}}
+        output, _ = apply_branch(model, variables, "global", images, train=True)
+        return binary_cross_entropy(output.logits, labels)
+
+    return jax.jit(jax.value_and_grad(loss_of))

@@ -195,7 +195,7 @@ def region_box(mask):
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     largest = 1 + np.flatnonzero(areas == areas.max())
     first = min(largest, key=lambda label: np.flatnonzero(labels.ravel() == label)[0])
-    rows, columns = ndimage.find_objects(labels == first)[0]
+    rows, columns = ndimage.find_objects(labels == first, max_label=1)[0]
     return np.array([columns.start, rows.start, columns.stop, rows.stop])
 
 

@@ -1,27 +1,8 @@
 """A prepared store of phantoms small enough to train on in seconds."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments, cwd=None, check=True, **options):
-    """Run one of the repository's programs as a user does."""
-    done = subprocess.run(
-        [sys.executable, *[str(argument) for argument in arguments]],
-        cwd=cwd or ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
+from tests.programs import run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,83 @@
+"""The whole AG-CNN on real radiographs: probabilities of all three branches."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agcnn_jax.models.agcnn import AGCNN
+from agcnn_jax.models.layers import BATCH_AXIS
+from agcnn_jax.models.registry import BACKBONES, make_backbone
+from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
+from agcnn_jax.training.steps import Recipe
+from agcnn_jax.training.validation import make_predict_step
+from tests.parity import bridge, twin
+
+IMAGES = Path(os.path.relpath(Path(__file__).parents[3] / "shared/chestxray14/small/images"))
+CLASSES, BATCH, TAU, MARGIN = 15, 16, 0.7, 16
+
+
+def stored_images(count):
+    paths = sorted(IMAGES.glob("*.png"))
+    if not paths:
+        pytest.skip(f"no real images in {IMAGES}")
+    picked = paths if count is None else paths[:: len(paths) // count][:count]
+    return np.stack([np.asarray(Image.open(path).convert("L")) for path in picked])
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+@pytest.mark.parametrize("count", [32, pytest.param(None, marks=pytest.mark.slow)])
+def test_probabilities(figure, name, count):
+    assert name in BACKBONES
+    images = stored_images(count)
+    torch.manual_seed(0)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    network = twin.AGCNN(
+        lambda: bridge.give_statistics(bridge.make_twin(name), 128, 3), mean=mean, std=std
+    ).eval()
+    backbone = make_backbone(name, BATCH_AXIS)
+    variables = bridge.agcnn_variables(network, backbone)
+    # The weights go through a file's names and back before PyTorch uses them.
+    state = bridge.state_of(variables, "all", name, 3)
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()})
+
+    mesh = device_mesh(jax.devices()[:1])
+    recipe = Recipe(AGCNN(backbone, CLASSES), 0, 224, None, "max", TAU)
+    step = make_predict_step(recipe, mesh, twin.BRANCHES)
+    variables = replicate(mesh, variables)
+    other_boxes = cropped = 0
+    spread = []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        full = np.concatenate([batch, np.zeros((BATCH - len(batch), 256, 256), np.uint8)])
+        ours = jax.device_get(step(variables, shard_batch(mesh, full)))
+        expected, boxes = predict_twin(network, batch)
+        same = (ours["boxes"][: len(batch)] == boxes).all(axis=1)
+        other_boxes += int((~same).sum())
+        cropped += int((boxes != [0, 0, 224, 224]).any(axis=1).sum())
+        for branch in twin.BRANCHES:
+            mine = ours[branch][: len(batch)]
+            figure(f"evaluation, {name}, {branch}", np.abs(mine - expected[branch]).max(), 1e-4)
+            spread.append(expected[branch])
+    figure(f"evaluation, {name}, boxes that differ of {len(images)}", other_boxes, 0)
+    # Probabilities that vary between images and findings, of crops that are crops.
+    assert np.concatenate(spread).std() > 0.05
+    assert cropped > len(images) / 2
+
+
+def predict_twin(network, batch):
+    images = torch.from_numpy(batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32))
+    with torch.no_grad():
+        feature_map, pooled_global, overall = network.branch("global", images)
+        local_images, boxes = twin.attend(images, feature_map, TAU)
+        _, pooled_local, local = network.branch("local", local_images)
+        logits = {
+            "global": overall,
+            "local": local,
+            "fusion": network.fuse(pooled_global, pooled_local),
+        }
+    return {branch: torch.sigmoid(value).numpy() for branch, value in logits.items()}, boxes

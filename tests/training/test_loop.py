@@ -1,0 +1,289 @@
+"""Training from start to end, resumed, repeated and refused, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.programs import ROOT, run
+
+SMALL = (
+    "--config=configs/demo.py",
+    "--config.input_size=56",
+    "--config.batch_size=16",
+    "--config.epochs=2",
+    "--config.log_every=2",
+    "--config.eval_batch_size=16",
+)
+# One device, so that a step is the same whatever the test runner's flags say.
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
+
+
+def command(data_dir, workdir, *options):
+    return ["train.py", *SMALL, f"--config.data.dir={data_dir}", f"--workdir={workdir}", *options]
+
+
+def train(data_dir, workdir, *options, **settings):
+    return run(*command(data_dir, workdir, *options), env=ENVIRONMENT, **settings)
+
+
+def evaluate(workdir, *options, **settings):
+    return run(
+        "eval.py",
+        "--config=configs/demo.py",
+        f"--workdir={workdir}",
+        *options,
+        env=ENVIRONMENT,
+        **settings,
+    )
+
+
+def weights(workdir, stage):
+    """All arrays of a stage's latest checkpoint."""
+    from etils import epath
+
+    from agcnn_jax.training import checkpoints
+
+    with checkpoints.open_manager(
+        epath.Path(workdir) / "stages" / stage / "checkpoints"
+    ) as manager:
+        import orbax.checkpoint as ocp
+
+        state = manager.restore(
+            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )["state"]
+    return state
+
+
+def entries(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_of(workdir):
+    return [(e["stage"], e["step"], "val_auc_mean" in e) for e in entries(workdir)]
+
+
+def files_of(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """A run that was trained to the end without interruption."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train(data_dir, workdir)
+    return workdir
+
+
+def one_line_error(done, *words):
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_three_stages_are_chained_and_recorded(finished):
+    for stage in ("1_global", "2_local", "3_fusion"):
+        result = json.loads((finished / "stages" / stage / "result.json").read_text())
+        scores = {
+            e["step"]: e["val_auc_mean"]
+            for e in entries(finished)
+            if e["stage"] == stage and "val_auc_mean" in e
+        }
+        best = max(scores, key=lambda step: (scores[step], -step))
+        assert result == {"best_step": best, "best_val_auc_mean": scores[best]}
+    # A stage holds what it trained and nothing else.
+    fusion = weights(finished, "3_fusion")
+    assert set(fusion["variables"]["params"]) == {"fusion"}
+    logged = [e for e in entries(finished) if "loss" in e]
+    assert all(e["images_per_second"] > 0 and e["learning_rate"] > 0 for e in logged)
+    assert json.loads((finished / "config.json").read_text())["input_size"] == 56
+    assert list((finished / "events").rglob("events.out.tfevents*"))
+
+
+def test_a_second_run_does_nothing_but_say_so(data_dir, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    done = train(data_dir, finished)
+    assert "nothing left to do" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("stage", "how"), [("1_global", signal.SIGKILL), ("2_local", signal.SIGINT)]
+)
+def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, stage, how):
+    workdir = tmp_path / "run"
+    options = ["--config.checkpoint_every=2"]
+    process = subprocess.Popen(
+        [sys.executable, *command(data_dir, workdir, *options)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    checkpoints = workdir / "stages" / stage / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("[0-9]*/state")):
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=120)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "run the same command again" in stderr
+        assert "Traceback" not in stderr
+    assert not (workdir / "stages" / "3_fusion" / "result.json").exists()
+    train(data_dir, workdir, *options)
+    assert steps_of(workdir) == steps_of(finished)
+    for name in ("1_global", "2_local", "3_fusion"):
+        expected, resumed = weights(finished, name), weights(workdir, name)
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(expected), jax.tree.leaves(resumed), strict=True
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=f"{name}{jax.tree_util.keystr(path)}")
+
+
+def test_evaluation_writes_what_it_prints(finished):
+    done = evaluate(finished)
+    assert "synthetic" in done.stdout.lower()
+    folder = finished / "eval" / "test"
+    scores = json.loads((folder / "auc.json").read_text())
+    assert list(scores["branches"]) == ["global", "local", "fusion"]
+    for branch in scores["branches"]:
+        assert f"{scores['branches'][branch]['mean']:.3f}" in done.stdout
+        header = (folder / f"predictions_{branch}.csv").read_text().split("\n")[0]
+        assert header.startswith("Image Index,prob_Atelectasis,prob_Cardiomegaly")
+    rows = np.loadtxt(folder / "boxes.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3, 4))
+    assert len(rows) == scores["images"]
+    assert (rows[:, :2] >= 0).all()
+    assert (rows[:, 2:] <= 64).all()
+    assert (rows[:, 2:] > rows[:, :2]).all()
+    for name in ("auc.csv", "auc.md", "roc.png", "report.html"):
+        assert (folder / name).stat().st_size > 0
+
+
+def test_evaluation_of_a_run_under_way_scores_what_is_trained(data_dir, tmp_path):
+    train(data_dir, tmp_path / "run", "--config.max_steps=1")
+    for stage in ("2_local", "3_fusion"):
+        (tmp_path / "run/stages" / stage / "result.json").unlink()
+    done = evaluate(tmp_path / "run", "--split=validation")
+    scores = json.loads((tmp_path / "run/eval/validation/auc.json").read_text())
+    assert list(scores["branches"]) == ["global"]
+    assert "global" in done.stdout
+
+
+class TestMistakes:
+    """Each ends in one line, with status 2, and leaves nothing behind."""
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--config.backbone=vgg16"], ["config.backbone", "vgg16", "resnet50"]),
+            (["--config.learning_rat=1"], ["learning_rat"]),
+            (["--config.epochs=many"], ["many"]),
+            (["--config.attention.tau=1.5"], ["config.attention.tau", "1.5"]),
+            (["--config.batch_size=(16,16)"], ["config.batch_size"]),
+            (["--config.batch_size=5000"], ["5000", "training subset"]),
+            (["--config.strategy=F_L_G"], ["config.strategy", "G_L_F"]),
+            (["--config.data.dir=no/such/folder"], ["no/such/folder", "chestxray14.py"]),
+            (["--config.data.protocol=lists"], ["lists"]),
+            (["--config.init=nowhere"], ["config.init", "nowhere"]),
+            (["--workdri=x"], ["workdri"]),
+            (["surplus"], ["surplus"]),
+            (["--config=configs/none.py"], ["configs/none.py"]),
+        ],
+        ids=lambda value: value[0] if isinstance(value, list) else None,
+    )
+    def test_train(self, data_dir, tmp_path, options, words):
+        workdir = tmp_path / "run"
+        done = train(data_dir, workdir, *options, check=False)
+        one_line_error(done, "train.py: error:", *words)
+        assert not workdir.exists()
+
+    def test_batch_that_devices_cannot_share(self, data_dir, tmp_path):
+        environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+        done = run(*command(data_dir, tmp_path / "run"), env=environment, check=False)
+        one_line_error(done, "config.batch_size", "16", "3 devices")
+
+    def test_no_config(self):
+        one_line_error(run("train.py", check=False), "--config")
+
+    def test_workdir_of_another_config(self, data_dir, finished):
+        before = files_of(finished)
+        done = train(data_dir, finished, "--config.seed=1", check=False)
+        one_line_error(done, "another config", "seed")
+        assert files_of(finished) == before
+
+    def test_workdir_that_cannot_be_made(self, data_dir, tmp_path):
+        (tmp_path / "file").write_text("")
+        done = train(data_dir, tmp_path / "file" / "run", check=False)
+        one_line_error(done, "--workdir")
+
+    def test_evaluating_with_another_backbone(self, finished):
+        done = run("eval.py", "--config=configs/densenet.py", f"--workdir={finished}", check=False)
+        one_line_error(done, "densenet121", "resnet_small")
+
+    def test_evaluating_nothing(self, tmp_path):
+        done = evaluate(tmp_path / "none", check=False)
+        one_line_error(done, "nothing is trained", "train.py")
+
+    def test_evaluating_an_unknown_split(self, finished):
+        one_line_error(evaluate(finished, "--split=tset", check=False), "tset", "validation")
+
+    def test_a_checkpoint_of_another_backbone(self, data_dir, finished, tmp_path):
+        done = train(
+            data_dir,
+            tmp_path / "run",
+            f"--config.init={finished}/stages/1_global",
+            "--config.backbone=densenet121",
+            check=False,
+        )
+        one_line_error(done, "another backbone", "resnet_small")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_torn_checkpoint_of_a_finished_stage(self, data_dir, finished, tmp_path):
+        import shutil
+
+        copy = tmp_path / "run"
+        shutil.copytree(finished, copy)
+        step = json.loads((copy / "stages/1_global/result.json").read_text())["best_step"]
+        shutil.rmtree(copy / f"stages/1_global/checkpoints/{step}/state")
+        one_line_error(evaluate(copy, check=False), "1_global")
+
+    @pytest.mark.parametrize("missing", ["--predictions", "--labels"])
+    def test_predictions_without_labels(self, tmp_path, missing):
+        given = {"--predictions": "--labels", "--labels": "--predictions"}[missing]
+        one_line_error(run("eval.py", f"{given}={tmp_path}/x.csv", check=False), missing)
+
+
+def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
+    from agcnn_jax.training import checkpoints
+
+    done = train(
+        data_dir,
+        tmp_path / "run",
+        f"--config.init={finished}/stages/1_global",
+        "--config.max_steps=1",
+        "--config.learning_rate=1e-9",
+    )
+    assert "complete" in done.stdout
+    started = weights(tmp_path / "run", "2_local")["variables"]["params"]["local"]["backbone"]
+    result = json.loads((finished / "stages/1_global/result.json").read_text())
+    from etils import epath
+
+    with checkpoints.open_manager(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
+        best = checkpoints.restore_best(manager, {})
+    assert manager.best_step() == result["best_step"]
+    for a, b in zip(
+        jax.tree.leaves(best["variables"]["params"]["global"]["backbone"]),
+        jax.tree.leaves(started),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
