@@ -14,8 +14,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.protocol = "official"
     config.input_size = 112
     config.augment.scale = (0.7, 1.0)
-    config.batch_size = (32,)
-    config.epochs = (8, 6, 3)
-    config.learning_rate = (0.05, 0.05, 0.01)
+    # There is time for few steps: small batches, a large learning rate, and average pooling, which
+    # from random weights learns in half the steps that max pooling takes.
+    config.pooling = "avg"
+    config.batch_size = (8, 8, 32)
+    config.epochs = (13, 7, 2)
+    config.learning_rate = (0.15, 0.15, 0.1)
     config.drop_after = 0.7
+    config.log_every = 100
     return config

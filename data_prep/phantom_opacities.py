@@ -160,12 +160,12 @@ def edema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arr
 def fibrosis(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
     """A net of scars at the bases, now and then at the apices."""
     body, canvas = scene.body, scene.canvas
-    net = 1 - np.minimum(np.abs(canvas.texture(rng, 0.026)), 1)
+    net = 1 - np.minimum(np.abs(canvas.texture(rng, 0.03)), 1)
     net = 0.55 * net**2 + 0.45 * (1 - np.minimum(np.abs(canvas.texture(rng, 0.04)), 1)) ** 2
     upper = where.random() < 0.25
     apical = rise(canvas.y, body.apex + 0.22, body.apex + 0.05)
     basal = rise(canvas.y, body.dome - 0.28 - 0.08 * severity, body.dome)
     core = canvas.blur(scene.lungs[0] + scene.lungs[1], 0.04)
     edge = 0.35 + 0.65 * rise(core, 1.0, 0.6)
-    share = net * (apical if upper else basal) * edge * (1.0 + 0.9 * severity)
+    share = net * (apical if upper else basal) * edge * (1.35 + 1.0 * severity)
     return [fill(scene, share)]

@@ -60,11 +60,11 @@ def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float
     lumps = np.interp(s, np.linspace(0, 1, 8), rng.uniform(0.6, 1.3, 8))
     if where.random() < 0.4:
         extent = np.exp(-np.square(s / 0.3))
-        thick = 0.036 + 0.042 * severity
+        thick = 0.045 + 0.045 * severity
     else:
         extent = np.exp(-np.square((s - where.uniform(0.55, 0.85)) / 0.22))
-        thick = 0.032 + 0.034 * severity
+        thick = 0.042 + 0.038 * severity
     inner = _shrunk(scene, side, thick * extent * lumps)
     band = np.clip(scene.lungs[side > 0] - canvas.fill(inner, 0.002), 0, 1)
     along = rise(canvas.y, body.apex - 0.1, body.apex)
-    return [fill(scene, band * along * 0.9) + 0.22 * band]
+    return [fill(scene, band * along * 0.9) + 0.34 * band]

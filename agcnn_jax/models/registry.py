@@ -14,8 +14,8 @@ from agcnn_jax.models.resnet import ResNet
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet,
     "densenet121": DenseNet,
-    # For demonstrations on a CPU: the same classes, three layers of one block each.
-    "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1), width=16, **settings),
+    # For demonstrations on a CPU: the same classes, one block a layer and a quarter of the width.
+    "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1, 1), width=16, **settings),
 }
 
 

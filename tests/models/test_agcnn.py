@@ -102,7 +102,7 @@ def test_local_images_may_come_from_the_feature_map(model, variables, images, lo
 
     made, _ = forward(model, variables, images, make, branches=["local"])
     given, _ = forward(model, variables, images, local_images, branches=["local"])
-    assert seen == [(3, 2, 2, 256)]
+    assert seen == [(3, 1, 1, 512)]
     np.testing.assert_array_equal(made["local"], given["local"])
 
 

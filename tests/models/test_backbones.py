@@ -30,7 +30,7 @@ def test_as_many_parameters_as_torchvision(name, count):
         ("resnet50", 225, (2, 8, 8, 2048)),
         ("densenet121", 224, (2, 7, 7, 1024)),
         ("densenet121", 225, (2, 7, 7, 1024)),  # its average pools drop remainders
-        ("resnet_small", 112, (2, 7, 7, 256)),
+        ("resnet_small", 112, (2, 4, 4, 512)),
     ],
 )
 def test_last_feature_map(name, side, expected):
