@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw_dir = options.raw_dir or Path(folder) / "raw"
         if options.raw_dir is None:
-            generate(raw_dir, patients=PHANTOM_PATIENTS, size=1024, seed=0, workers=threads)
+            generate(raw_dir, PHANTOM_PATIENTS, size=1024, seed=0, workers=threads)
         prepare(["--raw_dir", str(raw_dir), "--data_dir", f"{folder}/data"])
         records = open_records(f"{folder}/data")
         indices = np.tile(np.arange(len(records)), 1 + 20_000 // len(records))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from etils import epath
 
@@ -41,7 +43,24 @@ def initial_variables(experiment: Experiment) -> Variables:
             f"config.init is {init!r}, a stage that trained {', '.join(trained['params'])}; give "
             f"one that trained the global branch"
         )
+    backbone = {kind: trained[kind]["global"]["backbone"] for kind in variables}
+    wanted = {kind: variables[kind]["global"]["backbone"] for kind in variables}
+    if difference := first_difference(wanted, backbone):
+        raise UserError(f"config.init is {init!r}, whose weights do not fit: {difference}")
     for branch in ("global", "local"):
-        for kind in ("params", "batch_stats"):
-            variables[kind][branch]["backbone"] = trained[kind]["global"]["backbone"]
+        for kind, tree in backbone.items():
+            variables[kind][branch]["backbone"] = tree
     return variables
+
+
+def first_difference(wanted: Any, given: Any) -> str | None:
+    """Name the first array that is missing, extra or of another shape; None if all agree."""
+    shapes = [
+        {jax.tree_util.keystr(path): array.shape for path, array in jax.tree.leaves_with_path(tree)}
+        for tree in (wanted, given)
+    ]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        ours, theirs = shapes[0].get(name), shapes[1].get(name)
+        if ours != theirs:
+            return f"{name} has shape {theirs} instead of {ours}"
+    return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
+from agcnn_jax.training import checkpoints
 from tests.programs import ROOT, run
 
 SMALL = (
@@ -46,15 +50,9 @@ def evaluate(workdir, *options, **settings):
 
 def weights(workdir, stage):
     """All arrays of a stage's latest checkpoint."""
-    from etils import epath
-
-    from agcnn_jax.training import checkpoints
-
     with checkpoints.open_manager(
         epath.Path(workdir) / "stages" / stage / "checkpoints"
     ) as manager:
-        import orbax.checkpoint as ocp
-
         state = manager.restore(
             manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
         )["state"]
@@ -189,8 +187,8 @@ class TestMistakes:
             (["--config.learning_rat=1"], ["learning_rat"]),
             (["--config.epochs=many"], ["many"]),
             (["--config.attention.tau=1.5"], ["config.attention.tau", "1.5"]),
-            (["--config.batch_size=(16,16)"], ["config.batch_size"]),
-            (["--config.batch_size=5000"], ["5000", "training subset"]),
+            (["--config.batch_size=16"], ["config.batch_size", "(16, 16)"]),
+            (["--config.batch_size=(5000,5000)"], ["5000", "training subset"]),
             (["--config.strategy=F_L_G"], ["config.strategy", "G_L_F"]),
             (["--config.data.dir=no/such/folder"], ["no/such/folder", "chestxray14.py"]),
             (["--config.data.protocol=lists"], ["lists"]),
@@ -249,8 +247,6 @@ class TestMistakes:
         assert not (tmp_path / "run").exists()
 
     def test_a_torn_checkpoint_of_a_finished_stage(self, data_dir, finished, tmp_path):
-        import shutil
-
         copy = tmp_path / "run"
         shutil.copytree(finished, copy)
         step = json.loads((copy / "stages/1_global/result.json").read_text())["best_step"]
@@ -264,8 +260,6 @@ class TestMistakes:
 
 
 def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
-    from agcnn_jax.training import checkpoints
-
     done = train(
         data_dir,
         tmp_path / "run",
@@ -276,8 +270,6 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     assert "complete" in done.stdout
     started = weights(tmp_path / "run", "2_local")["variables"]["params"]["local"]["backbone"]
     result = json.loads((finished / "stages/1_global/result.json").read_text())
-    from etils import epath
-
     with checkpoints.open_manager(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
         best = checkpoints.restore_best(manager, {})
     assert manager.best_step() == result["best_step"]
