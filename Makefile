@@ -33,7 +33,7 @@ $(VENV)/installed-test: $(VENV)/installed
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
-	$(BIN)/python data_prep/phantoms.py --out_dir data/phantoms_raw --patients 2000 --size 128
+	$(BIN)/python data_prep/phantoms.py --out_dir data/phantoms_raw --patients 2400 --size 128
 	$(BIN)/python data_prep/chestxray14.py --raw_dir data/phantoms_raw --data_dir data/phantoms --image_size 128
 	$(BIN)/python train.py --config configs/demo.py
 	$(BIN)/python eval.py --config configs/demo.py

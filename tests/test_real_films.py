@@ -32,7 +32,7 @@ def test_all_raw_films_are_written(tmp_path):
 def test_label_rows_without_a_film_are_reported_and_no_error(small_dir):
     report = json.loads((small_dir / "prepare_report.json").read_text())
     assert report["written"] == 621
-    assert report["label_rows_without_image"] == 111_499
+    assert report["rows_without_image"]["count"] == 111_499
 
 
 @pytest.mark.parametrize(

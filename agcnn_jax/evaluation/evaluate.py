@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
 
-from agcnn_jax.attention.crop import crop_device
-from agcnn_jax.data.augment import centre_box, centre_crop
-from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.errors import UserError
-from agcnn_jax.evaluation.figures import Films
+from agcnn_jax.evaluation.coordinates import to_original_pixels
+from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.results import write_results
-from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch
+from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.training import checkpoints, settings
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.parallel import check_batch_size, replicate
+from agcnn_jax.training.prediction import make_predict_step, predict
 from agcnn_jax.training.stage import read_result, stage_directory
 from agcnn_jax.training.steps import merge_branches
 from agcnn_jax.training.strategies import stages
-from agcnn_jax.training.validation import Prediction, make_predict_step, predict
 
 SUBSETS = ("train", "validation", "test")
-FILMS = 8
-"""Number of images that the report shows with their heat maps."""
 
 FREE_KEYS = settings.FREE_KEYS | {"data.protocol", "data.lists", "data.split_seed"}
 """Keys that an evaluation may set otherwise than the training did: which images to score."""
@@ -159,97 +153,6 @@ def trained_variables(experiment: Experiment) -> Variables:
     for branch in variables["params"]:
         variables["batch_stats"].setdefault(branch, {})
     return replicate(experiment.mesh, variables)
-
-
-def to_original_pixels(
-    boxes: np.ndarray, input_size: int, stored_size: int, sizes: np.ndarray
-) -> np.ndarray:
-    """Map boxes from the model's input to the file that the image was read from.
-
-    The input is the centre crop of the stored image, which is the whole file resized. Boxes grow
-    to whole pixels and stay inside the file.
-
-    Args:
-        boxes: `[N, 4]` half-open pixels of the input.
-        input_size: side of the input in pixels.
-        stored_size: side of the stored images in pixels.
-        sizes: `[N, 2]`, each file's width and height in pixels.
-
-    Returns:
-        int32 `[N, 4]`.
-    """
-    left, top, right, _ = centre_box(stored_size)
-    stored = boxes * ((right - left) / input_size) + np.array([left, top, left, top])
-    scale = np.tile(sizes / stored_size, (1, 2))
-    low = np.floor(stored[:, :2] * scale[:, :2] + 1e-6)
-    high = np.ceil(stored[:, 2:] * scale[:, 2:] - 1e-6)
-    return np.concatenate([np.maximum(low, 0), np.minimum(high, sizes)], axis=1).astype(np.int32)
-
-
-def show_films(
-    experiment: Experiment, variables: Variables, indices: np.ndarray, prediction: Prediction
-) -> Films | None:
-    """Pick images with findings for the report, with what the model attended to.
-
-    One image a finding, in the findings' order: the one that the last branch is surest of.
-    """
-    if prediction.boxes is None:
-        return None
-    records, recipe = experiment.records, experiment.recipe
-    branch, scores = list(prediction.probabilities.items())[-1]
-    labels = records.label_matrix[indices]
-    rows: list[int] = []
-    names: list[str] = []
-    for column in records.finding_columns:
-        candidates = np.flatnonzero(labels[:, column])
-        candidates = candidates[~np.isin(candidates, rows)]
-        if len(candidates) and len(rows) < FILMS:
-            rows.append(int(candidates[np.argmax(scores[candidates, column])]))
-            names.append(records.labels[column])
-    if not rows:
-        return None
-    chosen = indices[rows]
-    batch = read_batch(records.images_and_labels(), chosen)
-
-    @jax.jit
-    def attend(variables: Variables, images: jax.Array) -> tuple[jax.Array, ...]:
-        inputs = centre_crop(images, recipe.input_size)
-        output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-        crops, boxes, heat = crop_device(inputs, output.feature_map, recipe.statistic, recipe.tau)
-        return jnp.round(inputs), jnp.round(crops), boxes, heat
-
-    inputs, crops, boxes, heat = jax.device_get(attend(variables, batch["image"]))
-    columns = [records.labels.index(name) for name in names]
-    titles = [
-        f"{image_id}\n{name}: {branch} {score:.2f}"
-        for image_id, name, score in zip(
-            records.image_ids[chosen], names, scores[rows, columns], strict=True
-        )
-    ]
-    return Films(
-        images=inputs.astype(np.uint8),
-        heat_maps=heat,
-        boxes=boxes,
-        crops=crops.astype(np.uint8),
-        titles=titles,
-        true_boxes=[_true_boxes(experiment, int(record)) for record in chosen],
-    )
-
-
-def _true_boxes(
-    experiment: Experiment, record: int
-) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """An image's annotated boxes in pixels of the model's input."""
-    records = experiment.records
-    left, top, right, _ = centre_box(records.image_size)
-    scale = experiment.recipe.input_size / (right - left)
-    sides = np.array([records.widths[record], records.heights[record]] * 2)
-    boxes = []
-    for index in np.flatnonzero(records.boxes.records == record):
-        stored = records.boxes.corners[index] / sides * records.image_size
-        xmin, ymin, xmax, ymax = ((stored - [left, top, left, top]) * scale).tolist()
-        boxes.append((str(records.boxes.findings[index]), (xmin, ymin, xmax, ymax)))
-    return boxes
 
 
 def _plain(value: Any) -> Any:

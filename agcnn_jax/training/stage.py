@@ -16,7 +16,6 @@ from etils import epath
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
 from agcnn_jax.errors import UserError
-from agcnn_jax.evaluation.metrics import auc, mean_auc
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
@@ -39,7 +38,7 @@ from agcnn_jax.training.steps import (
     train_step,
 )
 from agcnn_jax.training.strategies import Stage
-from agcnn_jax.training.validation import make_predict_step, predict
+from agcnn_jax.training.validation import make_validation
 
 
 def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
@@ -236,44 +235,6 @@ def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) ->
         out_specs=REPLICATED,
         donate=(0,),
     )
-
-
-def make_validation(
-    experiment: Experiment, stage: Stage, frozen: Variables
-) -> Callable[[TrainState], dict[str, float | None]]:
-    """Make the function that scores the trained branches on the validation subset.
-
-    Its result is `{"val_auc_mean": ..., "val_auc_mean_<branch>": ...}`, means over the findings
-    that have an AUC, None where none has; the first is of the branch that selects the stage's best
-    checkpoint.
-    """
-    step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
-    records, indices = experiment.records, experiment.split.validation
-    labels = records.label_matrix[indices]
-
-    def validate(state: TrainState) -> dict[str, float | None]:
-        prediction = predict(
-            step,
-            merge_branches(frozen, state.variables),
-            records.images_and_labels(),
-            indices,
-            experiment.config.eval_batch_size,
-            experiment.mesh,
-            "validation",
-        )
-        means = {
-            branch: mean_auc(
-                {
-                    records.labels[column]: auc(labels[:, column], scores[:, column])
-                    for column in records.finding_columns
-                }
-            ).mean
-            for branch, scores in prediction.probabilities.items()
-        }
-        by_branch = {f"val_auc_mean_{branch}": mean for branch, mean in means.items()}
-        return {"val_auc_mean": means[stage.selects_by], **by_branch}
-
-    return validate
 
 
 def fetch_losses(

@@ -1,119 +1,52 @@
-"""Probabilities and boxes of a subset: for validation in training and for evaluation."""
+"""Scoring a stage on the validation subset, which picks its best checkpoint (Section III-C)."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
-from agcnn_jax.attention.crop import crop_device
-from agcnn_jax.data.augment import centre_crop
-from agcnn_jax.data.pipeline import Source, evaluation_batches
-from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
-from agcnn_jax.training.log import progress_bar
-from agcnn_jax.training.parallel import REPLICATED, SHARDED, data_parallel, shard_batch
-from agcnn_jax.training.steps import Recipe
+# Pure numpy, and the only thing that training takes from evaluation: validation has to score as
+# the final tables do.
+from agcnn_jax.evaluation.metrics import auc, mean_auc
+from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.training.prediction import make_predict_step, predict
+from agcnn_jax.training.steps import TrainState, merge_branches
+from agcnn_jax.training.strategies import Stage
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What the model says of N images.
+def make_validation(
+    experiment: Experiment, stage: Stage, frozen: Variables
+) -> Callable[[TrainState], dict[str, float | None]]:
+    """Make the function that scores the trained branches on the validation subset.
 
-    Attributes:
-        probabilities: `{branch: float32 [N, C]}`, Eq. 1.
-        boxes: int32 `[N, 4]` in pixels of the model's input, or None if no branch needed them.
+    Its result is `{"val_auc_mean": ..., "val_auc_mean_<branch>": ...}`, means over the findings
+    that have an AUC, None where none has; the first is of the branch that selects the stage's best
+    checkpoint.
     """
+    step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
+    records, indices = experiment.records, experiment.split.validation
+    labels = records.label_matrix[indices]
 
-    probabilities: dict[str, np.ndarray]
-    boxes: np.ndarray | None
-
-
-def predict_step(
-    variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
-) -> dict[str, jax.Array]:
-    """Inference on one device's share of a batch, attention included.
-
-    Args:
-        variables: of all the branches needed.
-        images: stored images, uint8 `[B, S, S]`.
-        recipe: see `Recipe`.
-        branches: branches whose probabilities to return.
-
-    Returns:
-        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where a local image was made.
-    """
-    inputs = centre_crop(images, recipe.input_size)
-    outputs: dict[str, jax.Array] = {}
-    overall, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-    if "global" in branches:
-        outputs["global"] = jax.nn.sigmoid(overall.logits)
-    if "local" in branches or "fusion" in branches:
-        local_images, boxes, _ = crop_device(
-            inputs, overall.feature_map, recipe.statistic, recipe.tau
+    def validate(state: TrainState) -> dict[str, float | None]:
+        prediction = predict(
+            step,
+            merge_branches(frozen, state.variables),
+            records.images_and_labels(),
+            indices,
+            experiment.config.eval_batch_size,
+            experiment.mesh,
+            "validation",
         )
-        if recipe.local_input == "image":
-            local_images = inputs
-        local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
-        outputs["boxes"] = boxes
-        if "local" in branches:
-            outputs["local"] = jax.nn.sigmoid(local.logits)
-        if "fusion" in branches:
-            logits = apply_fusion(variables, overall.pooled, local.pooled)
-            outputs["fusion"] = jax.nn.sigmoid(logits)
-    return outputs
+        means = {
+            branch: mean_auc(
+                {
+                    records.labels[column]: auc(labels[:, column], scores[:, column])
+                    for column in records.finding_columns
+                }
+            ).mean
+            for branch, scores in prediction.probabilities.items()
+        }
+        by_branch = {f"val_auc_mean_{branch}": mean for branch, mean in means.items()}
+        return {"val_auc_mean": means[stage.selects_by], **by_branch}
 
-
-def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> Callable[..., Any]:
-    """Map `predict_step` over the devices and jit it."""
-    return data_parallel(
-        functools.partial(predict_step, recipe=recipe, branches=branches),
-        mesh,
-        in_specs=(REPLICATED, SHARDED),
-        out_specs=SHARDED,
-    )
-
-
-def predict(
-    step: Callable[..., Any],
-    variables: Variables,
-    source: Source,
-    indices: np.ndarray,
-    batch_size: int,
-    mesh: Mesh,
-    description: str,
-) -> Prediction:
-    """Run a `make_predict_step` over a subset, exactly: what fills up the last batch is dropped.
-
-    Args:
-        step: see `make_predict_step`.
-        variables: replicated over the mesh.
-        source: the store's records.
-        indices: int64 `[N]`, records of the subset.
-        batch_size: of every batch.
-        mesh: the devices.
-        description: for the progress bar.
-    """
-    outputs: list[dict[str, jax.Array]] = []
-    batches = evaluation_batches(source, indices, batch_size)
-    try:
-        with progress_bar(len(indices), 0, description, leave=False) as progress:
-            for batch in batches:
-                outputs.append(step(variables, shard_batch(mesh, batch["image"])))
-                if len(outputs) > 1:
-                    # Fetching one batch late keeps the device busy and memory bounded.
-                    outputs[-2] = jax.device_get(outputs[-2])
-                progress.update(min(batch_size, len(indices) - progress.n))
-    finally:
-        batches.close()
-    merged = {
-        name: np.concatenate([np.asarray(output[name]) for output in outputs])[: len(indices)]
-        for name in outputs[0]
-    }
-    # A jitted function returns a dict's entries by the alphabet; tables show branches in theirs.
-    probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
-    return Prediction(probabilities, merged.get("boxes"))
+    return validate

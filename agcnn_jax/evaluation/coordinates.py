@@ -1,0 +1,53 @@
+"""Boxes between the model's input and the files that the images were read from.
+
+The input is the centre crop of the stored image, and the stored image is the whole file resized.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agcnn_jax.data.augment import centre_box
+
+
+def to_original_pixels(
+    boxes: np.ndarray, input_size: int, stored_size: int, sizes: np.ndarray
+) -> np.ndarray:
+    """Map boxes from the model's input to the file that the image was read from.
+
+    Boxes grow to whole pixels and stay inside the file.
+
+    Args:
+        boxes: `[N, 4]` half-open pixels of the input.
+        input_size: side of the input in pixels.
+        stored_size: side of the stored images in pixels.
+        sizes: `[N, 2]`, each file's width and height in pixels.
+
+    Returns:
+        int32 `[N, 4]`.
+    """
+    left, top, right, _ = centre_box(stored_size)
+    stored = boxes * ((right - left) / input_size) + np.array([left, top, left, top])
+    scale = np.tile(sizes / stored_size, (1, 2))
+    low = np.floor(stored[:, :2] * scale[:, :2] + 1e-6)
+    high = np.ceil(stored[:, 2:] * scale[:, 2:] - 1e-6)
+    return np.concatenate([np.maximum(low, 0), np.minimum(high, sizes)], axis=1).astype(np.int32)
+
+
+def to_input_pixels(
+    boxes: np.ndarray, input_size: int, stored_size: int, size: np.ndarray
+) -> np.ndarray:
+    """Map boxes from a file to the model's input; they may reach beyond what the crop kept.
+
+    Args:
+        boxes: `[M, 4]` half-open pixels of the file.
+        input_size: side of the input in pixels.
+        stored_size: side of the stored images in pixels.
+        size: `[2]`, the file's width and height in pixels.
+
+    Returns:
+        float64 `[M, 4]`.
+    """
+    left, top, right, _ = centre_box(stored_size)
+    stored = boxes * (stored_size / np.tile(size, 2))
+    return (stored - np.array([left, top, left, top])) * (input_size / (right - left))

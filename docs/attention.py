@@ -1,0 +1,45 @@
+"""Draw docs/attention.png, the README's picture, from a trained run.
+
+python docs/attention.py [--config configs/demo.py] [--workdir runs/demo]
+"""
+
+from pathlib import Path
+
+from etils import epath
+
+from agcnn_jax import command_line
+from agcnn_jax.evaluation.evaluate import read_run_config, trained_variables
+from agcnn_jax.evaluation.figures import encode, films_figure
+from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.training.prediction import make_predict_step, predict
+
+FILMS = 3
+
+
+def main() -> None:
+    """Score the test subset, pick films and draw them."""
+    config, workdir, overrides = command_line.configured()
+    directory = epath.Path(workdir).resolve()
+    run_config = read_run_config(config, directory, overrides)
+    experiment = open_experiment(run_config, directory)
+    variables = trained_variables(experiment)
+    indices = experiment.split.test
+    prediction = predict(
+        make_predict_step(experiment.recipe, experiment.mesh, ("global", "local", "fusion")),
+        variables,
+        experiment.records.images_and_labels(),
+        indices,
+        run_config.eval_batch_size,
+        experiment.mesh,
+        "test",
+    )
+    films = show_films(experiment, variables, indices, prediction, FILMS)
+    if films is not None:
+        picture = encode(films_figure(films, experiment.records.provenance), dpi=72)
+        Path(__file__).with_suffix(".png").write_bytes(picture)
+
+
+if __name__ == "__main__":
+    command_line.define_config_flags()
+    command_line.run(main)
