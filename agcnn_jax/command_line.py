@@ -53,6 +53,13 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
 
 
 def _parse(arguments: list[str]) -> None:
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(sys.modules["__main__"].__doc__)
+        for module in (__name__, sys.argv[0]):
+            for flag in FLAGS.get_flags_for_module(module):
+                print(f"  --{flag.name:12} {flag.help}")
+        print("  --config.KEY=VALUE  any key of the config; configs/common.py explains them.")
+        sys.exit(0)
     try:
         extra = FLAGS(arguments)[1:]
     except flags.Error as error:
@@ -62,8 +69,5 @@ def _parse(arguments: list[str]) -> None:
         raise UserError(f"config override not understood: {error}") from error
     except (OSError, ImportError, SyntaxError) as error:
         raise UserError(f"--config cannot be loaded: {error}") from error
-    if FLAGS["help"].value if "help" in FLAGS else False:
-        print(FLAGS.main_module_help())
-        sys.exit(0)
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")

@@ -28,12 +28,14 @@ def randomise(network, seed=0):
 def networks():
     """`make(name, channels, classes)`: a PyTorch network with torchvision's names."""
     pytest.importorskip("torch")
+    from agcnn_jax.models.registry import make_backbone
     from tests.parity import twin
 
+    small = make_backbone("resnet_small")
     makers = {
         "resnet50": twin.ResNet,
         "densenet121": twin.DenseNet,
-        "resnet_small": lambda **kw: twin.ResNet((1, 1, 1), 16, **kw),
+        "resnet_small": lambda **kw: twin.ResNet(small.blocks, small.width, **kw),
     }
     made = {}
 

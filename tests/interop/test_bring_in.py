@@ -61,7 +61,8 @@ def test_three_files_of_an_agcnn(tmp_path, networks):
     torch = pytest.importorskip("torch")
     from tests.parity.twin import Fusion
 
-    parts = [networks("resnet_small", seed=1), networks("resnet_small", seed=2), Fusion(256, 14)]
+    parts = [networks("resnet_small", seed=seed) for seed in (1, 2)]
+    parts.append(Fusion(parts[0].head.in_features, 14))
     paths = [tmp_path / f"AG_CNN_{name}.pkl" for name in ("Global", "Local", "Fusion")]
     for part, path in zip(parts, paths, strict=True):
         state = {f"module.{key}": value for key, value in part.state_dict().items()}
