@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types clean
+.PHONY: help install demo test test-all parity lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table"
 	@echo "make test      run the tests"
 	@echo "make test-all  run the tests, the slow ones too"
+	@echo "make parity    compare with PyTorch, and print by how much they differ"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
 	@echo "make clean     remove what the demo made"
@@ -30,6 +31,10 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e '.[test]'
 	@touch $@
 
+$(VENV)/installed-parity: $(VENV)/installed-test
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e '.[test,parity]'
+	@touch $@
+
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
@@ -41,8 +46,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+test-all: $(VENV)/installed-parity
+	$(BIN)/python -m pytest tests tests/parity
+
+parity: $(VENV)/installed-parity
+	$(BIN)/python -m pytest tests/parity -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -12,8 +12,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.backbone = "resnet50"  # resnet50, densenet121 or resnet_small
     config.pooling = "max"  # Pool5 of Fig. 2; avg for ImageNet and CheXNet checkpoints
     config.dtype = "float32"  # of the computation: float32 or bfloat16
-    # Weights that the global and the local branch start from: random, or the folder of a stage
-    # trained before (runs/other/stages/1_global), of which the global backbone is taken.
+    # Weights that the backbones of the global and the local branch start from: random, a folder
+    # that data_prep/torch_weights.py wrote, or that of a stage trained before, such as
+    # runs/other/stages/1_global, of which the global backbone is taken.
     config.init = "random"
     # Mean and standard deviation of each input channel, for gray levels in 0..1: ImageNet's.
     config.mean = (0.485, 0.456, 0.406)

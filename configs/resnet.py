@@ -8,4 +8,5 @@ from configs import common
 def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.backbone = "resnet50"
+    config.init = "weights/resnet50_imagenet"
     return config

@@ -41,7 +41,12 @@ def test_label_rows_without_a_film_are_reported_and_no_error(small_dir):
         ("demo", ["--config.epochs=1", "--config.data.protocol=patient"]),
         pytest.param(
             "resnet",
-            ["--config.max_steps=2", "--config.batch_size=(8,8,8)", "--config.eval_batch_size=32"],
+            [
+                "--config.init=random",
+                "--config.max_steps=2",
+                "--config.batch_size=(8,8,8)",
+                "--config.eval_batch_size=32",
+            ],
             marks=pytest.mark.slow,
         ),
     ],

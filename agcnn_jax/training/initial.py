@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
@@ -16,12 +18,12 @@ from agcnn_jax.training.experiment import Experiment
 def initial_variables(experiment: Experiment) -> Variables:
     """Make the weights of all branches that stage 1 starts from.
 
-    Linear layers are random, drawn from the seed. Backbones are too, unless `config.init` names
-    another run's stage: then the global and the local branch both start from its global backbone,
-    as both start from one ImageNet model in the paper.
+    Linear layers are random, drawn from the seed. Backbones are as `config.init` says: `random`;
+    converted weights, such as the ImageNet model that both branches start from in the paper; or
+    another run's stage, whose global backbone both branches then start from.
 
     Raises:
-        UserError: if `config.init` holds no such checkpoint, or one of another backbone.
+        UserError: if `config.init` holds no weights, or weights that do not fit.
     """
     recipe, init = experiment.recipe, experiment.config.init
     variables = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))(
@@ -29,13 +31,30 @@ def initial_variables(experiment: Experiment) -> Variables:
     )
     if init == "random":
         return variables
+    for branch, backbone in _backbones(experiment).items():
+        wanted = {kind: variables[kind][branch]["backbone"] for kind in variables}
+        if difference := first_difference(wanted, backbone):
+            raise UserError(f"config.init is {init!r}, whose weights do not fit: {difference}")
+        for kind, tree in backbone.items():
+            variables[kind][branch]["backbone"] = tree
+    return variables
+
+
+def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
+    """Read `{"params": ..., "batch_stats": ...}` for the global and the local backbone."""
+    init, backbone = experiment.config.init, experiment.config.backbone
+    identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
+    if weights.is_weights(init):
+        return {branch: weights.load_backbone(init, identity, branch) for branch in _READERS}
     directory = epath.Path(init) / "checkpoints"
     if not directory.exists():
+        if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
+            raise UserError(weights.missing_imagenet(backbone, init))
         raise UserError(
-            f"config.init is {init!r}, which holds no checkpoints; give the folder of a trained "
-            f"stage, such as runs/resnet/stages/1_global, or random"
+            f"config.init is {init!r}, which holds no weights; give a folder that "
+            f"data_prep/torch_weights.py wrote, that of a trained stage, such as "
+            f"runs/resnet/stages/1_global, or random"
         )
-    identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
     with checkpoints.open_manager(directory.resolve()) as manager:
         trained = checkpoints.restore_best(manager, identity)["variables"]
     if "global" not in trained["params"]:
@@ -43,14 +62,12 @@ def initial_variables(experiment: Experiment) -> Variables:
             f"config.init is {init!r}, a stage that trained {', '.join(trained['params'])}; give "
             f"one that trained the global branch"
         )
-    backbone = {kind: trained[kind]["global"]["backbone"] for kind in variables}
-    wanted = {kind: variables[kind]["global"]["backbone"] for kind in variables}
-    if difference := first_difference(wanted, backbone):
-        raise UserError(f"config.init is {init!r}, whose weights do not fit: {difference}")
-    for branch in ("global", "local"):
-        for kind, tree in backbone.items():
-            variables[kind][branch]["backbone"] = tree
-    return variables
+    overall = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
+    return dict.fromkeys(_READERS, overall)
+
+
+_READERS = ("global", "local")
+"""The branches with a backbone."""
 
 
 def first_difference(wanted: Any, given: Any) -> str | None:
