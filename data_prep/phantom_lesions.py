@@ -29,7 +29,7 @@ Painter = Callable[[Scene, Random, Random, float], list[Array]]
 def reshape(finding: str, body: Body, where: Random, severity: float) -> Body:
     """The body as a finding changes it; most findings leave it alone."""
     if finding == "Cardiomegaly":
-        wide = max(body.cardiothoracic, 0.465) + 0.05 + 0.12 * severity
+        wide = max(body.cardiothoracic, 0.465) + 0.065 + 0.12 * severity
         return dataclasses.replace(body, cardiothoracic=wide, heart_tilt=body.heart_tilt + 0.2)
     if finding == "Emphysema":
         return dataclasses.replace(
@@ -102,12 +102,12 @@ def _emphysema(scene: Scene, where: Random, rng: Random, severity: float) -> lis
 
 def _hernia(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
     body, canvas = scene.body, scene.canvas
-    radius = 0.08 + 0.045 * severity
+    radius = 0.088 + 0.045 * severity
     x, y = body.middle + where.uniform(0.0, 0.06), body.dome - 0.5 * radius
     wide = radius * where.uniform(1.0, 1.25)
     inside = canvas.spot(x, y, wide, radius, edge=(1.1, 0.8))
     gas = canvas.spot(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
-    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.42 + 0.2 * severity)
+    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.6 + 0.25 * severity)
     return [fill(scene, 0.8 * inside) + inside * np.float32(0.4 + 0.15 * severity) - gas]
 
 

@@ -78,7 +78,7 @@ def infiltration(scene: Scene, where: Random, rng: Random, severity: float) -> l
         rx, ry = (0.06 + 0.06 * severity) * where.uniform(0.8, 1.2, 2)
         patch = scene.canvas.bump(x, y, 0.65 * rx, 0.65 * ry, where.uniform(0, 3))
         rough = 0.75 + 0.35 * scene.canvas.texture(rng, 0.03)
-        changes.append(fill(scene, patch * rough * (0.15 + 0.29 * severity)))
+        changes.append(fill(scene, patch * rough * (0.19 + 0.31 * severity)))
         side = -side
     return changes
 
@@ -133,7 +133,7 @@ def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Ar
         radius = 0.021 + 0.016 * severity * where.uniform(0.7, 1.0)
         other = radius * where.uniform(0.85, 1.15)
         inside = scene.canvas.spot(x, y, radius, other, edge=(1.15, 0.3))
-        changes.append(inside * np.float32(0.38 + 0.3 * severity))
+        changes.append(inside * np.float32(0.46 + 0.32 * severity))
     return changes
 
 
@@ -167,5 +167,5 @@ def fibrosis(scene: Scene, where: Random, rng: Random, severity: float) -> list[
     basal = rise(canvas.y, body.dome - 0.28 - 0.08 * severity, body.dome)
     core = canvas.blur(scene.lungs[0] + scene.lungs[1], 0.04)
     edge = 0.35 + 0.65 * rise(core, 1.0, 0.6)
-    share = net * (apical if upper else basal) * edge * (1.35 + 1.0 * severity)
+    share = net * (apical if upper else basal) * edge * (1.7 + 1.0 * severity)
     return [fill(scene, share)]

@@ -67,4 +67,4 @@ def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float
     inner = _shrunk(scene, side, thick * extent * lumps)
     band = np.clip(scene.lungs[side > 0] - canvas.fill(inner, 0.002), 0, 1)
     along = rise(canvas.y, body.apex - 0.1, body.apex)
-    return [fill(scene, band * along * 0.9) + 0.34 * band]
+    return [fill(scene, band * along * 0.9) + 0.46 * band]
