@@ -56,6 +56,8 @@ def evaluate(
     run_config = read_run_config(config, directory, overrides)
     settings.check_config(run_config)
     experiment = open_experiment(run_config, directory)
+    if "data.dir" not in overrides:
+        settings.check_data(directory, experiment.records.fingerprint, run_config.data.dir)
     check_batch_size(experiment.mesh, run_config.eval_batch_size, "config.eval_batch_size")
     variables = trained_variables(experiment)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])

@@ -119,6 +119,16 @@ def keep_config(
     _refuse_differences(workdir, "data", data, _read_json(workdir / "data.json"))
 
 
+def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
+    """Raise `UserError` if a folder no longer holds the data that a run was made with."""
+    trained = _read_json(workdir / "data.json")["fingerprint"]
+    if trained != fingerprint:
+        raise UserError(
+            f"{data_dir} holds other data than --workdir {workdir} was trained on; prepare the "
+            f"same again, or name the folder, if you mean these, with --config.data.dir={data_dir}"
+        )
+
+
 def _refuse_differences(
     workdir: epath.Path, what: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:

@@ -232,6 +232,14 @@ class TestMistakes:
         done = evaluate(tmp_path / "none", check=False)
         one_line_error(done, "nothing is trained", "train.py")
 
+    def test_evaluating_on_data_that_changed(self, finished, tmp_path):
+        copy = tmp_path / "run"
+        shutil.copytree(finished, copy)
+        data = json.loads((copy / "data.json").read_text())
+        (copy / "data.json").write_text(json.dumps({**data, "fingerprint": "0" * 64}))
+        one_line_error(evaluate(copy, check=False), "other data", "--config.data.dir")
+        assert not (copy / "eval").exists()
+
     def test_evaluating_an_unknown_split(self, finished):
         one_line_error(evaluate(finished, "--split=tset", check=False), "tset", "validation")
 
