@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     # from random weights learns in half the steps that max pooling takes.
     config.pooling = "avg"
     config.batch_size = (8, 8, 32)
-    config.epochs = (10, 7, 3)
+    config.epochs = (10, 9, 3)
     config.learning_rate = (0.15, 0.15, 0.5)
     # Heat maps of 4x4 positions are coarse; a region above 0.7 would often miss the finding.
     config.attention.tau = 0.4
