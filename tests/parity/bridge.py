@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import torch
 
-from agcnn_jax.interop.convert import convert_branch, convert_fusion
+from agcnn_jax.interop.convert import convert_branch, convert_fusion, head_state, torch_state
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.models.densenet import DenseNet
@@ -108,6 +108,15 @@ def agcnn_variables(network, backbone):
     return {"params": params, "batch_stats": {**batch_stats, "fusion": {}}}
 
 
+def named_tensors(variables, branch, model):
+    """One branch's tensors under the twin's names and in the twin's layout, in their own dtype."""
+    params = variables["params"][branch]
+    if branch == "fusion":
+        return head_state(params["head"], "fc")
+    stats = variables["batch_stats"][branch]
+    return torch_state(params, stats, model.backbone, len(model.mean))
+
+
 def relative(ours, reference):
     """Largest difference over the reference's largest value."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
@@ -131,6 +140,7 @@ __all__ = [
     "give_statistics",
     "make_ours",
     "make_twin",
+    "named_tensors",
     "nchw",
     "relative",
     "state_of",

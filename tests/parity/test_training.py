@@ -1,14 +1,17 @@
 """The same weights and batches through the stages of training, in both frameworks."""
 
+import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.models.agcnn import AGCNN, BRANCHES
+from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch
 from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.training.parallel import (
     REPLICATED,
@@ -34,9 +37,10 @@ STORED, SIZE = 64, 56  # the centre crop of a stored image is then its middle, p
 MARGIN = (STORED - SIZE) // 2
 RATE, FACTOR, MOMENTUM, DECAY, TAU = 0.01, 10.0, 0.9, 1e-2, 0.7
 MEAN, STD = (0.5,), (0.25,)
+FLOAT64_BOUND = 1e-6
 
 
-def batches():
+def make_batches():
     """Blurred noise with a bright patch, and labels that depend on where it lies."""
     rng = np.random.default_rng(0)
     result = []
@@ -48,11 +52,16 @@ def batches():
                 row, column = 8 + 9 * finding, rng.integers(8, 40)
                 image[row : row + 9, column : column + 12] += 130
                 label[finding] = 1
-        result.append({"image": images.astype(np.uint8), "labels": labels})
+        record = np.arange(BATCH, dtype=np.int32)
+        result.append({"image": images.astype(np.uint8), "record": record, "labels": labels})
     return result
 
 
-def train_ours(variables, stage, model):
+def middle(batch):
+    return batch["image"][:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def train_ours(variables, stage, model, batches):
     """The package's own step of a stage, as training runs it on one device."""
     optimizer, _ = sgd(RATE, DROP, FACTOR, MOMENTUM, DECAY)
     recipe = Recipe(model, 0, SIZE, Augmentation("centre", flip=False), "max", TAU)
@@ -69,15 +78,14 @@ def train_ours(variables, stage, model):
     state = replicate(mesh, init_state(trained, optimizer))
     frozen = replicate(mesh, select_branches(variables, frozen_branches))
     losses = []
-    for batch in batches():
-        batch = shard_batch(mesh, {**batch, "record": np.arange(BATCH, dtype=np.int32)})
-        state, metrics = step(state, frozen, batch)
+    for batch in batches:
+        state, metrics = step(state, frozen, shard_batch(mesh, batch))
         losses.append(metrics)
     result = jax.device_get(merge_branches(frozen, state.variables))
     return result, jax.device_get(losses)
 
 
-def train_twin(network, stage):
+def train_twin(network, stage, batches):
     """The same with torch.optim.SGD; frozen branches in inference mode."""
     trained = [network[branch] for branch in stage.branches]
     for branch in BRANCHES:
@@ -88,16 +96,21 @@ def train_twin(network, stage):
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [DROP], 1 / FACTOR)
     criterion = torch.nn.BCEWithLogitsLoss()
     losses = []
-    for batch in batches():
-        images = batch["image"][:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
-        images, labels = torch.from_numpy(images), torch.from_numpy(batch["labels"]).float()
+    for batch in batches:
+        images = batch["images"] if "images" in batch else middle(batch).astype(np.float32)
+        images, labels = torch.from_numpy(images), torch.from_numpy(batch["labels"])
         logits = {}
         feature_map, pooled_global, logits["global"] = network.branch("global", images)
         if stage.branches != ("global",):
-            local_images, _ = twin.attend(images, feature_map, TAU)
+            if "local_images" in batch:
+                local_images = torch.from_numpy(batch["local_images"])
+            else:
+                local_images, _ = twin.attend(images, feature_map, TAU)
             _, pooled_local, logits["local"] = network.branch("local", local_images)
             logits["fusion"] = network.fuse(pooled_global, pooled_local)
-        each = {branch: criterion(logits[branch], labels) for branch in stage.branches}
+        each = {
+            branch: criterion(logits[branch], labels.to(images.dtype)) for branch in stage.branches
+        }
         optimizer.zero_grad()
         sum(each.values()).backward()
         optimizer.step()
@@ -107,46 +120,111 @@ def train_twin(network, stage):
     return losses
 
 
+def make_pair(name, prepare):
+    """The twin, our model, and the twin's weights as its variables."""
+    torch.manual_seed(0)
+    network = twin.AGCNN(
+        lambda: prepare(bridge.make_twin(name, 1, CLASSES), SIZE, 1), mean=MEAN, std=STD
+    ).eval()
+    model = AGCNN(bridge.make_ours(name, BATCH_AXIS), CLASSES, mean=MEAN, std=STD)
+    return network, model, bridge.agcnn_variables(network, model.backbone)
+
+
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [("G_L_F", "small resnet"), ("G_L_F", "small densenet"), ("GLF", "small resnet")],
 )
 def test_training(figure, name, strategy):
-    torch.manual_seed(0)
-    network = twin.AGCNN(
-        lambda: bridge.keep_off_kinks(bridge.make_twin(name, 1, CLASSES), SIZE, 1),
-        mean=MEAN,
-        std=STD,
-    ).eval()
-    backbone = bridge.make_ours(name, BATCH_AXIS)
-    model = AGCNN(backbone, CLASSES, mean=MEAN, std=STD)
-    variables = bridge.agcnn_variables(network, backbone)
+    """In float32, on weights for which rounding decides no ReLU."""
+    network, model, variables = make_pair(name, bridge.keep_off_kinks)
     for stage in stages(strategy):
-        before = variables
-        frozen = {key: value.clone() for key, value in network.state_dict().items()}
-        variables, ours = train_ours(variables, stage, model)
-        reference = train_twin(network, stage)
         title = f"training, {name}, {describe(stage)}"
-        for step, (mine, theirs) in enumerate(zip(ours, reference, strict=True)):
-            for key, loss in theirs.items():
-                assert np.isfinite(mine[key]), step
-                figure(f"{title}: losses", bridge.relative(mine[key], loss), 1e-3)
-        assert reference[-1] != reference[0]
-        check_parameters(figure, title, variables, network, backbone, stage)
-        check_frozen(before, variables, frozen, network, stage)
+        variables = compare_stage(
+            figure, title, stage, network, model, variables, make_batches(), 1e-3
+        )
+
+
+@pytest.mark.parametrize("name", ["small resnet", "small densenet"])
+def test_training_float64(figure, name):
+    """In float64, on any random weights: ReLUs on the verge of their kinks, as training has them.
+
+    The package makes gray levels and crops in float32, by design. So both frameworks train on the
+    same local images, which the package's step takes as it does those of the host: cropped by our
+    own global branch in float64, after comparing boxes and crops with the twin's.
+    """
+    prepare = functools.partial(bridge.give_statistics, head_scale=1.0)
+    network, model, variables = make_pair(name, prepare)
+    network.double()
+    with jax.enable_x64(True):
+        variables = bridge.as_float64(variables)
+        batches = float64_batches()
+        for stage in stages("G_L_F"):
+            title = f"training float64, {name}, {describe(stage)}"
+            if stage.number == 2:  # the global branch, and so the crops, stay from now on
+                add_local_images(figure, title, batches, network, model, variables)
+            variables = compare_stage(
+                figure, title, stage, network, model, variables, batches, FLOAT64_BOUND
+            )
+            assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float64")}
+
+
+def float64_batches():
+    return [
+        {"images": middle(batch).astype(np.float64), "labels": batch["labels"]}
+        for batch in make_batches()
+    ]
+
+
+def add_local_images(figure, title, batches, network, model, variables):
+    """Our own crops, which are float32, as float64, once they have been held to the twin's."""
+    model = dataclasses.replace(model, backbone=model.backbone.clone(axis_name=None))
+
+    @jax.jit
+    def crop(variables, images):
+        output, _ = apply_branch(model, variables, "global", images, train=False)
+        return crop_device(images, output.feature_map, "max", TAU)[:2]
+
+    for batch in batches:
+        local_images, boxes = jax.device_get(crop(variables, batch["images"]))
+        images = torch.from_numpy(batch["images"])
+        with torch.no_grad():
+            feature_map, _, _ = network.branch("global", images)
+        expected, expected_boxes = twin.attend(images, feature_map, TAU)
+        figure(f"{title}: boxes that differ", (boxes != expected_boxes).any(axis=1).sum(), 0)
+        error = np.abs(local_images - expected.numpy()).max() / 255
+        figure(f"{title}: crops, of the gray range", error, 1e-4)
+        batch["local_images"] = local_images.astype(np.float64)
+
+
+def compare_stage(figure, title, stage, network, model, variables, batches, bound):
+    """Train a stage in both frameworks; returns our variables, and leaves the twin trained."""
+    frozen = {key: value.clone() for key, value in network.state_dict().items()}
+    before = variables
+    variables, ours = train_ours(variables, stage, model, batches)
+    reference = train_twin(network, stage, batches)
+    for step, (mine, theirs) in enumerate(zip(ours, reference, strict=True)):
+        for key, loss in theirs.items():
+            assert np.isfinite(mine[key]), step
+            figure(f"{title}: losses", bridge.relative(mine[key], loss), bound)
+    assert reference[-1] != reference[0]
+    check_parameters(figure, title, variables, network, model, stage, bound)
+    check_frozen(before, variables, frozen, network, stage)
+    return variables
 
 
 def describe(stage: Stage):
     return f"stage {stage.number} ({'+'.join(stage.branches)})"
 
 
-def check_parameters(figure, title, variables, network, backbone, stage):
-    expected = bridge.agcnn_variables(network, backbone)
+def check_parameters(figure, title, variables, network, model, stage, bound):
+    """Every parameter, and every running statistic, under PyTorch's names and in full precision."""
     for branch in stage.branches:
-        for kind, text in (("params", "parameters"), ("batch_stats", "statistics")):
-            errors = jax.tree.map(bridge.relative, variables[kind][branch], expected[kind][branch])
-            for error in jax.tree.leaves(errors):
-                figure(f"{title}: {text} at the end", error, 1e-3)
+        ours = bridge.named_tensors(variables, branch, model)
+        expected = network[branch].state_dict()
+        assert set(ours) == {key for key in expected if not key.endswith("num_batches_tracked")}
+        for key, tensor in ours.items():
+            text = "statistics" if "running_" in key else "parameters"
+            figure(f"{title}: {text} at the end", bridge.relative(tensor, expected[key]), bound)
 
 
 def check_frozen(before, after, twin_before, network, stage):
