@@ -60,14 +60,36 @@ def _parse(arguments: list[str]) -> None:
                 print(f"  --{flag.name:12} {flag.help}")
         print("  --config.KEY=VALUE  any key of the config; configs/common.py explains them.")
         sys.exit(0)
+    _check_config_file(arguments)
     try:
         extra = FLAGS(arguments)[1:]
     except flags.Error as error:
-        raise UserError(f"{str(error).strip()} (see --help)") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # What ml_collections raises for an unknown key or a value of another type.
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{reason} (see --help)") from error
+    except (AttributeError, KeyError) as error:
+        # What ml_collections raises for a key that the config does not have.
+        key = str(error.args[0]).strip("'\"").splitlines()[0] if error.args else ""
+        raise UserError(
+            f"the config has no key {key!r} to set; configs/common.py lists the keys"
+        ) from error
+    except (TypeError, ValueError) as error:
         raise UserError(f"config override not understood: {error}") from error
     except (OSError, ImportError, SyntaxError) as error:
         raise UserError(f"--config cannot be loaded: {error}") from error
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")
+
+
+def _check_config_file(arguments: list[str]) -> None:
+    """Refuse a config file that is missing or given twice, before anything reads it."""
+    given = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            given.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+    if len(given) > 1:
+        raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
+    # What follows a colon is an argument to the file's get_config.
+    path = given[0].split(":")[0] if given else ""
+    if path and not os.path.isfile(path):
+        raise UserError(f"--config {path}: no such file; configs/ holds some, such as demo.py")

@@ -183,6 +183,12 @@ def _require_same(store: Path, plan: Plan) -> None:
 @contextlib.contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the scratch folder of `data_dir` for this process alone."""
+    try:
+        str(data_dir.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--data_dir {data_dir}: the name is not UTF-8, as ArrayRecord needs; choose another"
+        ) from None
     scratch = data_dir / plans.SCRATCH
     try:
         scratch.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,11 @@ def find_tables(
         lacking = "train_val_list.txt" if train_val is None else "test_list.txt"
         place = f"--lists {lists}" if lists else f"{(train_val or test or raw_dir).parent}"
         raise UserError(f"{place}: no {lacking} there; NIH's two lists belong together")
-    return Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
+    tables = Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
+    for path in tables:
+        if path and path.exists() and not path.is_file():  # reading a FIFO would wait forever
+            raise UserError(f"{path}: a table's name, but not a regular file; remove or rename it")
+    return tables
 
 
 def _find(raw_dir: Path, pattern: str) -> Path | None:

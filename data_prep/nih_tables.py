@@ -46,6 +46,7 @@ COLUMNS = {
 # `58` in the 2020 table; `058Y`, `012M`, `003D` in the 2017 table.
 AGE = re.compile(r"(\d+)([YMD]?)", re.IGNORECASE)
 AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
+INT32 = range(-(2**31), 2**31)  # what a record holds; NIH's table has ages such as 411
 
 
 class LabelRow(NamedTuple):
@@ -87,8 +88,9 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
         Image name -> its row.
 
     Raises:
-        UserError: the file is unreadable, lacks a column, names an unknown finding, or gives one
-            image two different rows; the message names file and line.
+        UserError: the file is unreadable, lacks a column, names an unknown finding, has an empty
+            name or a number beyond int32, or gives one image two different rows; the message
+            names file and line.
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))
@@ -107,6 +109,9 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
         if len(row) <= max(position.values()):
             raise UserError(f"{where}: only {len(row)} columns; download the file again")
         field = {name: row[column] for name, column in position.items()}
+        for name in ("image_id", "patient_id"):
+            if not field[name]:
+                raise UserError(f"{where}: {COLUMNS[name]!r} is empty; complete or delete the row")
         names = field["labels"]
         if names not in known:
             known[names] = _parse_labels(names, where)
@@ -145,9 +150,14 @@ def _parse_labels(text: str, where: str) -> tuple[int, ...]:
 
 def _parse_follow_up(text: str, where: str) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise UserError(f"{where}: 'Follow-up #' is {text!r}, not a whole number") from None
+        raise UserError(
+            f"{where}: 'Follow-up #' is {text[:40]!r}, not a whole number; correct it"
+        ) from None
+    if number not in INT32:
+        raise UserError(f"{where}: 'Follow-up #' is {text[:40]!r}, too large; correct it")
+    return number
 
 
 def _parse_age(text: str, where: str) -> int:
@@ -155,8 +165,15 @@ def _parse_age(text: str, where: str) -> int:
         return -1
     match = AGE.fullmatch(text)
     if match is None:
-        raise UserError(f"{where}: 'Patient Age' is {text!r}, not like 58, 058Y, 012M or 003D")
-    return int(match[1]) // AGE_UNITS_PER_YEAR[match[2].upper()]
+        raise UserError(
+            f"{where}: 'Patient Age' is {text[:40]!r}, not like 58, 058Y, 012M or 003D; correct it"
+        )
+    digits = match[1].lstrip("0") or "0"
+    # Python refuses to read thousands of digits.
+    age = int(digits[:20]) // AGE_UNITS_PER_YEAR[match[2].upper()]
+    if age not in INT32:
+        raise UserError(f"{where}: 'Patient Age' is {text[:40]!r}, too large; correct it")
+    return age
 
 
 def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import cv2
@@ -28,8 +30,18 @@ def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
         tiles.append(np.vstack([image, _caption(name.replace("_", " "), size)]))
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     rows.append(_caption(f"{PROVENANCE}; a box shows what a finding changes", size * columns))
-    if not cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise errors.UserError(f"cannot write {path}; give a .png file in a folder that exists")
+    _, png = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(png.tobytes())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise errors.UserError(
+            f"--contact_sheet {path}: {error.strerror}; give a .png file in a folder that exists "
+            "and has room"
+        ) from None
 
 
 def _caption(text: str, width: int) -> np.ndarray:

@@ -20,6 +20,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -69,8 +70,18 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
         False when the output was already complete.
 
     Raises:
-        UserError: `out_dir` holds something else.
+        UserError: `out_dir` holds something else, or it cannot be written.
     """
+    try:
+        return _generate(out_dir, count, size, seed, workers)
+    except OSError as error:
+        raise errors.UserError(
+            f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); make "
+            "room or choose another folder and run again, what is done is kept"
+        ) from None
+
+
+def _generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> bool:
     options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
                "patients": count}  # fmt: skip
     if _finished(out_dir, options):
@@ -88,7 +99,7 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
                 progress.update(_draw(*job))
         elif todo:
             _draw_parallel(todo, workers, progress)
-    boxes = [row for i in range(len(tasks)) for row in json.loads(_boxes_file(work, i).read_text())]
+    boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
     _write_tables(out_dir, people, boxes, size)
     marker = work / MARKER
     marker.write_text(json.dumps(options | {"images": total}, indent=1) + "\n")
@@ -130,8 +141,8 @@ def _draw(seed: int, size: int, out_dir: Path, task: int, people: list[Patient])
             image, found = render(seed, person, film, size)
             name = file_name(person.number, film.follow_up)
             path = out_dir / "images" / name
-            if not cv2.imwrite(str(path), image):
-                raise errors.UserError(f"cannot write {path}: is the disk full?")
+            # Not imwrite: it crashes on names that are not UTF-8 and hides why it fails.
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
             films += 1
             for finding, boxes in found:
                 label = BOX_NAMES.get(finding, finding)
@@ -151,15 +162,33 @@ def _boxes_file(work: Path, task: int) -> Path:
     return work / f"boxes_{task:05d}.json"
 
 
+def _read_boxes(path: Path) -> list[list[str | int]]:
+    rows = _read_json(path)
+    if not isinstance(rows, list):
+        raise errors.UserError(f"{path}: damaged; remove it and run the same command again")
+    return rows
+
+
+def _read_json(path: Path) -> Any:
+    """Return what a JSON file of ours holds, None if it is damaged or no file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return None
+
+
 def _finished(out_dir: Path, options: dict) -> bool:
     """Whether these very phantoms are in `out_dir`; an error if other finished ones are."""
     marker = out_dir / MARKER
     if not marker.exists():
         return False
-    try:
-        there = json.loads(marker.read_text())
-    except ValueError:
-        there = {}
+    there = _read_json(marker)
+    if not isinstance(there, dict) or not isinstance(there.get("images"), int):
+        raise errors.UserError(
+            f"{marker}: damaged; remove {out_dir} and run again, or choose another --out_dir"
+        )
     different = [key for key, value in options.items() if there.get(key) != value]
     if different:
         raise errors.UserError(
@@ -176,19 +205,41 @@ def _claim(out_dir: Path, options: dict) -> Path:
     note = work / "options.json"
     if out_dir.exists() and not out_dir.is_dir():
         raise errors.UserError(f"{out_dir} is a file; choose another --out_dir")
-    if out_dir.exists() and any(out_dir.iterdir()):
-        same = note.exists() and json.loads(note.read_text() or "{}") == options
-        if not same:
-            what = "phantoms begun with other options" if note.exists() else "other files"
-            raise errors.UserError(f"{out_dir} holds {what}; choose another --out_dir or remove it")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        (out_dir / "images").mkdir(exist_ok=True)
-    except OSError as error:
-        raise errors.UserError(f"cannot make {out_dir}: {error.strerror}") from error
+    if note.exists():
+        begun = _read_json(note)
+        if not isinstance(begun, dict):
+            raise errors.UserError(
+                f"{note}: damaged; remove {out_dir} and run again, or choose another --out_dir"
+            )
+        if begun != options:
+            raise errors.UserError(
+                f"{out_dir} holds phantoms begun with other options; choose another --out_dir or "
+                "remove it"
+            )
+    elif out_dir.exists() and not _unclaimed(out_dir):
+        raise errors.UserError(
+            f"{out_dir} holds other files; choose another --out_dir or remove it"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    (out_dir / "images").mkdir(exist_ok=True)
     note.with_suffix(".part").write_text(json.dumps(options))
     os.replace(note.with_suffix(".part"), note)
     return work
+
+
+def _unclaimed(out_dir: Path) -> bool:
+    """Whether nothing is in `out_dir`, or what a run leaves that was killed before its note."""
+    there = {path.name: path for path in out_dir.iterdir()}
+    if not there:
+        return True
+    if UNFINISHED not in there or there.keys() - {UNFINISHED, "images"}:
+        return False
+    if not all(path.is_dir() for path in there.values()):
+        return False
+    images = there.get("images")
+    return (images is None or not any(images.iterdir())) and all(
+        path.suffix == ".part" for path in there[UNFINISHED].iterdir()
+    )
 
 
 def _write_tables(out_dir: Path, people: list[Patient], boxes: list[list], size: int) -> None:
@@ -241,7 +292,15 @@ def _options() -> argparse.Namespace:
     ):
         if not low <= value <= high:
             raise errors.UserError(f"{option} {value} is outside {low} to {high}")
+    sheet = given.contact_sheet
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise errors.UserError(f"--contact_sheet {sheet}: must be the name of a .png file")
     return given
+
+
+def _say(text: str) -> None:
+    """Print, also names of files that are not UTF-8."""
+    print(text.encode(errors="backslashreplace").decode())
 
 
 def main() -> None:
@@ -249,12 +308,12 @@ def main() -> None:
     given = _options()
     if given.contact_sheet is not None:
         contact_sheet(given.contact_sheet, given.seed, given.size)
-        print(f"{given.contact_sheet}: {PROVENANCE}")
+        _say(f"{given.contact_sheet}: {PROVENANCE}")
     if given.out_dir is not None:
         new = generate(given.out_dir, given.patients, given.size, given.seed, given.workers)
         images = json.loads((given.out_dir / MARKER).read_text())["images"]
         note = "" if new else "already complete, nothing done: "
-        print(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")
+        _say(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")
 
 
 if __name__ == "__main__":

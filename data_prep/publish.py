@@ -49,7 +49,7 @@ def resolve_duplicates(units: list[Unit], results: Iterable[UnitResult]) -> list
         for position, entry in enumerate(result.written):
             if entry.image_id in taken:
                 outcome.set_aside.append(
-                    SetAside(entry.file, DUPLICATE, "the same name came earlier")
+                    SetAside(entry.file, entry.image_id, DUPLICATE, "the same name came earlier")
                 )
                 continue
             outcome.written.append(entry)

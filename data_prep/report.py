@@ -14,13 +14,20 @@ from data_prep.plans import Plan
 from data_prep.publish import Outcome
 
 REPORT = "prepare_report.json"
+# Why a file is set aside -> what to do when all are.
+REMEDIES = {
+    shards.UNREADABLE: "download the images again",
+    shards.NO_ROW: "name the table of these images with --labels",
+    shards.WRONG_SIZE: "--image_size is {image_size}; choose one that fits the images",
+    shards.DUPLICATE: "check --raw_dir",
+}
 
 
 def make_report(plan: Plan, outcomes: list[Outcome]) -> dict[str, Any]:
     """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
     set_aside = [entry for outcome in outcomes for entry in outcome.set_aside]
     written = {entry.image_id for outcome in outcomes for entry in outcome.written}
-    seen = written | {entry.file.rsplit("/", 1)[-1].rsplit(":", 1)[-1] for entry in set_aside}
+    seen = written | {entry.image_id for entry in set_aside}
     absent = [name for name in plan.context.labels if name not in seen]
     counts = Counter(entry.reason for entry in set_aside)
     return {
@@ -46,14 +53,25 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         UserError: names how many, why, and the first; `path` is where all are listed.
     """
     bad, seen = report["set_aside"], report["files_seen"]
-    if not report["written"] or len(bad) > max_bad * seen:
+    if not seen:
+        raise UserError(
+            f"--raw_dir {report['raw_dir']}: the archives hold no *.png; give NIH's archives"
+        )
+    if not report["written"]:
+        reason, count = max(report["set_aside_counts"].items(), key=lambda item: item[1])
+        first = next(entry for entry in bad if entry["reason"] == reason)
+        raise UserError(
+            f"none of the {seen} files can be used: {count} for {reason}, as {first['file']} "
+            f"({first['detail']}); {REMEDIES[reason].format(**report)}; all are listed in {path}"
+        )
+    if len(bad) > max_bad * seen:
         reasons = ", ".join(
             f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count
         )
-        first = f"; the first is {bad[0]['file']} ({bad[0]['detail']})" if bad else ""
         raise UserError(
-            f"{len(bad)} of {seen} files cannot be used ({reasons or 'archives hold no image'}), "
-            f"more than --max_bad {max_bad:g} allows{first}; all are listed in {path}"
+            f"{len(bad)} of {seen} files cannot be used ({reasons}), more than "
+            f"--max_bad {max_bad:g} allows; the first is {bad[0]['file']} ({bad[0]['detail']}); "
+            f"all are listed in {path}"
         )
 
 

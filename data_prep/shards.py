@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -59,9 +60,10 @@ class Written(NamedTuple):
 
 
 class SetAside(NamedTuple):
-    """A file that did not become a record: where it is, why (one of `REASONS`), details."""
+    """A file that did not become a record: where and what, why (one of `REASONS`), details."""
 
     file: str
+    image_id: str
     reason: str
     detail: str
 
@@ -144,15 +146,14 @@ def read_result(scratch: Path, unit: Unit) -> UnitResult | None:
     """Return what an earlier run noted about the unit, None if it did not finish it."""
     try:
         note = json.loads((scratch / f"{unit.key}.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        if shard_path(scratch, unit).stat().st_size != note["shard_bytes"]:
+            return None
+        return UnitResult(
+            [Written(*entry) for entry in note["written"]],
+            [SetAside(*entry) for entry in note["set_aside"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    shard = shard_path(scratch, unit)
-    if not shard.exists() or shard.stat().st_size != note["shard_bytes"]:
-        return None
-    return UnitResult(
-        [Written(*entry) for entry in note["written"]],
-        [SetAside(*entry) for entry in note["set_aside"]],
-    )
 
 
 def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> None:
@@ -191,8 +192,8 @@ def _write_shard(
     result = UnitResult([], [])
     taken: set[str] = set()
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
-    for file, data in _files(unit, context.raw_dir):
-        example = _example(file, data, taken, context, result)
+    for file, image_id, data in _files(unit, context.raw_dir):
+        example = _example(file, image_id, data, taken, context, result)
         if example is not None:
             writer.write(example)
         progress()
@@ -201,10 +202,14 @@ def _write_shard(
 
 
 def _example(
-    file: str, data: bytes | str, taken: set[str], context: Context, result: UnitResult
+    file: str,
+    image_id: str,
+    data: bytes | str,
+    taken: set[str],
+    context: Context,
+    result: UnitResult,
 ) -> bytes | None:
     """Return the record of an image; note in `result` whether it is written or set aside."""
-    image_id = file.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     try:
         if isinstance(data, str):
             raise UnreadableImageError(data)
@@ -219,7 +224,7 @@ def _example(
     if not reason and image_id in taken:
         reason, detail = DUPLICATE, "the same name came earlier"
     if reason:
-        result.set_aside.append(SetAside(file, reason, detail))
+        result.set_aside.append(SetAside(file, image_id, reason, detail))
         return None
     taken.add(image_id)
     row = context.labels[image_id]
@@ -265,22 +270,31 @@ def _serialize(image_size: int, record: dict[str, Any]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _files(unit: Unit, raw_dir: Path) -> Iterator[tuple[str, bytes | str]]:
-    """Yield each image's place and its bytes, or a text saying why there are none."""
+def _files(unit: Unit, raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
+    """Yield each image's place, its name, and its bytes or a text saying why there are none."""
     for item in unit.inputs:
         path = raw_dir / item.path
         if item.kind == "archive":
             yield from _members(path, item.path)
             continue
-        try:
-            with path.open("rb") as file:
-                yield item.path, file.read(MAX_BYTES + 1)
-        except OSError as error:
-            yield item.path, error.strerror or "cannot be read"
+        yield item.path, item.path.rsplit("/", 1)[-1], _content(path)
 
 
-def _members(path: Path, name: str) -> Iterator[tuple[str, bytes | str]]:
-    """Yield an archive's images one after the other, without unpacking it to disk."""
+def _content(path: Path) -> bytes | str:
+    """Return the file's bytes, or a text saying why there are none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait forever
+            return "not a regular file"
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        return error.strerror or "cannot be read"
+
+
+def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
+    """As `_files`, for an archive's images, without unpacking it to disk."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: an archive's name, but not a regular file; remove or rename it")
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -295,6 +309,7 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, bytes | str]]:
                     content = archive.extractfile(member) if member.isreg() else None
                     yield (
                         f"{name}:{member.name}",
+                        member.name.rsplit("/", 1)[-1],
                         content.read(MAX_BYTES + 1) if content else "not a regular file",
                     )
             # tarfile takes the end of the file for the end of the archive; gzip checks its sum

@@ -82,7 +82,7 @@ def make_split(
         UserError: unknown protocol, lists missing or overlapping, or an empty subset.
     """
     if seed < 0:
-        raise UserError(f"split seed {seed}: must be 0 or more")
+        raise UserError(f"config.data.split_seed {seed}: must be 0 or more")
     absent = 0
     if protocol == "random":
         members = _divide(records.image_ids, fractions, seed)
@@ -93,11 +93,11 @@ def make_split(
     elif protocol == "lists":
         members, absent = _from_lists(records, lists)
     else:
-        raise UserError(f"split protocol {protocol!r}: must be one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"config.data.protocol {protocol!r}: must be one of {', '.join(PROTOCOLS)}")
     for subset, member in zip(SUBSETS, members, strict=True):
         if not member.any():
             raise UserError(
-                f"split protocol {protocol!r}: none of the {len(records)} records in "
+                f"config.data.protocol {protocol!r}: none of the {len(records)} records in "
                 f"{records.directory} is in the {subset} subset; use more images or another split"
             )
     train, validation, test = (np.flatnonzero(member) for member in members)
@@ -118,8 +118,9 @@ def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.
 def _official(records: Records, seed: int) -> list[np.ndarray]:
     if not np.any(records.official != ""):
         raise UserError(
-            f"split protocol 'official': {records.directory} was prepared without the official "
-            "lists; put train_val_list.txt and test_list.txt beside the images and prepare it again"
+            f"config.data.protocol 'official': {records.directory} was prepared without the "
+            "official lists; put train_val_list.txt and test_list.txt beside the images and "
+            "prepare it again"
         )
     train_val = records.official == "train_val"
     subset = _divide(
@@ -136,12 +137,15 @@ def _from_lists(
 ) -> tuple[list[np.ndarray], int]:
     """Return each subset's members and how many listed names the dataset lacks."""
     if lists is None:
-        raise UserError("split protocol 'lists': needs a folder of lists or three list files")
+        raise UserError(
+            "config.data.protocol 'lists' needs a folder with train, val and test lists; "
+            "name it with --config.data.lists=FOLDER"
+        )
     if isinstance(lists, str | Path):
         lists = _find_lists(Path(lists))
     if set(lists) != set(SUBSETS):
         raise UserError(
-            f"split lists for {', '.join(sorted(lists)) or 'nothing'}: "
+            f"config.data.lists for {', '.join(sorted(lists)) or 'nothing'}: "
             f"must be for {', '.join(SUBSETS)}"
         )
     index = {name: position for position, name in enumerate(records.image_ids.tolist())}
@@ -155,8 +159,8 @@ def _from_lists(
         for name in set(names):
             if owner.setdefault(name, subset) != subset:
                 raise UserError(
-                    f"split lists: {name} is in the {owner[name]} list and in the {subset} list; "
-                    "take it out of one"
+                    f"config.data.lists: {name} is in the {owner[name]} list and in the {subset} "
+                    "list; take it out of one"
                 )
             if name in index:
                 member[index[name]] = True
@@ -168,7 +172,7 @@ def _from_lists(
 
 def _find_lists(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise UserError(f"split lists {folder}: no such folder; check the path")
+        raise UserError(f"config.data.lists {folder}: no such folder; check the path")
     found: dict[str, Path] = {}
     for subset, words in LIST_WORDS.items():
         matches = [
@@ -179,7 +183,7 @@ def _find_lists(folder: Path) -> dict[str, Path]:
         ]
         if len(matches) != 1:
             raise UserError(
-                f"split lists {folder}: {len(matches)} files named like {words[0]}_list.txt; "
+                f"config.data.lists {folder}: {len(matches)} files named like {words[0]}_list.txt; "
                 f"there must be one for the {subset} subset"
             )
         found[subset] = matches[0]

@@ -113,6 +113,7 @@ def read_run_config(
         raise UserError(
             f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
         )
+    settings.check_config(saved)
     if saved.backbone != config.backbone:
         raise UserError(
             f"--workdir {workdir} was made with another config: backbone is "
@@ -143,7 +144,7 @@ def trained_variables(experiment: Experiment) -> Variables:
         if read_result(experiment.workdir, stage) is None:
             break
         directory = stage_directory(experiment.workdir, stage) / "checkpoints"
-        with checkpoints.open_manager(directory) as manager:
+        with checkpoints.reading(directory) as manager:
             best = checkpoints.restore_best(manager, experiment.identity)
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:

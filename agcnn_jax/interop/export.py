@@ -115,7 +115,7 @@ def _trained(workdir: epath.Path, config: ml_collections.ConfigDict) -> tuple[Va
         if read_result(workdir, stage) is None:
             break
         folder = stage_directory(workdir, stage) / "checkpoints"
-        with checkpoints.open_manager(folder) as manager:
+        with checkpoints.reading(folder) as manager:
             best = checkpoints.restore_best(manager, {"backbone": config.backbone})
             saved = manager.restore(
                 manager.best_step(), args=ocp.args.Composite(identity=ocp.args.JsonRestore())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grain
@@ -17,8 +19,27 @@ NO_AUC = -1.0
 """Stands for a validation AUC that no finding has; below any AUC."""
 
 
+@contextmanager
+def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
+    """Open checkpoints to read them, without writing or deleting anything.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if not any(path.name.isdigit() for path in directory.glob("*")):
+        raise UserError(
+            f"{directory} holds no finished checkpoint; delete {directory.parent} and run the "
+            f"train.py command again to train that stage"
+        )
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_rank, create=False, read_only=True, enable_async_checkpointing=False
+    )
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        yield manager
+
+
 def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
-    """Open a stage's checkpoints, which need not exist yet.
+    """Open a stage's checkpoints to write more; they need not exist yet.
 
     Two are kept: the latest, and the best by the metric `val_auc_mean`. Saving goes on in the
     background; a checkpoint appears by a rename when it is whole, so that a torn one is never
@@ -120,7 +141,9 @@ def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> An
     """
     step = manager.best_step()
     if step is None:
-        raise UserError(f"{manager.directory} holds no finished checkpoint; train it first")
+        raise UserError(
+            f"{manager.directory} holds no validated checkpoint; run the train.py command again"
+        )
     _check_saved_identity(manager, step, identity)
     try:
         return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
@@ -151,10 +174,11 @@ def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> 
 
 
 def _unreadable(manager: ocp.CheckpointManager, step: int, error: Exception) -> UserError:
-    reason = str(error).strip().split("\n")[0]
+    stage = epath.Path(manager.directory).parent
     return UserError(
-        f"checkpoint {manager.directory}/{step} cannot be read ({reason}); delete that folder to "
-        f"go on from the one before it"
+        f"checkpoint {manager.directory}/{step} is damaged or incomplete "
+        f"({type(error).__name__}); delete {stage} and run the train.py command again to train "
+        f"that stage anew"
     )
 
 

@@ -55,7 +55,7 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
             f"data_prep/torch_weights.py wrote, that of a trained stage, such as "
             f"runs/resnet/stages/1_global, or random"
         )
-    with checkpoints.open_manager(directory.resolve()) as manager:
+    with checkpoints.reading(directory.resolve()) as manager:
         trained = checkpoints.restore_best(manager, identity)["variables"]
     if "global" not in trained["params"]:
         raise UserError(

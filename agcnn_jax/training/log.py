@@ -51,7 +51,8 @@ class MetricsLog:
         self._path = workdir / "metrics.jsonl"
         self._stage = stage
         if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
+            text = self._path.read_bytes().decode(errors="replace")
+            lines = text.splitlines(keepends=True)
             kept = [line for line in lines if self._keeps(line, resumed_step)]
             if kept != lines:
                 replacement = workdir / "metrics.jsonl.tmp"
@@ -65,6 +66,8 @@ class MetricsLog:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
+            return False
+        if not isinstance(entry, dict) or not {"stage", "step"} <= entry.keys():
             return False
         return entry["stage"] != self._stage or entry["step"] <= resumed_step
 

@@ -36,7 +36,19 @@ _CHOICES = {
     "attention.statistic": STATISTICS,
     "attention.cropper": ("host", "device"),
 }
+_ELEMENTS: dict[str, Any] = {
+    "batch_size": int,
+    "epochs": int,
+    "learning_rate": int | float,
+    "mean": int | float,
+    "std": int | float,
+    "augment.scale": int | float,
+    "augment.ratio": int | float,
+}
+"""What the entries of lists must be."""
+
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda x: 0 <= x < 2**31, "at least 0 and below 2**31"),
     "attention.tau": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
     "input_size": (lambda x: x >= 32, "at least 32"),
     "drop_after": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
@@ -62,6 +74,14 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raise `UserError` naming the first key whose value cannot be used."""
     values = dict(flatten(config.to_dict()))
+    for key in (*_CHOICES, *_RANGES, "mean"):
+        if key not in values:
+            raise UserError(f"the config has no {key}; start from configs/common.py")
+    for key, kind in _ELEMENTS.items():
+        for element in values[key]:
+            if isinstance(element, bool) or not isinstance(element, kind):
+                wanted = "whole numbers" if kind is int else "numbers"
+                raise UserError(f"config.{key} is {values[key]!r}; it must hold {wanted}")
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
             raise UserError(f"config.{key} is {values[key]!r}; use one of {', '.join(choices)}")
@@ -116,12 +136,12 @@ def keep_config(
             ) from error
         return
     _refuse_differences(workdir, "config", config.to_dict(), saved.to_dict())
-    _refuse_differences(workdir, "data", data, _read_json(workdir / "data.json"))
+    _refuse_differences(workdir, "data", data, read_json(workdir / "data.json"))
 
 
 def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
     """Raise `UserError` if a folder no longer holds the data that a run was made with."""
-    trained = _read_json(workdir / "data.json")["fingerprint"]
+    trained = read_json(workdir / "data.json").get("fingerprint")
     if trained != fingerprint:
         raise UserError(
             f"{data_dir} holds other data than --workdir {workdir} was trained on; prepare the "
@@ -149,14 +169,18 @@ def _refuse_differences(
 def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     """Read a workdir's `config.json`; None if there is none."""
     path = workdir / "config.json"
-    return ml_collections.ConfigDict(_read_json(path)) if path.exists() else None
+    return ml_collections.ConfigDict(read_json(path)) if path.exists() else None
 
 
-def _read_json(path: epath.Path) -> dict[str, Any]:
+def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
+    """Read a JSON object; `UserError` with the remedy if the file holds none."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); choose another --workdir") from error
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged; {remedy}")
+    return value
 
 
 def write_json(path: epath.Path, value: Any) -> None:

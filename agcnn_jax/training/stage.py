@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from agcnn_jax.training.parallel import (
     shard_batch,
 )
 from agcnn_jax.training.schedule import Schedule, make_schedule
-from agcnn_jax.training.settings import write_json
+from agcnn_jax.training.settings import read_json, write_json
 from agcnn_jax.training.steps import (
     TrainState,
     init_state,
@@ -48,13 +47,19 @@ def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
 
 def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     """Read a finished stage's `result.json`; None while it is not finished."""
-    path = stage_directory(workdir, stage) / "result.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+    directory = stage_directory(workdir, stage)
+    path = directory / "result.json"
+    if not path.exists():
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to redo it") from error
+    result = read_json(path, "delete it and run the train.py command again to make it anew")
+    if not isinstance(result.get("best_step"), int) or "best_val_auc_mean" not in result:
+        raise UserError(f"{path} is damaged; delete it and run the train.py command again")
+    if not (directory / "checkpoints" / str(result["best_step"])).exists():
+        raise UserError(
+            f"{path} names checkpoint {result['best_step']}, which is not there any more; delete "
+            f"{directory} and run the train.py command again to train that stage anew"
+        )
+    return result
 
 
 def train_stage(experiment: Experiment, stage: Stage, variables: Variables) -> Variables:

@@ -138,8 +138,8 @@ def test_lists_from_a_folder_and_from_names(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "words"),
     [
-        (None, "needs a folder"),
-        ("missing", "missing: no such folder"),
+        (None, r"needs a folder with train, val and test lists; .*config\.data\.lists="),
+        ("missing", r"config\.data\.lists missing: no such folder"),
         ({"train": []}, "must be for train, validation, test"),
         ({"train": ["a"], "validation": ["b"], "test": "gone.txt"}, r"gone\.txt: no such file"),
         (
@@ -167,9 +167,12 @@ def test_folder_must_hold_one_list_for_each_subset(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("rnadom", 0), "'rnadom': must be one of random, patient, official, lists"),
+        (
+            ("rnadom", 0),
+            r"config\.data\.protocol 'rnadom': must be one of random, patient, official, lists",
+        ),
         (("official", 0), r"without the official lists; put train_val_list\.txt"),
-        (("random", -1), "seed -1"),
+        (("random", -1), r"config\.data\.split_seed -1: must be 0 or more"),
         (("random", 0, None, (0.5, 0.1, 0.1)), "sum to 1"),
         (("random", 0, None, (0.9, 0.2, -0.1)), "sum to 1"),
         (("patient", 0), "in the validation subset"),

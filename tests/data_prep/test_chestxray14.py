@@ -53,8 +53,8 @@ def pixels(seed, side=64):
     return np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8)
 
 
-def row(name, labels="No Finding", patient="1", age="58"):
-    return f"{name},{labels},0,{patient},{age},M,PA,2682,2749,0.143,0.143"
+def row(name, labels="No Finding", patient="1", age="58", follow_up="0"):
+    return f"{name},{labels},{follow_up},{patient},{age},M,PA,2682,2749,0.143,0.143"
 
 
 def make_raw(folder, count=6, side=64):
@@ -219,6 +219,12 @@ def test_both_editions_of_the_table_read_alike(tmp_path):
         ([HEADER_2020, row("a.png", "No Finding|Mass")], ["'No Finding|Mass'", "line 2"]),
         ([HEADER_2020, row("a.png"), row("a.png", "Mass")], ["a.png", "line 3", "line 2"]),
         ([HEADER_2020, row("a.png", age="old")], ["'old'", "line 2"]),
+        ([HEADER_2020, row("a.png", age="9" * 11)], ["'Patient Age'", "'99999999999'", "line 2"]),
+        ([HEADER_2020, row("a.png", age="9" * 5000)], ["'Patient Age'", "too large", "line 2"]),
+        ([HEADER_2020, row("a.png", follow_up="9" * 11)], ["'Follow-up #'", "too large", "line 2"]),
+        ([HEADER_2020, row("a.png", follow_up="9" * 5000)], ["'Follow-up #'", "line 2"]),
+        ([HEADER_2020, row("a.png"), row("")], ["'Image Index' is empty", "line 3"]),
+        ([HEADER_2020, row("a.png", patient=" ")], ["'Patient ID' is empty", "line 2"]),
         ([HEADER_2020, "a.png,Mass,0"], ["line 2", "3 columns"]),
         ([HEADER_2020], ["no rows"]),
         ([], ["'Image Index'"]),
@@ -231,6 +237,12 @@ def test_bad_label_table_is_one_clear_line(tmp_path, lines, words):
         read_labels(path)
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+def test_real_oddities_of_the_table_are_kept(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([HEADER_2020, row("a.png", age="411", follow_up=str(2**31 - 1))]))
+    assert read_labels(path)["a.png"][2:4] == (2**31 - 1, 411)
 
 
 def test_repeated_equal_rows_are_one(tmp_path):
@@ -329,20 +341,79 @@ def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path):
         (place / name).write_bytes(data)
     (place / "00000000_015.png").mkdir()
     (place / "00000000_016.png").symlink_to("nowhere")
+    os.mkfifo(place / "00000000_018.png")
     (place / "._00000000_000.png").write_bytes(b"an archiver's twin")
     (raw / "images_002" / "images" / "00000000_000.png").write_bytes(png(pixels(9)))
     with (raw / "Data_Entry_2017_v2020.csv").open("a") as table:
-        table.writelines(row(f"00000000_{number:03d}.png") + "\n" for number in range(10, 18))
+        table.writelines(row(f"00000000_{number:03d}.png") + "\n" for number in range(10, 19))
     assert prepare(raw, tmp_path / "data", "--max_bad=1") == 0
     result = report(tmp_path / "data")
     reasons = {entry["file"].rsplit("/")[-1]: entry["reason"] for entry in result["set_aside"]}
     expected = {name: reason for name, (_, reason) in bad.items()}
-    expected |= dict.fromkeys(("00000000_015.png", "00000000_016.png"), "unreadable image")
+    special = ("00000000_015.png", "00000000_016.png", "00000000_018.png")
+    expected |= dict.fromkeys(special, "unreadable image")
     assert reasons == expected | {"00000000_000.png": "duplicate"}
-    assert result["files_seen"] == 15 == result["written"] + len(result["set_aside"])
+    assert result["files_seen"] == 16 == result["written"] + len(result["set_aside"])
     assert result["rows_without_image"] == {"count": 1, "image_ids": ["00000000_017.png"]}
     small = Image.fromarray(pixels(0)).resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(images(tmp_path / "data")["00000000_000.png"]["image"], small)
+
+
+def test_a_colon_does_not_make_another_image(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    place = raw / "images_001" / "images"
+    for name in ("cr:olon.png", "dr:absent.png"):
+        (place / name).write_bytes(png(pixels(9)))
+    with (raw / "Data_Entry_2017_v2020.csv").open("a") as table:
+        table.writelines(
+            row(name, labels, "9") + "\n"
+            for name, labels in (
+                ("olon.png", "Hernia"),
+                ("cr:olon.png", "Mass"),
+                ("absent.png", "Edema"),
+            )
+        )
+    prepare(raw, tmp_path / "loose", "--max_bad=1")
+    pack(raw, raw / "images_9.tar", sorted(path.name for path in raw.rglob("*.png")), "w")
+    for path in raw.rglob("*.png"):
+        path.unlink()
+    prepare(raw, tmp_path / "packed", "--max_bad=1")
+    for data in (tmp_path / "loose", tmp_path / "packed"):
+        found = images(data)
+        assert "olon.png" not in found and "absent.png" not in found
+        assert np.flatnonzero(found["cr:olon.png"]["labels"]) == [LABELS.index("Mass")]
+        absent = report(data)["rows_without_image"]["image_ids"]
+        assert absent == ["olon.png", "absent.png"]
+        (aside,) = report(data)["set_aside"]
+        assert (aside["image_id"], aside["reason"]) == ("dr:absent.png", "no label row")
+
+
+@pytest.mark.parametrize("name", ["images_9.tar", "BBox_List_2017_new.csv"])
+def test_special_files_do_not_hang(tmp_path, name):
+    raw = make_raw(tmp_path / "raw")
+    os.mkfifo(raw / name)
+    with pytest.raises(UserError, match=rf"{name}: .*not a regular file; remove or rename it"):
+        prepare(raw, tmp_path / "data")
+    assert not (tmp_path / "data" / "chest_xray14").exists()
+
+
+def test_nothing_usable_says_so(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    for options, words in (
+        (("--image_size=1000000",), "wrong size.*64 x 64.*--image_size is 1000000; choose"),
+        ((f"--labels={tmp_path / 't.csv'}",), "no label row.*--labels"),
+    ):
+        (tmp_path / "t.csv").write_text(f"{HEADER_2020}\n{row('a.png')}\n")
+        with pytest.raises(UserError, match=f"none of the 6 files can be used: 6 for {words}") as e:
+            prepare(raw, tmp_path / "data", "--max_bad=1", *options)
+        assert "--max_bad" not in str(e.value)
+        assert not (tmp_path / "data" / "chest_xray14").exists()
+    for path in raw.rglob("*.png"):
+        path.unlink()
+    with tarfile.open(raw / "images_1.tar", "w") as archive:
+        archive.add(raw / "test_list.txt")
+    with pytest.raises(UserError, match=r"the archives hold no \*\.png"):
+        prepare(raw, tmp_path / "data")
 
 
 def test_too_many_bad_files(tmp_path, capsys):
@@ -483,6 +554,13 @@ def test_bad_option_writes_nothing(tmp_path, options, words):
     with pytest.raises(UserError, match=words):
         prepare(raw, tmp_path / "data", *options)
     assert not (tmp_path / "data").exists()
+
+
+def test_data_dir_that_is_not_utf8_writes_nothing(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    with pytest.raises(UserError, match=r"--data_dir .*not UTF-8"):
+        prepare(raw, os.fsdecode(os.fsencode(tmp_path / "data") + b"\xff"))
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_missing_pieces(tmp_path):

@@ -5,6 +5,8 @@ import gzip
 import itertools
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from data_prep import phantom_anatomy, phantom_cohort, phantom_lesions, phantoms
 from data_prep.phantom_cohort import Film
 from data_prep.phantom_lesions import FINDINGS
 from data_prep.phantom_render import render
+from data_prep.phantom_sheet import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "chestxray14"
@@ -271,6 +274,92 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         phantoms.generate(tmp_path / "thesis.txt", 60, SIZE, seed=3, workers=1)
 
 
+@pytest.mark.parametrize("leftover", [(), ("options.part",)])
+def test_a_run_killed_before_its_note_is_continued(raw, tmp_path, leftover):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "images").mkdir()
+    for name in leftover:
+        (tmp_path / "unfinished" / name).write_text('{"a')
+    (tmp_path / "images" / "mine.png").write_text("not a phantom")
+    with pytest.raises(UserError, match="other files"):
+        phantoms.generate(tmp_path, 60, SIZE, seed=3, workers=1)
+    (tmp_path / "images" / "mine.png").unlink()
+    assert phantoms.generate(tmp_path, 60, SIZE, seed=3, workers=1)
+    assert contents(tmp_path) == contents(raw)
+
+
+@pytest.mark.parametrize("damage", ['{"a', "[]", "", b"\xff", None])
+@pytest.mark.parametrize("name", ["phantoms.json", "unfinished/options.json"])
+def test_damaged_notes_are_named(tmp_path, name, damage):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if damage is None:
+        path.mkdir()
+    else:
+        path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    with pytest.raises(UserError, match=f"{name}: damaged; remove {tmp_path} and run again"):
+        phantoms.generate(tmp_path, 60, SIZE, seed=3, workers=1)
+
+
+def draw_in_a_process(folder, bytes_allowed=None):
+    def limit():
+        if bytes_allowed is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_allowed, bytes_allowed))
+
+    return subprocess.run(
+        [
+            *(sys.executable, "-B", ROOT / "data_prep" / "phantoms.py", "--out_dir", folder),
+            *("--patients", "10", "--size", "64", "--workers", "1"),
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+
+
+def test_a_full_disk_is_one_line_and_the_run_continues(tmp_path):
+    folder = tmp_path / "raw"
+    for allowed in (10, 1000):  # bytes a file: not even the note; no image
+        done = draw_in_a_process(folder, allowed)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and f"--out_dir {folder}: File too large" in done.stderr
+        assert not (folder / "phantoms.json").exists()
+    assert draw_in_a_process(folder).returncode == 0
+    image = next((folder / "images").iterdir())
+    whole = contents(folder)
+    (folder / "phantoms.json").unlink()
+    shutil.rmtree(folder / "images")
+    (folder / "images").mkdir()
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "options.json").write_text(
+        json.dumps({k: v for k, v in json.loads(whole["phantoms.json"]).items() if k != "images"})
+    )
+    image.symlink_to("/dev/full")
+    done = draw_in_a_process(folder)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
+    image.unlink()
+    assert draw_in_a_process(folder).returncode == 0
+    assert contents(folder) == whole
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path / "raw") + b"\xff"))
+    done = draw_in_a_process(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "raw\\udcff: " in done.stdout
+    files = sorted((folder / "images").iterdir())
+    assert len(files) == json.loads((folder / "phantoms.json").read_text())["images"]
+    assert cv2.imdecode(np.frombuffer(files[0].read_bytes(), np.uint8), -1).shape == (64, 64)
+
+
+def test_a_contact_sheet_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "sheet.png").mkdir()
+    with pytest.raises(UserError, match=r"--contact_sheet .*sheet\.png: Is a directory"):
+        contact_sheet(tmp_path / "sheet.png", 0, 64)
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -281,6 +370,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         (["--out_dir", "OUT", "--workers", "0"], "--workers 0"),
         (["--out_dir", "OUT", "--sise", "64"], "--sise"),
         (["--contact_sheet", "no/such/folder/sheet.png", "--size", "64"], "sheet.png"),
+        (["--out_dir", "OUT", "--contact_sheet", "x.foo"], "--contact_sheet x.foo"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(arguments, named, tmp_path):

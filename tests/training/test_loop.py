@@ -195,7 +195,10 @@ class TestMistakes:
             (["--config.init=nowhere"], ["config.init", "nowhere"]),
             (["--workdri=x"], ["workdri"]),
             (["surplus"], ["surplus"]),
-            (["--config=configs/none.py"], ["configs/none.py"]),
+            (["--config=configs/none.py"], ["given twice", "configs/none.py"]),
+            (["--config.seed=-1"], ["config.seed", "-1"]),
+            (["--config.epochs=(1.5,2)"], ["config.epochs", "whole"]),
+            (["--config.std=('a',)"], ["config.std", "numbers"]),
         ],
         ids=lambda value: value[0] if isinstance(value, list) else None,
     )
@@ -212,6 +215,52 @@ class TestMistakes:
 
     def test_no_config(self):
         one_line_error(run("train.py", check=False), "--config")
+
+    @pytest.mark.parametrize("program", ["train.py", "eval.py"])
+    def test_config_that_is_not_there(self, program):
+        done = run(program, "--config=configs/none.py", check=False)
+        one_line_error(done, "configs/none.py", "no such file")
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("config.json", "[]"),
+            ("config.json", '{"backbone": "resnet_small"}'),
+            ("data.json", "{}"),
+            ("stages/1_global/result.json", "{}"),
+            ("stages/1_global/result.json", "[1"),
+            ("stages/1_global/result.json", '{"best_step": 99, "best_val_auc_mean": 0.5}'),
+        ],
+    )
+    def test_damaged_files_of_a_run(self, finished, tmp_path, name, content):
+        copy = tmp_path / "run"
+        shutil.copytree(finished, copy)
+        (copy / name).write_text(content)
+        before = files_of(copy)
+        one_line_error(evaluate(copy, check=False), str(copy))
+        assert files_of(copy) == before
+
+    def test_checkpoints_that_are_gone(self, data_dir, finished, tmp_path):
+        copy = tmp_path / "run"
+        shutil.copytree(finished, copy)
+        shutil.rmtree(copy / "stages/1_global/checkpoints")
+        before = files_of(copy)
+        for done in (train(data_dir, copy, check=False), evaluate(copy, check=False)):
+            one_line_error(done, "1_global", "delete")
+        assert files_of(copy) == before
+        # What the message says works.
+        shutil.rmtree(copy / "stages/1_global")
+        train(data_dir, copy)
+
+    def test_damaged_metrics_lines_are_dropped(self, data_dir, finished, tmp_path):
+        copy = tmp_path / "run"
+        shutil.copytree(finished, copy)
+        shutil.rmtree(copy / "stages/3_fusion")
+        expected = steps_of(copy)
+        with open(copy / "metrics.jsonl", "ab") as file:
+            file.write(b'[1]\n{"a": 1}\n\xff\n{"stage": "3_fu')
+        train(data_dir, copy)
+        assert steps_of(copy) == expected
 
     def test_workdir_of_another_config(self, data_dir, finished):
         before = files_of(finished)
@@ -278,7 +327,7 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     assert "complete" in done.stdout
     started = weights(tmp_path / "run", "2_local")["variables"]["params"]["local"]["backbone"]
     result = json.loads((finished / "stages/1_global/result.json").read_text())
-    with checkpoints.open_manager(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
+    with checkpoints.reading(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
         best = checkpoints.restore_best(manager, {})
     assert manager.best_step() == result["best_step"]
     for a, b in zip(
