@@ -113,7 +113,7 @@ def read_run_config(
         raise UserError(
             f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
         )
-    settings.check_config(saved)
+    settings.check_config(saved, str(workdir / "config.json"))
     if saved.backbone != config.backbone:
         raise UserError(
             f"--workdir {workdir} was made with another config: backbone is "

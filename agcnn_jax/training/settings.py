@@ -71,12 +71,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raise `UserError` naming the first key whose value cannot be used."""
+def check_config(config: ml_collections.ConfigDict, source: str = "the config") -> None:
+    """Raise `UserError` naming the first key that is missing or whose value cannot be used."""
     values = dict(flatten(config.to_dict()))
     for key in (*_CHOICES, *_RANGES, "mean"):
         if key not in values:
-            raise UserError(f"the config has no {key}; start from configs/common.py")
+            raise UserError(f"{source} has no {key}; configs/common.py lists the keys")
     for key, kind in _ELEMENTS.items():
         for element in values[key]:
             if isinstance(element, bool) or not isinstance(element, kind):

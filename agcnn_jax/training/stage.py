@@ -19,6 +19,7 @@ from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.interrupts import deferred_interrupts
 from agcnn_jax.training.log import MetricsLog, progress_bar
 from agcnn_jax.training.parallel import (
     REPLICATED,
@@ -73,6 +74,13 @@ def train_stage(experiment: Experiment, stage: Stage, variables: Variables) -> V
     Returns:
         All branches, the trained ones as in the stage's best checkpoint.
     """
+    with deferred_interrupts() as check_interrupt:
+        return _train_stage(experiment, stage, variables, check_interrupt)
+
+
+def _train_stage(
+    experiment: Experiment, stage: Stage, variables: Variables, check_interrupt: Callable[[], None]
+) -> Variables:
     directory = stage_directory(experiment.workdir, stage)
     schedule = make_schedule(experiment, stage)
     trained = select_branches(variables, stage.branches)
@@ -81,7 +89,7 @@ def train_stage(experiment: Experiment, stage: Stage, variables: Variables) -> V
     manager = checkpoints.open_manager(directory / "checkpoints")
     try:
         if read_result(experiment.workdir, stage) is None:
-            fit(experiment, stage, schedule, manager, state, variables)
+            fit(experiment, stage, schedule, manager, state, variables, check_interrupt)
             write_json(directory / "result.json", best_of(manager))
         result = read_result(experiment.workdir, stage)
         assert result is not None
@@ -114,6 +122,7 @@ def fit(
     manager: ocp.CheckpointManager,
     state: TrainState,
     variables: Variables,
+    check_interrupt: Callable[[], None],
 ) -> None:
     """Do a stage's steps, from the latest checkpoint if there is one, to the last.
 
@@ -124,6 +133,7 @@ def fit(
         manager: of the stage's checkpoints.
         state: to start from, replicated.
         variables: of all branches, for the frozen ones.
+        check_interrupt: called before every step; see `deferred_interrupts`.
     """
     config = experiment.config
     frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
@@ -146,6 +156,7 @@ def fit(
             clock = Clock(schedule.batch_size, resumed)
             previous = None
             for step in range(resumed + 1, schedule.total_steps + 1):
+                check_interrupt()
                 state, metrics = step_function(state, frozen, device_batch(experiment, batches))
                 progress.update(schedule.batch_size)
                 if previous is not None:
