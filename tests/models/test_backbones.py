@@ -52,15 +52,18 @@ def test_stride_sits_in_the_3x3():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     backbone = make_backbone("resnet_small", dtype=jnp.bfloat16)
-    x = jax.random.normal(jax.random.key(1), (2, 64, 64, 1))
+    x = jax.random.normal(jax.random.key(1), (4, 128, 128, 1))
     variables = backbone.init(jax.random.key(0), x, train=False)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     y, updated = backbone.apply(variables, x, train=True, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
     assert {p.dtype for p in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
     reference = make_backbone("resnet_small")
-    expected, _ = reference.apply(variables, x, train=True, mutable=["batch_stats"])
-    assert np.abs(y.astype(jnp.float32) - expected).max() < 0.1 * np.abs(expected).max()
+    y = backbone.apply(variables, x, train=False)
+    expected = reference.apply(variables, x, train=False)
+    # Eight bits of mantissa, rounded at some 28 convolutions and norms one after the other.
+    difference = np.linalg.norm(y.astype(jnp.float32) - expected)
+    assert 1e-4 < difference / np.linalg.norm(expected) < 0.03
 
 
 def test_unknown_backbone_is_named():
