@@ -146,9 +146,10 @@ def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> An
         )
     _check_saved_identity(manager, step, identity)
     try:
-        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
-            "state"
-        ]
+        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        # To the host: who shares these arrays between branches must not share a buffer that one
+        # branch's training step gives up.
+        return jax.device_get(restored["state"])
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
 
