@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import ml_collections
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from agcnn_jax import errors
@@ -32,8 +32,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         _parse(sys.argv)
         return main()
 
-    # Libraries' warnings are not for the person who trains; --verbosity brings them back.
-    logging.set_verbosity(logging.ERROR)
     errors.run(parse_and_run)
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from absl import logging
+
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
 
@@ -32,6 +34,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: the program; returns an exit status or None for 0.
     """
+    # Libraries' own warnings are not for the person at the command line.
+    logging.set_verbosity(logging.ERROR)
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:
         status = main() or 0
