@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,28 +12,98 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from agcnn_jax import errors
-from agcnn_jax.errors import UserError
+from agcnn_jax import errors, supervisor
+from agcnn_jax.errors import Stopped, UserError
 
 FLAGS = flags.FLAGS
 
 
 def define_config_flags() -> None:
-    """Define `--config` and `--workdir`."""
+    """Define `--config`, `--workdir` and what a run on several hosts needs."""
     config_flags.DEFINE_config_file("config", None, "Config file, such as configs/resnet.py.")
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; by default runs/<name of the config file>."
     )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of process 0, where no launcher tells: TPU pods, Slurm and Open MPI do.",
+    )
+    flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator_address.")
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+    flags.DEFINE_integer(
+        "start_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1
+    )
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Parse flags, then run `main`; see `agcnn_jax.errors.run` for how it ends."""
+def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
+    """Parse flags, join the other processes of the run if there are any, then run `main`.
+
+    See `agcnn_jax.errors.run` for how it ends. A process that stops by a mistake of its own tells
+    the others, so that they stop too.
+
+    Args:
+        main: the program; returns an exit status or None for 0.
+        preemptible: whether `main` answers SIGTERM on several hosts, by `stop_requests`.
+    """
 
     def parse_and_run() -> int | None:
         _parse(sys.argv)
-        return main()
+        if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
+            if FLAGS.num_processes is not None or FLAGS.process_id is not None:
+                raise UserError("--num_processes and --process_id need --coordinator_address")
+            return main()
+        if not supervisor.is_supervised():
+            return supervisor.run_supervised()
+        return _run_joined(main, preemptible)
 
-    errors.run(parse_and_run)
+    if supervisor.is_supervised():
+        supervisor.begin_supervised()
+    try:
+        errors.run(parse_and_run)
+    except SystemExit as leaving:
+        if leaving.code == errors.USAGE_STATUS and "jax" in sys.modules:
+            _leave(errors.USAGE_STATUS)
+        raise
+
+
+def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:
+    from agcnn_jax.training import cluster
+
+    peer_timeout = FLAGS.config.get("peer_timeout", 0)
+    if not isinstance(peer_timeout, int) or peer_timeout < 1:
+        raise UserError(f"config.peer_timeout is {peer_timeout!r}; it must be at least 1")
+    try:
+        cluster.join(
+            FLAGS.coordinator_address,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            peer_timeout=peer_timeout,
+            start_timeout=FLAGS.start_timeout,
+            preemptible=preemptible,
+        )
+        return main()
+    except UserError as error:
+        cluster.announce(str(error))
+        raise
+    except Stopped:
+        raise
+    except Exception as error:
+        if not cluster.is_joined():
+            raise
+        traceback.print_exc()
+        if cluster.may_be_lost_peer(error):
+            cluster.wait_for_verdict(peer_timeout)
+        cluster.announce(f"{type(error).__name__}: {error}"[:500])
+        cluster.leave(1)
+
+
+def _leave(status: int) -> None:
+    """Leave at once if this is one of several processes; an orderly exit waits for the others."""
+    from agcnn_jax.training import cluster
+
+    if cluster.is_joined():
+        cluster.leave(status)
 
 
 def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How a user's mistake ends: one line on stderr, exit status 2, no traceback."""
+"""How programs end: a user's mistake in one line on stderr, and what each exit status means."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from typing import NoReturn
 from absl import logging
 
 USAGE_STATUS = 2
+"""A mistake that running the same command again does not mend."""
+
+TEMPORARY_STATUS = 75
+"""Stopped from outside; the same command goes on. EX_TEMPFAIL of BSD's sysexits.h."""
+
 INTERRUPTED_STATUS = 130
+"""Ctrl-C, as shells count it."""
 
 
 class UserError(Exception):
     """A user's mistake; its message names the file, option or value and the remedy."""
+
+
+class Stopped(Exception):
+    """Stopped by something outside, such as SIGTERM; the same command goes on."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -28,7 +38,7 @@ class OneLineParser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and leave the process with its status.
 
-    Status 0 on success, 2 on `UserError`, 130 on Ctrl-C, as shells count it. Any other exception
+    Status 0 on success, 2 on `UserError`, 75 on `Stopped`, 130 on Ctrl-C. Any other exception
     is a defect of ours and keeps its traceback.
 
     Args:
@@ -36,15 +46,22 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     # Libraries' own warnings are not for the person at the command line.
     logging.set_verbosity(logging.ERROR)
-    program = sys.argv[0].rsplit("/", 1)[-1]
     try:
         status = main() or 0
     except UserError as error:
-        message = " ".join(str(error).split())
-        print(f"{program}: error: {message}", file=sys.stderr)
+        say(f"error: {error}")
         status = USAGE_STATUS
+    except Stopped as stopped:
+        say(str(stopped))
+        status = TEMPORARY_STATUS
     except KeyboardInterrupt as interrupt:
-        note = str(interrupt) or "interrupted; run the same command again to continue"
-        print(f"\n{program}: {note}", file=sys.stderr)
+        print(file=sys.stderr)
+        say(str(interrupt) or "interrupted; run the same command again to continue")
         status = INTERRUPTED_STATUS
     sys.exit(status)
+
+
+def say(message: str) -> None:
+    """Print a message on one line of stderr, after the program's name."""
+    program = sys.argv[0].rsplit("/", 1)[-1]
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -11,7 +11,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.backbone = "resnet50"  # resnet50, densenet121 or resnet_small
     config.pooling = "max"  # Pool5 of Fig. 2; avg for ImageNet and CheXNet checkpoints
-    config.dtype = "float32"  # of the computation: float32 or bfloat16
+    # Of the computation: float32, bfloat16, or float64 to compare runs digit by digit.
+    config.dtype = "float32"
     # Weights that the backbones of the global and the local branch start from: random, a folder
     # that data_prep/torch_weights.py wrote, or that of a stage trained before, such as
     # runs/other/stages/1_global, of which the global backbone is taken.
@@ -51,6 +52,15 @@ def get_config() -> ml_collections.ConfigDict:
     # The learning rate is divided by drop_factor after this part of the epochs: 20 of 50.
     config.drop_after = 0.4
     config.drop_factor = 10.0
+    # Epochs at the start of a stage in which the learning rate rises to its value.
+    config.warmup_epochs = 0.0
+    # How the learning rate follows the batch size, if that is not reference_batch_size: none,
+    # linear or sqrt.
+    config.learning_rate_scaling = "none"
+    config.reference_batch_size = (128, 64, 64)
+    # Micro-batches that every device works a step off in, to need less memory. BatchNorm sees the
+    # micro-batches one by one.
+    config.accumulate = 1
     config.momentum = 0.9
     config.weight_decay = 1e-4
     # Ends every stage after this many steps, for trying things out; 0 for no limit.
@@ -59,4 +69,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_batch_size = 64
     config.log_every = 20  # steps
     config.checkpoint_every = 500  # steps, besides the end of every epoch
+    config.profile = 0  # steps of each stage to trace into <workdir>/profile
+    config.peer_timeout = 120  # seconds after which a silent process of a run counts as lost
     return config

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     # There is time for few steps: small batches, a large learning rate, and average pooling, which
     # from random weights learns in half the steps that max pooling takes.
     config.pooling = "avg"
-    config.batch_size = (8, 8, 32)
+    config.batch_size = config.reference_batch_size = (8, 8, 32)
     config.epochs = (10, 9, 3)
     config.learning_rate = (0.15, 0.15, 0.5)
     # Heat maps of 4x4 positions are coarse; a region above 0.7 would often miss the finding.

@@ -9,5 +9,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.backbone = "densenet121"
     config.init = "weights/densenet121_imagenet"
-    config.batch_size = (64, 32, 32)
+    config.batch_size = config.reference_batch_size = (64, 32, 32)
     return config

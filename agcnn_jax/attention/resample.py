@@ -52,13 +52,14 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
         size: side of the result in pixels.
 
     Returns:
-        float32 `[B, size, size]`.
+        float32 `[B, size, size]`, or float64 of float64 images.
     """
     _, height, width = images.shape
     xmin, ymin, xmax, ymax = jnp.moveaxis(boxes, -1, 0)
     rows = interpolation_matrix(ymin, ymax, height, size)
     columns = interpolation_matrix(xmin, xmax, width, size)
-    cropped = jnp.einsum("bih,bhw->biw", rows, images.astype(jnp.float32), precision=_PRECISION)
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    cropped = jnp.einsum("bih,bhw->biw", rows, images, precision=_PRECISION)
     return jnp.einsum("biw,bjw->bij", cropped, columns, precision=_PRECISION)
 
 

@@ -54,9 +54,16 @@ def training_batches(
     dataset = grain.MapDataset.source(indices).seed(seed).shuffle()
     # Whole global batches first, then this process's part of each.
     dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
-    return dataset.map(
-        lambda records: read_batch(source, records[process_index::process_count])
-    ).map_with_index(lambda step, batch: {**batch, "step": step})
+    mine = process_rows(batch_size, process_index, process_count)
+    return dataset.map(lambda records: read_batch(source, records[mine])).map_with_index(
+        lambda step, batch: {**batch, "step": step}
+    )
+
+
+def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a global batch that a process reads: side by side, as its devices are."""
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
 
 
 def iterate(
@@ -85,23 +92,31 @@ def iterate(
 
 
 def evaluation_batches(
-    source: Source, indices: np.ndarray, batch_size: int
+    source: Source,
+    indices: np.ndarray,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> grain.DatasetIterator:
     """Batches of a subset in order, all of one size: the last is filled up with repeats.
 
     Args:
         source: the store's records.
         indices: int64 `[N]`, records of the subset.
-        batch_size: size of every batch.
+        batch_size: of the global batch; a multiple of `process_count`.
+        process_index: this process.
+        process_count: all processes.
 
     Returns:
-        An iterator over `{"image": ..., "labels": ..., "record": ...}` as `training_batches`;
-        in all, `ceil(N / batch_size) * batch_size` images, of which the first N count.
+        An iterator over `{"image": ..., "labels": ..., "record": ...}` as `training_batches`; in
+        all processes together `ceil(N / batch_size) * batch_size` images, of which the first N
+        count.
     """
     padding = -len(indices) % batch_size
     padded = np.concatenate([indices, np.repeat(indices[-1:], padding)])
     dataset = grain.MapDataset.source(padded).batch(batch_size)
-    return iterate(dataset.map(lambda records: read_batch(source, records)))
+    mine = process_rows(batch_size, process_index, process_count)
+    return iterate(dataset.map(lambda records: read_batch(source, records[mine])))
 
 
 def read_batch(source: Source, records: np.ndarray) -> Batch:

@@ -12,9 +12,12 @@ from typing import Any, SupportsIndex
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source, array_record_module
+from etils import epath
 
+from agcnn_jax.data.mirror import mirror
 from agcnn_jax.data.text import read_rows
 from agcnn_jax.errors import UserError
+from agcnn_jax.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
 SPLIT = "images"
@@ -176,7 +179,8 @@ def open_records(data_dir: str | Path) -> Records:
     """Open the dataset that `data_prep/chestxray14.py` wrote.
 
     Args:
-        data_dir: the `--data_dir` it was written to.
+        data_dir: the `--data_dir` it was written to, or a copy of that folder; one in an object
+            store, such as `gs://bucket/data`, is copied to the disk first: see `mirror`.
 
     Returns:
         Its metadata and columns; images are read when asked for.
@@ -184,12 +188,37 @@ def open_records(data_dir: str | Path) -> Records:
     Raises:
         UserError: no dataset there, or one that is incomplete; the message names the file.
     """
+    if is_remote(data_dir):
+        return _open_remote(absolute(data_dir))
     data_dir = Path(data_dir)
     directory = data_dir / STORE
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; {HOW_TO_PREPARE} {data_dir}")
     if not (directory / "dataset_info.json").is_file():
         raise UserError(f"{data_dir}: no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}")
+    return _open(directory)
+
+
+def _open_remote(data_dir: epath.Path) -> Records:
+    directory = data_dir / STORE
+    with reported(data_dir, "read"):
+        there = (directory / "dataset_info.json").exists()
+    if not there:
+        raise UserError(
+            f"{data_dir}: no prepared dataset in it, or no permission to see it; "
+            f"{HOW_TO_PREPARE} DATA, and copy what is in DATA there"
+        )
+    copy = mirror(directory)
+    try:
+        return _open(copy)
+    except UserError as error:
+        raise UserError(
+            f"{error} (this is a copy of {directory}: if that is whole, delete {copy} and run the "
+            "same command again)"
+        ) from error
+
+
+def _open(directory: Path) -> Records:
     metadata = _read_metadata(directory)
     shards = _check_shards(directory)
     columns = _read_columns(directory / "records.csv")

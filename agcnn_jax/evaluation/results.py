@@ -6,12 +6,15 @@ import contextlib
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import figures, report, tables
@@ -19,10 +22,14 @@ from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
 from agcnn_jax.evaluation.metrics import BranchAUC, auc_table
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
+from agcnn_jax.storage import is_remote, reported
+
+SCORES = "auc.json"
+"""The file that says the others are all there."""
 
 
 def write_results(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     *,
     split: str,
     protocol: str,
@@ -45,10 +52,13 @@ def write_results(
     """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
 
     The files are written beside `directory` and take its place when all are there: whoever
-    interrupts the evaluation keeps the previous results whole.
+    interrupts the evaluation keeps the previous results whole. In an object store, where folders
+    cannot be renamed, the previous `auc.json` goes first and the new one comes last: where it is,
+    all other files are of the same evaluation.
 
     Args:
-        directory: where the results go, `<workdir>/eval/<split>`; what it held is replaced.
+        directory: where the results go, `<workdir>/eval/<split>`, on a disk or in an object
+            store; what it held is replaced.
         split: the subset that was scored, such as "test".
         protocol: the split protocol, such as "official".
         backbone: as in the config, such as "densenet121".
@@ -104,9 +114,10 @@ def write_results(
         title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
         films_jpeg = figures.encode(figures.films_figure(films, title), "jpeg", dpi=100)
     page = report.render_report(table, cohort, results, roc, films_jpeg, settings or {})
-    with _replacing(Path(directory)) as folder:
+    replacing = _replacing_remote if is_remote(directory) else _replacing
+    with replacing(directory) as folder:
         scores = json.dumps(_scores(results, cohort), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "auc.json").write_text(scores + "\n", encoding="utf-8")
+        (folder / SCORES).write_text(scores + "\n", encoding="utf-8")
         (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
         (folder / "auc.md").write_text(tables.as_markdown(table), encoding="utf-8")
         for branch, matrix in probabilities.items():
@@ -166,9 +177,25 @@ def _write_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> Non
 
 
 @contextlib.contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `directory` if the block succeeds."""
-    directory = directory.resolve()  # a link keeps pointing at the results
+def _replacing_remote(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a local folder whose files replace those of `directory` if the block succeeds."""
+    remote = epath.Path(directory)
+    with tempfile.TemporaryDirectory(prefix="agcnn-eval-") as temporary:
+        yield Path(temporary)
+        with reported(remote, "written"):
+            (remote / SCORES).unlink(missing_ok=True)
+            new = {path.name: path for path in Path(temporary).iterdir()}
+            for old in list(remote.iterdir()) if remote.exists() else []:
+                if old.name not in new:
+                    old.unlink()
+            for name in sorted(new, key=lambda name: name == SCORES):
+                (remote / name).write_bytes(new[name].read_bytes())
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder that takes the place of the one at `path` if the block succeeds."""
+    directory = Path(path).resolve()  # a link keeps pointing at the results
     new = directory.with_name(f".{directory.name}.new")
     old = directory.with_name(f".{directory.name}.old")
     try:

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from agcnn_jax.errors import UserError
@@ -17,10 +15,8 @@ from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.training import checkpoints, settings
-from agcnn_jax.training.stage import read_result, stage_directory
-from agcnn_jax.training.steps import merge_branches
-from agcnn_jax.training.strategies import stages
+from agcnn_jax.training import settings
+from agcnn_jax.training.finished import finished_variables
 
 ALL = "all"
 CHOICES = (*BRANCHES, ALL)
@@ -56,7 +52,9 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     config = settings.read_config(directory)
     if config is None:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
-    variables, labels = _trained(directory, config)
+    variables, saved = finished_variables(
+        directory, config.strategy, {"backbone": config.backbone}
+    )
     missing = [name for name in _wanted(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
@@ -66,7 +64,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     about = {
         "backbone": config.backbone,
         "branch": branch,
-        "labels": labels,
+        "labels": list(saved["labels"]),
         "pooling": config.pooling,
         "mean": list(config.mean),
         "std": list(config.std),
@@ -105,29 +103,6 @@ def state_of(
 
 def _wanted(branch: str) -> tuple[str, ...]:
     return BRANCHES if branch == ALL else (branch,)
-
-
-def _trained(workdir: epath.Path, config: ml_collections.ConfigDict) -> tuple[Variables, list[str]]:
-    """The best weights of all finished stages, and the names of their outputs."""
-    variables: Variables = {"params": {}, "batch_stats": {}}
-    labels: list[str] = []
-    for stage in stages(config.strategy):
-        if read_result(workdir, stage) is None:
-            break
-        folder = stage_directory(workdir, stage) / "checkpoints"
-        with checkpoints.reading(folder) as manager:
-            best = checkpoints.restore_best(manager, {"backbone": config.backbone})
-            saved = manager.restore(
-                manager.best_step(), args=ocp.args.Composite(identity=ocp.args.JsonRestore())
-            )
-        labels = list(saved["identity"]["labels"])
-        variables = merge_branches(variables, best["variables"])
-    if not labels:
-        raise UserError(
-            f"--export {workdir}: no stage is finished; run the same python train.py command "
-            f"again to go on"
-        )
-    return variables, labels
 
 
 def _write(out: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
@@ -17,6 +18,19 @@ from agcnn_jax.errors import UserError
 
 NO_AUC = -1.0
 """Stands for a validation AUC that no finding has; below any AUC."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves the question of preemption to `stop_requests`.
+
+    JAX agrees with all processes on a number that none has asked with yet. Orbax (0.12) asks with
+    the steps of a stage, in the background and late, so that the agreed number could be one that
+    never comes.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never; see above."""
+        return False
 
 
 @contextmanager
@@ -34,7 +48,7 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
     options = ocp.CheckpointManagerOptions(
         best_fn=_rank, create=False, read_only=True, enable_async_checkpointing=False
     )
-    with ocp.CheckpointManager(directory, options=options) as manager:
+    with _Manager(directory, options=options) as manager:
         yield manager
 
 
@@ -56,7 +70,8 @@ def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy, best_fn=_rank, cleanup_tmp_directories=True
     )
-    return ocp.CheckpointManager(directory, options=options)
+    with _written(directory):
+        return _Manager(directory, options=options)
 
 
 def save(
@@ -82,15 +97,41 @@ def save(
     metrics = None
     if evaluated:
         metrics = {"val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean, "step": step}
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            batches=grain.checkpoint.CheckpointSave(batches),
-            identity=ocp.args.JsonSave(identity),
-        ),
-        metrics=metrics,
-    )
+    with _written(manager.directory):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                batches=ocp.args.JsonSave(batches.get_state()),
+                identity=ocp.args.JsonSave(identity),
+            ),
+            metrics=metrics,
+            # Orbax would otherwise ask whether another process wants to stop.
+            force=True,
+        )
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Wait until what is being saved in the background is whole.
+
+    Raises:
+        UserError: if it could not be written.
+    """
+    with _written(manager.directory):
+        manager.wait_until_finished()
+
+
+@contextmanager
+def _written(directory: epath.PathLike) -> Iterator[None]:
+    """Turn a checkpoint that cannot be written into one line; the ones before it stay whole."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        raise UserError(
+            f"no checkpoint can be written to {directory} ({reason[:300]}); those before are "
+            f"whole: make room, or make the folder writable, and run the same command again"
+        ) from error
 
 
 def restore(
@@ -119,14 +160,19 @@ def restore(
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
     if batches is not None:
-        items["batches"] = grain.checkpoint.CheckpointRestore(batches)
+        items["batches"] = ocp.args.JsonRestore()
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        if batches is not None:
+            batches.set_state(restored["batches"])
+        return restored["state"]
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
 
 
-def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> Any:
+def restore_best(
+    manager: ocp.CheckpointManager, identity: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     """Load a stage's best checkpoint without knowing its shapes, to host memory.
 
     Args:
@@ -134,7 +180,7 @@ def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> An
         identity: what the weights must be of.
 
     Returns:
-        The state as nested dicts of numpy arrays.
+        The state as nested dicts of numpy arrays, and all that the weights are of.
 
     Raises:
         UserError: if there is none, or it is of something else, or unreadable.
@@ -144,24 +190,28 @@ def restore_best(manager: ocp.CheckpointManager, identity: dict[str, Any]) -> An
         raise UserError(
             f"{manager.directory} holds no validated checkpoint; run the train.py command again"
         )
-    _check_saved_identity(manager, step, identity)
+    saved = _check_saved_identity(manager, step, identity)
     try:
-        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-        # To the host: who shares these arrays between branches must not share a buffer that one
-        # branch's training step gives up.
-        return jax.device_get(restored["state"])
+        # As numpy arrays: the devices that they were saved from may not be there, and who shares
+        # them between branches must not share a buffer that one branch's step gives up.
+        metadata = manager.item_metadata(step)["state"]
+        as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        args = ocp.args.PyTreeRestore(item=metadata, restore_args=as_numpy)
+        restored = manager.restore(step, args=ocp.args.Composite(state=args))
+        return restored["state"], saved
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
 
 
 def _check_saved_identity(
     manager: ocp.CheckpointManager, step: int, identity: dict[str, Any]
-) -> None:
+) -> dict[str, Any]:
     try:
         saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
     check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
+    return dict(saved["identity"])
 
 
 def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> None:

@@ -14,12 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from agcnn_jax.attention.crop import crop_batch_host
 from agcnn_jax.data.pipeline import Batch
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.training.parallel import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
+from agcnn_jax.training.parallel import (
+    REPLICATED,
+    SHARDED,
+    data_parallel,
+    join_local_shards,
+    local_mesh,
+    on_local_mesh,
+    shard_batch,
+)
 from agcnn_jax.training.steps import Recipe, localise, select_branches
 
 
@@ -35,22 +43,23 @@ def make_host_cropper(recipe: Recipe, frozen: Variables, mesh: Mesh) -> Callable
         A function from a `training_batches` element to `images` and `local_images`, float32
         `[B, input_size, input_size]`, and `labels`, all sharded over the mesh.
     """
+    local = local_mesh(mesh)
     routine = data_parallel(
         functools.partial(localise, recipe=recipe),
-        mesh,
+        local,
         in_specs=(REPLICATED, SHARDED, REPLICATED),
         out_specs=SHARDED,
     )
-    overall = select_branches(frozen, ("global",))
+    overall = on_local_mesh(mesh, select_branches(frozen, ("global",)))
     executor = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="crop")
 
     def crop(batch: Batch) -> Batch:
-        stored = shard_batch(mesh, {"image": batch["image"], "record": batch["record"]})
-        step = replicate(mesh, np.int32(batch["step"]))
+        stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})
+        step = jax.device_put(np.int32(batch["step"]), NamedSharding(local, REPLICATED))
         images, masks = routine(overall, stored, step)
         inputs, host_masks = jax.device_get((images, masks))
         local_images, _ = crop_batch_host(inputs, host_masks, executor)
         host = {"local_images": local_images, "labels": batch["labels"]}
-        return {"images": images, **shard_batch(mesh, host)}
+        return {"images": join_local_shards(mesh, images), **shard_batch(mesh, host)}
 
     return crop

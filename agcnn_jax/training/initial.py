@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from agcnn_jax.errors import UserError
@@ -29,6 +30,8 @@ def initial_variables(experiment: Experiment) -> Variables:
     variables = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))(
         jax.random.key(recipe.seed)
     )
+    if experiment.config.dtype == "float64":
+        variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     if init == "random":
         return variables
     for branch, backbone in _backbones(experiment).items():
@@ -36,7 +39,9 @@ def initial_variables(experiment: Experiment) -> Variables:
         if difference := first_difference(wanted, backbone):
             raise UserError(f"config.init is {init!r}, whose weights do not fit: {difference}")
         for kind, tree in backbone.items():
-            variables[kind][branch]["backbone"] = tree
+            variables[kind][branch]["backbone"] = jax.tree.map(
+                lambda given, drawn: given.astype(drawn.dtype), tree, wanted[kind]
+            )
     return variables
 
 
@@ -56,7 +61,8 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
             f"runs/resnet/stages/1_global, or random"
         )
     with checkpoints.reading(directory.resolve()) as manager:
-        trained = checkpoints.restore_best(manager, identity)["variables"]
+        best, _ = checkpoints.restore_best(manager, identity)
+    trained = best["variables"]
     if "global" not in trained["params"]:
         raise UserError(
             f"config.init is {init!r}, a stage that trained {', '.join(trained['params'])}; give "

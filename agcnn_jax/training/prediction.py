@@ -16,7 +16,16 @@ from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import Source, evaluation_batches
 from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
 from agcnn_jax.training.log import progress_bar
-from agcnn_jax.training.parallel import REPLICATED, SHARDED, data_parallel, shard_batch
+from agcnn_jax.training.parallel import (
+    REPLICATED,
+    SHARDED,
+    data_parallel,
+    gather_batches,
+    is_primary,
+    local_rows,
+    process_share,
+    shard_batch,
+)
 from agcnn_jax.training.steps import Recipe
 
 
@@ -47,7 +56,7 @@ def predict_step(
     Returns:
         `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where a local image was made.
     """
-    inputs = centre_crop(images, recipe.input_size)
+    inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
     outputs: dict[str, jax.Array] = {}
     overall, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
     if "global" in branches:
@@ -89,31 +98,36 @@ def predict(
 ) -> Prediction:
     """Run a `make_predict_step` over a subset, exactly: what fills up the last batch is dropped.
 
+    Every process reads and keeps its share of each batch; the shares are brought together once,
+    at the end.
+
     Args:
         step: see `make_predict_step`.
         variables: replicated over the mesh.
         source: the store's records.
         indices: int64 `[N]`, records of the subset.
-        batch_size: of every batch.
+        batch_size: of every global batch.
         mesh: the devices.
         description: for the progress bar.
     """
-    outputs: list[dict[str, jax.Array]] = []
-    batches = evaluation_batches(source, indices, batch_size)
+    rows: list[dict[str, np.ndarray]] = []
+    batches = evaluation_batches(source, indices, batch_size, *process_share())
+    bar = progress_bar(len(indices), 0, description, leave=False, show=is_primary())
+    waiting: dict[str, jax.Array] | None = None
     try:
-        with progress_bar(len(indices), 0, description, leave=False) as progress:
+        with bar:
             for batch in batches:
-                outputs.append(step(variables, shard_batch(mesh, batch["image"])))
-                if len(outputs) > 1:
+                outputs = step(variables, shard_batch(mesh, batch["image"]))
+                if waiting is not None:
                     # Fetching one batch late keeps the device busy and memory bounded.
-                    outputs[-2] = jax.device_get(outputs[-2])
-                progress.update(min(batch_size, len(indices) - progress.n))
+                    rows.append({name: local_rows(output) for name, output in waiting.items()})
+                waiting = outputs
+                bar.update(min(batch_size, len(indices) - bar.n))
     finally:
         batches.close()
-    merged = {
-        name: np.concatenate([np.asarray(output[name]) for output in outputs])[: len(indices)]
-        for name in outputs[0]
-    }
+    if waiting is not None:
+        rows.append({name: local_rows(output) for name, output in waiting.items()})
+    merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function returns a dict's entries by the alphabet; tables show branches in theirs.
     probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
     return Prediction(probabilities, merged.get("boxes"))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.settings import per_branch
+from agcnn_jax.training.settings import SCALINGS, per_branch
 from agcnn_jax.training.steps import sgd
 from agcnn_jax.training.strategies import Stage
 
@@ -19,6 +22,7 @@ class Schedule:
 
     Attributes:
         batch_size: of the global batch.
+        accumulate: micro-batches of every step.
         steps_per_epoch: whole batches in the training subset.
         total_steps: of the stage.
         optimizer: see `sgd`.
@@ -26,10 +30,18 @@ class Schedule:
     """
 
     batch_size: int
+    accumulate: int
     steps_per_epoch: int
     total_steps: int
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
+
+    def learning_rates(self) -> np.ndarray:
+        """The learning rate of each step, float `[total_steps]`, step 1 first.
+
+        All at once, since a rate computed at a step would queue behind that step on the device.
+        """
+        return np.asarray(jax.vmap(self.learning_rate)(jnp.arange(self.total_steps)))
 
     def epoch(self, step: int) -> int:
         """Which epoch a step that has been done belongs to, from 1."""
@@ -46,6 +58,10 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     A stage that trains several branches takes the smallest of their batch sizes (64 in the
     paper's joint training) and learning rates, and the most of their epochs.
 
+    `config.learning_rate_scaling` adapts the learning rates to other batch sizes than those they
+    were found with, `config.reference_batch_size`: in proportion to the batch (`linear`, Goyal et
+    al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
+
     Raises:
         UserError: if the training subset is smaller than a batch.
     """
@@ -59,12 +75,19 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
         )
     steps_per_epoch = images // batch_size
     planned = max(per_branch(config.epochs)[branch] for branch in stage.branches) * steps_per_epoch
+    scale = SCALINGS[config.learning_rate_scaling]
+    rates, references = (
+        per_branch(config[key]) for key in ("learning_rate", "reference_batch_size")
+    )
     optimizer, learning_rate = sgd(
-        min(per_branch(config.learning_rate)[branch] for branch in stage.branches),
+        min(rates[branch] * scale(batch_size / references[branch]) for branch in stage.branches),
         drop_step=round(config.drop_after * planned),
         drop_factor=config.drop_factor,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
-    return Schedule(batch_size, steps_per_epoch, total, optimizer, learning_rate)
+    return Schedule(
+        batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +16,20 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.layers import POOLINGS
 from agcnn_jax.models.registry import BACKBONES
+from agcnn_jax.storage import read_json, reported, write_json
 from agcnn_jax.training.strategies import STRATEGIES
 
-FREE_KEYS = frozenset({"workdir", "data.dir", "eval_batch_size", "log_every", "checkpoint_every"})
+FREE_KEYS = frozenset(
+    {
+        "workdir",
+        "data.dir",
+        "eval_batch_size",
+        "log_every",
+        "checkpoint_every",
+        "peer_timeout",
+        "profile",
+    }
+)
 """Keys that may change between the calls of one run, since no result depends on them.
 
 The data themselves are compared by their fingerprint instead of by where they lie.
@@ -26,12 +37,20 @@ The data themselves are compared by their fingerprint instead of by where they l
 
 PER_BRANCH = "one positive number, or three for global, local, fusion"
 
+SCALINGS: dict[str, Callable[[float], float]] = {
+    "none": lambda ratio: 1.0,
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+}
+"""By how much a learning rate grows when the batch grows by a ratio."""
+
 _CHOICES = {
     "backbone": tuple(BACKBONES),
     "pooling": POOLINGS,
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16", "float64"),
     "strategy": tuple(STRATEGIES),
     "local_input": ("crop", "image"),
+    "learning_rate_scaling": tuple(SCALINGS),
     "augment.crop": CROPS,
     "attention.statistic": STATISTICS,
     "attention.cropper": ("host", "device"),
@@ -40,6 +59,7 @@ _ELEMENTS: dict[str, Any] = {
     "batch_size": int,
     "epochs": int,
     "learning_rate": int | float,
+    "reference_batch_size": int,
     "mean": int | float,
     "std": int | float,
     "augment.scale": int | float,
@@ -59,6 +79,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval_batch_size": (lambda x: x >= 1, "at least 1"),
     "log_every": (lambda x: x >= 1, "at least 1"),
     "checkpoint_every": (lambda x: x >= 1, "at least 1"),
+    "accumulate": (lambda x: x >= 1, "at least 1"),
+    "warmup_epochs": (lambda x: x >= 0, "at least 0"),
+    "peer_timeout": (lambda x: x >= 1, "at least 1"),
+    "profile": (lambda x: x >= 0, "at least 0"),
     "augment.scale": (
         lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1,
         "two rising numbers in 0..1",
@@ -66,6 +90,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment.ratio": (lambda x: len(x) == 2 and 0 < x[0] <= x[1], "two rising positive numbers"),
     "std": (lambda x: len(x) > 0 and min(x) > 0, "positive, one number a channel"),
     "batch_size": (lambda x: len(x) in (1, 3) and min(x) >= 1, PER_BRANCH),
+    "reference_batch_size": (lambda x: len(x) in (1, 3) and min(x) >= 1, PER_BRANCH),
     "epochs": (lambda x: len(x) in (1, 3) and min(x) >= 1, PER_BRANCH),
     "learning_rate": (lambda x: len(x) in (1, 3) and min(x) > 0, PER_BRANCH),
 }
@@ -126,14 +151,9 @@ def keep_config(
     """
     saved = read_config(workdir)
     if saved is None:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / "data.json", data)
-            write_json(workdir / "config.json", json.loads(config.to_json()))
-        except OSError as error:
-            raise UserError(
-                f"--workdir {workdir} cannot be written ({error.strerror}); choose another"
-            ) from error
+        remedy = "make it writable, or choose another --workdir"
+        write_json(workdir / "data.json", data, remedy)
+        write_json(workdir / "config.json", json.loads(config.to_json()), remedy)
         return
     _refuse_differences(workdir, "config", config.to_dict(), saved.to_dict())
     _refuse_differences(workdir, "data", data, read_json(workdir / "data.json"))
@@ -169,22 +189,6 @@ def _refuse_differences(
 def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     """Read a workdir's `config.json`; None if there is none."""
     path = workdir / "config.json"
-    return ml_collections.ConfigDict(read_json(path)) if path.exists() else None
-
-
-def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
-    """Read a JSON object; `UserError` with the remedy if the file holds none."""
-    try:
-        value = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged; {remedy}")
-    return value
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Write a JSON file that is either whole or not there."""
-    temporary = path.parent / f"{path.name}.tmp"
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    with reported(path, "read", "choose another --workdir"):
+        exists = path.exists()
+    return ml_collections.ConfigDict(read_json(path)) if exists else None

@@ -60,6 +60,11 @@ class Recipe:
     tau: float = 0.7
     local_input: str = "crop"
 
+    @property
+    def image_dtype(self) -> Any:
+        """Of the model's input: float32, or float64 in a float64 run."""
+        return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
+
 
 def select_branches(variables: Variables, branches: tuple[str, ...]) -> Variables:
     """Take the given branches out of all."""
@@ -75,27 +80,38 @@ def merge_branches(first: Variables, second: Variables) -> Variables:
 
 
 def sgd(
-    learning_rate: float, drop_step: int, drop_factor: float, momentum: float, weight_decay: float
+    learning_rate: float,
+    drop_step: int,
+    drop_factor: float,
+    momentum: float,
+    weight_decay: float,
+    warmup_steps: int = 0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """PyTorch's SGD: weight decay on every parameter joins the gradient before the momentum.
 
     Args:
-        learning_rate: at the start.
+        learning_rate: at the start, or where the warm-up ends.
         drop_step: number of steps after which it is divided by `drop_factor`.
         drop_factor: see `drop_step`.
         momentum: of the running sum of gradients.
         weight_decay: weight of the parameters in the gradient.
+        warmup_steps: number of steps in which it rises, linearly, to `learning_rate`; the first
+            one already takes a share (Goyal et al. 2017, Section 2.2).
 
     Returns:
         The optimiser, and its learning rate as a function of the step.
     """
-    schedule = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+    steps = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+
+    def schedule(step: Any) -> Any:
+        return steps(step) * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+
     optimizer = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(schedule if warmup_steps else steps),
     )
-    return optimizer, schedule
+    return optimizer, schedule if warmup_steps else steps
 
 
 def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
@@ -128,35 +144,44 @@ def train_step(
     recipe: Recipe,
     stage: Stage,
     optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of any stage, on one device's share of the batch.
+    """One step of a stage on one device's share of the batch, averaged over the axis `batch`.
 
-    The loss is the sum of the trained branches' own losses; frozen branches run in inference mode.
+    The loss is the sum of the binary cross entropies of the trained branches (Eq. 2); gradients
+    are taken of their parameters alone, and frozen branches run in inference mode.
 
     Args:
         state: of the trained branches.
-        frozen: variables of the other branches.
-        batch: `labels` uint8 `[B, C]`, and either the stored `image` uint8 `[B, S, S]` with its
+        frozen: variables of all other branches.
+        batch: `labels` `[B, C]`, and either stored images, `image` uint8 `[B, S, S]` with its
             `record` int32 `[B]`, or what `localise` and the host made of them: `images` and
             `local_images`, float32 `[B, input_size, input_size]`.
         recipe: see `Recipe`.
         stage: which branches are trained.
         optimizer: see `sgd`.
+        accumulate: number of micro-batches that the share is worked off in, one after another, to
+            need the memory of one. The gradient is the whole batch's, but for BatchNorm, which
+            normalises each micro-batch by itself and moves its running statistics with each.
 
     Returns:
         The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
     """
     images = batch["images"] if "images" in batch else augment_batch(batch, state.step, recipe)
-    local_images: Any = batch.get("local_images")
-    if local_images is None and stage.needs_local_images:
-        local_images = local_images_of(images, recipe)
+    rows = {"images": images, "labels": batch["labels"]}
+    if "local_images" in batch:
+        rows["local_images"] = batch["local_images"]
 
-    def loss_of(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Variables]]:
-        trained = {"params": params, "batch_stats": state.variables["batch_stats"]}
+    def loss_of(
+        params: Any, batch_stats: Any, part: Batch
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        local_images: Any = part.get("local_images")
+        if local_images is None and stage.needs_local_images:
+            local_images = local_images_of(part["images"], recipe)
         logits, updated = forward(
             recipe.model,
-            merge_branches(frozen, trained),
-            images,
+            merge_branches(frozen, {"params": params, "batch_stats": batch_stats}),
+            part["images"],
             local_images,
             train=stage.branches,
             branches=stage.branches,
@@ -164,21 +189,52 @@ def train_step(
         # Averaging inside the differentiated function makes the gradient that of the whole
         # batch's loss, BatchNorm's exchange between devices included.
         losses = {
-            branch: lax.pmean(binary_cross_entropy(branch_logits, batch["labels"]), BATCH_AXIS)
+            branch: lax.pmean(binary_cross_entropy(branch_logits, part["labels"]), BATCH_AXIS)
             for branch, branch_logits in logits.items()
         }
-        return sum(losses.values(), jnp.zeros(())), (losses, updated)
+        new_stats = select_branches(updated, stage.branches)["batch_stats"]
+        return sum(losses.values(), jnp.zeros(())), (losses, new_stats)
 
-    (loss, (losses, updated)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-        state.variables["params"]
-    )
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    # Each device differentiates by its own copy, so that the sum over the devices is taken once,
+    # at the end, and not in every micro-batch.
+    params = lax.pcast(state.variables["params"], BATCH_AXIS, to="varying")
+
+    def add_part(carry: Any, part: Batch) -> tuple[Any, tuple[jax.Array, dict[str, jax.Array]]]:
+        total, batch_stats = carry
+        (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, part)
+        return (jax.tree.map(jnp.add, total, gradients), batch_stats), (loss, losses)
+
+    batch_stats = state.variables["batch_stats"]
+    if accumulate == 1:
+        (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, rows)
+    else:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        (gradients, batch_stats), metrics = lax.scan(
+            add_part, (zeros, batch_stats), split_rows(rows, accumulate)
+        )
+        gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
+        loss, losses = jax.tree.map(jnp.mean, metrics)
+    gradients = lax.psum(gradients, BATCH_AXIS)
+
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables["params"])
     variables = {
         "params": optax.apply_updates(state.variables["params"], updates),
-        "batch_stats": select_branches(updated, stage.branches)["batch_stats"],
+        "batch_stats": batch_stats,
     }
     metrics = {"loss": loss, **{f"loss_{branch}": value for branch, value in losses.items()}}
     return TrainState(state.step + 1, variables, opt_state), metrics
+
+
+def split_rows(rows: Batch, parts: int) -> Batch:
+    """Deal rows `[B, ...]` out to micro-batches `[parts, B / parts, ...]`, in turn.
+
+    In turn, so that a micro-batch of all devices together holds the same images however many
+    devices share the batch: row i is of micro-batch `i % parts` in every share.
+    """
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), dict(rows)
+    )
 
 
 def localise(
@@ -206,7 +262,12 @@ def localise(
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
     """Augment a stored batch for a step; see `agcnn_jax.data.augment.augment`."""
     return augment(
-        batch["image"], batch["record"], step, recipe.seed, recipe.input_size, recipe.augmentation
+        batch["image"].astype(recipe.image_dtype),
+        batch["record"],
+        step,
+        recipe.seed,
+        recipe.input_size,
+        recipe.augmentation,
     )
 
 

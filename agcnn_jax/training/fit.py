@@ -1,0 +1,257 @@
+"""The loop over a stage's steps: batch, step, log, validate, checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from agcnn_jax.data.pipeline import Batch, iterate, training_batches
+from agcnn_jax.errors import Stopped, UserError
+from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.training import checkpoints
+from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.log import open_log, progress_bar
+from agcnn_jax.training.parallel import (
+    REPLICATED,
+    SHARDED,
+    data_parallel,
+    from_primary,
+    is_primary,
+    process_share,
+    replicate,
+    shard_batch,
+)
+from agcnn_jax.training.preemption import StopRequest
+from agcnn_jax.training.profile import Profile
+from agcnn_jax.training.schedule import Schedule
+from agcnn_jax.training.steps import TrainState, select_branches, train_step
+from agcnn_jax.training.strategies import Stage
+from agcnn_jax.training.validation import make_validation
+
+
+def fit(
+    experiment: Experiment,
+    stage: Stage,
+    schedule: Schedule,
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    variables: Variables,
+    stop_requested: StopRequest,
+) -> None:
+    """Do a stage's steps, from the latest checkpoint if there is one, to the last.
+
+    Args:
+        experiment: see `Experiment`.
+        stage: which branches to train.
+        schedule: see `Schedule`.
+        manager: of the stage's checkpoints.
+        state: to start from, replicated.
+        variables: of all branches, for the frozen ones.
+        stop_requested: asked after every step; see `stop_requests`.
+
+    Raises:
+        UserError: if the loss or the weights are not finite any more.
+        Stopped: when it was asked for; everything is saved.
+    """
+    config = experiment.config
+    frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
+    frozen = replicate(experiment.mesh, select_branches(variables, frozen_branches))
+    batches = open_batches(experiment, stage, schedule, frozen)
+    step_function = make_train_step(experiment, stage, schedule)
+    validate = make_validation(experiment, stage, frozen)
+    resumed = from_primary(manager.latest_step) or 0
+    if resumed:
+        state = checkpoints.restore(manager, resumed, state, experiment.identity, batches)
+    log = open_log(experiment.workdir, stage.name, resumed, is_primary())
+    learning_rates = schedule.learning_rates()
+    clock = Clock(schedule.batch_size, resumed)
+    progress = progress_bar(
+        schedule.total_steps * schedule.batch_size,
+        resumed * schedule.batch_size,
+        f"stage {stage.name}",
+        show=is_primary(),
+    )
+
+    def settle(step: int, metrics: dict[str, jax.Array]) -> None:
+        """Look at a step's losses, and log them if it is their turn."""
+        losses = fetch_losses(stage, manager, step, metrics)
+        if step % config.log_every == 0 or schedule.ends_epoch(step):
+            log.write(
+                step,
+                epoch=schedule.epoch(step),
+                **losses,
+                learning_rate=float(learning_rates[step - 1]),
+                images_per_second=clock.lap(step),
+            )
+            progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+
+    def save(step: int, state: TrainState, **validation: Any) -> None:
+        check_finite(stage, manager, step, state)
+        # What a checkpoint is past of has to be in the log.
+        log.flush()
+        checkpoints.save(manager, step, state, batches, experiment.identity, **validation)
+
+    profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed)
+    try:
+        with progress, profile:
+            if stop_requested():
+                raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
+            pending: tuple[int, dict[str, jax.Array]] | None = None
+            for step in range(resumed + 1, schedule.total_steps + 1):
+                profile.before(step)
+                batch = next(batches)
+                # Nothing may slip between host and device unasked, which would make one wait.
+                with jax.transfer_guard("disallow"):
+                    state, metrics = step_function(state, frozen, device_batch(experiment, batch))
+                profile.after(step, metrics)
+                progress.update(schedule.batch_size)
+                if pending is not None:
+                    # That step is over by now, so that fetching its loss makes no device wait.
+                    settle(*pending)
+                pending = step, metrics
+                saved = True
+                if schedule.ends_epoch(step):
+                    settle(*pending)
+                    pending = None
+                    scores = validate(state)
+                    log.write(step, epoch=schedule.epoch(step), **scores)
+                    save(step, state, val_auc_mean=scores["val_auc_mean"], evaluated=True)
+                    clock.lap(step)
+                elif step % config.checkpoint_every == 0:
+                    settle(*pending)
+                    pending = None
+                    save(step, state)
+                else:
+                    saved = False
+                if stop_requested() and step < schedule.total_steps:
+                    if pending is not None:
+                        settle(*pending)
+                    if not saved:
+                        save(step, state)
+                    checkpoints.finish(manager)
+                    raise Stopped(f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}")
+        log.close()
+    finally:
+        batches.close()
+    checkpoints.finish(manager)
+
+
+GO_ON = "run the same command again to continue"
+
+
+class Clock:
+    """Images per second since the last look."""
+
+    def __init__(self, batch_size: int, step: int):
+        """Start at a step."""
+        self._batch_size = batch_size
+        self._step, self._time = step, time.perf_counter()
+
+    def lap(self, step: int) -> float:
+        """Return the rate since the last lap, and start a new one."""
+        now = time.perf_counter()
+        rate = (step - self._step) * self._batch_size / max(now - self._time, 1e-9)
+        self._step, self._time = step, now
+        return round(rate, 1)
+
+
+def open_batches(
+    experiment: Experiment, stage: Stage, schedule: Schedule, frozen: Variables
+) -> grain.DatasetIterator:
+    """Open the stage's pipeline, with the host cropper at its end where that applies.
+
+    The host cropper needs a global branch that does not change while it works ahead; stages that
+    train the global branch along with others crop on the device.
+    """
+    config = experiment.config
+    dataset = training_batches(
+        experiment.records.images_and_labels(),
+        experiment.split.train,
+        schedule.batch_size,
+        config.seed,
+        *process_share(),
+    )
+    on_host = (
+        stage.needs_local_images
+        and stage.global_is_frozen
+        and config.attention.cropper == "host"
+        and config.local_input == "crop"
+    )
+    if not on_host:
+        return iterate(dataset)
+    return iterate(dataset, make_host_cropper(experiment.recipe, frozen, experiment.mesh))
+
+
+def device_batch(experiment: Experiment, batch: Batch) -> Batch:
+    """Put on the devices what of a batch is not there yet."""
+    if "images" in batch:
+        return batch
+    return shard_batch(
+        experiment.mesh, {name: batch[name] for name in ("image", "labels", "record")}
+    )
+
+
+def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) -> Callable[..., Any]:
+    """Map `train_step` over the devices and jit it; the old state's buffers are given up."""
+    return data_parallel(
+        functools.partial(
+            train_step,
+            recipe=experiment.recipe,
+            stage=stage,
+            optimizer=schedule.optimizer,
+            accumulate=schedule.accumulate,
+        ),
+        experiment.mesh,
+        in_specs=(REPLICATED, REPLICATED, SHARDED),
+        out_specs=REPLICATED,
+        donate=(0,),
+    )
+
+
+def fetch_losses(
+    stage: Stage, manager: ocp.CheckpointManager, step: int, metrics: dict[str, jax.Array]
+) -> dict[str, float]:
+    """Bring a step's losses to the host.
+
+    Raises:
+        UserError: if the loss is not finite, naming the stage, the step and the checkpoint to
+            return to.
+    """
+    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(losses["loss"]):
+        raise _diverged(stage, manager, step, f"the loss is {losses['loss']}")
+    return losses
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
+
+
+def check_finite(
+    stage: Stage, manager: ocp.CheckpointManager, step: int, state: TrainState
+) -> None:
+    """Raise `UserError` unless a state is worth a checkpoint: a step's loss is older than it."""
+    if not np.asarray(jax.device_get(_all_finite(state))):
+        raise _diverged(stage, manager, step, "weights are not finite")
+
+
+def _diverged(stage: Stage, manager: ocp.CheckpointManager, step: int, what: str) -> UserError:
+    checkpoints.finish(manager)
+    good = manager.latest_step()
+    kept = "there is no checkpoint yet" if good is None else f"the last checkpoint is step {good}"
+    return UserError(
+        f"{what} at step {step} of stage {stage.name}; {kept} in {manager.directory}; try a "
+        f"smaller config.learning_rate in another --workdir"
+    )

@@ -1,0 +1,199 @@
+"""How much memory of one device a training step takes, as the compiler plans it.
+
+    python benchmarks/sizing.py [--topology v5e:2x2] [--largest] [--measure STEPS] [--out FILE]
+
+Compiles the step that training runs, for the devices at hand or, with --topology, for TPUs that
+are not there (`pip install 'agcnn-jax[tpu]'`), and prints XLA's account in GiB of one device: total
+is argument + output + temp - alias, peak the most in use at once. Rows that --out has are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import topologies
+from jax.sharding import NamedSharding
+
+from agcnn_jax.errors import OneLineParser, UserError, run
+from agcnn_jax.models.agcnn import init_variables
+from agcnn_jax.training.experiment import Experiment, open_experiment
+from agcnn_jax.training.parallel import REPLICATED, SHARDED, device_mesh
+from agcnn_jax.training.schedule import Schedule, make_schedule
+from agcnn_jax.training.stage import make_train_step
+from agcnn_jax.training.steps import init_state, select_branches
+from agcnn_jax.training.strategies import Stage, stages
+from data_prep.chestxray14 import main as prepare
+from data_prep.phantoms import generate
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where configs/ is
+from configs import densenet, resnet
+
+CONFIGS = {"resnet50": resnet, "densenet121": densenet}
+STAGES = {"+".join(stage.branches): stage for stage in (*stages("G_L_F"), *stages("GLF"))}
+CASE = ("backbone", "stage", "dtype", "accumulate", "batch_per_device")
+STORED_SIZE = 256
+PARTS = ("argument", "output", "temp", "alias", "generated_code")
+IN_BYTES = (*PARTS, "total", "peak", "limit")
+Row = dict[str, Any]
+
+
+def find_devices(platform: str, topology: str | None) -> list[Any]:
+    """Take the devices at hand, or describe those of a topology."""
+    if topology or platform == "cpu":  # leave accelerators alone
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        if not topology:
+            return jax.devices(platform)
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # or libtpu looks for TPUs
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.replace(":", "-"))
+        return topologies.get_topology_desc(topology, platform="tpu").devices
+    except (RuntimeError, ImportError) as error:
+        raise UserError(f"no {topology or platform} devices can be had: {error}") from error
+
+
+def open_case(case: Row, data_dir: str, devices: list[Any]) -> Experiment:
+    """Open the experiment whose training runs the case's step."""
+    config = CONFIGS[case["backbone"]].get_config()
+    config.data.dir, config.dtype, config.accumulate = data_dir, case["dtype"], case["accumulate"]
+    config.batch_size = (case["batch_per_device"] * len(devices),)
+    opened = open_experiment(config, epath.Path(data_dir))
+    split = dataclasses.replace(opened.split, train=np.arange(*config.batch_size))
+    return dataclasses.replace(opened, split=split, mesh=device_mesh(devices))
+
+
+def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> Any:
+    """Make what `train_step` takes: random weights, a batch of noise."""
+    model, size, count = experiment.recipe.model, experiment.recipe.input_size, schedule.batch_size
+    variables = init_variables(model, key := jax.random.key(0), size)
+    frozen = tuple(branch for branch in variables["params"] if branch not in stage.branches)
+    state = init_state(select_branches(variables, stage.branches), schedule.optimizer)
+    batch: dict[str, Any] = {"labels": np.zeros((count, model.label_count), np.uint8)}
+    if stage.needs_local_images and stage.global_is_frozen:  # what the host cropper hands on
+        for name in ("images", "local_images"):
+            batch[name] = jax.random.uniform(key, (count, size, size), maxval=255.0)
+    else:
+        batch["image"] = jax.random.bits(key, (count, STORED_SIZE, STORED_SIZE), np.uint8)
+        batch["record"] = np.arange(count, dtype=np.int32)
+    return state, select_branches(variables, frozen), batch
+
+
+def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Row:
+    """Compile a case, read the compiler's account in bytes, and run `steps` if there are any."""
+    experiment, stage = open_case(case, data_dir, devices), STAGES[case["stage"]]
+    schedule = make_schedule(experiment, stage)
+    step: Any = make_train_step(experiment, stage, schedule)
+    at = tuple(NamedSharding(experiment.mesh, spec) for spec in (REPLICATED, REPLICATED, SHARDED))
+    arguments = jax.jit(lambda: make_arguments(experiment, stage, schedule), out_shardings=at)
+    started = time.monotonic()
+    try:
+        compiled = step.lower(*arguments.eval_shape()).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not (needs := re.search(r"([\d.]+)G\)? (?:of |exceeds .*\()([\d.]+)G", str(error))):
+            raise
+        total, limit = (int(float(number) * 2**30) for number in needs.groups())
+        return case | {"fits": False, "total": total, "limit": limit}
+    row = case | {"fits": True, "compile_seconds": round(time.monotonic() - started)}
+    memory = compiled.memory_analysis()
+    row |= {part: getattr(memory, f"{part}_size_in_bytes") for part in PARTS}
+    row["total"] = row["argument"] + row["output"] + row["temp"] - row["alias"]
+    row |= {"peak": memory.peak_memory_in_bytes} if devices[0].platform != "cpu" else {}
+    if steps:
+        state, frozen, batch = arguments()
+        times = []
+        for _ in range(steps + 1):  # the first warms up
+            state, _ = jax.block_until_ready(compiled(state, frozen, batch))
+            times.append(time.monotonic())
+        rate = steps * schedule.batch_size / (times[-1] - times[0])
+        row |= {"steps": steps, "images_per_second": round(rate, 2)}
+    return row
+
+
+def next_size(rows: list[Row]) -> int:
+    """Bisect towards the largest multiple of 16 that fits; 0 when it is known."""
+    fits = max((row["batch_per_device"] for row in rows if row["fits"]), default=0)
+    fails = min((row["batch_per_device"] for row in rows if not row["fits"]), default=fits)
+    return middle if (middle := (fits + fails) // 32 * 16) > fits else 0
+
+
+def machine(devices: list[Any]) -> str:
+    """Name the devices, a CPU by its model."""
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} cores of {model[1] if model else 'a CPU'}"
+
+
+def table(rows: list[Row]) -> str:
+    """Write rows as Markdown: bytes in GiB, what a row does not have as a dash."""
+    keys = list(dict.fromkeys(itertools.chain(*rows)))
+    lines = [keys, ["---"] * len(keys)]
+    for row in rows:
+        gib = {key: f"{row[key] / 2**30:.2f}" for key in row if key in IN_BYTES}
+        lines.append([str((row | gib).get(key, "-")) for key in keys])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Compile what was asked for and print the table."""
+    parser = OneLineParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--platform", choices=("cpu", "gpu", "tpu"), default="cpu")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--topology", help="TPUs that are not there, such as v5e:2x2")
+    either.add_argument("--measure", type=int, default=0, metavar="STEPS", help="run them, too")
+    parser.add_argument("--backbones", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--accumulate", type=int, nargs="+", default=[1], help="micro-batches")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
+    parser.add_argument("--largest", action="store_true", help="bisect for the largest that fits")
+    parser.add_argument("--out", type=Path, help="JSON file to write, or to add to")
+    options = parser.parse_args()
+    devices = find_devices(options.platform, options.topology)
+    packages = ("jax", "libtpu") if options.topology else ("jax",)
+    made_with = {"devices": machine(devices)} | {name: version(name) for name in packages}
+    kept: dict[str, Any] = made_with | {"rows": []}
+    if options.out and options.out.exists():
+        kept = json.loads(options.out.read_text())
+    rows: list[Row] = kept.pop("rows")
+    if kept != made_with:
+        raise UserError(f"--out {options.out} was made with {kept}; choose another file")
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        generate(Path(folder) / "raw", 16, STORED_SIZE, seed=0, workers=1)
+        prepare(["--raw_dir", f"{folder}/raw", "--data_dir", f"{folder}/data"])
+
+        def add(*values: Any) -> Row:
+            case = dict(zip(CASE, values, strict=True))
+            wanted = case | ({"steps": options.measure} if options.measure else {})
+            for row in rows:
+                if row.items() >= wanted.items():
+                    return row
+            rows.append(compile_case(case, f"{folder}/data", devices, options.measure))
+            print(rows[-1], flush=True)
+            if options.out:
+                options.out.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
+            return rows[-1]
+
+        choices = (options.backbones, options.stages, options.dtypes, options.accumulate)
+        for chosen in itertools.product(*choices):
+            tried = [add(*chosen, size) for size in options.batch_sizes]
+            while options.largest and (size := next_size(tried)):
+                tried.append(add(*chosen, size))
+    print(f"{made_with['devices']}\n\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# What tpu_v5e.sh runs on each host of a slice. Everything is in ~/agcnn: code/, log, and the program's
+# command, pid and, when it has ended, status.
+#
+#   tpu_worker.sh install             the Python environment, code/.venv
+#   tpu_worker.sh start PROGRAM ...   train.py or eval.py with its options, detached
+#   tpu_worker.sh status              a line: agcnn-worker NUMBER STATE PROGRAM ..., the state being
+#                                     running, none, stopped (by stop), or the program's status
+#   tpu_worker.sh log [LINES]         the end of what the program printed
+#   tpu_worker.sh stop                SIGTERM: the program saves and leaves
+set -euo pipefail
+
+readonly HOME_DIR=$HOME/agcnn
+readonly CODE=$HOME_DIR/code
+
+# A host is called as the metadata server numbers it, elsewhere by its name.
+number() {
+  local name
+  name=$(hostname)
+  echo "${name##*-w-}"
+}
+
+# Whether the process that start left behind is still this program: numbers are used again after a
+# reboot.
+running() {
+  local pid
+  pid=$(cat "$HOME_DIR/pid" 2>/dev/null) || return 1
+  kill -0 "$pid" 2>/dev/null && grep -qsF "$CODE/.venv" "/proc/$pid/environ"
+}
+
+install() {
+  cd "$CODE"
+  # The system's Python may be older than the one needed; uv brings its own.
+  python3 -m pip install --quiet --user uv
+  python3 -m uv venv --quiet --python 3.12 .venv
+  python3 -m uv pip install --quiet --python .venv/bin/python -c requirements.lock -e '.[tpu]'
+}
+
+start() {
+  if running; then
+    echo "tpu_worker.sh: error: something is running on host $(number); stop it first" >&2
+    exit 2
+  fi
+  rm -f "$HOME_DIR/status" "$HOME_DIR/pid" "$HOME_DIR/stopped"
+  printf '%s\n' "$*" >"$HOME_DIR/command"
+  # A session of its own: the program outlives the connection that started it.
+  setsid "$CODE/launch/tpu_worker.sh" supervise "$@" >>"$HOME_DIR/log" 2>&1 </dev/null &
+  for _ in {1..100}; do
+    [[ -e $HOME_DIR/pid ]] && return
+    sleep 0.1
+  done
+  echo "tpu_worker.sh: error: the program did not start on host $(number); see $HOME_DIR/log" >&2
+  exit 1
+}
+
+# Runs the program and leaves its status in a file.
+supervise() {
+  cd "$CODE"
+  local status=0
+  VIRTUAL_ENV=$CODE/.venv .venv/bin/python "$@" &
+  echo $! >"$HOME_DIR/pid.new"
+  mv "$HOME_DIR/pid.new" "$HOME_DIR/pid"
+  wait $! || status=$?
+  echo "$status" >"$HOME_DIR/status.new"
+  mv "$HOME_DIR/status.new" "$HOME_DIR/status"
+}
+
+status() {
+  local state=none
+  if [[ -e $HOME_DIR/status && -e $HOME_DIR/stopped ]]; then
+    state=stopped
+  elif [[ -e $HOME_DIR/status ]]; then
+    state=$(cat "$HOME_DIR/status")
+  elif running; then
+    state=running
+  fi
+  echo "agcnn-worker $(number) $state $(cat "$HOME_DIR/command" 2>/dev/null || true)"
+}
+
+log() {
+  tail -n "${1:-20}" "$HOME_DIR/log" 2>/dev/null || true
+}
+
+stop() {
+  if running; then
+    touch "$HOME_DIR/stopped"
+    kill -s TERM "$(cat "$HOME_DIR/pid")"
+  fi
+}
+
+action=${1:-}
+case $action in
+  install | start | supervise | status | log | stop) shift && "$action" "$@" ;;
+  *)
+    echo "tpu_worker.sh: error: '$action' is none of install, start, status, log, stop" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,59 @@
+"""What the tests of object stores share: a store, a bucket and a dataset."""
+
+import importlib.util
+import os
+
+import fsspec
+import pytest
+
+from tests.programs import run
+from tests.remote.object_store import serving
+
+
+@pytest.fixture(scope="session")
+def server():
+    """One store for all tests: the clients in this process keep its address."""
+    if importlib.util.find_spec("gcsfs") is None:
+        pytest.skip("the extra gcs is not installed")
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        # As a new process does. That is also why gcsfs is not imported before this.
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        yield server
+
+
+@pytest.fixture
+def store(server):
+    """The store, with an empty bucket named `bucket`."""
+    server.objects.clear()
+    server.forbidden.clear()
+    server.requests.clear()
+    server.create("bucket")
+    return server
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where copies of datasets go."""
+    monkeypatch.setenv("AGCNN_JAX_CACHE", os.fspath(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder with a prepared dataset of some 130 phantoms of 64x64 pixels."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    run("data_prep/phantoms.py", "--out_dir", folder / "raw", "--patients", 40, "--size", 64)
+    prepare = ("--raw_dir", folder / "raw", "--data_dir", folder / "data", "--image_size", 64)
+    run("data_prep/chestxray14.py", *prepare)
+    return folder / "data"
+
+
+@pytest.fixture
+def data_in_bucket(store, data_dir):
+    """The same dataset under `gs://bucket/data`."""
+    for path in data_dir.rglob("*"):
+        if path.is_file():
+            store.put("bucket", f"data/{path.relative_to(data_dir)}", path.read_bytes())
+    return "gs://bucket/data"

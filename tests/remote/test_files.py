@@ -1,0 +1,157 @@
+"""What a run writes beside its checkpoints, in an object store."""
+
+import json
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from etils import epath
+
+from agcnn_jax import storage
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation import results
+from agcnn_jax.training import checkpoints, settings
+from agcnn_jax.training import log as log_module
+from agcnn_jax.training.log import MetricsLog
+from tests.evaluation.test_results import given
+
+
+@pytest.fixture
+def workdir(store):
+    return storage.checkpoint_place("gs://bucket/run")
+
+
+def steps(store):
+    content = store.read("bucket", "run/metrics.jsonl").decode()
+    return [(e["stage"], e["step"]) for e in map(json.loads, content.splitlines())]
+
+
+def test_json(store, workdir):
+    assert settings.read_config(workdir) is None
+    storage.write_json(workdir / "a" / "b.json", {"x": [1]})
+    assert json.loads(store.read("bucket", "run/a/b.json")) == {"x": [1]}
+    assert storage.read_json(workdir / "a" / "b.json") == {"x": [1]}
+
+
+def test_what_others_write_is_seen(store, workdir):
+    storage.write_json(workdir / "a.json", {})
+    assert [path.name for path in workdir.iterdir()] == ["a.json"]
+    store.put("bucket", "run/b.json", b'{"from": "elsewhere"}')
+    assert sorted(path.name for path in workdir.iterdir()) == ["a.json", "b.json"]
+    assert storage.read_json(workdir / "b.json") == {"from": "elsewhere"}
+    store.put("bucket", "run/b.json", b'{"from": "there again"}')
+    assert storage.read_json(workdir / "b.json") == {"from": "there again"}
+
+
+def test_lines_are_there_after_flush(store, workdir):
+    log = MetricsLog(workdir, "1_global", 0)
+    log.write(1, loss=1.0)
+    assert store.names("bucket") == []
+    log.flush()
+    assert steps(store) == [("1_global", 1)]
+    sent = len(store.requests)
+    log.flush()
+    assert not any("metrics.jsonl" in path for _, path in store.requests[sent:])
+    log.write(2, loss=0.5)
+    log.close()
+    assert steps(store) == [("1_global", 1), ("1_global", 2)]
+    (events,) = store.names("bucket", "run/events/1_global/")
+    assert store.read("bucket", events).count(b"loss") == 2
+
+
+def test_lines_are_sent_now_and_then(store, workdir, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(log_module.time, "monotonic", lambda: now[0])
+    log = MetricsLog(workdir, "1_global", 0)
+    log.write(1, loss=1.0)
+    assert store.names("bucket") == []
+    now[0] = log_module.FLUSH_SECONDS
+    log.write(2, loss=1.0)
+    assert steps(store) == [("1_global", 1), ("1_global", 2)]
+
+
+def test_steps_that_are_done_again_are_taken_out(store, workdir):
+    entries = [{"stage": s, "step": n} for s in ("1_global", "2_local") for n in (2, 4)]
+    torn = b'{"stage": "2_lo'
+    content = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries) + torn
+    store.put("bucket", "run/metrics.jsonl", content)
+    log = MetricsLog(workdir, "2_local", 2)
+    assert steps(store) == [("1_global", 2), ("1_global", 4), ("2_local", 2)]
+    log.write(4)
+    log.close()
+    assert steps(store) == [("1_global", 2), ("1_global", 4), ("2_local", 2), ("2_local", 4)]
+
+
+def test_results_replace_those_before(store):
+    folder = "gs://bucket/run/eval/test"
+    first = results.write_results(folder, **given())
+    before = store.names("bucket")
+    assert len(before) == 9
+    kept = given()["probabilities"]["global"]
+    store.requests.clear()
+    second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))
+    assert first != second
+    gone = {f"run/eval/test/{n}" for n in ("boxes.csv", "predictions_local.csv")}
+    gone.add("run/eval/test/predictions_fusion.csv")
+    assert set(before) - set(store.names("bucket")) == gone
+    scores = json.loads(store.read("bucket", "run/eval/test/auc.json"))
+    assert list(scores["branches"]) == ["global"]
+    # Whoever finds the scores finds all that belongs to them.
+    changes = [path for method, path in store.requests if method in ("POST", "DELETE")]
+    assert "auc.json" in changes[0] and store.requests[0][0] != "POST"
+    assert store.names("bucket", "run/eval/test/auc.json")
+
+
+def test_the_scores_come_last(store, monkeypatch):
+    order = []
+    put = store.put
+    monkeypatch.setattr(
+        store, "put", lambda bucket, name, content: order.append(name) or put(bucket, name, content)
+    )
+    results.write_results("gs://bucket/run/eval/test", **given())
+    assert len(order) == 9
+    assert order[-1] == "run/eval/test/auc.json"
+
+
+def test_checkpoints_are_saved_and_found_again(store, workdir):
+    directory = workdir / "stages" / "1_global" / "checkpoints"
+    with checkpoints.open_manager(directory) as manager:
+        for step, score in ((1, 0.5), (2, 0.9), (3, 0.7)):
+            state = {"weights": np.arange(5.0) + step, "big": np.full((300, 300), step, np.float32)}
+            manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
+                metrics={"val_auc_mean": score, "step": step},
+                force=True,
+            )
+    # What was killed while it was saved is no checkpoint.
+    for name in store.names("bucket", "run/stages/1_global/checkpoints/3/"):
+        store.put("bucket", name.replace("/3/", "/4/"), store.read("bucket", name))
+    del store.objects["bucket"]["run/stages/1_global/checkpoints/4/commit_success.txt"]
+    with checkpoints.reading(directory) as manager:
+        assert (sorted(manager.all_steps()), manager.best_step()) == ([2, 3], 2)
+        state = manager.restore(2, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+    np.testing.assert_array_equal(state["state"]["weights"], np.arange(5.0) + 2)
+    assert (state["state"]["big"] == 2).all()
+
+
+class TestMistakes:
+    """Each is one line that names the place and what to do."""
+
+    def test_no_permission(self, store, workdir):
+        store.forbidden.add("bucket")
+        for what in (
+            lambda: settings.read_config(workdir),
+            lambda: storage.write_json(workdir / "a.json", {}),
+            lambda: MetricsLog(workdir, "1_global", 0),
+            lambda: results.write_results("gs://bucket/run/eval/test", **given()),
+        ):
+            with pytest.raises(UserError, match=r"^gs://bucket/run.* cannot be .*; ") as error:
+                what()
+            assert "\n" not in str(error.value)
+
+    def test_a_bucket_that_is_not_there(self, store):
+        with pytest.raises(
+            UserError, match=r"^gs://none/a.json cannot be written: not found .*; check"
+        ):
+            storage.write_json(epath.Path("gs://none/a.json"), {})

@@ -1,0 +1,107 @@
+"""A whole run whose data and workdir are in a bucket, as a user meets it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from etils import epath
+
+from agcnn_jax.training import checkpoints
+from tests.programs import ROOT, run
+from tests.training.test_loop import SMALL
+
+OPTIONS = (*SMALL, "--config.max_steps=6", "--config.checkpoint_every=2")
+STAGES = ("1_global", "2_local", "3_fusion")
+
+
+def train_command(data_dir, workdir):
+    return ["train.py", *OPTIONS, f"--config.data.dir={data_dir}", f"--workdir={workdir}"]
+
+
+def environment():
+    # One device, so that a step is the same whatever the test runner's flags say.
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
+def evaluate(workdir):
+    run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", env=environment())
+
+
+def losses(content):
+    """What was logged, without what depends on the clock."""
+    entries = [json.loads(line) for line in content.decode().splitlines()]
+    return [{k: v for k, v in e.items() if k != "images_per_second"} for e in entries]
+
+
+def weights(workdir, stage):
+    with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore())
+        return manager.restore(manager.latest_step(), args=items)["state"]
+
+
+def until_killed(command, condition):
+    """Run a program until the condition holds, and kill it then."""
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not condition():
+        time.sleep(0.02)
+    process.kill()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -9, stderr
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_ends_as_one_on_a_disk(store, data_in_bucket, data_dir, cache, tmp_path):
+    local, remote = tmp_path / "run", "gs://bucket/run"
+    run(*train_command(data_dir, local), env=environment())
+    command = train_command(data_in_bucket, remote)
+    saved = "run/stages/2_local/checkpoints/2/commit_success.txt"
+    until_killed(command, lambda: saved in store.names("bucket"))
+    logged = losses(store.read("bucket", "run/metrics.jsonl"))
+    assert [e["step"] for e in logged if e["stage"] == "2_local"][:1] == [2]
+    assert "run/stages/2_local/result.json" not in store.names("bucket")
+
+    done = run(*command, env=environment())
+    assert f"training in {remote} is complete" in done.stdout
+    expected = (local / "metrics.jsonl").read_bytes()
+    assert losses(store.read("bucket", "run/metrics.jsonl")) == losses(expected)
+    for stage in STAGES:
+        result = f"stages/{stage}/result.json"
+        assert store.read("bucket", f"run/{result}") == (local / result).read_bytes()
+        assert store.names("bucket", f"run/events/{stage}/")
+        ours, theirs = weights(remote, stage), weights(local, stage)
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=f"{stage}{jax.tree_util.keystr(path)}")
+    config = json.loads(store.read("bucket", "run/config.json"))
+    assert config["data"]["dir"] == data_in_bucket
+    # Nothing went to a folder named after the bucket.
+    assert not [path for path in ROOT.iterdir() if path.name.startswith("gs:")]
+
+    before = dict(store.objects["bucket"])
+    assert "nothing left to do" in run(*command, env=environment()).stdout
+    assert store.objects["bucket"] == before
+
+    evaluate(local)
+    evaluate(remote)
+    scores = "eval/test/auc.json"
+    assert store.read("bucket", f"run/{scores}") == (local / scores).read_bytes()
+    names = {path.name for path in (local / "eval/test").iterdir()}
+    assert {name.rsplit("/", 1)[1] for name in store.names("bucket", "run/eval/")} == names
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py"])
+def test_a_workdir_where_no_checkpoint_can_lie(data_dir, program):
+    options = (f"--config.data.dir={data_dir}", "--workdir=s3://bucket/run")
+    done = run(program, *SMALL, *options, env=environment(), check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--workdir s3://bucket/run: checkpoints can lie on a disk or in gs:// only" in line
