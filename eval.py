@@ -13,7 +13,9 @@ def main() -> None:
         from agcnn_jax.evaluation.evaluate import evaluate
 
         config, workdir, overrides = command_line.configured()
-        print(evaluate(config, workdir, overrides, flags.FLAGS.split))
+        table = evaluate(config, workdir, overrides, flags.FLAGS.split)
+        if table:
+            print(table)
         return
     from agcnn_jax.evaluation import tables
     from agcnn_jax.evaluation.predictions import evaluate_predictions

@@ -13,4 +13,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     command_line.define_config_flags()
-    command_line.run(main)
+    command_line.run(main, preemptible=True)

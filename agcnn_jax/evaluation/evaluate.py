@@ -13,13 +13,13 @@ from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.models.agcnn import BRANCHES, Variables
-from agcnn_jax.training import checkpoints, settings
+from agcnn_jax.storage import checkpoint_place
+from agcnn_jax.training import settings
+from agcnn_jax.training.agreement import require_agreement
 from agcnn_jax.training.experiment import Experiment, open_experiment
-from agcnn_jax.training.parallel import check_batch_size, replicate
-from agcnn_jax.training.prediction import make_predict_step, predict
-from agcnn_jax.training.stage import read_result, stage_directory
-from agcnn_jax.training.steps import merge_branches
-from agcnn_jax.training.strategies import stages
+from agcnn_jax.training.finished import finished_variables
+from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate, together
+from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
 
 SUBSETS = ("train", "validation", "test")
 
@@ -45,21 +45,21 @@ def evaluate(
         split: `train`, `validation` or `test`.
 
     Returns:
-        The AUC table as text.
+        The AUC table as text; empty in processes other than the primary, which writes it.
 
     Raises:
         UserError: if nothing is trained, or the run is of another config.
     """
     if split not in SUBSETS:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
-    directory = epath.Path(workdir).resolve()
-    run_config = read_run_config(config, directory, overrides)
-    settings.check_config(run_config)
-    experiment = open_experiment(run_config, directory)
-    if "data.dir" not in overrides:
-        settings.check_data(directory, experiment.records.fingerprint, run_config.data.dir)
-    check_batch_size(experiment.mesh, run_config.eval_batch_size, "config.eval_batch_size")
-    variables = trained_variables(experiment)
+    directory = checkpoint_place(workdir)
+    run_config = together(lambda: read_run_config(config, directory, overrides))
+    experiment = together(lambda: open_evaluation(run_config, directory, overrides))
+    require_agreement(run_config, experiment.data_summary)
+    loaded, _ = together(
+        lambda: finished_variables(directory, run_config.strategy, experiment.identity)
+    )
+    variables = replicate(experiment.mesh, loaded)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
     indices = getattr(experiment.split, split)
     records = experiment.records
@@ -72,19 +72,45 @@ def evaluate(
         experiment.mesh,
         split,
     )
+    table = together(
+        lambda: report(experiment, split, indices, prediction, loaded) if is_primary() else ""
+    )
+    return table
+
+
+def open_evaluation(
+    config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
+) -> Experiment:
+    """Open the data and the model of a run, and check that they are those it was trained with."""
+    experiment = open_experiment(config, workdir)
+    if "data.dir" not in overrides:
+        settings.check_data(workdir, experiment.records.fingerprint, config.data.dir)
+    check_batch_size(experiment.mesh, config.eval_batch_size, "config.eval_batch_size")
+    return experiment
+
+
+def report(
+    experiment: Experiment,
+    split: str,
+    indices: np.ndarray,
+    prediction: Prediction,
+    variables: Variables,
+) -> str:
+    """Write what an evaluation leaves on disk, and return its table."""
+    config, records = experiment.config, experiment.records
     boxes = None
     if prediction.boxes is not None:
         boxes = to_original_pixels(
             prediction.boxes,
-            run_config.input_size,
+            config.input_size,
             records.image_size,
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
     return write_results(
-        directory / "eval" / split,
+        experiment.workdir / "eval" / split,
         split=split,
         protocol=experiment.split.protocol,
-        backbone=run_config.backbone,
+        backbone=config.backbone,
         provenance=records.provenance,
         labels=records.labels,
         findings=records.findings,
@@ -95,7 +121,7 @@ def evaluate(
         shared_patients=experiment.split.shared_patients if split == "test" else None,
         boxes=boxes,
         films=show_films(experiment, variables, indices, prediction),
-        settings=run_config.to_dict(),
+        settings=config.to_dict(),
     )
 
 
@@ -131,31 +157,6 @@ def read_run_config(
                 f"there {trained.get(key)!r}; leave --config.{key} out, or evaluate another run"
             )
     return saved
-
-
-def trained_variables(experiment: Experiment) -> Variables:
-    """Load the branches of all finished stages, replicated; later stages win.
-
-    Raises:
-        UserError: if no stage is finished.
-    """
-    variables: Variables = {"params": {}, "batch_stats": {}}
-    for stage in stages(experiment.config.strategy):
-        if read_result(experiment.workdir, stage) is None:
-            break
-        directory = stage_directory(experiment.workdir, stage) / "checkpoints"
-        with checkpoints.reading(directory) as manager:
-            best = checkpoints.restore_best(manager, experiment.identity)
-        variables = merge_branches(variables, best["variables"])
-    if not variables["params"]:
-        raise UserError(
-            f"no stage is finished in --workdir {experiment.workdir}; run the same python "
-            f"train.py command again to go on"
-        )
-    # Orbax leaves out branches without statistics.
-    for branch in variables["params"]:
-        variables["batch_stats"].setdefault(branch, {})
-    return replicate(experiment.mesh, variables)
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
 from agcnn_jax.training.finished import finished_variables
 
@@ -48,13 +48,11 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         raise UserError(f"--out {out}: an export is a .safetensors file; give it that ending")
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name or delete it")
-    directory = epath.Path(workdir).resolve()
+    directory = checkpoint_place(workdir)
     config = settings.read_config(directory)
     if config is None:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
-    variables, saved = finished_variables(
-        directory, config.strategy, {"backbone": config.backbone}
-    )
+    variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
     missing = [name for name in _wanted(branch) if name not in variables["params"]]
     if missing:
         raise UserError(

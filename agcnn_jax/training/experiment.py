@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 from etils import epath
@@ -68,6 +69,8 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     Raises:
         UserError: if the store, the split or the backbone cannot be had.
     """
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
     records = open_records(config.data.dir)
     split = make_split(
         records, config.data.protocol, config.data.split_seed, lists=config.data.lists or None

@@ -139,7 +139,9 @@ def fit(
                     if not saved:
                         save(step, state)
                     checkpoints.finish(manager)
-                    raise Stopped(f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}")
+                    raise Stopped(
+                        f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}"
+                    )
         log.close()
     finally:
         batches.close()

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
+from agcnn_jax.storage import absolute
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
 
@@ -51,7 +51,7 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
     identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
     if weights.is_weights(init):
         return {branch: weights.load_backbone(init, identity, branch) for branch in _READERS}
-    directory = epath.Path(init) / "checkpoints"
+    directory = absolute(init) / "checkpoints"
     if not directory.exists():
         if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
@@ -60,7 +60,7 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
             f"data_prep/torch_weights.py wrote, that of a trained stage, such as "
             f"runs/resnet/stages/1_global, or random"
         )
-    with checkpoints.reading(directory.resolve()) as manager:
+    with checkpoints.reading(directory) as manager:
         best, _ = checkpoints.restore_best(manager, identity)
     trained = best["variables"]
     if "global" not in trained["params"]:

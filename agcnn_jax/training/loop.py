@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import uuid
+
+import jax
 import ml_collections
 from etils import epath
 
+from agcnn_jax.errors import UserError
+from agcnn_jax.storage import absolute, checkpoint_place
 from agcnn_jax.training import settings
+from agcnn_jax.training.agreement import require_agreement
 from agcnn_jax.training.experiment import Experiment, open_experiment
+from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
-from agcnn_jax.training.parallel import check_batch_size
+from agcnn_jax.training.parallel import (
+    check_batch_size,
+    exchange,
+    from_primary,
+    is_primary,
+    together,
+)
+from agcnn_jax.training.preemption import stop_requests
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.stage import read_result, train_stage
+from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.strategies import stages
 
 
@@ -23,21 +37,67 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
+        Stopped: if SIGTERM came; everything is saved.
     """
-    settings.check_config(config)
-    experiment = open_experiment(config, epath.Path(workdir).resolve())
-    check_batches(experiment)
-    variables = initial_variables(experiment)
-    settings.keep_config(config, experiment.workdir, experiment.data_summary)
+    with stop_requests() as stop_requested:
+        experiment = together(lambda: prepare(config, workdir))
+        require_agreement(config, experiment.data_summary)
+        variables = together(lambda: initial_variables(experiment))
+        claim(config, experiment)
+        plan = stages(config.strategy)
+        done = from_primary(
+            lambda: all(read_result(experiment.workdir, stage) is not None for stage in plan)
+        )
+        if is_primary():
+            note = "is complete: nothing left to do"
+            print(f"training in {workdir} {note}" if done else describe(experiment), flush=True)
+        if done:
+            return
+        for stage in plan:
+            variables = train_stage(experiment, stage, variables, stop_requested)
+    if is_primary():
+        print(f"training in {workdir} is complete")
 
-    plan = stages(config.strategy)
-    if all(read_result(experiment.workdir, stage) for stage in plan):
-        print(f"training in {workdir} is complete: nothing left to do")
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
+    """Check the config and open what it names."""
+    settings.check_config(config)
+    place = checkpoint_place(workdir)
+    keep_compilations(place)
+    experiment = open_experiment(config, place)
+    check_batches(experiment)
+    return experiment
+
+
+def keep_compilations(workdir: epath.Path) -> None:
+    """Keep what XLA compiles beside the workdir, unless JAX was told another place.
+
+    A run that goes on, and other runs of the same configuration, need not compile again.
+    """
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
+
+
+def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
+    """Write the workdir's config, or check it; and check that all processes see the workdir.
+
+    Raises:
+        UserError: if the workdir belongs to another run, or lies on a disk of one host.
+    """
+    workdir = experiment.workdir
+    from_primary(lambda: settings.keep_config(config, workdir, experiment.data_summary))
+    if len(exchange(None)) == 1:
         return
-    print(describe(experiment))
-    for stage in plan:
-        variables = train_stage(experiment, stage, variables)
-    print(f"training in {workdir} is complete")
+    # A new name, which no host can remember as missing or from an earlier run.
+    mark = absolute(str(workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")))
+    from_primary(lambda: mark.write_text("") and None)
+    seen = exchange(mark.exists())
+    from_primary(lambda: mark.unlink())
+    if not all(seen):
+        raise UserError(
+            f"process {seen.index(False)} does not see what process 0 writes to --workdir "
+            f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
+        )
 
 
 def check_batches(experiment: Experiment) -> None:

@@ -191,9 +191,7 @@ def exchange(value: Any) -> list[Any]:
     padded = np.zeros(int(lengths.max()), np.uint8)
     padded[: len(text)] = text
     rows = np.asarray(multihost_utils.process_allgather(padded))
-    return [
-        json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)
-    ]
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
 def together(function: Callable[[], Result]) -> Result:

@@ -88,6 +88,4 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
-    return Schedule(
-        batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate
-    )
+    return Schedule(batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate)

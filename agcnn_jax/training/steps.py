@@ -210,11 +210,11 @@ def train_step(
         (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, rows)
     else:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        (gradients, batch_stats), metrics = lax.scan(
+        (gradients, batch_stats), per_part = lax.scan(
             add_part, (zeros, batch_stats), split_rows(rows, accumulate)
         )
         gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
-        loss, losses = jax.tree.map(jnp.mean, metrics)
+        loss, losses = jax.tree.map(jnp.mean, per_part)
     gradients = lax.psum(gradients, BATCH_AXIS)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables["params"])

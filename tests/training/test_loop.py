@@ -329,7 +329,7 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     started = weights(tmp_path / "run", "2_local")["variables"]["params"]["local"]["backbone"]
     result = json.loads((finished / "stages/1_global/result.json").read_text())
     with checkpoints.reading(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
-        best = checkpoints.restore_best(manager, {})
+        best, _ = checkpoints.restore_best(manager, {})
     assert manager.best_step() == result["best_step"]
     for a, b in zip(
         jax.tree.leaves(best["variables"]["params"]["global"]["backbone"]),
