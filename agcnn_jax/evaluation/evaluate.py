@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import require_agreement
+from agcnn_jax.training.agreement import describe_run, require_agreement
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import finished_variables
 from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate, together
@@ -55,7 +55,7 @@ def evaluate(
     directory = checkpoint_place(workdir)
     run_config = together(lambda: read_run_config(config, directory, overrides))
     experiment = together(lambda: open_evaluation(run_config, directory, overrides))
-    require_agreement(run_config, experiment.data_summary)
+    require_agreement(describe_run(run_config, experiment.data_summary))
     loaded, _ = together(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
@@ -151,13 +151,9 @@ def read_run_config(
         if key in FREE_KEYS:
             with saved.unlocked():
                 saved.update_from_flattened_dict({key: asked[key]})
-        elif _plain(asked[key]) != _plain(trained.get(key)):
+        elif not settings.same(asked[key], trained.get(key)):
             raise UserError(
                 f"--workdir {workdir} was made with another config: {key} is {asked[key]!r}, "
                 f"there {trained.get(key)!r}; leave --config.{key} out, or evaluate another run"
             )
     return saved
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | list) else value

@@ -13,10 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.storage import absolute, read_json, reported
+from agcnn_jax.training.parallel import alone
 
 DESCRIPTION = "weights.json"
 VARIABLES = "variables"
 FORMAT = 1
+CONVERT_AGAIN = "convert the weights again with data_prep/torch_weights.py"
 
 IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
 """The name on the hub of each backbone's ImageNet weights."""
@@ -38,7 +41,9 @@ def missing_imagenet(backbone: str, directory: str) -> str:
 
 def is_weights(directory: str | os.PathLike[str]) -> bool:
     """Whether a folder holds converted weights."""
-    return (Path(directory) / DESCRIPTION).is_file()
+    path = absolute(directory) / DESCRIPTION
+    with reported(path, "read"):
+        return path.exists()
 
 
 def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -67,20 +72,17 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: if there is no such description, or it is damaged.
     """
-    path = Path(directory) / DESCRIPTION
+    path = absolute(directory) / DESCRIPTION
+    about = read_json(path, CONVERT_AGAIN)
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise UserError(
-                f"{path} is of format {about['format']}, this program reads {FORMAT}; convert the "
-                f"weights again with data_prep/torch_weights.py"
+                f"{path} is of format {about['format']}, this program reads {FORMAT}; "
+                f"{CONVERT_AGAIN}"
             )
         return about
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); convert the weights again with "
-            f"data_prep/torch_weights.py"
-        ) from error
+    except KeyError as error:
+        raise UserError(f"{path} cannot be read (no {error}); {CONVERT_AGAIN}") from error
 
 
 def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -94,9 +96,9 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: if the folder holds no converted weights, or damaged ones.
     """
     about = describe(directory)
-    path = (Path(directory) / VARIABLES).resolve()
+    path = absolute(directory) / VARIABLES
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
             # Without a template orbax would put arrays on the devices that they were saved from.
             template = jax.tree.map(
                 lambda leaf: np.empty(leaf.shape, leaf.dtype),
@@ -105,10 +107,7 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
             variables = checkpointer.restore(path, template)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{path} cannot be read ({reason}); convert the weights again with "
-            f"data_prep/torch_weights.py"
-        ) from error
+        raise UserError(f"{path} cannot be read ({reason}); {CONVERT_AGAIN}") from error
     for branch in about["branches"]:
         # Orbax leaves out branches without statistics.
         variables["batch_stats"].setdefault(branch, {})

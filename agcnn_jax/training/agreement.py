@@ -1,14 +1,16 @@
-"""Processes of a run compared with each other: same config, same code, same data."""
+"""Processes of a run compared with each other: same config, same code, same data, same weights."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
 import agcnn_jax
 from agcnn_jax.errors import UserError
@@ -21,45 +23,54 @@ PLACES = frozenset({"data.dir", "workdir"})
 """Keys that may differ: the same data and the same workdir may lie elsewhere on each host."""
 
 
-def require_agreement(config: ml_collections.ConfigDict, data: dict[str, Any]) -> None:
-    """Compare this process's config, code and data with those of all others.
+def require_agreement(facts: Mapping[str, Any]) -> None:
+    """Compare what this process has with what all others have.
+
+    Args:
+        facts: JSON values by their names, such as `describe_run` returns.
+
+    Raises:
+        UserError: in every process, naming the first difference and the process.
+    """
+    first, *others = exchange(dict(facts))
+    for process, theirs in enumerate(others, start=1):
+        for key in sorted(first.keys() | theirs.keys()):
+            if first.get(key) != theirs.get(key):
+                raise UserError(
+                    f"process {process} differs from process 0 in {key}: {theirs.get(key)!r} "
+                    f"instead of {first.get(key)!r}; start all with the same config, code and data"
+                )
+
+
+def describe_run(config: ml_collections.ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What processes of a run must have in common.
 
     Args:
         config: the resolved config.
         data: see `Experiment.data_summary`.
 
-    Raises:
-        UserError: in every process, naming the first difference and the process.
+    Returns:
+        The config's values, a digest of every source file of the package, the versions of the
+        libraries that it computes with, and what the data are; by name.
     """
-    ours = json.loads(json.dumps({**describe_config(config), **describe_code(), **about(data)}))
-    first, *others = exchange(ours)
-    for process, theirs in enumerate(others, start=1):
-        for key in sorted(first.keys() | theirs.keys()):
-            if first.get(key) != theirs.get(key):
-                raise UserError(
-                    f"process {process} has another {key} than process 0: {theirs.get(key)!r} "
-                    f"instead of {first.get(key)!r}; start all with the same config, code and data"
-                )
-
-
-def describe_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config's values, by key."""
-    values = flatten(config.to_dict())
-    return {f"config.{key}": value for key, value in values if key not in PLACES}
-
-
-def describe_code() -> dict[str, str]:
-    """A digest of every source file of the package, and the versions of what it computes with."""
     root = Path(agcnn_jax.__file__).parent
-    files = {
-        f"file agcnn_jax/{path.relative_to(root).as_posix()}": hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()[:12]
-        for path in sorted(root.rglob("*.py"))
+    return {
+        **{f"config.{k}": v for k, v in flatten(config.to_dict()) if k not in PLACES},
+        **{
+            f"file agcnn_jax/{path.relative_to(root).as_posix()}": _hash(path.read_bytes())
+            for path in sorted(root.rglob("*.py"))
+        },
+        **{f"version of {name}": metadata.version(name) for name in LIBRARIES},
+        **{f"data {key}": value for key, value in data.items()},
     }
-    return files | {f"version of {name}": metadata.version(name) for name in LIBRARIES}
 
 
-def about(data: dict[str, Any]) -> dict[str, Any]:
-    """What the data are, by key."""
-    return {f"data {key}": value for key, value in data.items()}
+def digest(tree: Any) -> str:
+    """Hash all arrays of a tree, with their names."""
+    leaves = jax.tree.leaves_with_path(jax.device_get(tree))
+    lines = [f"{jax.tree_util.keystr(path)} {_hash(np.asarray(x).tobytes())}" for path, x in leaves]
+    return _hash("\n".join(lines).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

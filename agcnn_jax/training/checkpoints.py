@@ -15,6 +15,8 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.storage import is_remote, reason, reported
+from agcnn_jax.training.parallel import alone
 
 NO_AUC = -1.0
 """Stands for a validation AUC that no finding has; below any AUC."""
@@ -40,13 +42,19 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
     Raises:
         UserError: if there are none.
     """
-    if not any(path.name.isdigit() for path in directory.glob("*")):
+    with reported(directory, "read"):
+        found = any(path.name.isdigit() for path in directory.glob("*"))
+    if not found:
         raise UserError(
             f"{directory} holds no finished checkpoint; delete {directory.parent} and run the "
             f"train.py command again to train that stage"
         )
     options = ocp.CheckpointManagerOptions(
-        best_fn=_rank, create=False, read_only=True, enable_async_checkpointing=False
+        best_fn=_rank,
+        create=False,
+        read_only=True,
+        enable_async_checkpointing=False,
+        multiprocessing_options=alone(),
     )
     with _Manager(directory, options=options) as manager:
         yield manager
@@ -126,10 +134,13 @@ def _written(directory: epath.PathLike) -> Iterator[None]:
     """Turn a checkpoint that cannot be written into one line; the ones before it stay whole."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+    except Exception as error:
+        # The clients of object stores have no common class for their errors.
+        if not isinstance(error, OSError | ValueError) and not is_remote(directory):
+            raise
+        why = reason(directory, error)
         raise UserError(
-            f"no checkpoint can be written to {directory} ({reason[:300]}); those before are "
+            f"no checkpoint can be written to {directory} ({why}); those before are "
             f"whole: make room, or make the folder writable, and run the same command again"
         ) from error
 

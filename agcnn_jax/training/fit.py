@@ -103,7 +103,7 @@ def fit(
 
     profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed)
     try:
-        with progress, profile:
+        with log, progress, profile:
             if stop_requested():
                 raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
             pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -142,7 +142,6 @@ def fit(
                     raise Stopped(
                         f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}"
                     )
-        log.close()
     finally:
         batches.close()
     checkpoints.finish(manager)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from agcnn_jax import storage
+from agcnn_jax.errors import UserError
 
 FLUSH_SECONDS = 30.0
 """How long a line may wait for TensorBoard's file and, with it, for an object store."""
@@ -49,6 +51,12 @@ def progress_bar(
 
 class SilentLog:
     """Takes what `MetricsLog` takes and keeps nothing."""
+
+    def __enter__(self) -> SilentLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def write(self, step: int, **values: Any) -> None:
         """Drop the values of a step."""
@@ -94,6 +102,14 @@ class MetricsLog:
             with storage.reported(self._path, "written"):
                 storage.write_bytes(self._path, self._content)
         self._events = _Events(workdir / "events" / stage, resumed_step)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Close the log; what fails then does not hide what went wrong before."""
+        with contextlib.suppress(*([UserError] if kind else [])):
+            self.close()
 
     def _keeps(self, line: str, resumed_step: int) -> bool:
         try:

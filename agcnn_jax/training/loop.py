@@ -11,7 +11,7 @@ from etils import epath
 from agcnn_jax.errors import UserError
 from agcnn_jax.storage import absolute, checkpoint_place
 from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import require_agreement
+from agcnn_jax.training.agreement import describe_run, digest, require_agreement
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
@@ -41,8 +41,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     with stop_requests() as stop_requested:
         experiment = together(lambda: prepare(config, workdir))
-        require_agreement(config, experiment.data_summary)
+        require_agreement(describe_run(config, experiment.data_summary))
         variables = together(lambda: initial_variables(experiment))
+        require_agreement({"weights in config.init": digest(variables)})
         claim(config, experiment)
         plan = stages(config.strategy)
         done = from_primary(
@@ -103,8 +104,9 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
 def check_batches(experiment: Experiment) -> None:
     """Raise `UserError` unless all batches can be filled and shared by the devices."""
     for stage in stages(experiment.config.strategy):
-        batch_size = make_schedule(experiment, stage).batch_size
-        check_batch_size(experiment.mesh, batch_size, f"config.batch_size of stage {stage.name}")
+        schedule = make_schedule(experiment, stage)
+        option = f"config.batch_size of stage {stage.name}"
+        check_batch_size(experiment.mesh, schedule.batch_size, option, schedule.accumulate)
     check_batch_size(experiment.mesh, experiment.config.eval_batch_size, "config.eval_batch_size")
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -51,6 +52,19 @@ def is_primary() -> bool:
 def process_share() -> tuple[int, int]:
     """This process's number and the number of processes, as the pipeline takes them."""
     return jax.process_index(), jax.process_count()
+
+
+def alone() -> ocp.options.MultiprocessingOptions:
+    """What orbax must be told to read in this process without waiting for the others.
+
+    Else a process that finds nothing to read would leave the others waiting in the middle.
+    """
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process{process}",
+    )
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, option: str, parts: int = 1) -> None:

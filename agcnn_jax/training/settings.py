@@ -172,18 +172,23 @@ def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
 def _refuse_differences(
     workdir: epath.Path, what: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
-    # Through JSON both, since it knows no tuples.
-    ours, theirs = (dict(flatten(json.loads(json.dumps(tree)))) for tree in (ours, theirs))
+    ours, theirs = (dict(flatten(tree)) for tree in (ours, theirs))
     different = [
         f"{key} is {ours.get(key)!r}, there {theirs.get(key)!r}"
         for key in sorted(ours.keys() | theirs.keys())
-        if key not in FREE_KEYS and ours.get(key) != theirs.get(key)
+        if key not in FREE_KEYS and not same(ours.get(key), theirs.get(key))
     ]
     if different:
         raise UserError(
             f"--workdir {workdir} was made with another {what}: {'; '.join(different)}; choose "
             f"another --workdir, or repeat that {what}"
         )
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Whether two values of a config are the same, one of them perhaps read from JSON."""
+    # Which knows no tuples.
+    return bool(json.loads(json.dumps(ours)) == json.loads(json.dumps(theirs)))
 
 
 def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
