@@ -28,6 +28,9 @@ _STDERR = "AGCNN_JAX_SUPERVISED_STDERR"
 """Environment variable that holds a supervised child's own descriptor of stderr."""
 
 _HOSTS = "agcnn_jax hosts: "
+_CHATTER = "[Gloo] Rank "
+"""How lines begin that say only that the connections between CPU processes are made."""
+
 _KEPT_LINES = 400
 _PR_SET_PDEATHSIG = 1
 
@@ -97,10 +100,12 @@ def run_supervised() -> int:
 
 
 def begin_supervised() -> None:
-    """Settle in as a child: take stderr from the parent, and end when the parent does."""
+    """Settle in as a child: Python's output to the terminal, C++'s to the parent; end with it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.stderr = os.fdopen(int(os.environ[_STDERR]), "w", buffering=1)
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
 
 
 def tell_hosts(hosts: Iterable[str]) -> None:
@@ -134,6 +139,8 @@ def _pass_on(
         line = raw.decode(errors="replace")
         if line.startswith(_HOSTS):
             hosts[:] = json.loads(line.removeprefix(_HOSTS))
+            continue
+        if line.startswith(_CHATTER):
             continue
         lines.append(line)
         os.write(target, raw)

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.storage import absolute, read_json, reported
-from agcnn_jax.training.parallel import alone
+from agcnn_jax.training.parallel import alone, on_one_device
 
 DESCRIPTION = "weights.json"
 VARIABLES = "variables"
@@ -99,12 +99,8 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = absolute(directory) / VARIABLES
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
-            # Without a template orbax would put arrays on the devices that they were saved from.
-            template = jax.tree.map(
-                lambda leaf: np.empty(leaf.shape, leaf.dtype),
-                checkpointer.metadata(path).item_metadata.tree,
-            )
-            variables = checkpointer.restore(path, template)
+            template = on_one_device(checkpointer.metadata(path).item_metadata.tree)
+            variables = jax.tree.map(np.array, checkpointer.restore(path, template))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{path} cannot be read ({reason}); {CONVERT_AGAIN}") from error

@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.storage import is_remote, reason, reported
-from agcnn_jax.training.parallel import alone
+from agcnn_jax.training.parallel import alone, on_one_device
 
 NO_AUC = -1.0
 """Stands for a validation AUC that no finding has; below any AUC."""
@@ -56,7 +56,13 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
         enable_async_checkpointing=False,
         multiprocessing_options=alone(),
     )
-    with _Manager(directory, options=options) as manager:
+    # What an item's shapes are is known only to managers that were told how to read it.
+    handlers: dict[str, Any] = {
+        "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone()),
+        "identity": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
+        "batches": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
+    }
+    with _Manager(directory, options=options, item_handlers=handlers) as manager:
         yield manager
 
 
@@ -203,13 +209,12 @@ def restore_best(
         )
     saved = _check_saved_identity(manager, step, identity)
     try:
-        # As numpy arrays: the devices that they were saved from may not be there, and who shares
-        # them between branches must not share a buffer that one branch's step gives up.
-        metadata = manager.item_metadata(step)["state"]
-        as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        args = ocp.args.PyTreeRestore(item=metadata, restore_args=as_numpy)
+        template = on_one_device(manager.item_metadata(step)["state"])
+        args = ocp.args.StandardRestore(template)
         restored = manager.restore(step, args=ocp.args.Composite(state=args))
-        return restored["state"], saved
+        # As numpy arrays: who shares them between branches must not share a buffer that one
+        # branch's step gives up.
+        return jax.tree.map(np.array, restored["state"]), saved
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(manager, step, error) from error
 

@@ -125,7 +125,8 @@ def announce(message: str) -> None:
 
 def may_be_lost_peer(error: Exception) -> bool:
     """Whether an error is of the kind that computing with a lost process ends in."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
+    ours = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
+    return isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(ours)
 
 
 def wait_for_verdict(peer_timeout: int) -> None:

@@ -109,10 +109,10 @@ def fit(
             pending: tuple[int, dict[str, jax.Array]] | None = None
             for step in range(resumed + 1, schedule.total_steps + 1):
                 profile.before(step)
-                batch = next(batches)
+                batch = device_batch(experiment, next(batches))
                 # Nothing may slip between host and device unasked, which would make one wait.
                 with jax.transfer_guard("disallow"):
-                    state, metrics = step_function(state, frozen, device_batch(experiment, batch))
+                    state, metrics = step_function(state, frozen, batch)
                 profile.after(step, metrics)
                 progress.update(schedule.batch_size)
                 if pending is not None:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.models.layers import BATCH_AXIS
@@ -64,6 +64,20 @@ def alone() -> ocp.options.MultiprocessingOptions:
         primary_host=process,
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
+    )
+
+
+def on_one_device(metadata: Any) -> Any:
+    """Describe what a checkpoint holds as arrays on this process's first device.
+
+    Without a place for its arrays, orbax looks for the devices that they were saved from.
+
+    Args:
+        metadata: tree of leaves with `shape` and `dtype`.
+    """
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), metadata
     )
 
 

@@ -1,0 +1,115 @@
+"""Several processes of one run on this machine, as the hosts of a pod are."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from tests.programs import ROOT
+
+DEMO = (
+    "--config=configs/demo.py",
+    "--config.input_size=56",
+    "--config.batch_size=16",
+    "--config.eval_batch_size=16",
+)
+"""Steps of a small network that take a fraction of a second."""
+
+
+def environment(devices, **variables):
+    """A process's variables, with as many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **variables}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+class Run:
+    """Processes of one run, started together; killed when the block is left."""
+
+    def __init__(self, *command, processes=2, devices=2, each=None, cwd=ROOT, variables=None):
+        """Start them.
+
+        Args:
+            command: program and arguments, those that all have in common.
+            processes: how many.
+            devices: of each.
+            each: `{process: arguments}` for some of them alone; None instead of arguments for one
+                that is not started.
+            cwd: folder that they start in, or `{process: folder}`.
+            variables: `{process: {name: value}}` of the environment, for some of them alone.
+        """
+        self.processes = {}
+        port = free_port()
+        for process in range(processes):
+            extra = (each or {}).get(process, ())
+            if extra is None:
+                continue
+            place = cwd.get(process, ROOT) if isinstance(cwd, dict) else cwd
+            cluster = ()
+            if processes > 1:
+                cluster = (
+                    f"--coordinator_address=localhost:{port}",
+                    f"--num_processes={processes}",
+                    f"--process_id={process}",
+                )
+            self.processes[process] = subprocess.Popen(
+                [sys.executable, *[str(a) for a in (*command, *cluster, *extra)]],
+                cwd=place,
+                env=environment(devices, **(variables or {}).get(process, {})),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def __getitem__(self, process):
+        return self.processes[process]
+
+    def worker(self, process):
+        """The pid of what does the work: the supervised child of a process of several."""
+        pid = self.processes[process].pid
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            children = file.read().split()
+        return int(children[0]) if children else pid
+
+    def wait_for(self, condition, timeout=120):
+        """Wait until something is so; fail if a process ends before."""
+        end = time.monotonic() + timeout
+        while not condition():
+            for number, process in self.processes.items():
+                if process.poll() is not None:
+                    _, stderr = process.communicate()
+                    raise AssertionError(f"process {number} ended: {process.returncode}\n{stderr}")
+            assert time.monotonic() < end, "took too long"
+            time.sleep(0.02)
+
+    def finish(self, timeout=300):
+        """Wait until all have ended; `[(status, stdout, stderr)]`."""
+        ends = []
+        for process in self.processes.values():
+            stdout, stderr = process.communicate(timeout=timeout)
+            ends.append((process.returncode, stdout, stderr))
+        return ends
+
+    def succeed(self):
+        """Wait until all have ended well; what each printed."""
+        ends = self.finish()
+        for status, _, stderr in ends:
+            assert status == 0, stderr
+        return [stdout for _, stdout, _ in ends]
