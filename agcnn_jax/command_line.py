@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 import ml_collections
@@ -52,9 +54,12 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
             if FLAGS.num_processes is not None or FLAGS.process_id is not None:
                 raise UserError("--num_processes and --process_id need --coordinator_address")
+            if preemptible:
+                # Until `stop_requests` holds it back.
+                signal.signal(signal.SIGTERM, _stop)
             return main()
         if not supervisor.is_supervised():
-            return supervisor.run_supervised()
+            return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
         return _run_joined(main, preemptible)
 
     if supervisor.is_supervised():
@@ -88,14 +93,24 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
         raise
     except Stopped:
         raise
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args or not cluster.is_joined():
+            raise
+        # Not one that `stop_requests` held back until all stop: the others go on.
+        errors.say("interrupted; run the same command again to continue")
+        cluster.leave(errors.INTERRUPTED_STATUS)
     except Exception as error:
         if not cluster.is_joined():
             raise
-        traceback.print_exc()
         if cluster.may_be_lost_peer(error):
             cluster.wait_for_verdict(peer_timeout)
+        traceback.print_exc()
         cluster.announce(f"{type(error).__name__}: {error}"[:500])
         cluster.leave(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(errors.NOTHING_SAVED)
 
 
 def _leave(status: int) -> None:

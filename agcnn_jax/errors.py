@@ -18,6 +18,8 @@ TEMPORARY_STATUS = 75
 INTERRUPTED_STATUS = 130
 """Ctrl-C, as shells count it."""
 
+NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
+
 
 class UserError(Exception):
     """A user's mistake; its message names the file, option or value and the remedy."""

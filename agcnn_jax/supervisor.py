@@ -17,19 +17,28 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import util
 from types import FrameType
 from typing import IO
 
-from agcnn_jax.errors import TEMPORARY_STATUS, say
+from agcnn_jax.errors import NOTHING_SAVED, TEMPORARY_STATUS, say
 
 _STDERR = "AGCNN_JAX_SUPERVISED_STDERR"
 """Environment variable that holds a supervised child's own descriptor of stderr."""
 
+_PARENT = "AGCNN_JAX_SUPERVISOR"
+"""Environment variable that holds the process number of the parent."""
+
 _HOSTS = "agcnn_jax hosts: "
 _CHATTER = "[Gloo] Rank "
 """How lines begin that say only that the connections between CPU processes are made."""
+
+_MESSAGE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ([\w./-]+):\d+\] ")
+"""How messages of the C++ below JAX begin: severity, and the source file that they come from."""
+
+_LAST_WORDS = ("coordination_service", "client.h", "add_port")
+"""Source files whose errors are about other processes; `explain` says the same in one line."""
 
 _KEPT_LINES = 400
 _PR_SET_PDEATHSIG = 1
@@ -58,51 +67,109 @@ def is_supervised() -> bool:
     return _STDERR in os.environ
 
 
-def run_supervised() -> int:
+def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     """Run this very command again as a child, and wait for it.
 
+    Args:
+        coordinator_address: where the child looks for the others, if the flags say so.
+        start_timeout: seconds that it does so.
+
     Returns:
-        The child's exit status; 75 if JAX ended it because another process was lost.
+        The child's exit status; 75 if it could not find the others, or JAX ended it because
+        another process was lost, or SIGTERM ended it before there was anything to save.
     """
+    child: subprocess.Popen[bytes] | None = None
+    received: list[int] = []
+    hosts: list[str] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if child is None:
+            return
+        child.send_signal(number)
+        if number == signal.SIGINT and not hosts:
+            # Looking for the others is C++, which Ctrl-C does not wake up.
+            child.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
     ours = os.dup(sys.stderr.fileno())
     child = subprocess.Popen(
         [sys.executable, *sys.orig_argv[1:]],
-        env={**os.environ, _STDERR: str(ours)},
+        env={**os.environ, _STDERR: str(ours), _PARENT: str(os.getpid())},
         pass_fds=(ours,),
         # What Python writes goes to the terminal as ever; the C++ below it writes into the pipe.
         stderr=subprocess.PIPE,
         # Of a group of its own, so that Ctrl-C reaches it once: from here.
         process_group=0,
     )
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
+    if received:
+        # It came while the child was being made.
+        child.terminate()
     assert child.stderr is not None
     lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
-    hosts: list[str] = []
-    reader = threading.Thread(target=_pass_on, args=(child.stderr, ours, lines, hosts))
+    held: list[bytes] = []
+    reader = threading.Thread(target=_pass_on, args=(child.stderr, ours, lines, held, hosts))
     reader.start()
     status = child.wait()
     reader.join()
+    if status == -signal.SIGTERM and signal.SIGINT in received:
+        status = -signal.SIGINT
+    reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
+    if reason is None:
+        os.write(ours, b"".join(held))
     os.close(ours)
-    lost = lost_processes("".join(lines))
-    if lost and status == -signal.SIGABRT:
-        names = " and ".join(f"process {i}" + _on_host(hosts, i) for i in lost)
-        say(
-            f"{names} of this run was lost (killed, or its host is gone or hangs); all processes "
-            f"stop; run the same command again to continue from the last checkpoint"
-        )
+    if reason is not None:
+        say(reason)
         return TEMPORARY_STATUS
     return status if status >= 0 else 128 - status
+
+
+def explain(
+    status: int, log: str, hosts: Sequence[str], coordinator_address: str | None, start_timeout: int
+) -> str | None:
+    """Say why a child ended, where it could not say so itself and may be started again.
+
+    Args:
+        status: as `subprocess` returns it, negative for signals.
+        log: the last of what the C++ below JAX wrote.
+        hosts: of each process, if the child had found the others.
+        coordinator_address: see `run_supervised`.
+        start_timeout: see `run_supervised`.
+    """
+    if status == -signal.SIGTERM:
+        return NOTHING_SAVED
+    if status == -signal.SIGABRT:
+        lost = lost_processes(log)
+        if lost:
+            names = " and ".join(f"process {i}" + _on_host(hosts, i) for i in lost)
+            return (
+                f"{names} of this run was lost (killed, or its host is gone or hangs); all "
+                f"processes stop; run the same command again to continue from the last checkpoint"
+            )
+        if not hosts and "JAX distributed service detected fatal errors" in log:
+            return not_found(coordinator_address, start_timeout)
+    # Where a launcher chose the port, `cluster.join` cannot try it first; JAX 0.10 crashes.
+    if status < 0 and not hosts and "Failed to add port to server" in log:
+        return "the coordinator's port is in use on this host; run the same command again"
+    return None
+
+
+def not_found(coordinator_address: str | None, start_timeout: int) -> str:
+    """Say that the other processes did not come."""
+    return (
+        f"not all processes of the run met at {coordinator_address or 'the coordinator'} within "
+        f"{start_timeout} s; start all of them, with a --coordinator_address that all can reach, "
+        f"and run the same command again"
+    )
 
 
 def begin_supervised() -> None:
     """Settle in as a child: Python's output to the terminal, C++'s to the parent; end with it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[_PARENT]):
+            os._exit(128 + signal.SIGKILL)  # it ended before this could be asked for
     sys.stderr = os.fdopen(int(os.environ[_STDERR]), "w", buffering=1)
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -128,13 +195,19 @@ def lost_processes(log: str) -> list[int]:
     return []
 
 
-def _on_host(hosts: list[str], process: int) -> str:
+def _on_host(hosts: Sequence[str], process: int) -> str:
     return f" on {hosts[process]}" if process < len(hosts) else ""
 
 
 def _pass_on(
-    source: IO[bytes], target: int, lines: collections.deque[str], hosts: list[str]
+    source: IO[bytes],
+    target: int,
+    lines: collections.deque[str],
+    held: list[bytes],
+    hosts: list[str],
 ) -> None:
+    """Copy what the child's C++ writes; keep in `held` what `explain` may say better."""
+    holding = aborting = False
     for raw in source:
         line = raw.decode(errors="replace")
         if line.startswith(_HOSTS):
@@ -143,4 +216,13 @@ def _pass_on(
         if line.startswith(_CHATTER):
             continue
         lines.append(line)
-        os.write(target, raw)
+        message = _MESSAGE.match(line)
+        if message and not aborting:
+            severity, file = message.groups()
+            holding = severity in "EF" and file.startswith(_LAST_WORDS)
+            # What follows is a stack trace.
+            aborting = holding and severity == "F"
+        if holding:
+            held.append(raw)
+        else:
+            os.write(target, raw)

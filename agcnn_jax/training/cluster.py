@@ -7,6 +7,8 @@ stops by itself tells the others why.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import sys
@@ -23,6 +25,9 @@ from agcnn_jax.training.parallel import exchange
 
 _FAILURES = "agcnn_jax/failures/"
 _LOOK_EVERY = 2.0
+
+_leaving = threading.Event()
+"""Set once this process has something to say itself about how the run ends."""
 
 
 def check_address(
@@ -77,9 +82,11 @@ def join(
 
     Raises:
         UserError: if the flags contradict each other.
-        Stopped: if the other processes do not come.
+        Stopped: if the other processes do not come, or another program holds the port.
     """
     check_address(coordinator_address, num_processes, process_id)
+    if coordinator_address and process_id == 0:
+        wait_for_port(coordinator_address, start_timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", preemptible)
     try:
@@ -97,12 +104,7 @@ def join(
             return  # no launcher that JAX knows: a run of one process
         raise UserError(f"--coordinator_address {coordinator_address}: {error}") from error
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise Stopped(
-            f"found no run at {coordinator_address or 'the coordinator'} within {start_timeout} s "
-            f"({reason}); start all processes, with a --coordinator_address that all can reach "
-            f"and whose port is free, and run the same command again"
-        ) from error
+        raise Stopped(supervisor.not_found(coordinator_address, start_timeout)) from error
     if jax.process_count() > 1:
         counts = exchange([socket.gethostname(), jax.local_device_count()])
         supervisor.tell_hosts(host for host, _ in counts)
@@ -110,6 +112,36 @@ def join(
             listed = ", ".join(f"process {i} {n} on {host}" for i, (host, n) in enumerate(counts))
             raise UserError(f"processes have different numbers of devices: {listed}; give all one")
         threading.Thread(target=_stop_with_others, daemon=True).start()
+
+
+def wait_for_port(coordinator_address: str, start_timeout: int) -> None:
+    """Wait until process 0 can listen at its port, which a run that is ending may still hold.
+
+    JAX (0.10) crashes where it cannot; and where another run of the same user listens, gRPC would
+    share the port with it.
+
+    Raises:
+        Stopped: if it stays in use.
+        UserError: if this process may not listen there.
+    """
+    port = int(coordinator_address.rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    end = time.monotonic() + start_timeout
+    while True:
+        try:
+            family = socket.AF_INET6 if both else socket.AF_INET
+            with socket.create_server(("", port), family=family, dualstack_ipv6=both):
+                return
+        except OSError as error:
+            message = (
+                f"process 0 cannot listen at --coordinator_address {coordinator_address} "
+                f"({os.strerror(error.errno or 0)}); give a port that is free on its host"
+            )
+            if error.errno != errno.EADDRINUSE:
+                raise UserError(message) from error
+            if time.monotonic() >= end:
+                raise Stopped(f"{message}, or end what uses it") from error
+            time.sleep(0.5)
 
 
 def is_joined() -> bool:
@@ -120,7 +152,12 @@ def is_joined() -> bool:
 def announce(message: str) -> None:
     """Tell the other processes that this one stops by a mistake that concerns them all."""
     if is_joined():
-        _store().key_value_set(f"{_FAILURES}{jax.process_index()}", message, allow_overwrite=True)
+        _leaving.set()
+        # Without a coordinator nobody can be told; JAX's heartbeat ends the others.
+        with contextlib.suppress(RuntimeError):
+            _store().key_value_set(
+                f"{_FAILURES}{jax.process_index()}", message, allow_overwrite=True
+            )
 
 
 def may_be_lost_peer(error: Exception) -> bool:
@@ -141,7 +178,7 @@ def wait_for_verdict(peer_timeout: int) -> None:
 
 def leave(status: int) -> NoReturn:
     """End this process of several at once, without waiting for the others to end too."""
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and _leaving.is_set():
         # The announcement is gone with process 0, which hosts it.
         time.sleep(3 * _LOOK_EVERY)
     sys.stdout.flush()
@@ -157,6 +194,8 @@ def _stop_with_others() -> None:
             failures = _store().key_value_dir_get(_FAILURES)
         except (RuntimeError, AttributeError):
             return  # the run is over, or its coordinator lost: JAX's own heartbeat sees to it
+        if _leaving.is_set():
+            return
         for key, message in failures:
             process = int(key.rsplit("/", 1)[-1])
             if process != jax.process_index():

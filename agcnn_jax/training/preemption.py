@@ -45,10 +45,17 @@ def stop_requests() -> Iterator[StopRequest]:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     asked = itertools.count(1)
+    agreed = False
 
     def requested() -> bool:
+        nonlocal agreed
+        if not several:
+            return bool(caught)
         # Counted here, since the steps of a stage begin anew: JAX agrees on one number to come.
-        return reached_preemption(next(asked)) if several else bool(caught)
+        # It says so at that number alone, which may be the last step of a stage; the stage after
+        # it is then not to begin.
+        agreed = reached_preemption(next(asked)) or agreed
+        return agreed
 
     # JAX's own handler of SIGTERM stays where there are several processes.
     numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
