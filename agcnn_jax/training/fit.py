@@ -101,7 +101,9 @@ def fit(
         log.flush()
         checkpoints.save(manager, step, state, batches, experiment.identity, **validation)
 
-    profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed)
+    profile = Profile(
+        experiment.workdir / "profile" / stage.name, config.profile, resumed, schedule.total_steps
+    )
     try:
         with log, progress, profile:
             if stop_requested():

@@ -14,7 +14,7 @@ from agcnn_jax import storage
 from agcnn_jax.training.parallel import is_primary
 
 WARM_UP = 10
-"""Steps of a call that are not traced: the first compiles, and the pipeline has to fill."""
+"""Steps of a call that are not traced if there are enough: the first compiles, others wait."""
 
 
 class Profile:
@@ -23,16 +23,18 @@ class Profile:
     A call that ends before leaves the trace of the steps it did.
     """
 
-    def __init__(self, directory: epath.Path, steps: int, resumed: int):
+    def __init__(self, directory: epath.Path, steps: int, resumed: int, total: int):
         """Plan the trace.
 
         Args:
             directory: where TensorBoard finds it.
             steps: number of steps to trace; none for 0.
             resumed: steps of the stage that were done before.
+            total: steps of the stage.
         """
         self._directory = directory
-        self._first = resumed + WARM_UP + 1
+        # A short stage is traced from its second step on rather than not at all.
+        self._first = max(resumed + 2, min(resumed + WARM_UP, total - steps) + 1)
         self._last = self._first + steps - 1
         self._wanted = steps > 0 and is_primary()
         self._folder: str | None = None

@@ -1,0 +1,102 @@
+"""A run that is killed again and again ends as one that was not."""
+
+import json
+import random
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.pods.test_equal import latest
+from tests.processes import DEMO, Run
+
+STAGES = ("1_global", "2_local", "3_fusion")
+KILLS = 20
+STEPS = 100
+# Five steps an epoch: a checkpoint after the 2nd, the 4th, and, with its validation, the 5th.
+OPTIONS = (
+    *DEMO,
+    "--config.epochs=20",
+    "--config.log_every=1",
+    "--config.checkpoint_every=2",
+)
+
+
+def command(data_dir, workdir):
+    return ("train.py", *OPTIONS, f"--config.data.dir={data_dir}", f"--workdir={workdir}")
+
+
+def entries(workdir):
+    """What was logged in whole lines, without what depends on the clock."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    parsed = [json.loads(line) for line in lines]
+    return [{k: v for k, v in e.items() if k != "images_per_second"} for e in parsed]
+
+
+def steps_of(workdir, stage):
+    return [entry["step"] for entry in entries(workdir) if entry["stage"] == stage]
+
+
+def torn(folder):
+    return [path for path in folder.glob("*") if not path.name.isdigit()]
+
+
+def finished(folder):
+    return [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
+        run.succeed()
+    return workdir
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_in_every_stage(data_dir, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    seed = random.randrange(2**32)
+    print(f"moments drawn from seed {seed}")
+    moments = random.Random(seed)
+    left_torn = 0
+    for stage in STAGES:
+        folder = workdir / "stages" / stage / "checkpoints"
+        for kill in range(KILLS):
+            before = max(finished(folder), default=0)
+            with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
+                # At least a step into what this call adds, so that the run gets on.
+                goal = before + moments.randint(1, 4)
+                run.wait_for(
+                    lambda goal=goal, stage=stage: max(steps_of(workdir, stage), default=0) >= goal
+                )
+                if kill % 2:
+                    run.wait_for(lambda folder=folder: torn(folder))
+                else:
+                    time.sleep(moments.uniform(0, 0.3))
+                run[0].kill()
+                run[0].wait()
+            left_torn += bool(torn(folder))
+        assert not (workdir / "stages" / stage / "result.json").exists()
+    with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
+        run.succeed()
+    # A good part of the kills came while a checkpoint was being written.
+    assert left_torn > KILLS / 2
+    assert entries(workdir) == entries(uninterrupted)
+    for stage in STAGES:
+        trained = sorted({entry["step"] for entry in entries(workdir) if entry["stage"] == stage})
+        assert trained == list(range(1, STEPS + 1))
+        assert not torn(workdir / "stages" / stage / "checkpoints")
+        (step, state), (other_step, other_state) = (
+            latest(workdir, stage),
+            latest(uninterrupted, stage),
+        )
+        assert step == other_step == STEPS
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(state), jax.tree.leaves(other_state), strict=True
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=f"{stage}{jax.tree_util.keystr(path)}")
+        result = f"stages/{stage}/result.json"
+        assert (workdir / result).read_bytes() == (uninterrupted / result).read_bytes()

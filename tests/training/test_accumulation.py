@@ -1,0 +1,154 @@
+"""Micro-batches: the gradient of the whole batch, whatever shares it, in less memory."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.models.agcnn import AGCNN, init_variables
+from agcnn_jax.models.layers import BATCH_AXIS
+from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.training.parallel import (
+    REPLICATED,
+    SHARDED,
+    data_parallel,
+    device_mesh,
+    replicate,
+    shard_batch,
+)
+from agcnn_jax.training.steps import (
+    Recipe,
+    init_state,
+    select_branches,
+    sgd,
+    split_rows,
+    train_step,
+)
+from agcnn_jax.training.strategies import Stage
+
+STORED, INPUT, LABELS, BATCH = 40, 32, 5, 16
+LEARNING_RATE = 0.5
+GLOBAL, FUSION = Stage(1, ("global",)), Stage(3, ("fusion",))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    model = AGCNN(make_backbone("resnet_small", BATCH_AXIS), LABELS, mean=(0.5,), std=(0.25,))
+    return Recipe(model, seed=0, input_size=INPUT, augmentation=Augmentation())
+
+
+@pytest.fixture(scope="module")
+def variables(recipe):
+    return jax.jit(lambda key: init_variables(recipe.model, key, INPUT))(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (BATCH, STORED, STORED), np.uint8),
+        "labels": rng.integers(0, 2, (BATCH, LABELS), np.uint8),
+        "record": np.arange(BATCH, dtype=np.int32),
+    }
+
+
+def optimizer():
+    """Without momentum and decay, so that a step's change is the gradient."""
+    return sgd(LEARNING_RATE, drop_step=99, drop_factor=1.0, momentum=0.0, weight_decay=0.0)[0]
+
+
+@functools.cache
+def prepare(recipe, stage, mesh, accumulate):
+    function = functools.partial(
+        train_step, recipe=recipe, stage=stage, optimizer=optimizer(), accumulate=accumulate
+    )
+    return data_parallel(function, mesh, (REPLICATED, REPLICATED, SHARDED), REPLICATED)
+
+
+def split(variables, stage):
+    frozen = tuple(b for b in variables["params"] if b not in stage.branches)
+    return select_branches(variables, stage.branches), select_branches(variables, frozen)
+
+
+def run_step(recipe, variables, batch, stage, accumulate=1, devices=1):
+    mesh = device_mesh(jax.devices()[:devices])
+    trained, frozen = split(variables, stage)
+    step = prepare(recipe, stage, mesh, accumulate)
+    state = replicate(mesh, init_state(trained, optimizer()))
+    state, metrics = step(state, replicate(mesh, frozen), shard_batch(mesh, batch))
+    return jax.device_get((state.variables, metrics))
+
+
+def gradient(before, after):
+    return jax.tree.map(
+        lambda old, new: (old - new) / LEARNING_RATE,
+        before["params"]["global"],
+        after["params"]["global"],
+    )
+
+
+def assert_close(ours, theirs, **tolerance):
+    for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(path), **tolerance)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 16])
+def test_without_batch_norm_it_is_the_larger_batch(recipe, variables, batch, accumulate):
+    whole = run_step(recipe, variables, batch, FUSION)
+    parts = run_step(recipe, variables, batch, FUSION, accumulate)
+    assert_close(parts, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_with_batch_norm_it_is_the_mean_over_micro_batches(recipe, variables, batch):
+    """Against steps of the micro-batches, one by one, that share BatchNorm's statistics alone."""
+    accumulate = 4
+    gradients, losses, state = [], [], variables
+    for part in range(accumulate):
+        rows = {name: array[part::accumulate] for name, array in batch.items()}
+        after, metrics = run_step(recipe, state, rows, GLOBAL)
+        gradients.append(gradient(variables, after))
+        losses.append(metrics["loss"])
+        # The statistics move on; the parameters do not.
+        statistics = {**variables["batch_stats"], **after["batch_stats"]}
+        state = {"params": variables["params"], "batch_stats": statistics}
+    mean = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *gradients)
+    after, metrics = run_step(recipe, variables, batch, GLOBAL, accumulate)
+    assert_close(gradient(variables, after), mean, rtol=1e-3, atol=1e-5)
+    assert_close(after["batch_stats"]["global"], statistics["global"], rtol=1e-5, atol=1e-6)
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    # And not the larger batch's, which BatchNorm would have normalised as one.
+    whole, _ = run_step(recipe, variables, batch, GLOBAL)
+    difference = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), whole["params"], after["params"]
+    )
+    assert max(jax.tree.leaves(difference)) > 1e-3
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_the_number_of_devices_does_not_matter(recipe, variables, batch, devices):
+    one = run_step(recipe, variables, batch, GLOBAL, accumulate=4)
+    several = run_step(recipe, variables, batch, GLOBAL, accumulate=4, devices=devices)
+    assert_close(several, one, rtol=1e-3, atol=1e-5)
+
+
+def test_micro_batches_of_all_devices_hold_the_same_images():
+    rows = {"record": np.arange(16)}
+    whole = split_rows(rows, 4)["record"]
+    shares = [split_rows({"record": rows["record"][i * 8 : i * 8 + 8]}, 4) for i in range(2)]
+    together = np.concatenate([share["record"] for share in shares], axis=1)
+    np.testing.assert_array_equal(together, whole)
+    assert sorted(np.asarray(whole).ravel()) == list(range(16))
+
+
+def test_it_needs_less_memory(recipe, variables, batch):
+    mesh = device_mesh(jax.devices()[:1])
+    trained, frozen = split(variables, GLOBAL)
+    arguments = (init_state(trained, optimizer()), frozen, batch)
+
+    def scratch(accumulate):
+        step = prepare(recipe, GLOBAL, mesh, accumulate)
+        return step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+    assert scratch(8) < 0.5 * scratch(1)

@@ -1,0 +1,85 @@
+"""Learning rates against values computed by hand."""
+
+import types
+
+import numpy as np
+import pytest
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.training.schedule import make_schedule
+from agcnn_jax.training.settings import check_config
+from agcnn_jax.training.strategies import Stage
+from configs import common
+
+GLOBAL = Stage(1, ("global",))
+
+
+def schedule(stage=GLOBAL, images=1000, **settings):
+    config = common.get_config()
+    config.update(settings)
+    check_config(config)
+    experiment = types.SimpleNamespace(
+        config=config, split=types.SimpleNamespace(train=np.arange(images))
+    )
+    return make_schedule(experiment, stage)
+
+
+def test_the_papers():
+    paper = schedule(images=128 * 10 + 3)
+    assert (paper.batch_size, paper.steps_per_epoch, paper.total_steps) == (128, 10, 500)
+    np.testing.assert_allclose(paper.learning_rates(), [0.01] * 200 + [0.001] * 300, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("none", 0.01), ("linear", 0.04), ("sqrt", 0.02)])
+def test_scaling_rules(rule, expected):
+    larger = schedule(batch_size=(512,), learning_rate_scaling=rule)
+    assert larger.learning_rates()[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rule", ["none", "linear", "sqrt"])
+def test_the_reference_batch_is_not_scaled(rule):
+    assert schedule(learning_rate_scaling=rule).learning_rates()[0] == pytest.approx(0.01)
+
+
+def test_each_branch_is_scaled_by_its_own_reference():
+    rates = [
+        schedule(
+            Stage(1, (branch,)), batch_size=(512,), learning_rate_scaling="linear"
+        ).learning_rates()[0]
+        for branch in ("global", "local", "fusion")
+    ]
+    np.testing.assert_allclose(rates, [0.04, 0.08, 0.08], rtol=1e-6)
+
+
+def test_warm_up_rises_in_equal_steps_and_then_follows_the_schedule():
+    # 4 steps an epoch, 5 epochs, of which one warms up; the rate falls after 0.4 * 20 steps.
+    warm = schedule(batch_size=(250,), epochs=(5,), warmup_epochs=1.0)
+    np.testing.assert_allclose(
+        warm.learning_rates(),
+        [0.0025, 0.005, 0.0075, 0.01, *[0.01] * 4, *[0.001] * 12],
+        rtol=1e-6,
+    )
+
+
+def test_a_training_subset_smaller_than_a_batch():
+    with pytest.raises(UserError, match=r"config\.batch_size of stage 1_global is 128.*100 images"):
+        schedule(images=100)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("accumulate", 0),
+        ("warmup_epochs", -1.0),
+        ("learning_rate_scaling", "cubic"),
+        ("reference_batch_size", (0,)),
+        ("reference_batch_size", (1, 2)),
+        ("peer_timeout", 0),
+        ("profile", -1),
+    ],
+)
+def test_values_that_cannot_be(key, value):
+    config = common.get_config()
+    config.update({key: value})
+    with pytest.raises(UserError, match=rf"config\.{key} is "):
+        check_config(config)
