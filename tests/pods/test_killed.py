@@ -13,11 +13,11 @@ from tests.processes import DEMO, Run
 
 STAGES = ("1_global", "2_local", "3_fusion")
 KILLS = 20
-STEPS = 100
+STEPS = 150
 # Five steps an epoch: a checkpoint after the 2nd, the 4th, and, with its validation, the 5th.
 OPTIONS = (
     *DEMO,
-    "--config.epochs=20",
+    "--config.epochs=30",
     "--config.log_every=1",
     "--config.checkpoint_every=2",
 )
@@ -35,8 +35,13 @@ def entries(workdir):
     return [{k: v for k, v in e.items() if k != "images_per_second"} for e in parsed]
 
 
-def steps_of(workdir, stage):
-    return [entry["step"] for entry in entries(workdir) if entry["stage"] == stage]
+def last_step(workdir, stage):
+    return max((e["step"] for e in entries(workdir) if e["stage"] == stage), default=0)
+
+
+def events(workdir):
+    """TensorBoard's files: every call adds one to its stage when it begins with it."""
+    return list((workdir / "events").glob("*/*"))
 
 
 def torn(folder):
@@ -65,17 +70,16 @@ def test_killed_twenty_times_in_every_stage(data_dir, uninterrupted, tmp_path):
     for stage in STAGES:
         folder = workdir / "stages" / stage / "checkpoints"
         for kill in range(KILLS):
-            before = max(finished(folder), default=0)
+            before, logs = max(finished(folder), default=0), len(events(workdir))
             with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
+                run.wait_for(lambda logs=logs: len(events(workdir)) > logs)
                 # At least a step into what this call adds, so that the run gets on.
                 goal = before + moments.randint(1, 4)
-                run.wait_for(
-                    lambda goal=goal, stage=stage: max(steps_of(workdir, stage), default=0) >= goal
-                )
+                run.wait_for(lambda goal=goal, stage=stage: last_step(workdir, stage) >= goal)
                 if kill % 2:
                     run.wait_for(lambda folder=folder: torn(folder))
                 else:
-                    time.sleep(moments.uniform(0, 0.3))
+                    time.sleep(moments.uniform(0, 0.15))
                 run[0].kill()
                 run[0].wait()
             left_torn += bool(torn(folder))
