@@ -22,7 +22,7 @@ from importlib import util
 from types import FrameType
 from typing import IO
 
-from agcnn_jax.errors import NOTHING_SAVED, TEMPORARY_STATUS, say
+from agcnn_jax.errors import INTERRUPTED_STATUS, NOTHING_SAVED, TEMPORARY_STATUS, say
 
 _STDERR = "AGCNN_JAX_SUPERVISED_STDERR"
 """Environment variable that holds a supervised child's own descriptor of stderr."""
@@ -114,7 +114,8 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     status = child.wait()
     reader.join()
     if status == -signal.SIGTERM and signal.SIGINT in received:
-        status = -signal.SIGINT
+        say("interrupted; run the same command again to continue")
+        return INTERRUPTED_STATUS
     reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
     if reason is None:
         os.write(ours, b"".join(held))

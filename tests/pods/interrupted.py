@@ -1,0 +1,93 @@
+"""Runs of several processes that are interrupted, and what they leave in their workdir."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from agcnn_jax.training import checkpoints
+from agcnn_jax.training.parallel import on_one_device
+from tests.processes import DEMO, Run
+
+STAGES = ("1_global", "2_local", "3_fusion")
+OPTIONS = (*DEMO, "--config.epochs=2", "--config.log_every=1", "--config.peer_timeout=10")
+"""Ten steps a stage, two epochs of five."""
+
+
+def training(data_dir, workdir, *options, **settings):
+    """Start `train.py` in two processes of two devices, or as `settings` of `Run` say."""
+    return Run(
+        "train.py",
+        *OPTIONS,
+        f"--config.data.dir={data_dir}",
+        f"--workdir={workdir}",
+        *options,
+        **settings,
+    )
+
+
+def entries(workdir):
+    path = workdir / "metrics.jsonl"
+    # The last line may be half written.
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def has_begun(workdir, stage):
+    """A condition for `Run.wait_for`: the stage has done a step."""
+    return lambda: any(entry["stage"] == stage for entry in entries(workdir))
+
+
+def latest(workdir, stage):
+    """The step of a stage's latest checkpoint, and all its arrays."""
+    with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
+        step = manager.latest_step()
+        template = on_one_device(manager.item_metadata(step)["state"])
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        return step, jax.device_get(manager.restore(step, args=args)["state"])
+
+
+def same_records(workdir, other):
+    """The metrics of two runs are the same, all steps once and in order."""
+
+    def records(folder):
+        return [
+            {key: value for key, value in entry.items() if key != "images_per_second"}
+            for entry in entries(folder)
+        ]
+
+    assert records(workdir) == records(other)
+
+
+def same_weights(workdir, other, **tolerance):
+    """The latest checkpoints of two runs hold the same, by default to the last bit."""
+    for stage in STAGES:
+        (step, expected), (other_step, found) = latest(other, stage), latest(workdir, stage)
+        assert step == other_step
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(expected), jax.tree.leaves(found), strict=True
+        ):
+            where = f"{stage}{jax.tree_util.keystr(path)}"
+            np.testing.assert_allclose(b, a, err_msg=where, **(tolerance or {"rtol": 0}))
+
+
+def said(stderr):
+    """What a program said on stderr, without the progress bars."""
+    assert "Traceback" not in stderr, stderr
+    assert "stack trace" not in stderr, stderr
+    return [line for line in re.split("[\r\n]+", stderr) if re.match(r"\w+\.py: ", line)]
+
+
+def stopped_at(stderr):
+    """The stage and the step that a process says it stopped at, in one line."""
+    [line] = said(stderr)
+    found = re.fullmatch(
+        r"train\.py: saved and stopped at step (\d+) of stage (\w+); "
+        r"run the same command again to continue",
+        line,
+    )
+    assert found, line
+    return found[2], int(found[1])

@@ -1,0 +1,184 @@
+"""Processes of a run that are lost, never come, or stop by a mistake: the others leave too."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.pods.interrupted import (
+    entries,
+    has_begun,
+    said,
+    same_records,
+    same_weights,
+    training,
+)
+from tests.processes import environment, free_port
+from tests.programs import ROOT
+
+
+def kill_worker(run, process):
+    os.kill(run.worker(process), signal.SIGKILL)
+
+
+def kill_parent(run, process):
+    """The worker has to go with it."""
+    run[process].kill()
+
+
+def hang(run, process):
+    os.kill(run.worker(process), signal.SIGSTOP)
+
+
+def lose(run, workdir, stage, process, how):
+    """Lose a process in a stage; check how the other ends."""
+    run.wait_for(has_begun(workdir, stage), timeout=300)
+    pid = run.worker(process)
+    how(run, process)
+    begin = time.monotonic()
+    other = run[1 - process]
+    _, stderr = other.communicate(timeout=100)
+    # config.peer_timeout, and time for JAX to notice.
+    assert time.monotonic() - begin < 10 + 20
+    assert other.returncode == 75, stderr
+    *waiting, line = said(stderr)
+    assert f"process {process} on {socket.gethostname()} of this run was lost" in line
+    assert all("waiting 10 s to know" in earlier for earlier in waiting)
+    return pid
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_others_leave_when_a_process_is_killed(data_dir, runs, process):
+    workdir = runs / f"killed_{process}"
+    with training(data_dir, workdir, "--config.checkpoint_every=2") as run:
+        lose(run, workdir, "1_global", process, kill_worker)
+        _, _, stderr = run.finish(timeout=30)[process]
+    assert run[process].returncode == 128 + signal.SIGKILL
+    assert said(stderr) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "stage", "how"),
+    [
+        (0, "2_local", kill_worker),
+        (1, "1_global", kill_parent),
+        (0, "3_fusion", hang),
+        (1, "2_local", hang),
+    ],
+    ids=["kill-0", "kill-parent-1", "hang-0", "hang-1"],
+)
+def test_a_run_that_lost_a_process_ends_as_one_that_did_not(
+    data_dir, runs, uninterrupted, process, stage, how, request
+):
+    workdir = runs / request.node.callspec.id
+    with training(data_dir, workdir, "--config.checkpoint_every=2") as run:
+        worker = lose(run, workdir, stage, process, how)
+        if how is hang:
+            # Were it to come back, it would find itself left alone.
+            os.kill(worker, signal.SIGCONT)
+        status, _, stderr = run.finish(timeout=60)[process]
+    if how is hang:
+        assert status == 75, stderr
+        assert said(stderr)
+    assert not os.path.exists(f"/proc/{worker}")
+    with training(data_dir, workdir, "--config.checkpoint_every=2") as run:
+        run.succeed()
+    same_records(workdir, uninterrupted)
+    same_weights(workdir, uninterrupted)
+
+
+def start(*options, **settings):
+    """Run `train.py` as one process of several, which it says where to find."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "train.py", "--config=configs/demo.py", *options],
+        cwd=ROOT,
+        env=environment(1),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **settings,
+    )
+    return done.returncode, said(done.stderr), time.monotonic() - begin
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_others_never_come(tmp_path, process):
+    address = f"localhost:{free_port()}"
+    status, lines, seconds = start(
+        f"--coordinator_address={address}",
+        "--num_processes=2",
+        f"--process_id={process}",
+        "--start_timeout=5",
+        f"--workdir={tmp_path}/run",
+    )
+    assert status == 75
+    [line] = lines
+    assert address in line
+    assert "5 s" in line
+    assert 5 < seconds < 40
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_program_holds_the_port(tmp_path):
+    with socket.create_server(("localhost", 0)) as listener:
+        address = f"localhost:{listener.getsockname()[1]}"
+        status, lines, seconds = start(
+            f"--coordinator_address={address}",
+            "--num_processes=2",
+            "--process_id=0",
+            "--start_timeout=3",
+            f"--workdir={tmp_path}/run",
+        )
+    assert status == 75
+    [line] = lines
+    assert address in line
+    assert "in use" in line
+    assert seconds > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ("--coordinator_address=localhost:8476 --num_processes=2", "--process_id"),
+        ("--coordinator_address=localhost:8476 --process_id=0", "--num_processes"),
+        ("--num_processes=2 --process_id=0", "--coordinator_address"),
+        ("--coordinator_address=host --num_processes=2 --process_id=0", "'host'"),
+        ("--coordinator_address=host:http --num_processes=2 --process_id=0", "'host:http'"),
+        ("--coordinator_address=host:70000 --num_processes=2 --process_id=0", "'host:70000'"),
+        ("--coordinator_address=host:1 --num_processes=2 --process_id=2", "--process_id is 2"),
+        ("--coordinator_address=host:1 --num_processes=2 --process_id=-1", "--process_id is -1"),
+        ("--coordinator_address=host:1 --num_processes=0 --process_id=0", "--num_processes is 0"),
+        ("--coordinator_address=host:1 --num_processes=x --process_id=0", "--num_processes=x"),
+        ("--start_timeout=0", "--start_timeout"),
+        (
+            "--coordinator_address=host:1 --num_processes=1 --process_id=0 --config.peer_timeout=0",
+            "config.peer_timeout is 0",
+        ),
+        ("--config.peer_timeout=0", "config.peer_timeout is 0"),
+    ],
+)
+def test_flags_that_cannot_be_used(tmp_path, options, word):
+    status, lines, _ = start(*options.split(), f"--workdir={tmp_path}/run")
+    assert status == 2
+    [line] = lines
+    assert word in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_one_process_stops_all(data_dir, runs):
+    workdir = runs / "mistaken"
+    with training(data_dir, workdir, each={1: ["--config.backbone=vgg16"]}) as run:
+        ends = run.finish(timeout=100)
+    for status, _, stderr in ends:
+        assert status == 2, stderr
+        [line] = said(stderr)
+        assert "process 1" in line
+        assert "vgg16" in line
+    assert entries(workdir) == []
