@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,7 +76,7 @@ def files_of(folder):
 def finished(data_dir, tmp_path_factory):
     """A run that was trained to the end without interruption."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    train(data_dir, workdir)
+    train(data_dir, workdir, "--config.profile=2")
     return workdir
 
 
@@ -105,6 +106,14 @@ def test_three_stages_are_chained_and_recorded(finished):
     assert all(e["images_per_second"] > 0 and e["learning_rate"] > 0 for e in logged)
     assert json.loads((finished / "config.json").read_text())["input_size"] == 56
     assert list((finished / "events").rglob("events.out.tfevents*"))
+
+
+def test_steps_are_traced_and_compilations_kept(finished):
+    for stage in ("1_global", "2_local", "3_fusion"):
+        (trace,) = (finished / "profile" / stage).glob("plugins/profile/*/*.xplane.pb")
+        names = re.findall(rb"jit_\w+", trace.read_bytes())
+        assert {b"jit_train_step"} <= set(names)
+    assert any("train_step" in path.name for path in (finished.parent / ".jax_cache").iterdir())
 
 
 def test_a_second_run_does_nothing_but_say_so(data_dir, finished):

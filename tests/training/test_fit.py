@@ -1,0 +1,182 @@
+"""The loop over steps: what it refuses to save, to transfer and to keep twice in memory."""
+
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.errors import UserError
+from agcnn_jax.models.agcnn import AGCNN, init_variables
+from agcnn_jax.models.layers import BATCH_AXIS
+from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.training import checkpoints, fit
+from agcnn_jax.training.loop import train
+from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
+from agcnn_jax.training.steps import Recipe, init_state, select_branches, sgd
+from agcnn_jax.training.strategies import Stage
+from configs import demo
+from tests.processes import DEMO, environment
+from tests.programs import run
+
+
+@pytest.fixture
+def config(data_dir):
+    config = demo.get_config()
+    config.data.dir = str(data_dir)
+    config.input_size = 56
+    config.batch_size = (16,)
+    config.eval_batch_size = 16
+    config.checkpoint_every = 2
+    return config
+
+
+@pytest.fixture
+def fake_step(monkeypatch):
+    """`fake_step(function)`: train with a step that only counts, and does `function(step)` too."""
+
+    def install(function):
+        count = jax.jit(lambda state: state.replace(step=state.step + 1))
+
+        def step(state, frozen, batch):
+            state = count(state)
+            # Asked of the host, so that counting costs no transfer.
+            step.calls += 1
+            return function(step.calls, state)
+
+        step.calls = 0
+        monkeypatch.setattr(fit, "make_train_step", lambda *arguments: step)
+        monkeypatch.setattr(
+            fit, "make_validation", lambda *arguments: lambda state: {"val_auc_mean": 0.5}
+        )
+
+    return install
+
+
+LOSS = {"loss": jnp.float32(0.5)}
+
+
+def checkpoint_folder(workdir):
+    return epath.Path(workdir) / "stages/1_global/checkpoints"
+
+
+def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
+    options = (*DEMO, "--config.learning_rate=1e18", "--config.checkpoint_every=1")
+    command = ("train.py", *options, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/run")
+    folder = checkpoint_folder(tmp_path / "run")
+    for _ in range(2):
+        # Going on from the last good checkpoint comes to the same end.
+        done = run(*command, env=environment(1), check=False)
+        assert done.returncode == 2, done.stderr
+        line = done.stderr.splitlines()[-1]
+        assert re.search("weights are not finite|the loss is (nan|inf)", line)
+        step = int(re.search(r" at step (\d+) of stage 1_global;", line)[1])
+        assert f"the last checkpoint is step {step - 1} in {folder}; try" in line
+        assert "smaller config.learning_rate" in line
+        assert "Traceback" not in done.stderr
+        assert [path.name for path in folder.glob("[0-9]*")] == [str(step - 1)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_is_looked_at_though_it_is_not_logged(config, fake_step, tmp_path, value):
+    config.log_every = 1000
+    config.checkpoint_every = 1000
+    bad = {"loss": jnp.float32(value)}
+    fake_step(lambda step, state: (state, bad if step == 3 else LOSS))
+    message = f"the loss is {value} at step 3 of stage 1_global; there is no checkpoint yet"
+    with pytest.raises(UserError, match=message):
+        train(config, str(tmp_path / "run"))
+
+
+def test_weights_that_are_not_finite_are_not_saved(config, fake_step, tmp_path):
+    spoil = jax.jit(
+        lambda state: state.replace(variables=jax.tree.map(lambda x: x * jnp.nan, state.variables))
+    )
+    fake_step(lambda step, state: (spoil(state) if step == 4 else state, LOSS))
+    with pytest.raises(UserError, match=r"weights are not finite at step 4 .* is step 2 "):
+        train(config, str(tmp_path / "run"))
+    with checkpoints.reading(checkpoint_folder(tmp_path / "run")) as manager:
+        assert manager.all_steps() == [2]
+
+
+def test_a_transfer_hidden_in_the_step_is_refused(config, fake_step, tmp_path):
+    add = jax.jit(lambda step, extra: step + extra)
+
+    def transfer(step, state):
+        add(state.step, np.ones(3, np.int32))
+        return state, LOSS
+
+    fake_step(transfer)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        train(config, str(tmp_path / "run"))
+
+
+def test_a_step_gives_up_the_old_state():
+    model = AGCNN(make_backbone("resnet_small", BATCH_AXIS), 5, mean=(0.5,), std=(0.25,))
+    recipe = Recipe(model, seed=0, input_size=32, augmentation=Augmentation())
+    variables = jax.jit(lambda key: init_variables(model, key, 32))(jax.random.key(0))
+    optimizer = sgd(0.1, 10, 10.0, 0.9, 1e-4)[0]
+    mesh = device_mesh(jax.devices()[:2])
+    stage = Stage(1, ("global",))
+    step = fit.make_train_step(
+        types.SimpleNamespace(recipe=recipe, mesh=mesh),
+        stage,
+        types.SimpleNamespace(optimizer=optimizer, accumulate=1),
+    )
+    state = replicate(mesh, init_state(select_branches(variables, ("global",)), optimizer))
+    frozen = replicate(mesh, select_branches(variables, ("local", "fusion")))
+    rng = np.random.default_rng(0)
+    batch = shard_batch(
+        mesh,
+        {
+            "image": rng.integers(0, 256, (8, 40, 40), np.uint8),
+            "labels": rng.integers(0, 2, (8, 5), np.uint8),
+            "record": np.arange(8, dtype=np.int32),
+        },
+    )
+    compiled = step.lower(state, frozen, batch).compile()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes == pytest.approx(size, rel=0.01)
+    new, _ = step(state, frozen, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, frozen, batch)))
+
+
+def test_bfloat16_trains_much_as_float32():
+    losses = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        backbone = make_backbone("resnet_small", BATCH_AXIS, dtype)
+        model = AGCNN(backbone, 5, pooling="avg", mean=(0.5,), std=(0.25,))
+        recipe = Recipe(model, seed=0, input_size=32, augmentation=Augmentation("centre"))
+        variables = jax.jit(lambda key, model=model: init_variables(model, key, 32))(
+            jax.random.key(0)
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+        optimizer = sgd(0.05, 1000, 10.0, 0.9, 1e-4)[0]
+        mesh = device_mesh(jax.devices()[:1])
+        step = fit.make_train_step(
+            types.SimpleNamespace(recipe=recipe, mesh=mesh),
+            Stage(1, ("global",)),
+            types.SimpleNamespace(optimizer=optimizer, accumulate=1),
+        )
+        state = replicate(mesh, init_state(select_branches(variables, ("global",)), optimizer))
+        frozen = replicate(mesh, select_branches(variables, ("local", "fusion")))
+        rng = np.random.default_rng(0)
+        batch = {
+            "image": rng.integers(0, 256, (8, 32, 32), np.uint8),
+            "labels": rng.integers(0, 2, (8, 5), np.uint8),
+            "record": np.arange(8, dtype=np.int32),
+        }
+        history = []
+        for _ in range(10):
+            state, metrics = step(state, frozen, shard_batch(mesh, batch))
+            history.append(float(metrics["loss"]))
+        losses[jnp.dtype(dtype).name] = history
+    assert losses["bfloat16"][0] == pytest.approx(losses["float32"][0], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+    for history in losses.values():
+        assert history[-1] < 0.7 * history[0]
