@@ -502,8 +502,8 @@ def test_tpu_waits_for_a_program_that_is_at_work_already(cloud):
 def test_tpu_stop_lets_the_program_save_and_ends_the_waiting(cloud):
     executable(
         cloud / "program",
-        'echo x >> "$HOME/../ran"\n'
         "trap 'echo saved; exit 75' TERM\n"
+        'echo x >> "$HOME/../ran"\n'
         "while true; do sleep 0.05; done\n",
     )
     arguments = [cloud / "repository/launch/tpu_v5e.sh", "run", "--zone", "z", "--poll", "0"]
@@ -517,6 +517,11 @@ def test_tpu_stop_lets_the_program_save_and_ends_the_waiting(cloud):
     for line in running.stderr:
         if "started on 4 host(s)" in line:
             break
+    # Until all of them are ready to be told.
+    end = time.monotonic() + 60
+    while not (cloud / "ran").exists() or (cloud / "ran").read_text().count("x") < 4:
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.05)
     stopped, _ = tpu(cloud, "stop", program=None)
     assert stopped.returncode == 0, stopped.stderr
     output, _ = running.communicate(timeout=60)
