@@ -33,7 +33,9 @@ def free_port():
 class Run:
     """Processes of one run, started together; killed when the block is left."""
 
-    def __init__(self, *command, processes=2, devices=2, each=None, cwd=ROOT, variables=None):
+    def __init__(
+        self, *command, processes=2, devices=2, each=None, cwd=ROOT, variables=None, flags=True
+    ):
         """Start them.
 
         Args:
@@ -44,6 +46,7 @@ class Run:
                 that is not started.
             cwd: folder that they start in, or `{process: folder}`.
             variables: `{process: {name: value}}` of the environment, for some of them alone.
+            flags: whether they are told by flags how to find each other.
         """
         self.processes = {}
         port = free_port()
@@ -53,7 +56,7 @@ class Run:
                 continue
             place = cwd.get(process, ROOT) if isinstance(cwd, dict) else cwd
             cluster = ()
-            if processes > 1:
+            if processes > 1 and flags:
                 cluster = (
                     f"--coordinator_address=localhost:{port}",
                     f"--num_processes={processes}",
