@@ -113,6 +113,9 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     reader.start()
     status = child.wait()
     reader.join()
+    if status < 0 and hosts:
+        # It may have been in the middle of a progress bar.
+        os.write(ours, b"\n")
     if status == -signal.SIGTERM and signal.SIGINT in received:
         say("interrupted; run the same command again to continue")
         return INTERRUPTED_STATUS

@@ -166,13 +166,14 @@ def may_be_lost_peer(error: Exception) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(ours)
 
 
-def wait_for_verdict(peer_timeout: int) -> None:
+def wait_for_verdict(error: Exception, peer_timeout: int) -> None:
     """Wait for JAX to find out whether another process is lost, in which case this one ends.
 
     A broken connection shows at once, as an error of whatever was being computed; which process
     broke it is known only when its heartbeat stays out.
     """
-    say(f"an error that a lost process may have caused; waiting {peer_timeout} s to know")
+    first = str(error).split("\n")[0][:200]
+    say(f"{first}: a lost process may have caused this; waiting {peer_timeout} s to know")
     time.sleep(peer_timeout + 5 * _LOOK_EVERY)
 
 

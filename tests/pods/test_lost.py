@@ -17,7 +17,7 @@ from tests.pods.interrupted import (
     same_weights,
     training,
 )
-from tests.processes import environment, free_port
+from tests.processes import Run, environment, free_port
 from tests.programs import ROOT
 
 
@@ -182,3 +182,62 @@ def test_a_mistake_of_one_process_stops_all(data_dir, runs):
         assert "process 1" in line
         assert "vgg16" in line
     assert entries(workdir) == []
+
+
+class TestOneProcessStops:
+    """It tells the others, which may be anywhere: here in `sleep`, as they may be in a step."""
+
+    PROGRAM = """
+import time
+from agcnn_jax import command_line
+from agcnn_jax.errors import UserError
+
+def main():
+    import jax
+    if jax.process_index() == {process}:
+        raise {error}
+    time.sleep(100)
+
+command_line.define_config_flags()
+command_line.run(main)
+"""
+
+    def ends(self, folder, process, error):
+        program = folder / "program.py"
+        program.write_text(self.PROGRAM.format(process=process, error=error))
+        variables = {"PYTHONPATH": str(ROOT)}
+        with Run(
+            program,
+            "--config=configs/demo.py",
+            "--config.peer_timeout=10",
+            devices=1,
+            variables={0: variables, 1: variables},
+        ) as run:
+            ends = run.finish(timeout=60)
+        return ends[process], ends[1 - process]
+
+    @pytest.mark.parametrize("process", [0, 1])
+    def test_by_a_mistake(self, tmp_path, process):
+        (status, _, stderr), (other_status, _, other) = self.ends(
+            tmp_path, process, "UserError('no room')"
+        )
+        assert (status, other_status) == (2, 2)
+        assert said(stderr) == ["program.py: error: no room"]
+        assert said(other) == [f"program.py: error: process {process} stopped: no room"]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            "ValueError('broken')",
+            # It could be the work of a lost process, until it is known that there is none.
+            "jax.errors.JaxRuntimeError('INTERNAL: broken')",
+        ],
+    )
+    def test_by_a_defect(self, tmp_path, error):
+        (status, _, stderr), (other_status, _, other) = self.ends(tmp_path, 1, error)
+        assert (status, other_status) == (1, 2)
+        assert "Traceback" in stderr
+        assert "broken" in stderr.splitlines()[-1]
+        [line] = said(other)
+        assert "process 1 stopped: " in line
+        assert "broken" in line

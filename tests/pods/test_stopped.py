@@ -1,0 +1,222 @@
+"""Runs of several processes that are asked to stop: all save, and go on as if nothing had been."""
+
+import os
+import signal
+import socket
+import time
+
+import jax
+import pytest
+
+from agcnn_jax.training import preemption
+from tests.pods.interrupted import (
+    entries,
+    has_begun,
+    latest,
+    said,
+    same_records,
+    same_weights,
+    stopped_at,
+    training,
+)
+from tests.processes import Run
+
+
+def terminate(run, process):
+    """What a launcher does, which knows the pid that it started."""
+    run[process].terminate()
+
+
+def interrupt(run, process):
+    """What a terminal does at Ctrl-C: it signals the whole foreground group."""
+    os.killpg(run[process].pid, signal.SIGINT)
+
+
+def terminate_all_again_and_again(run, process):
+    """What impatient launchers do, to every process of a group and those below."""
+    worker = run.worker(process)
+    while run[process].poll() is None:
+        for kill, pid in ((os.killpg, run[process].pid), (os.kill, worker)):
+            try:
+                kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                return
+        time.sleep(0.2)
+
+
+def stop(run, workdir, stage, process, how=terminate):
+    """Stop a run in a stage; check that both processes saved. Their statuses, and the step."""
+    run.wait_for(has_begun(workdir, stage), timeout=300)
+    how(run, process)
+    ends = run.finish()
+    places = {stopped_at(stderr) for _, _, stderr in ends}
+    assert len(places) == 1
+    [(stopped_stage, step)] = places
+    assert stopped_stage == stage
+    assert latest(workdir, stage)[0] == step
+    # Nothing is logged that is not saved.
+    logged = [entry["step"] for entry in entries(workdir) if entry["stage"] == stage]
+    assert max(logged) == step
+    return [status for status, _, _ in ends], step
+
+
+def test_sigterm_on_one_process_stops_both(data_dir, runs):
+    workdir = runs / "stopped"
+    with training(data_dir, workdir) as run:
+        statuses, _ = stop(run, workdir, "1_global", process=1)
+    assert statuses == [75, 75]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "process", "how", "expected"),
+    [
+        ("1_global", 0, terminate, [75, 75]),
+        ("2_local", 1, terminate_all_again_and_again, [75, 75]),
+        ("3_fusion", 1, interrupt, [75, 130]),
+    ],
+    ids=["terminate-0", "terminate-again-1", "interrupt-1"],
+)
+def test_a_stopped_run_ends_as_one_that_was_not(
+    data_dir, runs, uninterrupted, stage, process, how, expected
+):
+    workdir = runs / f"stopped_in_{stage}"
+    with training(data_dir, workdir) as run:
+        statuses, step = stop(run, workdir, stage, process, how)
+    assert statuses == expected
+    assert step < 10
+    with training(data_dir, workdir) as run:
+        run.succeed()
+    same_records(workdir, uninterrupted)
+    same_weights(workdir, uninterrupted)
+
+
+# In float32 the differences by rounding, 1e-7 of a loss, grow thirtyfold from step to step.
+DOUBLE = "--config.dtype=float64"
+
+
+@pytest.fixture(scope="module")
+def in_double_precision(data_dir, runs):
+    """A run of one device that was not interrupted."""
+    workdir = runs / "double"
+    with training(data_dir, workdir, DOUBLE, processes=1, devices=1) as run:
+        run.succeed()
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({}, {"processes": 1, "devices": 1}),
+        ({}, {"processes": 1, "devices": 4}),
+        ({"processes": 1, "devices": 1}, {}),
+    ],
+    ids=["2x2-1x1", "2x2-1x4", "1x1-2x2"],
+)
+def test_a_stopped_run_goes_on_with_another_number_of_processes(
+    data_dir, runs, in_double_precision, first, then, request
+):
+    workdir = runs / request.node.callspec.id
+    with training(data_dir, workdir, DOUBLE, **first) as run:
+        statuses, _ = stop(run, workdir, "1_global", process=0)
+    assert set(statuses) == {75}
+    with training(data_dir, workdir, DOUBLE, **then) as run:
+        run.succeed()
+    found, expected = entries(workdir), entries(in_double_precision)
+    assert [(e["stage"], e["step"], sorted(e)) for e in found] == [
+        (e["stage"], e["step"], sorted(e)) for e in expected
+    ]
+    for a, b in zip(found, expected, strict=True):
+        for key in ("loss", "val_auc_mean"):
+            if key in a:
+                assert a[key] == pytest.approx(b[key], rel=1e-8), (a, b)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [(terminate, 75), (interrupt, 130)], ids=["terminate", "interrupt"]
+)
+def test_stopped_while_waiting_for_the_others(data_dir, runs, how, expected):
+    workdir = runs / "early"
+    with training(data_dir, workdir, each={1: None}) as run:
+        run.wait_for(lambda: is_listening(run))
+        how(run, 0)
+        [(status, _, stderr)] = run.finish(timeout=30)
+    assert status == expected
+    [line] = said(stderr)
+    assert "run the same command again" in line
+    assert not workdir.exists()
+
+
+def is_listening(run):
+    """Whether process 0 waits for the others."""
+    address = next(a for a in run[0].args if a.startswith("--coordinator_address="))
+    with socket.socket() as client:
+        return client.connect_ex(("localhost", int(address.rsplit(":", 1)[1]))) == 0
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once(data_dir, runs):
+    workdir = runs / "interrupted_twice"
+    with training(data_dir, workdir) as run:
+        run.wait_for(has_begun(workdir, "1_global"), timeout=300)
+        interrupt(run, 1)
+        time.sleep(0.2)
+        interrupt(run, 1)
+        begin = time.monotonic()
+        (first, _, _), (second, _, stderr) = run.finish(timeout=100)
+    # config.peer_timeout, and time for JAX to notice.
+    assert time.monotonic() - begin < 10 + 20
+    assert (first, second) == (75, 130)
+    assert "Traceback" not in stderr
+
+
+def test_sigterm_on_a_single_process(data_dir, runs):
+    workdir = runs / "single"
+    with training(data_dir, workdir, processes=1) as run:
+        assert stop(run, workdir, "1_global", process=0)[0] == [75]
+
+
+def test_a_stop_agreed_on_for_the_last_step_of_a_stage_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    # JAX says so at this one number, and fit does not stop at the last step.
+    monkeypatch.setattr(preemption, "reached_preemption", lambda number: number == 3)
+    with preemption.stop_requests() as requested:
+        assert [requested() for _ in range(5)] == [False, False, True, True, True]
+
+
+@pytest.mark.slow
+def test_evaluation_on_two_processes(uninterrupted):
+    table = {}
+    for processes in (1, 2):
+        command = ("eval.py", "--config=configs/demo.py", f"--workdir={uninterrupted}")
+        with Run(*command, processes=processes, devices=2) as run:
+            first, *others = run.succeed()
+        assert others == [""] * (processes - 1)
+        table[processes] = first, (uninterrupted / "eval/test/auc.json").read_text()
+    assert "fusion" in table[1][0]
+    assert table[2] == table[1]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_an_evaluation(uninterrupted):
+    command = ("eval.py", "--config=configs/demo.py", f"--workdir={uninterrupted}")
+    with Run(*command, "--config.peer_timeout=10") as run:
+        read_until(run[0].stderr, "test:")
+        run[0].terminate()
+        run[1].terminate()
+        begin = time.monotonic()
+        ends = run.finish(timeout=30)
+    assert time.monotonic() - begin < 10
+    for status, _, stderr in ends:
+        assert status == 75
+        assert len(said(stderr)) == 1
+
+
+def read_until(pipe, text):
+    """Read what a process writes, until it is something."""
+    found = b""
+    while text.encode() not in found:
+        more = os.read(pipe.fileno(), 4096)
+        assert more, found
+        found += more
