@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,12 @@ REACHABLE = "check the address, your permission and the network, and run the sam
 """What to do when an object store does not answer as it should."""
 
 _MESSAGE_LENGTH = 200
+
+_TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
+"""How TensorStore, which raises a `ValueError` for everything, gives what the system said."""
+
+_ANNOTATIONS = re.compile(r"\s\[\w[\w ]*=['\"].*", re.DOTALL)
+"""What it puts behind that, such as the whole specification of an array."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -106,7 +113,7 @@ def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None)
             raise
         raise UserError(
             f"{os.fspath(path)} cannot be {done}: {reason(path, error)}; "
-            f"{remedy or _default_remedy(path, error)}"
+            f"{remedy or advice(path, error)}"
         ) from error
 
 
@@ -116,17 +123,30 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     if isinstance(error, ImportError) and is_remote(path):
         package = f"agcnn-jax[{EXTRAS[scheme]}]" if scheme in EXTRAS else f"fsspec[{scheme}]"
         return f"{scheme}:// needs pip install '{package}'"
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    number = error_number(error)
+    said = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
+    text = " ".join(_ANNOTATIONS.sub("", said).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError) and is_remote(path):
         text = f"not found ({text})"
-    text = text or type(error).__name__
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}..."
+    if len(text) > _MESSAGE_LENGTH:
+        # Clients begin with what they were doing and end with what went wrong.
+        text = f"{text[: _MESSAGE_LENGTH // 2]} ... {text[-_MESSAGE_LENGTH // 2 :]}"
+    return text
 
 
-def _default_remedy(path: str | os.PathLike[str], error: BaseException) -> str:
+def error_number(error: BaseException) -> int | None:
+    """Return the system's number of an error (`errno`); None if it has none."""
+    number = getattr(error, "errno", None)
+    if number is None and (found := _TENSORSTORE_CODE.search(str(error))):
+        number = int(found[1])
+    return number
+
+
+def advice(path: str | os.PathLike[str], error: BaseException) -> str:
+    """Say what the user can do about a file that cannot be written."""
     if is_remote(path):
         return REACHABLE
-    known = _REMEDIES.get(getattr(error, "errno", None) or 0, "see that it can be written")
+    known = _REMEDIES.get(error_number(error) or 0, "see that it can be written")
     return f"{known} and run the same command again"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.errors import UserError
-from agcnn_jax.storage import absolute, read_json, reported
+from agcnn_jax.storage import REACHABLE, absolute, is_remote, read_json, reason, reported
 from agcnn_jax.training.parallel import alone, on_one_device
 
 DESCRIPTION = "weights.json"
@@ -101,9 +101,13 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
         with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
             template = on_one_device(checkpointer.metadata(path).item_metadata.tree)
             variables = jax.tree.map(np.array, checkpointer.restore(path, template))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path} cannot be read ({reason}); {CONVERT_AGAIN}") from error
+    except Exception as error:
+        # Those of the clients of object stores have no common class.
+        known = isinstance(error, OSError | ValueError | KeyError | AttributeError)
+        if not known and not is_remote(path):
+            raise
+        remedy = f"{REACHABLE}, or {CONVERT_AGAIN}" if is_remote(path) else CONVERT_AGAIN
+        raise UserError(f"{path} cannot be read ({reason(path, error)}); {remedy}") from error
     for branch in about["branches"]:
         # Orbax leaves out branches without statistics.
         variables["batch_stats"].setdefault(branch, {})

@@ -14,8 +14,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from agcnn_jax.errors import UserError
-from agcnn_jax.storage import is_remote, reason, reported
+from agcnn_jax.errors import USAGE_STATUS, UserError, say
+from agcnn_jax.storage import reported
+from agcnn_jax.training import cluster
+from agcnn_jax.training.checkpoint_errors import intact, quieten, written
 from agcnn_jax.training.parallel import alone, on_one_device
 
 NO_AUC = -1.0
@@ -23,16 +25,32 @@ NO_AUC = -1.0
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves the question of preemption to `stop_requests`.
-
-    JAX agrees with all processes on a number that none has asked with yet. Orbax (0.12) asks with
-    the steps of a stage, in the background and late, so that the agreed number could be one that
-    never comes.
-    """
+    """Orbax's manager (0.12), adapted to runs of several processes."""
 
     def reached_preemption(self, step: int) -> bool:
-        """Never; see above."""
+        """Never: that question is left to `stop_requests`.
+
+        JAX agrees with all processes on a number that none has asked with yet. Orbax asks with the
+        steps of a stage, in the background and late, so that the agreed number could be one that
+        never comes.
+        """
         return False
+
+    def _wait_for_checkpointers(self) -> None:
+        """End all processes if this one could not write its part of a checkpoint.
+
+        Orbax calls this in the background. It would go on to wait for the other processes, which
+        wait for this one's part, and for that the next save would wait: all for ten minutes.
+        """
+        try:
+            with written(self.directory):
+                super()._wait_for_checkpointers()
+        except UserError as error:
+            if cluster.is_joined():
+                say(f"error: {error}")
+                cluster.announce(str(error))
+                cluster.leave(USAGE_STATUS)
+            raise
 
 
 @contextmanager
@@ -40,7 +58,7 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
     """Open checkpoints to read them, without writing or deleting anything.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are none, or one is unreadable.
     """
     with reported(directory, "read"):
         found = any(path.name.isdigit() for path in directory.glob("*"))
@@ -62,7 +80,9 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
         "identity": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
         "batches": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
     }
-    with _Manager(directory, options=options, item_handlers=handlers) as manager:
+    with reported(directory, "read"), intact(directory):
+        manager = _Manager(directory, options=options, item_handlers=handlers)
+    with manager:
         yield manager
 
 
@@ -84,7 +104,8 @@ def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy, best_fn=_rank, cleanup_tmp_directories=True
     )
-    with _written(directory):
+    quieten()
+    with written(directory), intact(directory):
         return _Manager(directory, options=options)
 
 
@@ -111,7 +132,7 @@ def save(
     metrics = None
     if evaluated:
         metrics = {"val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean, "step": step}
-    with _written(manager.directory):
+    with written(manager.directory):
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -131,24 +152,8 @@ def finish(manager: ocp.CheckpointManager) -> None:
     Raises:
         UserError: if it could not be written.
     """
-    with _written(manager.directory):
+    with written(manager.directory):
         manager.wait_until_finished()
-
-
-@contextmanager
-def _written(directory: epath.PathLike) -> Iterator[None]:
-    """Turn a checkpoint that cannot be written into one line; the ones before it stay whole."""
-    try:
-        yield
-    except Exception as error:
-        # The clients of object stores have no common class for their errors.
-        if not isinstance(error, OSError | ValueError) and not is_remote(directory):
-            raise
-        why = reason(directory, error)
-        raise UserError(
-            f"no checkpoint can be written to {directory} ({why}); those before are "
-            f"whole: make room, or make the folder writable, and run the same command again"
-        ) from error
 
 
 def restore(
@@ -178,23 +183,22 @@ def restore(
     items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
     if batches is not None:
         items["batches"] = ocp.args.JsonRestore()
-    try:
+    with intact(manager.directory, step):
         restored = manager.restore(step, args=ocp.args.Composite(**items))
         if batches is not None:
             batches.set_state(restored["batches"])
         return restored["state"]
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(manager, step, error) from error
 
 
 def restore_best(
-    manager: ocp.CheckpointManager, identity: dict[str, Any]
+    manager: ocp.CheckpointManager, identity: dict[str, Any], step: int | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """Load a stage's best checkpoint without knowing its shapes, to host memory.
 
     Args:
         manager: the stage's.
         identity: what the weights must be of.
+        step: which one that is, where a `result.json` says so.
 
     Returns:
         The state as nested dicts of numpy arrays, and all that the weights are of.
@@ -202,30 +206,26 @@ def restore_best(
     Raises:
         UserError: if there is none, or it is of something else, or unreadable.
     """
-    step = manager.best_step()
+    step = manager.best_step() if step is None else step
     if step is None:
         raise UserError(
             f"{manager.directory} holds no validated checkpoint; run the train.py command again"
         )
     saved = _check_saved_identity(manager, step, identity)
-    try:
+    with intact(manager.directory, step):
         template = on_one_device(manager.item_metadata(step)["state"])
         args = ocp.args.StandardRestore(template)
         restored = manager.restore(step, args=ocp.args.Composite(state=args))
         # As numpy arrays: who shares them between branches must not share a buffer that one
         # branch's step gives up.
         return jax.tree.map(np.array, restored["state"]), saved
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(manager, step, error) from error
 
 
 def _check_saved_identity(
     manager: ocp.CheckpointManager, step: int, identity: dict[str, Any]
 ) -> dict[str, Any]:
-    try:
+    with intact(manager.directory, step):
         saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(manager, step, error) from error
     check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
     return dict(saved["identity"])
 
@@ -238,15 +238,6 @@ def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> 
                 f"{what} is of another {key}: {json.dumps(saved.get(key))} "
                 f"instead of {json.dumps(value)}; use the config that it was trained with"
             )
-
-
-def _unreadable(manager: ocp.CheckpointManager, step: int, error: Exception) -> UserError:
-    stage = epath.Path(manager.directory).parent
-    return UserError(
-        f"checkpoint {manager.directory}/{step} is damaged or incomplete "
-        f"({type(error).__name__}); delete {stage} and run the train.py command again to train "
-        f"that stage anew"
-    )
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

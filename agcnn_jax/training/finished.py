@@ -60,10 +60,11 @@ def finished_variables(
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
     for stage in stages(strategy):
-        if read_result(workdir, stage) is None:
+        result = read_result(workdir, stage)
+        if result is None:
             break
         with checkpoints.reading(stage_directory(workdir, stage) / "checkpoints") as manager:
-            best, saved = checkpoints.restore_best(manager, identity)
+            best, saved = checkpoints.restore_best(manager, identity, result["best_step"])
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:
         raise UserError(

@@ -1,0 +1,76 @@
+"""Checkpoints that cannot be written or read, in one line."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.storage import advice, error_number, is_remote, reason
+
+
+def quieten() -> None:
+    """Keep tracebacks off stderr of what a save that fails in the background also raises."""
+    # Every thread and event loop of orbax (0.12) logs the same error once more.
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    # Of what it no longer does after the error.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "/orbax/" not in record.pathname
+
+
+@contextmanager
+def written(directory: epath.PathLike) -> Iterator[None]:
+    """Turn a checkpoint that cannot be written into one line; the ones before it stay whole."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # The clients of object stores have no common class for their errors; TensorStore raises
+        # `ValueError` for those of the system.
+        if error_number(error) is None and not is_remote(directory):
+            raise
+        raise UserError(
+            f"no checkpoint can be written to {directory}: {reason(directory, error)}; those "
+            f"before are whole: {advice(directory, error)}"
+        ) from error
+
+
+@contextmanager
+def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]:
+    """Turn a checkpoint that cannot be read into one line.
+
+    Args:
+        directory: of a stage's checkpoints.
+        step: which one is read; None where what all of them scored is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number, folder = error_number(error), epath.Path(directory)
+        damaged = isinstance(error, ValueError | KeyError) and number is None
+        if step is None and not damaged:
+            raise
+        if not (damaged or isinstance(error, OSError) or number or is_remote(directory)):
+            raise
+        anew = f"delete {folder.parent} and run the train.py command again to train that stage anew"
+        what, state = f"checkpoint {folder / str(step)}", "is damaged or incomplete"
+        if step is None:
+            what = f"a checkpoint in {folder}"
+        if is_remote(directory):
+            state = "cannot be read"
+            anew = f"check your permission and the network, or, if it is damaged, {anew}"
+        elif number not in (None, errno.ENOENT):
+            state, anew = "cannot be read", "see that it can be and run the same command again"
+        raise UserError(f"{what} {state} ({reason(directory, error)}); {anew}") from error
