@@ -6,52 +6,29 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.models.agcnn import AGCNN, init_variables
-from agcnn_jax.models.layers import BATCH_AXIS
-from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.training.parallel import (
-    REPLICATED,
-    SHARDED,
-    data_parallel,
-    device_mesh,
-    replicate,
-    shard_batch,
-)
-from agcnn_jax.training.steps import (
-    Recipe,
-    init_state,
-    select_branches,
-    sgd,
-    split_rows,
-    train_step,
-)
+from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
+from agcnn_jax.training.steps import init_state, sgd, split_rows
 from agcnn_jax.training.strategies import Stage
+from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
-STORED, INPUT, LABELS, BATCH = 40, 32, 5, 16
+STORED, INPUT, BATCH = 40, 32, 16
 LEARNING_RATE = 0.5
 GLOBAL, FUSION = Stage(1, ("global",)), Stage(3, ("fusion",))
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    model = AGCNN(make_backbone("resnet_small", BATCH_AXIS), LABELS, mean=(0.5,), std=(0.25,))
-    return Recipe(model, seed=0, input_size=INPUT, augmentation=Augmentation())
+    return make_recipe(INPUT)
 
 
 @pytest.fixture(scope="module")
 def variables(recipe):
-    return jax.jit(lambda key: init_variables(recipe.model, key, INPUT))(jax.random.key(0))
+    return make_variables(recipe)
 
 
 @pytest.fixture(scope="module")
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, STORED, STORED), np.uint8),
-        "labels": rng.integers(0, 2, (BATCH, LABELS), np.uint8),
-        "record": np.arange(BATCH, dtype=np.int32),
-    }
+    return make_batch(BATCH, STORED)
 
 
 def optimizer():
@@ -61,20 +38,12 @@ def optimizer():
 
 @functools.cache
 def prepare(recipe, stage, mesh, accumulate):
-    function = functools.partial(
-        train_step, recipe=recipe, stage=stage, optimizer=optimizer(), accumulate=accumulate
-    )
-    return data_parallel(function, mesh, (REPLICATED, REPLICATED, SHARDED), REPLICATED)
-
-
-def split(variables, stage):
-    frozen = tuple(b for b in variables["params"] if b not in stage.branches)
-    return select_branches(variables, stage.branches), select_branches(variables, frozen)
+    return make_step(recipe, stage, optimizer(), mesh, accumulate=accumulate)
 
 
 def run_step(recipe, variables, batch, stage, accumulate=1, devices=1):
     mesh = device_mesh(jax.devices()[:devices])
-    trained, frozen = split(variables, stage)
+    trained, frozen = split_variables(variables, stage)
     step = prepare(recipe, stage, mesh, accumulate)
     state = replicate(mesh, init_state(trained, optimizer()))
     state, metrics = step(state, replicate(mesh, frozen), shard_batch(mesh, batch))
@@ -144,7 +113,7 @@ def test_micro_batches_of_all_devices_hold_the_same_images():
 
 def test_it_needs_less_memory(recipe, variables, batch):
     mesh = device_mesh(jax.devices()[:1])
-    trained, frozen = split(variables, GLOBAL)
+    trained, frozen = split_variables(variables, GLOBAL)
     arguments = (init_state(trained, optimizer()), frozen, batch)
 
     def scratch(accumulate):

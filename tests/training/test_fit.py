@@ -11,17 +11,15 @@ from etils import epath
 
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.errors import UserError
-from agcnn_jax.models.agcnn import AGCNN, init_variables
-from agcnn_jax.models.layers import BATCH_AXIS
-from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.training import checkpoints, fit
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
-from agcnn_jax.training.steps import Recipe, init_state, select_branches, sgd
+from agcnn_jax.training.steps import init_state, sgd
 from agcnn_jax.training.strategies import Stage
 from configs import demo
 from tests.processes import DEMO, environment
 from tests.programs import run
+from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
 
 
 @pytest.fixture
@@ -115,29 +113,23 @@ def test_a_transfer_hidden_in_the_step_is_refused(config, fake_step, tmp_path):
         train(config, str(tmp_path / "run"))
 
 
-def test_a_step_gives_up_the_old_state():
-    model = AGCNN(make_backbone("resnet_small", BATCH_AXIS), 5, mean=(0.5,), std=(0.25,))
-    recipe = Recipe(model, seed=0, input_size=32, augmentation=Augmentation())
-    variables = jax.jit(lambda key: init_variables(model, key, 32))(jax.random.key(0))
-    optimizer = sgd(0.1, 10, 10.0, 0.9, 1e-4)[0]
-    mesh = device_mesh(jax.devices()[:2])
+def prepare(recipe, optimizer, devices):
+    """The step that training runs, and what the global stage calls it with first."""
+    mesh = device_mesh(jax.devices()[:devices])
     stage = Stage(1, ("global",))
     step = fit.make_train_step(
         types.SimpleNamespace(recipe=recipe, mesh=mesh),
         stage,
         types.SimpleNamespace(optimizer=optimizer, accumulate=1),
     )
-    state = replicate(mesh, init_state(select_branches(variables, ("global",)), optimizer))
-    frozen = replicate(mesh, select_branches(variables, ("local", "fusion")))
-    rng = np.random.default_rng(0)
-    batch = shard_batch(
-        mesh,
-        {
-            "image": rng.integers(0, 256, (8, 40, 40), np.uint8),
-            "labels": rng.integers(0, 2, (8, 5), np.uint8),
-            "record": np.arange(8, dtype=np.int32),
-        },
-    )
+    trained, frozen = split_variables(make_variables(recipe), stage)
+    state = replicate(mesh, init_state(trained, optimizer))
+    return step, state, replicate(mesh, frozen), shard_batch(mesh, make_batch(8, 40))
+
+
+def test_a_step_gives_up_the_old_state():
+    optimizer = sgd(0.1, 10, 10.0, 0.9, 1e-4)[0]
+    step, state, frozen, batch = prepare(make_recipe(32), optimizer, devices=2)
     compiled = step.lower(state, frozen, batch).compile()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes == pytest.approx(size, rel=0.01)
@@ -148,34 +140,19 @@ def test_a_step_gives_up_the_old_state():
 
 def test_bfloat16_trains_much_as_float32():
     losses = {}
-    for dtype in (jnp.float32, jnp.bfloat16):
-        backbone = make_backbone("resnet_small", BATCH_AXIS, dtype)
-        model = AGCNN(backbone, 5, pooling="avg", mean=(0.5,), std=(0.25,))
-        recipe = Recipe(model, seed=0, input_size=32, augmentation=Augmentation("centre"))
-        variables = jax.jit(lambda key, model=model: init_variables(model, key, 32))(
-            jax.random.key(0)
+    for dtype in ("float32", "bfloat16"):
+        recipe = make_recipe(
+            32, jnp.dtype(dtype), pooling="avg", augmentation=Augmentation("centre")
         )
-        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
         optimizer = sgd(0.05, 1000, 10.0, 0.9, 1e-4)[0]
-        mesh = device_mesh(jax.devices()[:1])
-        step = fit.make_train_step(
-            types.SimpleNamespace(recipe=recipe, mesh=mesh),
-            Stage(1, ("global",)),
-            types.SimpleNamespace(optimizer=optimizer, accumulate=1),
-        )
-        state = replicate(mesh, init_state(select_branches(variables, ("global",)), optimizer))
-        frozen = replicate(mesh, select_branches(variables, ("local", "fusion")))
-        rng = np.random.default_rng(0)
-        batch = {
-            "image": rng.integers(0, 256, (8, 32, 32), np.uint8),
-            "labels": rng.integers(0, 2, (8, 5), np.uint8),
-            "record": np.arange(8, dtype=np.int32),
-        }
-        history = []
+        step, state, frozen, batch = prepare(recipe, optimizer, devices=1)
+        # Parameters, statistics and momentum stay in float32.
+        kinds = {leaf.dtype.name for leaf in jax.tree.leaves(state) if leaf.ndim}
+        assert kinds == {"float32"}
+        losses[dtype] = []
         for _ in range(10):
-            state, metrics = step(state, frozen, shard_batch(mesh, batch))
-            history.append(float(metrics["loss"]))
-        losses[jnp.dtype(dtype).name] = history
+            state, metrics = step(state, frozen, batch)
+            losses[dtype].append(float(metrics["loss"]))
     assert losses["bfloat16"][0] == pytest.approx(losses["float32"][0], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]
     for history in losses.values():

@@ -8,72 +8,48 @@ import numpy as np
 import optax
 import pytest
 
-from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.models.agcnn import AGCNN, init_variables
-from agcnn_jax.models.layers import BATCH_AXIS
-from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.training.parallel import (
-    REPLICATED,
-    SHARDED,
-    data_parallel,
     device_mesh,
     replicate,
     shard_batch,
 )
 from agcnn_jax.training.steps import (
-    Recipe,
     binary_cross_entropy,
     init_state,
     localise,
     select_branches,
     sgd,
-    train_step,
 )
 from agcnn_jax.training.strategies import STRATEGIES, Stage, stages
+from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
-STORED, INPUT, LABELS, BATCH = 64, 56, 5, 8
+STORED, INPUT, BATCH = 64, 56, 8
 ALL_STAGES = sorted({branches for plan in STRATEGIES.values() for branches in plan})
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    model = AGCNN(make_backbone("resnet_small", BATCH_AXIS), LABELS, mean=(0.5,), std=(0.25,))
-    return Recipe(model, seed=0, input_size=INPUT, augmentation=Augmentation())
+    return make_recipe(INPUT)
 
 
 @pytest.fixture(scope="module")
 def variables(recipe):
-    return init_variables(recipe.model, jax.random.key(0), INPUT)
+    return make_variables(recipe)
 
 
 @pytest.fixture(scope="module")
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, STORED, STORED), np.uint8),
-        "labels": rng.integers(0, 2, (BATCH, LABELS), np.uint8),
-        "record": np.arange(BATCH, dtype=np.int32),
-    }
+    return make_batch(BATCH, STORED)
 
 
 def optimizer():
     return sgd(0.1, drop_step=1000, drop_factor=10.0, momentum=0.9, weight_decay=1e-4)[0]
 
 
-def split_variables(variables, stage):
-    frozen = tuple(b for b in variables["params"] if b not in stage.branches)
-    return select_branches(variables, stage.branches), select_branches(variables, frozen)
-
-
 def run_step(recipe, variables, batch, stage, devices=1, steps=1):
     mesh = device_mesh(jax.devices()[:devices])
     trained, frozen = split_variables(variables, stage)
-    step = data_parallel(
-        functools.partial(train_step, recipe=recipe, stage=stage, optimizer=optimizer()),
-        mesh,
-        (REPLICATED, REPLICATED, SHARDED),
-        REPLICATED,
-    )
+    step = make_step(recipe, stage, optimizer(), mesh)
     state = replicate(mesh, init_state(trained, optimizer()))
     frozen = replicate(mesh, frozen)
     for _ in range(steps):
