@@ -192,7 +192,8 @@ def lost_processes(log: str) -> list[int]:
         return sorted({int(re.findall(r"\d+", line)[-1]) for line in unhealthy[1].splitlines()})
     # Process 0 hosts the service over which the processes watch each other.
     if "JAX distributed service detected fatal errors" in log:
-        if "leader task" in log or "Failed to send RPC to coordination service" in log:
+        unanswered = ("leader task", "Failed to send RPC", "CoordinationService/Heartbeat")
+        if any(words in log for words in unanswered):
             return [0]
         others = re.findall(r"task:(\d+)", log)
         return sorted({int(task) for task in others})

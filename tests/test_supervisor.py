@@ -55,6 +55,10 @@ LEADER_LOST = (
     ':UNKNOWN:Error received from peer  {grpc_message:"Socket closed", grpc_status:14}\n'
     f"{TRACE}"
 )
+LEADER_HANGS = (
+    f"{FATAL}DEADLINE_EXCEEDED: Deadline Exceeded\n\n"
+    f"RPC: /xla.coordination.CoordinationService/Heartbeat\n{TRACE}"
+)
 NOBODY_CAME = (
     f"{FATAL}DEADLINE_EXCEEDED: Deadline Exceeded\n\n"
     f"RPC: /xla.coordination.CoordinationService/RegisterTask\n{TRACE}"
@@ -72,6 +76,7 @@ ELSE = "F1123 12:46:52.608165   24407 literal.cc:12] Check failed: shape\n"
         (unhealthy(1), [1]),
         (unhealthy(3, 12), [3, 12]),
         (LEADER_LOST, [0]),
+        (LEADER_HANGS, [0]),
         (NOBODY_CAME, []),
         (PORT_IN_USE, []),
         (ELSE, []),
