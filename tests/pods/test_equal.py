@@ -127,12 +127,10 @@ def test_twenty_steps_change_more_than_the_tolerance(runs):
     """So that the comparison above could fail."""
     workdir = runs("float32", 1, 1, STEPS)
     for stage in STAGES:
-        with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
-            assert manager.latest_step() == STEPS
         _, state = latest(workdir, stage)
         # SGD with momentum: what the last step changed is the learning rate times the trace.
-        (trace,) = (part["trace"] for part in state["opt_state"] if part)
-        change = 1e-4 * max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(trace))
+        traces = [leaf for leaf in jax.tree.leaves(state["opt_state"]) if leaf.ndim]
+        change = 1e-4 * max(float(np.abs(trace).max()) for trace in traces)
         assert STEPS * change > CHANGE
 
 
