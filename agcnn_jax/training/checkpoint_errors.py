@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from etils import epath
@@ -21,6 +22,18 @@ def quieten() -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     # Of what it no longer does after the error.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if sys.unraisablehook is not _unraisable:
+        _others.append(sys.unraisablehook)
+        sys.unraisablehook = _unraisable
+
+
+_others: list[Callable[[sys.UnraisableHookArgs], object]] = []
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Pass over arrays whose writing ends after the event loop that an error has closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _others[-1](unraisable)
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:

@@ -102,7 +102,11 @@ def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
         ]
     )
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy, best_fn=_rank, cleanup_tmp_directories=True
+        preservation_policy=policy,
+        best_fn=_rank,
+        cleanup_tmp_directories=True,
+        # Where a folder cannot be made in the background, orbax (0.12) waits for it for 5 minutes.
+        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
     )
     quieten()
     with written(directory), intact(directory):
