@@ -18,9 +18,9 @@ from tests.pods.interrupted import latest, same_records, same_weights
 from tests.pods.refusals import refused, said
 from tests.processes import DEMO, Run
 from tests.programs import run
+from tests.training.test_checkpoints import save, saved
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
-IDENTITY = {"labels": ["Mass"]}
 FULL = ("No space left on device", "free some space and run the same command again")
 READ_ONLY = ("Read-only file system", "make it writable and run the same command again")
 
@@ -29,40 +29,6 @@ READ_ONLY = ("Read-only file system", "make it writable and run the same command
 def disk(tmp_path):
     with mounted(tmp_path / "disk") as disk:
         yield disk
-
-
-class Position:
-    """Stands for the pipeline's iterator."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def get_state(self):
-        return {"next_index": self.step}
-
-    def set_state(self, state):
-        self.step = state["next_index"]
-
-
-def state_of(step):
-    # Random, so that it takes as much room on the disk.
-    numbers = np.random.default_rng(step).random((30, 100, 100), np.float32)
-    return {"weights": {str(index): array for index, array in enumerate(numbers)}}
-
-
-def save(manager, step):
-    checkpoints.save(manager, step, state_of(step), Position(step), IDENTITY)
-
-
-def saved(directory):
-    """The latest checkpoint's step, after checking that it is whole."""
-    with checkpoints.open_manager(directory) as manager:
-        step = manager.latest_step()
-        position = Position(0)
-        state = checkpoints.restore(manager, step, state_of(0), IDENTITY, position)
-    jax.tree.map(np.testing.assert_array_equal, state, state_of(step))
-    assert position.step == step
-    return step
 
 
 class TestParts:
