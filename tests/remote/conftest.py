@@ -6,7 +6,6 @@ import os
 import fsspec
 import pytest
 
-from tests.programs import run
 from tests.remote.object_store import serving
 
 
@@ -38,16 +37,6 @@ def cache(tmp_path, monkeypatch):
     """Where copies of datasets go."""
     monkeypatch.setenv("AGCNN_JAX_CACHE", os.fspath(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """A folder with a prepared dataset of some 130 phantoms of 64x64 pixels."""
-    folder = tmp_path_factory.mktemp("phantoms")
-    run("data_prep/phantoms.py", "--out_dir", folder / "raw", "--patients", 40, "--size", 64)
-    prepare = ("--raw_dir", folder / "raw", "--data_dir", folder / "data", "--image_size", 64)
-    run("data_prep/chestxray14.py", *prepare)
-    return folder / "data"
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from agcnn_jax.training import checkpoints, settings
 from agcnn_jax.training import log as log_module
 from agcnn_jax.training.log import MetricsLog
 from tests.evaluation.test_results import given
+from tests.remote.json_api import Refused
+from tests.training.test_checkpoints import IDENTITY, save, saved
 
 
 @pytest.fixture
@@ -155,3 +157,67 @@ class TestMistakes:
             UserError, match=r"^gs://none/a.json cannot be written: not found .*; check"
         ):
             storage.write_json(epath.Path("gs://none/a.json"), {})
+
+    @pytest.mark.parametrize("when", ["opening", "saving", "writing arrays"])
+    def test_checkpoints_that_a_bucket_does_not_take(
+        self, store, workdir, when, monkeypatch, capfd
+    ):
+        directory = workdir / "stages" / "1_global" / "checkpoints"
+        put = store.put
+
+        def refuse_arrays(bucket, name, content):
+            if "/ocdbt.process_0/" in name:
+                raise Refused(403)
+            return put(bucket, name, content)
+
+        if when == "opening":
+            store.forbidden.add("bucket")
+            with pytest.raises(UserError) as error:
+                checkpoints.open_manager(directory)
+        else:
+            with checkpoints.open_manager(directory) as manager:
+                save(manager, 1)
+                checkpoints.finish(manager)
+                if when == "saving":
+                    store.forbidden.add("bucket")
+                else:
+                    monkeypatch.setattr(store, "put", refuse_arrays)
+                with pytest.raises(UserError) as error:
+                    save(manager, 2)
+                    checkpoints.finish(manager)
+        text = str(error.value)
+        assert text.startswith(f"no checkpoint can be written to {directory}: ")
+        assert text.endswith(f"; those before are whole: {storage.REACHABLE}")
+        assert ("PERMISSION_DENIED" if when == "writing arrays" else "Forbidden") in text
+        assert "\n" not in text
+        assert capfd.readouterr().err == ""
+        store.forbidden.clear()
+        monkeypatch.undo()
+        if when != "opening":
+            assert saved(directory) == 1
+            with checkpoints.open_manager(directory) as manager:
+                save(manager, 2)
+            assert saved(directory) == 2
+
+    @pytest.mark.parametrize("what", ["no permission", "damaged", "gone"])
+    def test_checkpoints_that_a_bucket_does_not_give(self, store, workdir, what):
+        directory = workdir / "stages" / "1_global" / "checkpoints"
+        with checkpoints.open_manager(directory) as manager:
+            save(manager, 1, 0.5)
+        prefix = "run/stages/1_global/checkpoints/1/state/"
+        [data, *_] = store.names("bucket", f"{prefix}d/")
+        with (
+            pytest.raises(UserError) as error,
+            checkpoints.reading(directory) as manager,
+        ):
+            if what == "no permission":
+                store.forbidden.add("bucket")
+            elif what == "damaged":
+                store.put("bucket", data, store.read("bucket", data)[:100])
+            else:
+                del store.objects["bucket"][data]
+            checkpoints.restore_best(manager, IDENTITY)
+        text = str(error.value)
+        assert text.startswith(f"checkpoint {directory}/1 cannot be read (")
+        assert "check your permission and the network, or, if it is damaged, delete gs://" in text
+        assert "\n" not in text

@@ -1,0 +1,75 @@
+"""Weights to start from, in an object store."""
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop.weights import save_weights
+from agcnn_jax.models.agcnn import init_variables
+from agcnn_jax.storage import REACHABLE, absolute
+from agcnn_jax.training import checkpoints
+from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.training.initial import initial_variables
+from configs import demo
+from tests.training.test_checkpoints import Position
+
+
+@pytest.fixture(scope="module")
+def experiment(data_dir):
+    config = demo.get_config()
+    config.data.dir = str(data_dir)
+    config.input_size = 56
+    return open_experiment(config, epath.Path("/nowhere"))
+
+
+@pytest.fixture(scope="module")
+def variables(experiment):
+    """Others than a run begins with by itself."""
+    recipe = experiment.recipe
+    draw = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))
+    return jax.device_get(draw(jax.random.key(7)))
+
+
+def backbones(experiment, init):
+    experiment.config.init = init
+    found = initial_variables(experiment)
+    return [found["params"][branch]["backbone"] for branch in ("global", "local")]
+
+
+def test_a_trained_stage(store, experiment, variables):
+    stage = "gs://bucket/run/stages/1_global"
+    trained = {kind: {"global": tree["global"]} for kind, tree in variables.items()}
+    with checkpoints.open_manager(absolute(stage) / "checkpoints") as manager:
+        checkpoints.save(
+            manager, 1, {"variables": trained}, Position(1), experiment.identity, 0.5, True
+        )
+    for found in backbones(experiment, stage):
+        jax.tree.map(np.testing.assert_array_equal, found, trained["params"]["global"]["backbone"])
+    store.forbidden.add("bucket")
+    with pytest.raises(UserError, match=rf"^{stage}/weights.json cannot be read: .*; {REACHABLE}"):
+        backbones(experiment, stage)
+
+
+def test_converted_weights(store, experiment, variables, tmp_path):
+    about = {"backbone": "resnet_small", "channels": 1, "branches": ["global", "local", "fusion"]}
+    about |= {"classes": None, "pooling": "avg", "mean": [0.5], "std": [0.25]}
+    save_weights(tmp_path / "weights", variables, about)
+    for path in (tmp_path / "weights").rglob("*"):
+        if path.is_file():
+            store.put("bucket", str(path.relative_to(tmp_path)), path.read_bytes())
+    for branch, found in zip(
+        ("global", "local"), backbones(experiment, "gs://bucket/weights"), strict=True
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, variables["params"][branch]["backbone"])
+    # A file that did not arrive.
+    [data, *_] = store.names("bucket", "weights/variables/d/")
+    del store.objects["bucket"][data]
+    with pytest.raises(UserError, match=r"^gs://bucket/weights/variables cannot be read \(.+\); "):
+        backbones(experiment, "gs://bucket/weights")
+
+
+def test_nothing_there(store, experiment):
+    with pytest.raises(UserError, match=r"^config.init is 'gs://bucket/x', which holds no weights"):
+        backbones(experiment, "gs://bucket/x")
