@@ -54,9 +54,7 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
             if FLAGS.num_processes is not None or FLAGS.process_id is not None:
                 raise UserError("--num_processes and --process_id need --coordinator_address")
-            if preemptible:
-                # Until `stop_requests` holds it back.
-                signal.signal(signal.SIGTERM, _stop)
+            signal.signal(signal.SIGTERM, _stop)
             return main()
         if not supervisor.is_supervised():
             return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
@@ -87,6 +85,9 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
             start_timeout=FLAGS.start_timeout,
             preemptible=preemptible,
         )
+        if not cluster.is_joined():
+            # JAX has taken the signal, but asks nobody when to stop.
+            signal.signal(signal.SIGTERM, _stop)
         return main()
     except UserError as error:
         cluster.announce(str(error))
@@ -96,7 +97,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
     except KeyboardInterrupt as interrupt:
         if interrupt.args or not cluster.is_joined():
             raise
-        # Not one that `stop_requests` held back until all stop: the others go on.
+        # Not one that `stop_requests` held back until all stop: the others find this one lost.
         errors.say("interrupted; run the same command again to continue")
         cluster.leave(errors.INTERRUPTED_STATUS)
     except Exception as error:
@@ -110,7 +111,12 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(errors.NOTHING_SAVED)
+    """End a program that is not, or not yet, inside `stop_requests`.
+
+    At once, since libraries take exceptions that are raised in the middle of them for their own.
+    """
+    errors.say(errors.NOTHING_SAVED)
+    os._exit(errors.TEMPORARY_STATUS)
 
 
 def _leave(status: int) -> None:

@@ -150,6 +150,18 @@ def advice(path: str | os.PathLike[str], error: BaseException) -> str:
     return f"{known} and run the same command again"
 
 
+def exists(path: epath.Path, remedy: str | None = None) -> bool:
+    """Whether a file or folder is there; `UserError` if that cannot be found out."""
+    with reported(path, "read", remedy):
+        return path.exists()
+
+
+def delete(path: epath.Path) -> None:
+    """Delete a file; `UserError` if that cannot be done."""
+    with reported(path, "deleted"):
+        path.unlink()
+
+
 def write_bytes(path: epath.Path, content: bytes) -> None:
     """Write a file that is either whole or, as before, the old one or none; make its folder.
 

@@ -15,8 +15,8 @@ from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import describe_run, require_agreement
-from agcnn_jax.training.experiment import Experiment, open_experiment
+from agcnn_jax.training.agreement import describe_run, digest, require_agreement
+from agcnn_jax.training.experiment import Experiment, keep_compilations, open_experiment
 from agcnn_jax.training.finished import finished_variables
 from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate, together
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
@@ -59,6 +59,7 @@ def evaluate(
     loaded, _ = together(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
+    require_agreement({"--split": split, "weights in --workdir": digest(loaded)})
     variables = replicate(experiment.mesh, loaded)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
     indices = getattr(experiment.split, split)
@@ -82,6 +83,7 @@ def open_evaluation(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Experiment:
     """Open the data and the model of a run, and check that they are those it was trained with."""
+    keep_compilations(workdir)
     experiment = open_experiment(config, workdir)
     if "data.dir" not in overrides:
         settings.check_data(workdir, experiment.records.fingerprint, config.data.dir)

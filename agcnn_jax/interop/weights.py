@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.errors import UserError
-from agcnn_jax.storage import REACHABLE, absolute, is_remote, read_json, reason, reported
+from agcnn_jax.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 from agcnn_jax.training.parallel import alone, on_one_device
 
 DESCRIPTION = "weights.json"
@@ -41,9 +41,7 @@ def missing_imagenet(backbone: str, directory: str) -> str:
 
 def is_weights(directory: str | os.PathLike[str]) -> bool:
     """Whether a folder holds converted weights."""
-    path = absolute(directory) / DESCRIPTION
-    with reported(path, "read"):
-        return path.exists()
+    return exists(absolute(directory) / DESCRIPTION)
 
 
 def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.storage import read_json, reported
+from agcnn_jax.storage import exists, read_json
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.steps import merge_branches
 from agcnn_jax.training.strategies import Stage, stages
@@ -23,17 +23,12 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     """Read a finished stage's `result.json`; None while it is not finished."""
     directory = stage_directory(workdir, stage)
     path = directory / "result.json"
-    with reported(path, "read"):
-        exists = path.exists()
-    if not exists:
+    if not exists(path):
         return None
     result = read_json(path, "delete it and run the train.py command again to make it anew")
     if not isinstance(result.get("best_step"), int) or "best_val_auc_mean" not in result:
         raise UserError(f"{path} is damaged; delete it and run the train.py command again")
-    best = directory / "checkpoints" / str(result["best_step"])
-    with reported(best, "read"):
-        exists = best.exists()
-    if not exists:
+    if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
             f"{path} names checkpoint {result['best_step']}, which is not there any more; delete "
             f"{directory} and run the train.py command again to train that stage anew"

@@ -125,6 +125,7 @@ def fit(
                 if schedule.ends_epoch(step):
                     settle(*pending)
                     pending = None
+                    check_finite(stage, manager, step, state)
                     scores = validate(state)
                     log.write(step, epoch=schedule.epoch(step), **scores)
                     save(step, state, val_auc_mean=scores["val_auc_mean"], evaluated=True)

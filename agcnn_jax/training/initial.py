@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
-from agcnn_jax.storage import absolute, reported
+from agcnn_jax.storage import absolute, exists
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
 
@@ -52,9 +52,7 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
     if weights.is_weights(init):
         return {branch: weights.load_backbone(init, identity, branch) for branch in _READERS}
     directory = absolute(init) / "checkpoints"
-    with reported(directory, "read"):
-        there = directory.exists()
-    if not there:
+    if not exists(directory):
         if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
         raise UserError(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-import jax
 import ml_collections
-from etils import epath
 
 from agcnn_jax.errors import UserError
-from agcnn_jax.storage import absolute, checkpoint_place
+from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
-from agcnn_jax.training.experiment import Experiment, open_experiment
+from agcnn_jax.training.experiment import Experiment, keep_compilations, open_experiment
 from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
 from agcnn_jax.training.parallel import (
@@ -64,19 +62,12 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     """Check the config and open what it names."""
     settings.check_config(config)
     place = checkpoint_place(workdir)
+    # Before anything else goes there: a workdir out of reach is to be named as such.
+    settings.read_config(place)
     keep_compilations(place)
     experiment = open_experiment(config, place)
     check_batches(experiment)
     return experiment
-
-
-def keep_compilations(workdir: epath.Path) -> None:
-    """Keep what XLA compiles beside the workdir, unless JAX was told another place.
-
-    A run that goes on, and other runs of the same configuration, need not compile again.
-    """
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
 
 
 def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
@@ -91,9 +82,9 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
         return
     # A new name, which no host can remember as missing or from an earlier run.
     mark = absolute(str(workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")))
-    from_primary(lambda: mark.write_text("") and None)
-    seen = exchange(mark.exists())
-    from_primary(lambda: mark.unlink())
+    from_primary(lambda: write_json(mark, {}))
+    seen = exchange(together(lambda: exists(mark)))
+    from_primary(lambda: delete(mark))
     if not all(seen):
         raise UserError(
             f"process {seen.index(False)} does not see what process 0 writes to --workdir "

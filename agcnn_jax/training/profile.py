@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,7 @@ import jax
 from etils import epath
 
 from agcnn_jax import storage
+from agcnn_jax.errors import UserError
 from agcnn_jax.training.parallel import is_primary
 
 WARM_UP = 10
@@ -49,7 +52,9 @@ class Profile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
+        # What fails here does not hide what went wrong before.
+        with contextlib.suppress(*([UserError] if kind else [])):
+            self._stop()
 
     def before(self, step: int) -> None:
         """Start the trace if this is its first step."""
@@ -68,13 +73,15 @@ class Profile:
         if not self._running:
             return
         self._running = False
-        jax.profiler.stop_trace()
         # The profiler writes to a disk only; the workdir may be elsewhere.
         assert self._folder is not None
         folder = Path(self._folder)
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                target = self._directory / path.relative_to(folder).as_posix()
-                with storage.reported(target, "written"):
-                    storage.write_bytes(target, path.read_bytes())
-                path.unlink()
+        try:
+            jax.profiler.stop_trace()
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    target = self._directory / path.relative_to(folder).as_posix()
+                    with storage.reported(target, "written"):
+                        storage.write_bytes(target, path.read_bytes())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.layers import POOLINGS
 from agcnn_jax.models.registry import BACKBONES
-from agcnn_jax.storage import read_json, reported, write_json
+from agcnn_jax.storage import exists, is_remote, read_json, write_json
 from agcnn_jax.training.strategies import STRATEGIES
 
 FREE_KEYS = frozenset(
@@ -34,6 +34,15 @@ FREE_KEYS = frozenset(
 
 The data themselves are compared by their fingerprint instead of by where they lie.
 """
+
+ADDED_KEYS = {
+    "accumulate": 1,
+    "learning_rate_scaling": "none",
+    "peer_timeout": 120,
+    "profile": 0,
+    "warmup_epochs": 0.0,
+}
+"""Keys that the config of an older run may lack, and what it did."""
 
 PER_BRANCH = "one positive number, or three for global, local, fusion"
 
@@ -110,6 +119,10 @@ def check_config(config: ml_collections.ConfigDict, source: str = "the config") 
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
             raise UserError(f"config.{key} is {values[key]!r}; use one of {', '.join(choices)}")
+    for key, value in values.items():
+        numbers = value if isinstance(value, Sequence) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"config.{key} is {value!r}; it must be finite")
     for key, (holds, wanted) in _RANGES.items():
         if not holds(values[key]):
             raise UserError(f"config.{key} is {values[key]!r}; it must be {wanted}")
@@ -173,10 +186,13 @@ def _refuse_differences(
     workdir: epath.Path, what: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     ours, theirs = (dict(flatten(tree)) for tree in (ours, theirs))
+    free = set(FREE_KEYS)
+    if ours.get("learning_rate_scaling") == theirs.get("learning_rate_scaling") == "none":
+        free.add("reference_batch_size")
     different = [
         f"{key} is {ours.get(key)!r}, there {theirs.get(key)!r}"
         for key in sorted(ours.keys() | theirs.keys())
-        if key not in FREE_KEYS and not same(ours.get(key), theirs.get(key))
+        if key not in free and not same(ours.get(key), theirs.get(key))
     ]
     if different:
         raise UserError(
@@ -194,6 +210,10 @@ def same(ours: Any, theirs: Any) -> bool:
 def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     """Read a workdir's `config.json`; None if there is none."""
     path = workdir / "config.json"
-    with reported(path, "read", "choose another --workdir"):
-        exists = path.exists()
-    return ml_collections.ConfigDict(read_json(path)) if exists else None
+    remedy = None if is_remote(path) else "choose another --workdir"
+    if not exists(path, remedy):
+        return None
+    saved = read_json(path)
+    # Runs of before these keys were there did as they say.
+    as_before = {**ADDED_KEYS, "reference_batch_size": saved.get("batch_size")}
+    return ml_collections.ConfigDict({**as_before, **saved})

@@ -45,8 +45,7 @@ def train_stage(
         if result is None:
             fit(experiment, stage, schedule, manager, state, variables, stop_requested)
             result = best_of(manager)
-            if is_primary():
-                write_json(directory / "result.json", result)
+            from_primary(lambda: write_json(directory / "result.json", result))
         best = checkpoints.restore(manager, result["best_step"], template, experiment.identity)
     finally:
         manager.close()
