@@ -13,10 +13,13 @@ import pytest
 from etils import epath
 
 from agcnn_jax.training import checkpoints
+from tests.pods.refusals import refused, said
+from tests.processes import Run
 from tests.programs import ROOT, run
 from tests.training.test_loop import SMALL
 
 OPTIONS = (*SMALL, "--config.max_steps=6", "--config.checkpoint_every=2")
+WORKDIR = "gs://bucket/run"
 STAGES = ("1_global", "2_local", "3_fusion")
 
 
@@ -96,6 +99,21 @@ def test_a_run_in_a_bucket_ends_as_one_on_a_disk(store, data_in_bucket, data_dir
     assert store.read("bucket", f"run/{scores}") == (local / scores).read_bytes()
     names = {path.name for path in (local / "eval/test").iterdir()}
     assert {name.rsplit("/", 1)[1] for name in store.names("bucket", "run/eval/")} == names
+
+
+@pytest.mark.slow
+def test_a_bucket_that_takes_no_more(store, data_dir):
+    command = train_command(data_dir, WORKDIR)
+    saved = "run/stages/1_global/checkpoints/2/commit_success.txt"
+    with Run(*command, processes=1, devices=1) as training:
+        training.wait_for(lambda: saved in store.names("bucket"), timeout=200)
+        store.forbidden.add("bucket")
+        ends = training.finish(timeout=100)
+    refused(ends, "gs://bucket/run/", "Forbidden", "run the same command again")
+    assert len(said(ends[0][2])) == 1
+    store.forbidden.clear()
+    assert losses(store.read("bucket", "run/metrics.jsonl"))[0]["step"] == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights(WORKDIR, "1_global")))
 
 
 @pytest.mark.parametrize("program", ["train.py", "eval.py"])
