@@ -88,3 +88,23 @@ def test_a_missing_client_is_named():
         raise ImportError("Please install gcsfs")
     with pytest.raises(ImportError), storage.reported(Path("/x"), "read"):
         raise ImportError("something else")
+
+
+def test_what_tensorstore_says_is_put_in_the_systems_words():
+    error = ValueError(
+        'RESOURCE_EXHAUSTED: Error writing local file "/x/y": Failed to write 37845 bytes to file '
+        "11: No space left on device [os_error_code='28'] [tensorstore_spec='{...}']"
+    )
+    assert storage.error_number(error) == errno.ENOSPC
+    assert storage.reason("/x", error) == "No space left on device"
+    assert storage.advice("/x", error) == "free some space and run the same command again"
+    assert storage.advice("gs://b/x", error) == storage.REACHABLE
+    other = ValueError("DATA_LOSS: Expected 4 bytes [source locations='a.cc:3'] [spec='{...}']")
+    assert storage.error_number(other) is None
+    assert storage.reason("/x", other) == "DATA_LOSS: Expected 4 bytes"
+
+
+def test_a_long_reason_keeps_both_its_ends():
+    text = storage.reason("gs://b/x", OSError(f"begins {'so ' * 200} and ends"))
+    assert text.startswith("begins so so") and text.endswith("so and ends")
+    assert len(text) < 250
