@@ -125,8 +125,10 @@ def fit(
                 if schedule.ends_epoch(step):
                     settle(*pending)
                     pending = None
-                    check_finite(stage, manager, step, state)
-                    scores = validate(state)
+                    try:
+                        scores = validate(state)
+                    except FloatingPointError as error:
+                        raise _diverged(stage, manager, step, str(error)) from error
                     log.write(step, epoch=schedule.epoch(step), **scores)
                     save(step, state, val_auc_mean=scores["val_auc_mean"], evaluated=True)
                     clock.lap(step)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 # Pure numpy, and the only thing that training takes from evaluation: validation has to score as
 # the final tables do.
 from agcnn_jax.evaluation.metrics import auc, mean_auc
@@ -21,7 +23,7 @@ def make_validation(
 
     Its result is `{"val_auc_mean": ..., "val_auc_mean_<branch>": ...}`, means over the findings
     that have an AUC, None where none has; the first is of the branch that selects the stage's best
-    checkpoint.
+    checkpoint. It raises `FloatingPointError` if a probability is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
@@ -37,6 +39,8 @@ def make_validation(
             experiment.mesh,
             "validation",
         )
+        if not all(np.isfinite(scores).all() for scores in prediction.probabilities.values()):
+            raise FloatingPointError("validation probabilities are not finite")
         means = {
             branch: mean_auc(
                 {

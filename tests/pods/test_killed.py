@@ -72,18 +72,29 @@ def test_killed_twenty_times_in_every_stage(data_dir, uninterrupted, tmp_path):
         for kill in range(KILLS):
             before, logs = max(finished(folder), default=0), len(events(workdir))
             with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
-                run.wait_for(lambda logs=logs: len(events(workdir)) > logs)
-                # At least a step into what this call adds, so that the run gets on.
-                goal = before + moments.randint(1, 4)
-                run.wait_for(lambda goal=goal, stage=stage: last_step(workdir, stage) >= goal)
-                if kill % 2:
-                    run.wait_for(lambda folder=folder: torn(folder))
+                if kill % 4 == 2:
+                    # At any time: while it starts, restores, or rewrites its log.
+                    end = time.monotonic() + moments.uniform(0, 10)
+                    while time.monotonic() < end and last_step(workdir, stage) < before + 10:
+                        time.sleep(0.02)
                 else:
-                    time.sleep(moments.uniform(0, 0.15))
+                    run.wait_for(lambda logs=logs: len(events(workdir)) > logs)
+                    # At least a step into what this call adds, so that the run gets on.
+                    goal = before + moments.randint(1, 4)
+                    run.wait_for(lambda goal=goal, stage=stage: last_step(workdir, stage) >= goal)
+                    if kill % 2:
+                        run.wait_for(lambda folder=folder: torn(folder))
+                    else:
+                        time.sleep(moments.uniform(0, 0.15))
                 run[0].kill()
                 run[0].wait()
             left_torn += bool(torn(folder))
         assert not (workdir / "stages" / stage / "result.json").exists()
+        with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
+            # Between the last checkpoint and what follows it.
+            run.wait_for(lambda folder=folder: STEPS in finished(folder))
+            run[0].kill()
+            run[0].wait()
     with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
         run.succeed()
     # A good part of the kills came while a checkpoint was being written.

@@ -1,6 +1,7 @@
 """The loop over steps: what it refuses to save, to transfer and to keep twice in memory."""
 
 import re
+import tempfile
 import types
 
 import jax
@@ -14,6 +15,7 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.training import checkpoints, fit
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
+from agcnn_jax.training.profile import Profile
 from agcnn_jax.training.steps import init_state, sgd
 from agcnn_jax.training.strategies import Stage
 from configs import demo
@@ -79,6 +81,19 @@ def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
         assert [path.name for path in folder.glob("[0-9]*")] == [str(step - 1)]
 
 
+def test_a_run_that_diverges_in_the_last_step_of_an_epoch(data_dir, tmp_path):
+    # Besides, nothing can be kept of what is compiled, which nobody needs to hear of.
+    (tmp_path / ".jax_cache").touch()
+    options = (*DEMO, "--config.learning_rate=1e38", "--config.max_steps=1")
+    command = ("train.py", *options, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/run")
+    done = run(*command, env=environment(1), check=False)
+    assert done.returncode == 2, done.stderr
+    # In the stage in which so large weights first overflow, whichever that is.
+    assert "probabilities are not finite at step 1 of stage " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_is_looked_at_though_it_is_not_logged(config, fake_step, tmp_path, value):
     config.log_every = 1000
@@ -111,6 +126,23 @@ def test_a_transfer_hidden_in_the_step_is_refused(config, fake_step, tmp_path):
     fake_step(transfer)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         train(config, str(tmp_path / "run"))
+
+
+def test_a_trace_leaves_nothing_beside_the_workdir(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    add = jax.jit(lambda x: x + 1)
+    with Profile(epath.Path(tmp_path) / "profile", steps=1, resumed=4, total=9) as profile:
+        traced = []
+        for step in range(5, 10):
+            profile.before(step)
+            traced += [step] * bool(list(temporary.iterdir()))
+            profile.after(step, add(step))
+    # One of the last, since there are fewer than warm up.
+    assert traced == [9]
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert not list(temporary.iterdir())
 
 
 def prepare(recipe, optimizer, devices):

@@ -70,6 +70,8 @@ def test_a_training_subset_smaller_than_a_batch():
     ("key", "value"),
     [
         ("accumulate", 0),
+        ("warmup_epochs", float("inf")),
+        ("weight_decay", float("nan")),
         ("warmup_epochs", -1.0),
         ("learning_rate_scaling", "cubic"),
         ("reference_batch_size", (0,)),
