@@ -243,6 +243,16 @@ def test_a_workdir_that_becomes_read_only_while_training(data_dir, disk, referen
     same_records(outside, reference)
 
 
+@pytest.mark.slow
+def test_a_read_only_workdir_that_two_processes_go_on_with(data_dir, disk, reference):
+    inside, outside = disk.path / "run", disk.outside / "run"
+    shutil.copytree(reference, outside)
+    shutil.rmtree(outside / "stages" / "3_fusion")
+    disk.forbid_writing(inside)
+    with training(data_dir, inside, disks={0: disk, 1: disk}) as run:
+        refused(run.finish(timeout=120), str(inside), READ_ONLY[0])
+
+
 def test_a_read_only_workdir(data_dir, disk):
     (disk.outside / "runs").mkdir()
     disk.forbid_writing(disk.path / "runs")
