@@ -95,7 +95,8 @@ def check_batch_size(mesh: Mesh, batch_size: int, option: str, parts: int = 1) -
     """
     shares = mesh.size * parts
     if batch_size < 1 or batch_size % shares:
-        split = f"{mesh.size} device(s)" + (f" in {parts} micro-batches each" if parts > 1 else "")
+        split = f"{mesh.size} device" + ("s" if mesh.size > 1 else "")
+        split += f" in {parts} micro-batches each" if parts > 1 else ""
         raise UserError(
             f"{option} is {batch_size}, which {split} cannot share evenly; "
             f"use a multiple of {shares}"
