@@ -22,7 +22,7 @@ from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
 from agcnn_jax.evaluation.metrics import BranchAUC, auc_table
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
-from agcnn_jax.storage import is_remote, reported
+from agcnn_jax.storage import advice, is_remote, reported
 
 SCORES = "auc.json"
 """The file that says the others are all there."""
@@ -222,5 +222,6 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{directory}: the results cannot be written: {error.strerror or error}"
+            f"{directory}: the results cannot be written: {error.strerror or error}; "
+            f"{advice(directory, error)}"
         ) from error

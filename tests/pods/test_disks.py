@@ -117,6 +117,7 @@ class TestParts:
         assert done.returncode == 2
         [line] = done.stderr.splitlines()
         assert f"run/eval/test: the results cannot be written: {words[0]}" in line
+        assert words[1] in line
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         assert os.listdir(folder.parent) == ["test"]
 
