@@ -60,4 +60,4 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf data/phantoms data/phantoms_raw runs/demo
+	rm -rf data/phantoms data/phantoms_raw runs/demo runs/.jax_cache
