@@ -43,5 +43,6 @@ def test_sigterm_is_neither_lost_nor_mistaken(tmp_path, preemptible, joined):
         check=False,
     )
     assert done.returncode == 75, done.stderr
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("program.py: stopped by SIGTERM")
+    # JAX's own C++ may have something to say too.
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("program.py: ")]
+    assert "stopped by SIGTERM" in line

@@ -38,6 +38,7 @@ def backbones(experiment, init):
     return [found["params"][branch]["backbone"] for branch in ("global", "local")]
 
 
+@pytest.mark.slow
 def test_a_trained_stage(store, experiment, variables):
     stage = "gs://bucket/run/stages/1_global"
     trained = {kind: {"global": tree["global"]} for kind, tree in variables.items()}

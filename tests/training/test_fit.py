@@ -64,6 +64,7 @@ def checkpoint_folder(workdir):
     return epath.Path(workdir) / "stages/1_global/checkpoints"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
     options = (*DEMO, "--config.learning_rate=1e18", "--config.checkpoint_every=1")
     command = ("train.py", *options, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/run")
@@ -81,6 +82,7 @@ def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
         assert [path.name for path in folder.glob("[0-9]*")] == [str(step - 1)]
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_in_the_last_step_of_an_epoch(data_dir, tmp_path):
     # Besides, nothing can be kept of what is compiled, which nobody needs to hear of.
     (tmp_path / ".jax_cache").touch()
@@ -170,6 +172,7 @@ def test_a_step_gives_up_the_old_state():
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, frozen, batch)))
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_much_as_float32():
     losses = {}
     for dtype in ("float32", "bfloat16"):
