@@ -98,7 +98,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
         if interrupt.args or not cluster.is_joined():
             raise
         # Not one that `stop_requests` held back until all stop: the others find this one lost.
-        errors.say("interrupted; run the same command again to continue")
+        errors.say(errors.INTERRUPTED)
         cluster.leave(errors.INTERRUPTED_STATUS)
     except Exception as error:
         if not cluster.is_joined():

@@ -18,6 +18,7 @@ TEMPORARY_STATUS = 75
 INTERRUPTED_STATUS = 130
 """Ctrl-C, as shells count it."""
 
+INTERRUPTED = "interrupted; run the same command again to continue"
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
 
@@ -58,7 +59,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         status = TEMPORARY_STATUS
     except KeyboardInterrupt as interrupt:
         print(file=sys.stderr)
-        say(str(interrupt) or "interrupted; run the same command again to continue")
+        say(str(interrupt) or INTERRUPTED)
         status = INTERRUPTED_STATUS
     sys.exit(status)
 

@@ -22,7 +22,7 @@ from importlib import util
 from types import FrameType
 from typing import IO
 
-from agcnn_jax.errors import INTERRUPTED_STATUS, NOTHING_SAVED, TEMPORARY_STATUS, say
+from agcnn_jax.errors import INTERRUPTED, INTERRUPTED_STATUS, NOTHING_SAVED, TEMPORARY_STATUS, say
 
 _STDERR = "AGCNN_JAX_SUPERVISED_STDERR"
 """Environment variable that holds a supervised child's own descriptor of stderr."""
@@ -117,7 +117,7 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         # It may have been in the middle of a progress bar.
         os.write(ours, b"\n")
     if status == -signal.SIGTERM and signal.SIGINT in received:
-        say("interrupted; run the same command again to continue")
+        say(INTERRUPTED)
         return INTERRUPTED_STATUS
     reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
     if reason is None:

@@ -55,11 +55,11 @@ def evaluate(
     directory = checkpoint_place(workdir)
     run_config = together(lambda: read_run_config(config, directory, overrides))
     experiment = together(lambda: open_evaluation(run_config, directory, overrides))
-    require_agreement(describe_run(run_config, experiment.data_summary))
+    require_agreement(lambda: describe_run(run_config, experiment.data_summary))
     loaded, _ = together(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
-    require_agreement({"--split": split, "weights in --workdir": digest(loaded)})
+    require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
     variables = replicate(experiment.mesh, loaded)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
     indices = getattr(experiment.split, split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 import agcnn_jax
 from agcnn_jax.errors import UserError
-from agcnn_jax.training.parallel import exchange
+from agcnn_jax.training.parallel import exchange, process_share
 from agcnn_jax.training.settings import flatten
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -23,16 +23,19 @@ PLACES = frozenset({"data.dir", "workdir"})
 """Keys that may differ: the same data and the same workdir may lie elsewhere on each host."""
 
 
-def require_agreement(facts: Mapping[str, Any]) -> None:
-    """Compare what this process has with what all others have.
+def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Compare what this process has with what all others have, if there are others.
 
     Args:
-        facts: JSON values by their names, such as `describe_run` returns.
+        facts: gives JSON values by their names, such as `describe_run` returns; not called in a
+            run of one process, which need not read its sources and hash its weights.
 
     Raises:
         UserError: in every process, naming the first difference and the process.
     """
-    first, *others = exchange(dict(facts))
+    if process_share()[1] == 1:
+        return
+    first, *others = exchange(dict(facts()))
     for process, theirs in enumerate(others, start=1):
         for key in sorted(first.keys() | theirs.keys()):
             if first.get(key) != theirs.get(key):

@@ -18,6 +18,7 @@ from agcnn_jax.training.parallel import (
     exchange,
     from_primary,
     is_primary,
+    process_share,
     together,
 )
 from agcnn_jax.training.preemption import stop_requests
@@ -39,9 +40,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     with stop_requests() as stop_requested:
         experiment = together(lambda: prepare(config, workdir))
-        require_agreement(describe_run(config, experiment.data_summary))
+        require_agreement(lambda: describe_run(config, experiment.data_summary))
         variables = together(lambda: initial_variables(experiment))
-        require_agreement({"weights in config.init": digest(variables)})
+        require_agreement(lambda: {"weights in config.init": digest(variables)})
         claim(config, experiment)
         plan = stages(config.strategy)
         done = from_primary(
@@ -78,7 +79,7 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
     """
     workdir = experiment.workdir
     from_primary(lambda: settings.keep_config(config, workdir, experiment.data_summary))
-    if len(exchange(None)) == 1:
+    if process_share()[1] == 1:
         return
     # A new name, which no host can remember as missing or from an earlier run.
     mark = absolute(str(workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")))

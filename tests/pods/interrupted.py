@@ -45,9 +45,11 @@ def latest(workdir, stage):
     """The step of a stage's latest checkpoint, and all its arrays."""
     with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
         step = manager.latest_step()
-        template = on_one_device(manager.item_metadata(step)["state"])
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-        return step, jax.device_get(manager.restore(step, args=args)["state"])
+        # Without x64, jax would make float32 of what was saved as float64.
+        with jax.enable_x64(True):
+            template = on_one_device(manager.item_metadata(step)["state"])
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+            return step, jax.tree.map(np.array, manager.restore(step, args=args)["state"])
 
 
 def same_records(workdir, other):

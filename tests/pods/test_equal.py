@@ -5,19 +5,17 @@ import shutil
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from agcnn_jax.training import checkpoints, settings
+from agcnn_jax.training import settings
 from agcnn_jax.training.experiment import open_experiment
 from agcnn_jax.training.initial import initial_variables
-from agcnn_jax.training.parallel import on_one_device
 from agcnn_jax.training.steps import select_branches
 from agcnn_jax.training.strategies import stages
+from tests.pods.interrupted import STAGES, entries, latest
 from tests.processes import DEMO, Run
 
-STAGES = ("1_global", "2_local", "3_fusion")
 STEPS = 20
 
 # With the demo's own learning rate a rounding error grows sevenfold a step: where an activation
@@ -67,21 +65,8 @@ def runs(data_dir, tmp_path_factory):
     return make
 
 
-def latest(workdir, stage):
-    """A stage's latest checkpoint: its step and its state."""
-    with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
-        step = manager.latest_step()
-        # Without x64, jax would make float32 of what was saved as float64.
-        with jax.enable_x64(True):
-            template = on_one_device(manager.item_metadata(step)["state"])
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-            state = jax.tree.map(np.array, manager.restore(step, args=items)["state"])
-    return step, state
-
-
 def losses(workdir, stage):
-    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [entry["loss"] for entry in entries if entry["stage"] == stage and "loss" in entry]
+    return [e["loss"] for e in entries(workdir) if e["stage"] == stage and "loss" in e]
 
 
 def table(workdir):

@@ -153,18 +153,22 @@ class TestProcessesThatDiffer:
         refused(ends, "process 1 differs from process 0 in data fingerprint: '0000")
         assert not (tmp_path / "run").exists()
 
+    def finish_from_weights(self, data_dir, workdir, hosts):
+        """Start each process in its host's folder, whose weights/ it starts from."""
+        return self.finish(
+            data_dir,
+            workdir,
+            "--config.init=weights",
+            program=ROOT / "train.py",
+            cwd=dict(enumerate(hosts)),
+        )
+
     @pytest.mark.slow
     def test_weights(self, data_dir, tmp_path):
         hosts = [tmp_path / "host0", tmp_path / "host1"]
         for seed, host in enumerate(hosts):
             some_weights(host / "weights", seed)
-        ends = self.finish(
-            data_dir,
-            tmp_path / "run",
-            "--config.init=weights",
-            program=ROOT / "train.py",
-            cwd=dict(enumerate(hosts)),
-        )
+        ends = self.finish_from_weights(data_dir, tmp_path / "run", hosts)
         refused(ends, "process 1 differs from process 0 in weights in config.init: ")
         assert not (tmp_path / "run").exists()
 
@@ -173,13 +177,7 @@ class TestProcessesThatDiffer:
         hosts = [tmp_path / "host0", tmp_path / "host1"]
         some_weights(hosts[0] / "weights", 0)
         hosts[1].mkdir()
-        ends = self.finish(
-            data_dir,
-            tmp_path / "run",
-            "--config.init=weights",
-            program=ROOT / "train.py",
-            cwd=dict(enumerate(hosts)),
-        )
+        ends = self.finish_from_weights(data_dir, tmp_path / "run", hosts)
         refused(ends, "process 1", "config.init is 'weights', which holds no weights")
         assert not (tmp_path / "run").exists()
 
