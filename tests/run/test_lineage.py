@@ -1,0 +1,78 @@
+"""What weights have seen: joined, counted, written and read back."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agcnn_jax.run import lineage
+from agcnn_jax.run.lineage import ANY_COLLECTION, CHESTXRAY14, NOTHING, UNKNOWN, Lineage
+
+names = st.text("abc", min_size=1, max_size=3)
+lineages = st.builds(
+    Lineage,
+    st.dictionaries(st.sampled_from(["x", "y"]), st.dictionaries(names, st.sampled_from("pq"))),
+    st.frozensets(st.sampled_from(["x", "y", ANY_COLLECTION])),
+)
+
+
+def test_counts_images_and_patients_of_the_same_collection():
+    seen = lineage.lineage_of("x", ["a", "b", "c"], ["1", "1", "2"])
+    overlap = seen.overlap("x", ["b", "d", "e", "f"], ["1", "1", "2", "3"])
+    assert overlap == lineage.Overlap(images=1, patients=2, complete=True)
+    assert seen.overlap("y", ["b"], ["1"]) == lineage.Overlap(0, 0, True)
+
+
+def test_what_no_list_names_is_not_counted_as_nothing():
+    assert not UNKNOWN.overlap("x", ["a"], ["1"]).complete
+    assert not Lineage(unlisted=frozenset({"x"})).overlap("x", ["a"], ["1"]).complete
+    assert Lineage(unlisted=frozenset({"x"})).overlap("y", ["a"], ["1"]).complete
+    assert NOTHING.overlap("x", ["a"], ["1"]).complete
+
+
+def test_a_list_of_nih_names_knows_the_patients():
+    listed = lineage.lineage_of_names(["00000013_005.png", "00000013_006.png", "odd.png"])
+    overlap = listed.overlap(CHESTXRAY14, ["00000013_000.png", "odd.png"], ["13", "7"])
+    assert overlap == lineage.Overlap(images=1, patients=2, complete=True)
+
+
+@given(lineages, lineages, st.lists(names, unique=True))
+def test_joining_forgets_nothing(first, second, image_ids):
+    patients = ["p"] * len(image_ids)
+    both = first.joined(second)
+    for collection in ("x", "y"):
+        parts = [part.overlap(collection, image_ids, patients) for part in (first, second)]
+        whole = both.overlap(collection, image_ids, patients)
+        assert whole.images >= max(part.images for part in parts)
+        assert whole.images <= sum(part.images for part in parts)
+        assert whole.complete == all(part.complete for part in parts)
+
+
+@given(lineages)
+def test_comes_back_from_json(some):
+    assert Lineage.from_json(some.to_json()) == some
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"seen": [], "unlisted": []}, {"seen": {"x": {"a": 1}}, "unlisted": []}]
+)
+def test_refuses_other_json(value):
+    with pytest.raises(ValueError, match="not a lineage"):
+        Lineage.from_json(value)
+
+
+def test_digest_tells_values_names_shapes_and_types_apart():
+    tree = {"a": jnp.arange(6.0), "b": {"c": jnp.zeros(2)}}
+    others = [
+        {"a": jnp.arange(6.0).at[5].add(1e-6), "b": {"c": jnp.zeros(2)}},
+        {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": jnp.zeros(2)}},
+        {"a": jnp.arange(6), "b": {"c": jnp.zeros(2)}},
+        {"a": jnp.arange(6.0), "b": {"d": jnp.zeros(2)}},
+    ]
+    digests = {lineage.digest(each) for each in [tree, *others]}
+    assert len(digests) == 5
+    assert (
+        lineage.digest({"a": np.arange(6.0, dtype=np.float32), "b": {"c": np.zeros(2, "f4")}})
+        in digests
+    )
