@@ -76,7 +76,8 @@ class Lineage:
         Raises:
             ValueError: if it is something else.
         """
-        seen, unlisted = value.get("seen"), value.get("unlisted")
+        seen: Any = value.get("seen")
+        unlisted: Any = value.get("unlisted")
         well_formed = (
             isinstance(seen, dict)
             and isinstance(unlisted, list)
