@@ -13,10 +13,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.pooling = "max"  # Pool5 of Fig. 2; avg for ImageNet and CheXNet checkpoints
     # Of the computation: float32, bfloat16, or float64 to compare runs digit by digit.
     config.dtype = "float32"
+    # Of float32 products: default is the fastest that the device offers (TF32 on recent NVIDIA
+    # GPUs, passes of bfloat16 on TPU), high is more exact, and highest is float32.
+    config.matmul_precision = "default"
+    # Whose statistics BatchNorm normalises by in training: those of the whole batch (global), or
+    # of each device's share of it (device), as PyTorch's DistributedDataParallel does.
+    config.batch_norm = "global"
     # Weights that the backbones of the global and the local branch start from: random, a folder
     # that data_prep/torch_weights.py wrote, or that of a stage trained before, such as
     # runs/other/stages/1_global, of which the global backbone is taken.
     config.init = "random"
+    # config refuses weights that were made with another mean or std than the two keys below say;
+    # own says that the difference is meant.
+    config.init_normalisation = "config"
     # Mean and standard deviation of each input channel, for gray levels in 0..1: ImageNet's.
     config.mean = (0.485, 0.456, 0.406)
     config.std = (0.229, 0.224, 0.225)
@@ -26,10 +35,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     data = config.data = ml_collections.ConfigDict()
     data.dir = "data/chestxray14"
-    # random is the paper's; patient, official or lists (with data.lists) keep patients apart.
+    # random is the paper's; patient and official keep patients apart; lists does as the files in
+    # data.lists say.
     data.protocol = "random"
     data.lists = ""
     data.split_seed = 0
+    # Train although the lists of official or lists leave out more than 1 % of the images.
+    data.allow_unlisted = False
 
     config.input_size = 224
     augment = config.augment = ml_collections.ConfigDict()

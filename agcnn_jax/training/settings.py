@@ -35,15 +35,6 @@ FREE_KEYS = frozenset(
 The data themselves are compared by their fingerprint instead of by where they lie.
 """
 
-ADDED_KEYS = {
-    "accumulate": 1,
-    "learning_rate_scaling": "none",
-    "peer_timeout": 120,
-    "profile": 0,
-    "warmup_epochs": 0.0,
-}
-"""Keys that the config of an older run may lack, and what it did."""
-
 PER_BRANCH = "one positive number, or three for global, local, fusion"
 
 SCALINGS: dict[str, Callable[[float], float]] = {
@@ -57,12 +48,16 @@ _CHOICES = {
     "backbone": tuple(BACKBONES),
     "pooling": POOLINGS,
     "dtype": ("float32", "bfloat16", "float64"),
+    "matmul_precision": ("default", "high", "highest"),
+    "batch_norm": ("global", "device"),
+    "init_normalisation": ("config", "own"),
     "strategy": tuple(STRATEGIES),
     "local_input": ("crop", "image"),
     "learning_rate_scaling": tuple(SCALINGS),
     "augment.crop": CROPS,
     "attention.statistic": STATISTICS,
     "attention.cropper": ("host", "device"),
+    "data.allow_unlisted": (False, True),
 }
 _ELEMENTS: dict[str, Any] = {
     "batch_size": int,
@@ -118,7 +113,9 @@ def check_config(config: ml_collections.ConfigDict, source: str = "the config") 
                 raise UserError(f"config.{key} is {values[key]!r}; it must hold {wanted}")
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
-            raise UserError(f"config.{key} is {values[key]!r}; use one of {', '.join(choices)}")
+            raise UserError(
+                f"config.{key} is {values[key]!r}; use one of {', '.join(map(str, choices))}"
+            )
     for key, value in values.items():
         numbers = value if isinstance(value, Sequence) else (value,)
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
@@ -213,7 +210,4 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     remedy = None if is_remote(path) else "choose another --workdir"
     if not exists(path, remedy):
         return None
-    saved = read_json(path)
-    # Runs of before these keys were there did as they say.
-    as_before = {**ADDED_KEYS, "reference_batch_size": saved.get("batch_size")}
-    return ml_collections.ConfigDict({**as_before, **saved})
+    return ml_collections.ConfigDict(read_json(path))

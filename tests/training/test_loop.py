@@ -157,18 +157,6 @@ def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, st
             np.testing.assert_array_equal(a, b, err_msg=f"{name}{jax.tree_util.keystr(path)}")
 
 
-def test_a_run_of_before_some_keys_were_there(data_dir, finished, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    config = json.loads((copy / "config.json").read_text())
-    for key in ("accumulate", "learning_rate_scaling", "reference_batch_size", "warmup_epochs"):
-        del config[key]
-    (copy / "config.json").write_text(json.dumps(config))
-    assert "nothing left to do" in train(data_dir, copy).stdout
-    assert "Mean" in evaluate(copy).stdout
-    one_line_error(train(data_dir, copy, "--config.accumulate=2", check=False), "accumulate is 2")
-
-
 def test_evaluation_writes_what_it_prints(finished):
     done = evaluate(finished)
     assert "synthetic" in done.stdout.lower()

@@ -78,6 +78,9 @@ def test_a_training_subset_smaller_than_a_batch():
         ("reference_batch_size", (1, 2)),
         ("peer_timeout", 0),
         ("profile", -1),
+        ("matmul_precision", "best"),
+        ("batch_norm", "host"),
+        ("init_normalisation", "mine"),
     ],
 )
 def test_values_that_cannot_be(key, value):
