@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.std = (0.229, 0.224, 0.225)
 
     config.strategy = "G_L_F"  # Table II: G_L_F, G_LF, GL_F, GLF or G_L_F*
-    config.local_input = "crop"  # image: the control experiment, one image in both branches
+    config.local_input = "crop"  # image, with strategy GLF: the control experiment of Section IV-C
 
     data = config.data = ml_collections.ConfigDict()
     data.dir = "data/chestxray14"
