@@ -71,6 +71,6 @@ def crop_device(
     Returns:
         Local images float32 `[B, S, S]`, boxes int32 `[B, 4]`, heat maps float32 `[B, S, S]`.
     """
-    heat, masks = heat_map_mask(heat_map(feature_map, statistic), tau, images.shape[-1])
-    boxes = region_boxes_device(masks)
+    heat = heat_map(feature_map, images.shape[-1], statistic)
+    boxes = region_boxes_device(heat_map_mask(heat, tau))
     return crop_and_resize(images, boxes, images.shape[-1]), boxes, heat

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agcnn_jax.attention.resample import resize
 
 STATISTICS = ("max", "l1", "l2")
 """The channel statistics of Section III-B and Table III."""
 
+_BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 
-def heat_map(feature_map: jax.Array, statistic: str = "max") -> jax.Array:
-    """Count the channels' activations at each position, scaled to 0..1 per image.
+
+def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.Array:
+    """Count the channels' activations, resized to the input and then scaled to 0..1 per image.
 
     `max` is Eq. 3, `H = max_k |f_k|`; `l1` is `1/K sum_k |f_k|`; `l2` is `1/K sqrt(sum_k f_k^2)`.
     The paper's tau lies between 0 and 1 while H is unbounded, so H is min-max normalised per
-    image; that makes the factors 1/K irrelevant. A flat map becomes all zeros.
+    image; that makes the factors 1/K irrelevant. A map that is not flat reaches 0 and 1, each in
+    at least one pixel; a flat one becomes all zeros.
 
     Args:
         feature_map: `[B, h, w, K]`.
+        size: side S of the model's input in pixels.
         statistic: `max`, `l1` or `l2`.
 
     Returns:
-        float32 `[B, h, w]` in 0..1, through which no gradient flows.
+        float32 `[B, S, S]` in 0..1, through which no gradient flows.
 
     Raises:
         ValueError: for any other `statistic`.
@@ -37,21 +42,25 @@ def heat_map(feature_map: jax.Array, statistic: str = "max") -> jax.Array:
         response = jnp.sqrt(jnp.square(activations).sum(axis=-1)) / activations.shape[-1]
     else:
         raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
+    # From zero, so that a flat map stays flat: resizing rounds, and scaling would enlarge that.
+    response = resize(response - response.min(axis=(1, 2), keepdims=True), size)
     low = response.min(axis=(1, 2), keepdims=True)
-    span = response.max(axis=(1, 2), keepdims=True) - low
-    return jnp.where(span > 0, (response - low) / jnp.where(span > 0, span, 1.0), 0.0)
+    high = response.max(axis=(1, 2), keepdims=True)
+    span = high - low
+    scaled = (response - low) / jnp.where(span > 0, span, 1.0)
+    # A division of equals is 1 on CPUs, but only to rounding on some accelerators.
+    return jnp.where(span > 0, jnp.where(response == high, 1.0, scaled), 0.0)
 
 
-def heat_map_mask(heat: jax.Array, tau: float, size: int) -> tuple[jax.Array, jax.Array]:
-    """Resize heat maps to the input and threshold them (Eq. 4).
+def heat_map_mask(heat: jax.Array, tau: float | jax.Array) -> jax.Array:
+    """Threshold heat maps (Eq. 4).
 
     Args:
-        heat: float32 `[B, h, w]` in 0..1.
-        tau: threshold in 0..1; a larger one leads to a smaller region.
-        size: side S of the model's input in pixels.
+        heat: float32 `[B, S, S]` in 0..1; see `heat_map`.
+        tau: threshold, at least 0 and below 1; a larger one never leads to a larger region.
 
     Returns:
-        The heat maps, float32 `[B, S, S]`, and the masks `H > tau`, bool `[B, S, S]`.
+        `H > tau`, bool `[B, S, S]`; no pixel of a flat map, and some of every other.
     """
-    heat = resize(heat, size)
-    return heat, heat > tau
+    # As float32, a tau just below 1 would be 1.
+    return heat > jnp.minimum(jnp.asarray(tau, jnp.float32), _BELOW_1)

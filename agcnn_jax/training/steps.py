@@ -253,10 +253,8 @@ def localise(
     """
     images = augment_batch(batch, step, recipe)
     output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
-    _, masks = heat_map_mask(
-        heat_map(output.feature_map, recipe.statistic), recipe.tau, recipe.input_size
-    )
-    return images, masks
+    heat = heat_map(output.feature_map, recipe.input_size, recipe.statistic)
+    return images, heat_map_mask(heat, recipe.tau)
 
 
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:

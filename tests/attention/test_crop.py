@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from agcnn_jax.attention.crop import crop_batch_host, crop_device
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
@@ -23,42 +24,110 @@ class TestHeatMap:
     features = jnp.array([[[[1.0, -4.0], [3.0, 0.0]], [[-2.0, 2.0], [0.0, 0.0]]]])
 
     def test_max_is_equation_3_scaled_to_0_1(self):
-        np.testing.assert_allclose(heat_map(self.features)[0], [[1.0, 0.75], [0.5, 0.0]])
+        np.testing.assert_allclose(heat_map(self.features, 2)[0], [[1.0, 0.75], [0.5, 0.0]])
 
     def test_l1(self):
-        np.testing.assert_allclose(heat_map(self.features, "l1")[0], np.array([[5, 3], [4, 0]]) / 5)
+        expected = np.array([[5, 3], [4, 0]]) / 5
+        np.testing.assert_allclose(heat_map(self.features, 2, "l1")[0], expected)
 
     def test_l2(self):
         root = np.sqrt([[17, 9], [8, 0]])
-        np.testing.assert_allclose(heat_map(self.features, "l2")[0], root / root.max(), rtol=1e-6)
+        np.testing.assert_allclose(
+            heat_map(self.features, 2, "l2")[0], root / root.max(), rtol=1e-6
+        )
 
     def test_each_image_has_its_own_range(self):
         pair = jnp.concatenate([self.features, 100 * self.features])
-        np.testing.assert_allclose(heat_map(pair)[0], heat_map(pair)[1], rtol=1e-6)
+        np.testing.assert_allclose(heat_map(pair, 4)[0], heat_map(pair, 4)[1], rtol=1e-6)
 
-    def test_flat_map_is_zero_and_its_box_the_whole_image(self):
-        flat = jnp.full((1, 7, 7, 3), 2.5)
-        assert not heat_map(flat).any()
-        images = jnp.arange(32.0 * 32).reshape(1, 32, 32)
-        local, boxes, _ = crop_device(images, flat, "max", 0.7)
-        np.testing.assert_array_equal(boxes, [[0, 0, 32, 32]])
+    def test_scaled_after_resizing(self):
+        # Enlarging four times, the inner peak of 1 is met an eighth of a cell off in both
+        # directions: (7/8)^2 is the largest value that is left of it.
+        peak = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
+        heat = np.asarray(heat_map(peak, 12)[0])
+        assert heat.max() == 1.0
+        assert (heat == 1.0).sum() == 4
+        # The next pixel lies 3/8 off in one direction.
+        np.testing.assert_allclose(heat[5, 4], (5 / 8) / (7 / 8), rtol=1e-6)
+
+    @pytest.mark.parametrize("size", [32, 37])
+    def test_flat_map_is_zero_and_its_box_the_whole_image(self, size):
+        values = jnp.array([0.0, 2.5, 0.1, 1e-30, 3e30])
+        flat = jnp.broadcast_to(values[:, None, None, None], (5, 7, 7, 3))
+        images = jnp.broadcast_to(
+            jnp.arange(float(size * size)).reshape(size, size), (5, size, size)
+        )
+        local, boxes, heat = crop_on_device(images, flat, "max", 0.7)
+        assert not heat.any()
+        np.testing.assert_array_equal(boxes, [[0, 0, size, size]] * 5)
         np.testing.assert_array_equal(local, images)
 
+    def test_a_map_that_is_not_quite_flat_is_seen_in_full(self):
+        # The steps of a ramp are a float32's last digit: what resizing rounds must not hide them.
+        ramp = 1000 + np.arange(7, dtype=np.float32) * np.spacing(np.float32(1000))
+        features = jnp.broadcast_to(ramp[None, None, :, None], (1, 7, 7, 1))
+        expected = heat_map(
+            jnp.broadcast_to(jnp.arange(7.0)[None, None, :, None], (1, 7, 7, 1)), 56
+        )
+        np.testing.assert_allclose(heat_map(features, 56), expected, atol=1e-6)
+
     def test_bfloat16_features_give_a_float32_map(self):
-        assert heat_map(self.features.astype(jnp.bfloat16)).dtype == jnp.float32
+        assert heat_map(self.features.astype(jnp.bfloat16), 4).dtype == jnp.float32
 
     def test_no_gradient_flows_through(self):
-        gradient = jax.grad(lambda f: heat_map(f).sum())(self.features)
+        gradient = jax.grad(lambda f: heat_map(f, 4).sum())(self.features)
         assert not gradient.any()
 
     def test_unknown_statistic(self):
         with pytest.raises(ValueError, match="median"):
-            heat_map(self.features, "median")
+            heat_map(self.features, 4, "median")
 
     def test_mask_is_strictly_above_tau(self):
         heat = jnp.array([[[0.0, 0.5], [0.7, 1.0]]], jnp.float32)
-        _, mask = heat_map_mask(heat, 0.5, 2)
+        mask = heat_map_mask(heat, 0.5)
         np.testing.assert_array_equal(mask[0], [[False, False], [True, True]])
+
+
+def feature_maps(rng):
+    """Feature maps of many kinds: inner peaks, plateaus, ramps, few and far values."""
+    side = int(rng.integers(1, 9))
+    shape = (5, side, side, 3)
+    peaks = np.zeros(shape)
+    peaks[np.arange(5), rng.integers(side, size=5), rng.integers(side, size=5)] = 1
+    kinds = [
+        peaks,
+        rng.random(shape),
+        np.round(rng.random(shape) * 2),
+        rng.random(shape) ** 20 * 10.0 ** rng.integers(-6, 6, (5, 1, 1, 1)),
+        1e4 + rng.random(shape) * 10.0 ** rng.integers(-3, 2, (5, 1, 1, 1)),
+    ]
+    return np.concatenate(kinds).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["max", "l1", "l2"]),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=6),
+)
+def test_a_larger_tau_never_gives_a_larger_region(seed, statistic, taus):
+    rng = np.random.default_rng(seed)
+    features = feature_maps(rng)
+    size = int(rng.choice([9, 24, 31]))
+    heat = np.asarray(heat_map_jit(features, size, statistic))
+    response = {"max": np.max, "l1": np.mean, "l2": np.linalg.norm}[statistic](
+        np.abs(features.astype(np.float64)), axis=-1
+    )
+    flat = np.ptp(response.astype(np.float32), axis=(1, 2)) <= 1e-7 * response.max(axis=(1, 2))
+    for image in np.flatnonzero(~flat):
+        assert heat[image].min() == 0.0
+        assert heat[image].max() == 1.0
+        areas = []
+        for tau in sorted({*taus, 0.9, 0.97, 0.999, 1 - 1e-12}):
+            components, count = ndimage.label(heat_map_mask(heat[image], tau), np.ones((3, 3)))
+            assert count > 0, tau
+            areas.append(np.bincount(components.ravel())[1:].max())
+        assert areas == sorted(areas, reverse=True)
 
 
 @pytest.mark.parametrize(("source", "target"), [(7, 224), (3, 32), (8, 30)])
@@ -90,7 +159,7 @@ def test_pixels_outside_the_box_do_not_bleed_in():
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["max", "l1", "l2"]),
-    st.sampled_from([0.0, 0.3, 0.7, 0.95]),
+    st.sampled_from([0.0, 0.3, 0.7, 0.95, 0.999]),
 )
 def test_host_and_device_agree(seed, statistic, tau):
     rng = np.random.default_rng(seed)
@@ -99,15 +168,16 @@ def test_host_and_device_agree(seed, statistic, tau):
     features = np.round(rng.random((4, 3, 3, 5)) * rng.integers(1, 4), 0).astype(np.float32)
     features[0] = 1.0
     local_device, boxes_device, _ = crop_on_device(images, features, statistic, tau)
-    _, masks = masks_on_device(features, statistic, tau)
+    masks = masks_on_device(features, statistic, tau)
     with ThreadPoolExecutor(2) as executor:
         local_host, boxes_host = crop_batch_host(images, np.asarray(masks), executor)
     np.testing.assert_array_equal(boxes_host, boxes_device)
     assert np.abs(local_host - local_device).max() < 255 * 1e-4
 
 
-crop_on_device = jax.jit(crop_device, static_argnums=(2, 3))
+crop_on_device = jax.jit(crop_device, static_argnums=2)
 masks_on_device = jax.jit(
-    lambda features, statistic, tau: heat_map_mask(heat_map(features, statistic), tau, 48),
-    static_argnums=(1, 2),
+    lambda features, statistic, tau: heat_map_mask(heat_map(features, 48, statistic), tau),
+    static_argnums=1,
 )
+heat_map_jit = jax.jit(heat_map, static_argnums=(1, 2))

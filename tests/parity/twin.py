@@ -170,16 +170,18 @@ class AGCNN(nn.ModuleDict):
         return self["fusion"].head(torch.cat([pooled_global, pooled_local], 1))
 
 
-def normalised_heat_map(feature_map):
-    """Eq. 3 scaled to 0..1 per image: `[B, K, h, w]` to float32 numpy `[B, h, w]`."""
-    heat = np.abs(feature_map.detach().numpy()).max(axis=1).astype(np.float32)
-    low = heat.min(axis=(1, 2), keepdims=True)
-    span = heat.max(axis=(1, 2), keepdims=True) - low
-    return np.where(span > 0, (heat - low) / np.where(span > 0, span, 1), 0).astype(np.float32)
+def normalised_heat_maps(feature_map, size):
+    """Eq. 3, resized and then scaled to 0..1 per image: `[B, K, h, w]` to `[B, size, size]`."""
+    for response in feature_map.detach().double().abs().amax(1).numpy():
+        heat = np.zeros((size, size))
+        if response.min() < response.max():
+            heat = enlarge(response, size)
+            heat = (heat - heat.min()) / (heat.max() - heat.min())
+        yield heat.astype(np.float32)
 
 
 def enlarge(image, size):
-    """Bilinear with half-pixel centres and clamped edges, float32 `[h, w]` to `[size, size]`."""
+    """Bilinear with half-pixel centres and clamped edges, `[h, w]` to `[size, size]`."""
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     return functional.interpolate(tensor, (size, size), mode="bilinear", align_corners=False)[
         0, 0
@@ -203,8 +205,8 @@ def attend(images, feature_map, tau):
     """Section III-B for a batch: local images and boxes from gray levels `[B, S, S]`."""
     size = images.shape[-1]
     local_images, boxes = [], []
-    for image, heat in zip(images.numpy(), normalised_heat_map(feature_map), strict=True):
-        box = region_box(enlarge(heat, size) > tau)
+    for image, heat in zip(images.numpy(), normalised_heat_maps(feature_map, size), strict=True):
+        box = region_box(heat > tau)
         xmin, ymin, xmax, ymax = box
         local_images.append(enlarge(image[ymin:ymax, xmin:xmax], size))
         boxes.append(box)
