@@ -32,6 +32,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--backbone", choices=tuple(BACKBONES), help="what the weights are of")
     add("--revision", help="commit of a name on the hub; default: the pinned one")
+    add(
+        "--trained_on",
+        metavar="imagenet|none|chestxray14|FILE",
+        help="what --weights have been trained on: chestxray14 for some of its images that no list "
+        "names, or a file with the names of those images; none for random weights; default: as "
+        "far as the weights tell",
+    )
     add("--export", metavar="WORKDIR", help="write this run's trained weights instead")
     add(
         "--branch",
@@ -48,7 +55,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         if options.branch is not None:
             raise UserError("--branch belongs to --export; leave it out")
     else:
-        for name in ("backbone", "revision"):
+        for name in ("backbone", "revision", "trained_on"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name} belongs to --weights; leave it out")
     return options
@@ -67,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from agcnn_jax.interop.bring_in import bring_in, report
 
-    about = bring_in(options.weights, options.backbone, options.out, options.revision)
+    about = bring_in(
+        options.weights, options.backbone, options.out, options.revision, options.trained_on
+    )
     print(report(about, options.out))
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agcnn_jax.errors import UserError
-from agcnn_jax.interop import hub, weights
+from agcnn_jax.interop import hub, trained_on, weights
 from agcnn_jax.interop.convert import convert_branch, convert_fusion
 from agcnn_jax.interop.origin import Origin, recognise
 from agcnn_jax.interop.read import TensorFile, read_tensor_file
@@ -17,7 +17,11 @@ from agcnn_jax.models.registry import make_backbone
 
 
 def bring_in(
-    sources: Sequence[str], backbone_name: str, out: Path, revision: str | None = None
+    sources: Sequence[str],
+    backbone_name: str,
+    out: Path,
+    revision: str | None = None,
+    seen: str | None = None,
 ) -> dict[str, Any]:
     """Convert one network, or the three files of an AG-CNN, to a new folder.
 
@@ -29,6 +33,8 @@ def bring_in(
         backbone_name: a key of `BACKBONES`.
         out: folder to write; must not exist or be empty.
         revision: of a name on the hub; by default the pinned one.
+        seen: what the weights have been trained on, as `trained_on.given` reads it; by default
+            as far as the files tell.
 
     Returns:
         What `weights.json` says; see `weights.describe`.
@@ -43,6 +49,7 @@ def bring_in(
         )
     if revision is not None and not any(hub.is_hub_name(source) for source in sources):
         raise UserError(f"--revision {revision} is of models on the hub; --weights is a file")
+    said = trained_on.given(seen)
     weights.free_directory(out)
     scratch = out.parent / f".{out.name}.incomplete"
     try:
@@ -54,8 +61,14 @@ def bring_in(
             file, name = _fetch(source, revision, scratch / "download")
             files.append(file)
             origins.append(name)
-        variables, about = _convert(files, backbone_name)
-        about = {"source": " ".join(origins), **about}
+        variables, about, origin = _convert(files, backbone_name)
+        known = trained_on.settled(said, origin.trained_on, sources, files)
+        about = {
+            "source": " ".join(origins),
+            **about,
+            "trained_on": known.words,
+            "lineage": known.lineage.to_json(),
+        }
         weights.save_weights(scratch / "weights", variables, about)
         if out.exists():
             out.rmdir()
@@ -79,6 +92,7 @@ def report(about: dict[str, Any], out: Path) -> str:
         *(f"sha256 {file['sha256']}  {file['name']}" for file in about["files"]),
         f"classes: {about['class_count']}{named}",
         f"pooling: {about['pooling']}; mean {_plain(about['mean'])}, std {_plain(about['std'])}",
+        f"trained on: {about['trained_on']}",
         f"tensors: {about['used']} used, {len(about['left_out'])} left out",
         *(f"  left out: {key} ({reason})" for key, reason in _grouped(about["left_out"])),
         f"written to {out}; train from it with --config.init={out}",
@@ -98,7 +112,7 @@ def _fetch(source: str, revision: str | None, folder: Path) -> tuple[TensorFile,
 
 def _convert(
     files: Sequence[TensorFile], backbone_name: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any], Origin]:
     backbone = make_backbone(backbone_name)
     params: dict[str, Any] = {}
     batch_stats: dict[str, Any] = {}
@@ -137,7 +151,7 @@ def _convert(
         "used": used,
         "left_out": left_out,
     }
-    return {"params": params, "batch_stats": batch_stats}, about
+    return {"params": params, "batch_stats": batch_stats}, about, origin
 
 
 def _plain(values: Sequence[float]) -> str:

@@ -14,6 +14,7 @@ from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.run.lineage import UNKNOWN
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
 from agcnn_jax.training.finished import finished_variables
@@ -33,7 +34,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
 
     Returns:
         What the file's metadata say: `backbone`, `branch`, `labels`, `pooling`, `mean`, `std`,
-        `input_size`, `statistic`, `tau`.
+        `input_size`, `statistic`, `tau`, `lineage`.
 
     Raises:
         UserError: if nothing is trained, the branch is not, or `out` is in the way.
@@ -69,6 +70,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "input_size": config.input_size,
         "statistic": config.attention.statistic,
         "tau": config.attention.tau,
+        "lineage": UNKNOWN.to_json(),
     }
     state = state_of(variables, branch, config.backbone, len(config.mean))
     _write(out, save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about)}))

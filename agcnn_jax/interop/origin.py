@@ -43,6 +43,7 @@ class Origin(NamedTuple):
         pooling: `avg` or `max`, between the last feature map and the linear layer.
         mean: subtracted from gray levels in 0..1, one number a channel.
         std: divides the difference, likewise.
+        trained_on: a key of `trained_on.KNOWN`; None where the file does not tell, or tells more.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Origin(NamedTuple):
     pooling: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    trained_on: str | None = None
 
 
 def recognise(file: TensorFile, converted: Converted) -> Origin:
@@ -67,6 +69,7 @@ def recognise(file: TensorFile, converted: Converted) -> Origin:
             "avg",
             TORCHXRAYVISION_MEAN,
             TORCHXRAYVISION_STD,
+            "chestxray14",
         )
     if converted.channels != len(IMAGENET_MEAN):
         raise UserError(
@@ -75,15 +78,16 @@ def recognise(file: TensorFile, converted: Converted) -> Origin:
             f"1 channel and {len(TORCHXRAYVISION_FINDINGS)} outputs"
         )
     classes: tuple[str, ...] | None = None
+    trained_on: str | None = None
     if converted.classes == IMAGENET_CLASSES:
-        kind = "ImageNet"
+        kind, trained_on = "ImageNet", "imagenet"
     elif converted.classes == len(CHESTXRAY14_FINDINGS):
         wrapped = any("densenet121." in key for key in file.tensors)
         kind = "CheXNet" if wrapped else "ChestX-ray14"
-        classes = CHESTXRAY14_FINDINGS
+        classes, trained_on = CHESTXRAY14_FINDINGS, "chestxray14"
     else:
         kind = "unknown, taken to expect ImageNet's normalisation"
-    return Origin(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD)
+    return Origin(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
 
 
 def _own_export(file: TensorFile) -> Origin:

@@ -13,13 +13,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.run.lineage import Lineage, digest
 from agcnn_jax.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 from agcnn_jax.training.parallel import alone, on_one_device
 
 DESCRIPTION = "weights.json"
 VARIABLES = "variables"
-FORMAT = 1
+FORMAT = 2
 CONVERT_AGAIN = "convert the weights again with data_prep/torch_weights.py"
+
+_KEYS = frozenset(
+    {"backbone", "branches", "channels", "classes", "digest", "lineage", "mean", "pooling", "std"}
+)
+"""What must be known of weights to load them."""
 
 IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
 """The name on the hub of each backbone's ImageNet weights."""
@@ -50,12 +56,13 @@ def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[s
     Args:
         directory: to write to; must not exist or be empty.
         variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`, arrays.
-        about: what `weights.json` says; JSON values.
+        about: what `weights.json` says beside the digest of `variables`; JSON values, the
+            `lineage` among them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory.resolve() / VARIABLES, dict(variables))
-    text = json.dumps({"format": FORMAT, **about}, indent=2)
+    text = json.dumps({"format": FORMAT, "digest": digest(variables), **about}, indent=2)
     (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
@@ -65,22 +72,35 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         `backbone`, `channels`, `branches`, `files` (each with `name` and `sha256`), `source`,
         `kind`, `class_count`, `classes` (names or None), `pooling`, `mean`, `std`, `used` (number
-        of tensors) and `left_out` (the reason for each tensor that is not used).
+        of tensors), `left_out` (the reason for each tensor that is not used), `digest` (of the
+        arrays), `trained_on` (in words) and `lineage` (see `Lineage.to_json`).
 
     Raises:
         UserError: if there is no such description, or it is damaged.
     """
     path = absolute(directory) / DESCRIPTION
     about = read_json(path, CONVERT_AGAIN)
+    found = about.get("format")
+    if found != FORMAT:
+        raise UserError(
+            f"{path} is of format {found}, this program reads {FORMAT}; {CONVERT_AGAIN}"
+        )
+    if missing := sorted(_KEYS - about.keys()):
+        raise UserError(f"{path} does not say {', '.join(missing)}; {CONVERT_AGAIN}")
+    return about
+
+
+def lineage(directory: str | os.PathLike[str]) -> Lineage:
+    """Read which images converted weights have been trained on.
+
+    Raises:
+        UserError: if there is no description of weights, or it is damaged.
+    """
     try:
-        if about["format"] != FORMAT:
-            raise UserError(
-                f"{path} is of format {about['format']}, this program reads {FORMAT}; "
-                f"{CONVERT_AGAIN}"
-            )
-        return about
-    except KeyError as error:
-        raise UserError(f"{path} cannot be read (no {error}); {CONVERT_AGAIN}") from error
+        return Lineage.from_json(describe(directory)["lineage"])
+    except (ValueError, AttributeError) as error:
+        path = absolute(directory) / DESCRIPTION
+        raise UserError(f"{path} holds no lineage; {CONVERT_AGAIN}") from error
 
 
 def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -91,7 +111,7 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
         memory.
 
     Raises:
-        UserError: if the folder holds no converted weights, or damaged ones.
+        UserError: if the folder holds no converted weights, or damaged or exchanged ones.
     """
     about = describe(directory)
     path = absolute(directory) / VARIABLES
@@ -109,6 +129,11 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
     for branch in about["branches"]:
         # Orbax leaves out branches without statistics.
         variables["batch_stats"].setdefault(branch, {})
+    if digest(variables) != about["digest"]:
+        raise UserError(
+            f"{path} holds other arrays than {DESCRIPTION} beside it was written for; "
+            f"{CONVERT_AGAIN}"
+        )
     return variables
 
 

@@ -22,7 +22,8 @@ ANY_COLLECTION = "*"
 CHESTXRAY14 = "ChestX-ray14"
 """The collection of NIH's images (Wang et al. 2017)."""
 
-_NIH_NAME = re.compile(r"(\d{8})_\d{3}\.png")
+NIH_NAME = re.compile(r"(\d{8})_\d{3}\.png")
+"""A file name of NIH's, with the patient's number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
     """
     patients = {}
     for name in image_ids:
-        match = _NIH_NAME.fullmatch(name)
+        match = NIH_NAME.fullmatch(name)
         patients[name] = str(int(match[1])) if match else ""
     return Lineage({CHESTXRAY14: patients})
 

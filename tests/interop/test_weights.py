@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
+from agcnn_jax.run.lineage import lineage_of_names
 
+SEEN = lineage_of_names(["00000013_005.png", "00000002_000.png"])
 ABOUT = {
     "backbone": "resnet_small",
     "channels": 1,
@@ -15,6 +18,7 @@ ABOUT = {
     "pooling": "avg",
     "mean": [0.5],
     "std": [0.25],
+    "lineage": SEEN.to_json(),
 }
 
 
@@ -86,6 +90,42 @@ def test_damaged_weights_are_named(folder):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.raises(UserError, match=r"variables cannot be read.*convert the weights again"):
+        weights.load_weights(folder)
+
+
+def test_exchanged_weights_are_refused(folder, tmp_path):
+    """The arrays of another folder, whole and of the same shapes."""
+    other = jax.tree.map(np.copy, VARIABLES)
+    other["params"]["local"]["head"]["bias"][1] = np.nextafter(np.float32(1), np.float32(2))
+    weights.save_weights(tmp_path / "other", other, ABOUT)
+    shutil.rmtree(folder / weights.VARIABLES)
+    (tmp_path / "other" / weights.VARIABLES).rename(folder / weights.VARIABLES)
+    with pytest.raises(UserError, match=r"variables holds other arrays.*convert the weights again"):
+        weights.load_backbone(folder, {})
+
+
+def change(folder, **values):
+    path = folder / weights.DESCRIPTION
+    about = {**json.loads(path.read_text()), **values}
+    about = {key: value for key, value in about.items() if value is not None}
+    path.write_text(json.dumps(about))
+
+
+def test_lineage(folder):
+    assert weights.lineage(folder) == SEEN
+    change(folder, lineage={"seen": []})
+    with pytest.raises(
+        UserError, match=r"weights\.json holds no lineage; convert the weights again"
+    ):
+        weights.lineage(folder)
+    change(folder, lineage=None)
+    with pytest.raises(UserError, match=r"weights\.json does not say lineage; convert the weights"):
+        weights.load_weights(folder)
+
+
+def test_the_earlier_format_is_refused(folder):
+    change(folder, format=1)
+    with pytest.raises(UserError, match=r"of format 1, .* reads 2; convert the weights again"):
         weights.load_weights(folder)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.interop.weights import save_weights
+from agcnn_jax.run.lineage import NOTHING
 from tests.pods.interrupted import latest
 from tests.pods.refusals import refused
 from tests.processes import DEMO, Run
@@ -121,6 +122,7 @@ def some_weights(folder, seed):
     variables = jax.device_get(init_variables(model, jax.random.key(seed), 56))
     about = {"backbone": "resnet_small", "channels": 1, "branches": ["global", "local", "fusion"]}
     about |= {"classes": None, "pooling": "avg", "mean": [0.5], "std": [0.25]}
+    about["lineage"] = NOTHING.to_json()
     save_weights(folder, variables, about)
 
 

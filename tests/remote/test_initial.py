@@ -8,6 +8,7 @@ from etils import epath
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import init_variables
+from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.storage import REACHABLE, absolute
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import open_experiment
@@ -56,6 +57,7 @@ def test_a_trained_stage(store, experiment, variables):
 def test_converted_weights(store, experiment, variables, tmp_path):
     about = {"backbone": "resnet_small", "channels": 1, "branches": ["global", "local", "fusion"]}
     about |= {"classes": None, "pooling": "avg", "mean": [0.5], "std": [0.25]}
+    about["lineage"] = NOTHING.to_json()
     save_weights(tmp_path / "weights", variables, about)
     for path in (tmp_path / "weights").rglob("*"):
         if path.is_file():

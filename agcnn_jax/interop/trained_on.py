@@ -1,0 +1,134 @@
+"""What weights from elsewhere have been trained on: as the user says, or as their origin tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.data.text import read_names
+from agcnn_jax.errors import UserError
+from agcnn_jax.interop.hub import PINNED
+from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.run.lineage import (
+    ANY_COLLECTION,
+    CHESTXRAY14,
+    NIH_NAME,
+    NOTHING,
+    UNKNOWN,
+    Lineage,
+    lineage_of_names,
+)
+
+OPTION = "--trained_on"
+# timm's names end in the data that the model saw last: timm/resnet50.a1_in1k.
+_TIMM_IMAGENET = re.compile(r"timm/[\w.-]+_in\d+k")
+
+
+class TrainedOn(NamedTuple):
+    """What weights have been trained on.
+
+    Attributes:
+        words: for people to read.
+        lineage: what is known of the images.
+    """
+
+    words: str
+    lineage: Lineage
+
+
+KNOWN = {
+    "imagenet": TrainedOn("ImageNet", NOTHING),
+    "none": TrainedOn("nothing", NOTHING),
+    "chestxray14": TrainedOn(
+        "images of ChestX-ray14, which ones is not known",
+        Lineage(unlisted=frozenset({CHESTXRAY14})),
+    ),
+}
+NOT_KNOWN = TrainedOn("not known", UNKNOWN)
+
+
+def given(option: str | None) -> TrainedOn | None:
+    """Read `--trained_on`: a key of `KNOWN`, or a list of the images that weights have seen.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    return None if option is None else KNOWN.get(option) or _listed(option)
+
+
+def settled(
+    said: TrainedOn | None, origin: str | None, sources: Sequence[str], files: Sequence[TensorFile]
+) -> TrainedOn:
+    """Tell what weights have been trained on.
+
+    Args:
+        said: see `given`.
+        origin: see `Origin.trained_on`.
+        sources: where the files are from; paths, or names on the hub.
+        files: that hold the weights.
+
+    Raises:
+        UserError: if something is said of our own exports, which hold their lineage, or if they
+            do not hold it.
+    """
+    own = [file for file in files if file.metadata]
+    if own:
+        if said is not None:
+            raise UserError(
+                f"{OPTION}: {own[0].name} says itself what it was trained on; leave the option out"
+            )
+        return _as_exported(own)
+    if said is not None:
+        return said
+    if origin is None and all(_is_imagenet(source) for source in sources):
+        origin = "imagenet"
+    return KNOWN[origin] if origin is not None else NOT_KNOWN
+
+
+def _as_exported(files: Sequence[TensorFile]) -> TrainedOn:
+    seen = NOTHING
+    for file in files:
+        try:
+            seen = seen.joined(Lineage.from_json(file.metadata["lineage"]))
+        except (KeyError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"--weights {file.name} does not say what it was trained on; export it again with "
+                f"data_prep/torch_weights.py"
+            ) from error
+    return TrainedOn(in_words(seen), seen)
+
+
+def in_words(lineage: Lineage) -> str:
+    """Say briefly what a lineage holds."""
+    parts = [f"{len(images)} image(s) of {name}" for name, images in sorted(lineage.seen.items())]
+    parts += [
+        "images that are not known" if name == ANY_COLLECTION else f"unlisted images of {name}"
+        for name in sorted(lineage.unlisted)
+    ]
+    return " and ".join(parts) or "no radiographs"
+
+
+def _listed(option: str) -> TrainedOn:
+    path = Path(option)
+    if not path.is_file():
+        raise UserError(
+            f"{OPTION} {option}: no such file; give {', '.join(KNOWN)} or a file with the names of "
+            f"images"
+        )
+    names = read_names(path)
+    if not names:
+        raise UserError(f"{OPTION} {option}: names no image; give a file with one name a line")
+    for name in names:
+        if not NIH_NAME.fullmatch(name):
+            raise UserError(
+                f"{OPTION} {option}: {name[:60]!r} is no name of an image of ChestX-ray14, such as "
+                f"00000013_005.png; give a file with one name a line"
+            )
+    lineage = lineage_of_names(names)
+    return TrainedOn(f"{in_words(lineage)}, listed in {path.name}", lineage)
+
+
+def _is_imagenet(source: str) -> bool:
+    return source in PINNED or _TIMM_IMAGENET.fullmatch(source) is not None
