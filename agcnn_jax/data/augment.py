@@ -69,14 +69,14 @@ def augment(
 ) -> jax.Array:
     """Crop and flip a training batch at random.
 
-    An image's crop depends on the seed, the step and its own record number alone: neither on its
-    place in the batch nor on the device that holds it, and a resumed run repeats it.
+    An image's crop depends on the stage's seed, the step and its own record number alone: neither
+    on its place in the batch nor on the device that holds it, and a resumed run repeats it.
 
     Args:
         images: uint8 `[B, S, S]`.
         records: int32 `[B]`, each image's number in the store.
         step: int32 scalar, the training step.
-        seed: of the run.
+        seed: of the stage.
         input_size: side of the result in pixels.
         augmentation: how to crop and flip.
 

@@ -180,11 +180,12 @@ def open_batches(
     train the global branch along with others crop on the device.
     """
     config = experiment.config
+    recipe = experiment.recipe.for_stage(stage)
     dataset = training_batches(
         experiment.records.images_and_labels(),
         experiment.split.train,
         schedule.batch_size,
-        config.seed,
+        recipe.seed,
         *process_share(),
     )
     on_host = (
@@ -195,7 +196,7 @@ def open_batches(
     )
     if not on_host:
         return iterate(dataset)
-    return iterate(dataset, make_host_cropper(experiment.recipe, frozen, experiment.mesh))
+    return iterate(dataset, make_host_cropper(recipe, frozen, experiment.mesh))
 
 
 def device_batch(experiment: Experiment, batch: Batch) -> Batch:
@@ -212,7 +213,7 @@ def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) ->
     return data_parallel(
         functools.partial(
             train_step,
-            recipe=experiment.recipe,
+            recipe=experiment.recipe.for_stage(stage),
             stage=stage,
             optimizer=schedule.optimizer,
             accumulate=schedule.accumulate,

@@ -43,7 +43,7 @@ class Recipe:
 
     Attributes:
         model: the model.
-        seed: of the augmentation.
+        seed: of the run; in a stage's steps the stage's own, of its augmentation.
         input_size: side of the model's input in pixels.
         augmentation: how training images are cropped and flipped.
         statistic: heat map statistic, `max`, `l1` or `l2`.
@@ -64,6 +64,10 @@ class Recipe:
     def image_dtype(self) -> Any:
         """Of the model's input: float32, or float64 in a float64 run."""
         return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
+
+    def for_stage(self, stage: Stage) -> Recipe:
+        """The recipe of a stage's steps, whose seed is the stage's own, from the run's recipe."""
+        return dataclasses.replace(self, seed=stage.seed(self.seed))
 
 
 def select_branches(variables: Variables, branches: tuple[str, ...]) -> Variables:

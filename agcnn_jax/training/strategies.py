@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import BRANCHES
 
@@ -39,6 +41,14 @@ class Stage:
     def global_is_frozen(self) -> bool:
         """Whether heat maps come from a global branch that does not change within the stage."""
         return "global" not in self.branches
+
+    def seed(self, run_seed: int) -> int:
+        """Derive the stage's own seed from the run's, at least 0 and below 2**31.
+
+        The stage's order of records and its crops are drawn from it, so that no stage repeats
+        those of another.
+        """
+        return int(np.random.SeedSequence([run_seed, self.number]).generate_state(1)[0] >> 1)
 
 
 STRATEGIES: dict[str, tuple[tuple[str, ...], ...]] = {

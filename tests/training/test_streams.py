@@ -1,0 +1,116 @@
+"""What each stage draws at random: its order of records and its crops are its own."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agcnn_jax.training import fit, steps
+from agcnn_jax.training.parallel import device_mesh
+from agcnn_jax.training.steps import init_state, sgd
+from agcnn_jax.training.strategies import Stage, stages
+from configs import common
+from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
+
+STORED, INPUT, RECORDS = 40, 32, 8
+PLAN = stages("G_L_F")
+
+
+class Films:
+    """A store of one film, so that only a crop's own draw makes it differ."""
+
+    film = np.random.default_rng(0).integers(0, 256, (STORED, STORED), np.uint8)
+
+    def __len__(self):
+        return RECORDS
+
+    def __getitem__(self, record):
+        return {"image": self.film, "labels": np.zeros(5, np.uint8)}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return make_recipe(INPUT)
+
+
+@pytest.fixture(scope="module")
+def variables(recipe):
+    return make_variables(recipe)
+
+
+def open_batches(recipe, stage, variables, cropper, count):
+    config = common.get_config()
+    config.attention.cropper = cropper
+    experiment = types.SimpleNamespace(
+        config=config,
+        records=types.SimpleNamespace(images_and_labels=Films),
+        split=types.SimpleNamespace(train=np.arange(RECORDS)),
+        recipe=recipe,
+        mesh=device_mesh(jax.devices()[:1]),
+    )
+    schedule = types.SimpleNamespace(batch_size=RECORDS)
+    batches = fit.open_batches(experiment, stage, schedule, variables)
+    read = [jax.device_get(next(batches)) for _ in range(count)]
+    batches.close()
+    return read
+
+
+def test_no_stage_repeats_anothers_order(recipe):
+    def order(stage):
+        read = open_batches(recipe, stage, {}, "device", 40)
+        return [tuple(batch["record"]) for batch in read]
+
+    orders = [order(stage) for stage in PLAN]
+    assert orders == [order(stage) for stage in PLAN]
+    # Of 120 orders out of 8! two may be alike by chance.
+    assert len(set().union(*orders)) >= 119
+
+
+def test_no_stage_repeats_anothers_crops_on_the_host(recipe, variables):
+    def crops(stage):
+        read = open_batches(recipe, stage, variables, "host", 2)
+        return np.concatenate([batch["images"] for batch in read]).reshape(2 * RECORDS, -1)
+
+    second, third, again = (crops(stage) for stage in (PLAN[1], PLAN[2], PLAN[1]))
+    np.testing.assert_array_equal(second, again)
+    assert len(np.unique(np.concatenate([second, third]), axis=0)) == 4 * RECORDS
+
+
+def test_no_stage_repeats_anothers_crops_on_the_device(recipe, variables, monkeypatch):
+    drawn = []
+
+    def augment(images, records, step, seed, input_size, augmentation):
+        drawn.append(seed)
+        return jax.numpy.zeros((len(images), input_size, input_size))
+
+    monkeypatch.setattr(steps, "augment", augment)
+    optimizer = sgd(0.1, 10, 10.0, 0.9, 1e-4)[0]
+    for stage in (*PLAN, PLAN[1]):
+        trained, frozen = split_variables(variables, stage)
+        step = fit.make_train_step(
+            types.SimpleNamespace(recipe=recipe, mesh=device_mesh(jax.devices()[:1])),
+            stage,
+            types.SimpleNamespace(optimizer=optimizer, accumulate=1),
+        )
+        jax.eval_shape(step, init_state(trained, optimizer), frozen, make_batch(RECORDS, STORED))
+    assert drawn == [stage.seed(recipe.seed) for stage in (*PLAN, PLAN[1])]
+    assert len(set(drawn)) == 3
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_seeds_of_stages_are_in_range_and_differ(first, second):
+    seeds = {
+        (run, number): Stage(number, ("global",)).seed(run)
+        for run in (first, second)
+        for number in (1, 2, 3)
+    }
+    assert all(0 <= seed < 2**31 for seed in seeds.values())
+    assert len(set(seeds.values())) == len(seeds)
+
+
+def test_seeds_of_neighbouring_runs_and_stages_differ():
+    seeds = [Stage(number, ("global",)).seed(run) for run in range(100) for number in (1, 2, 3)]
+    assert len(set(seeds)) == len(seeds)
