@@ -61,6 +61,17 @@ def test_plain_random_crop_is_a_window_of_the_image(images):
     assert len(set(places)) > 1
 
 
+def test_plain_random_crops_are_at_every_place_equally_often():
+    keys = jax.random.split(jax.random.key(0), 8100)
+    draw = jax.vmap(lambda key: _random_box(key, STORED, Augmentation(crop="random")))
+    left, top, right, bottom = np.asarray(draw(keys), int).T
+    assert set(right - left) == set(bottom - top) == {INPUT}
+    counts = np.bincount(top * 9 + left, minlength=81)
+    assert counts.shape == (81,)  # 9 x 9 places, of which each is drawn 100 times on average
+    assert counts.min() > 45
+    assert counts.max() < 155
+
+
 def test_half_the_images_are_mirrored(images):
     image = np.repeat(images[:1], 400, axis=0)
     out = run(image, range(400), crop="centre")

@@ -1,0 +1,329 @@
+"""The faults that `tests.mutants` tries: mistakes that someone could make, and who must notice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        file: that holds it, relative to the project.
+        sound: a piece of the file's text, there once.
+        faulty: what takes its place.
+        tests: files or node ids, one of whose tests must fail.
+    """
+
+    name: str
+    file: str
+    sound: str
+    faulty: str
+    tests: tuple[str, ...]
+
+
+STEPS = "agcnn_jax/training/steps.py"
+LAYERS = "agcnn_jax/models/layers.py"
+AGCNN = "agcnn_jax/models/agcnn.py"
+REGIONS = "agcnn_jax/attention/regions.py"
+RESAMPLE = "agcnn_jax/attention/resample.py"
+HEAT_MAP = "agcnn_jax/attention/heatmap.py"
+AUGMENT = "agcnn_jax/data/augment.py"
+PIPELINE = "agcnn_jax/data/pipeline.py"
+SPLITS = "agcnn_jax/data/splits.py"
+SCHEDULE = "agcnn_jax/training/schedule.py"
+METRICS = "agcnn_jax/evaluation/metrics.py"
+
+TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
+TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
+TEST_ATTENTION = ("tests/attention",)
+TEST_PIPELINE = ("tests/data/test_pipeline.py",)
+TEST_SPLITS = ("tests/data/test_splits.py",)
+TEST_SCHEDULE = ("tests/training/test_schedule.py",)
+TEST_METRICS = ("tests/evaluation/test_metrics.py",)
+
+FAULTS = (
+    # The training step (Eq. 2).
+    Fault(
+        "loss summed over devices instead of averaged",
+        STEPS,
+        "branch: lax.pmean(binary_cross_entropy",
+        "branch: lax.psum(binary_cross_entropy",
+        TEST_STEP,
+    ),
+    Fault(
+        "gradients averaged twice over devices",
+        STEPS,
+        "gradients = lax.psum(gradients, BATCH_AXIS)",
+        "gradients = lax.pmean(gradients, BATCH_AXIS)",
+        TEST_STEP,
+    ),
+    Fault(
+        "loss summed over labels instead of averaged",
+        STEPS,
+        "labels.astype(logits.dtype)).mean()",
+        "labels.astype(logits.dtype)).sum(axis=-1).mean()",
+        ("tests/training/test_steps.py::test_binary_cross_entropy_by_hand",),
+    ),
+    Fault(
+        "accumulated gradients not divided",
+        STEPS,
+        "lambda gradient: gradient / accumulate",
+        "lambda gradient: gradient",
+        ("tests/training/test_accumulation.py",),
+    ),
+    Fault(
+        "weight decay after the momentum",
+        STEPS,
+        "        optax.add_decayed_weights(weight_decay),\n        optax.trace(momentum),\n",
+        "        optax.trace(momentum),\n        optax.add_decayed_weights(weight_decay),\n",
+        TEST_SGD,
+    ),
+    Fault(
+        "Nesterov's momentum",
+        STEPS,
+        "optax.trace(momentum)",
+        "optax.trace(momentum, nesterov=True)",
+        TEST_SGD,
+    ),
+    Fault(
+        "running statistics left behind",
+        STEPS,
+        'new_stats = select_branches(updated, stage.branches)["batch_stats"]',
+        "new_stats = batch_stats",
+        ("tests/training/test_accumulation.py",),
+    ),
+    # Layers.
+    Fault(
+        "biased running variance",
+        LAYERS,
+        "var * (count / max(count - 1, 1))",
+        "var",
+        (
+            "tests/models/test_layers.py::TestBatchNorm::test_normalises_by_the_batch_and_updates_unbiased",
+        ),
+    ),
+    Fault(
+        "running mean moved by the wrong weight",
+        LAYERS,
+        "running_mean.value += self.momentum",
+        "running_mean.value += (1 - self.momentum)",
+        (
+            "tests/models/test_layers.py::TestBatchNorm::test_normalises_by_the_batch_and_updates_unbiased",
+        ),
+    ),
+    Fault(
+        "statistics of each device by itself",
+        LAYERS,
+        "mean, square = lax.pmean((mean, square), self.axis_name)",
+        "pass",
+        (
+            "tests/models/test_layers.py::TestBatchNorm::test_mapped_over_devices_it_normalises_the_whole_batch",
+        ),
+    ),
+    Fault(
+        "epsilon outside the root",
+        LAYERS,
+        "scale * lax.rsqrt(var + self.epsilon)",
+        "scale / (jnp.sqrt(var) + self.epsilon)",
+        ("tests/models/test_layers.py::TestBatchNorm::test_inference_uses_the_running_statistics",),
+    ),
+    Fault(
+        "max pooling padded with zeros",
+        LAYERS,
+        "constant_values=-jnp.inf",
+        "constant_values=0",
+        ("tests/models/test_layers.py::test_max_pool_is_the_window_maximum",),
+    ),
+    Fault(
+        "the gradient of a tie to the last pixel",
+        LAYERS,
+        "jnp.where(first < second, second, first)",
+        "jnp.where(first <= second, second, first)",
+        (
+            "tests/models/test_layers.py::test_max_pool_gives_the_gradient_of_a_tie_to_the_first_pixel",
+        ),
+    ),
+    Fault(
+        "a convolution padded by one pixel less",
+        LAYERS,
+        "padding=[(self.size // 2, self.size // 2)] * 2",
+        "padding=[(self.size // 2, self.size // 2 - 1)] * 2",
+        ("tests/models/test_layers.py::test_convolution_is_the_sum_over_windows",),
+    ),
+    # The model.
+    Fault(
+        "fusion reads the local features first",
+        AGCNN,
+        "jnp.concatenate([pooled_global, pooled_local], axis=-1)",
+        "jnp.concatenate([pooled_local, pooled_global], axis=-1)",
+        ("tests/models/test_agcnn.py::test_fusion_is_a_linear_layer_on_both_pooled_features",),
+    ),
+    Fault(
+        "gray levels divided by 256",
+        AGCNN,
+        "images[..., None] / 255.0",
+        "images[..., None] / 256.0",
+        ("tests/models/test_agcnn.py::test_normalise_repeats_gray_levels_in_every_channel",),
+    ),
+    Fault(
+        "the local branch with the global branch's weights",
+        AGCNN,
+        'model, variables, "local", local_images, "local" in train',
+        'model, variables, "global", local_images, "local" in train',
+        ("tests/models/test_agcnn.py::test_fusion_is_a_linear_layer_on_both_pooled_features",),
+    ),
+    Fault(
+        "frozen branches update their statistics",
+        AGCNN,
+        'model, variables, "global", images, "global" in train',
+        'model, variables, "global", images, bool(train)',
+        ("tests/models/test_agcnn.py::test_only_trained_branches_update_their_statistics",),
+    ),
+    # Attention (Eq. 3 and 4).
+    Fault("regions from tau on", HEAT_MAP, "heat > tau", "heat >= tau", TEST_ATTENTION),
+    Fault(
+        "signed activations in the heat map",
+        HEAT_MAP,
+        "jnp.abs(jax.lax.stop_gradient(feature_map)",
+        "(jax.lax.stop_gradient(feature_map)",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "pixel corners instead of half-pixel centres",
+        RESAMPLE,
+        "jnp.arange(target, dtype=jnp.float32)[:, None] + 0.5",
+        "jnp.arange(target, dtype=jnp.float32)[:, None]",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "pixels outside of the box bleed in",
+        RESAMPLE,
+        "(pixel >= jnp.floor(start)) & (pixel < stop)",
+        "pixel >= 0",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "components joined by edges only",
+        REGIONS,
+        "connectivity=8",
+        "connectivity=4",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "of equal components the last one",
+        REGIONS,
+        "label = height * width - jnp.argmax(areas[::-1])",
+        "label = jnp.argmax(areas)",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "boxes without their last pixel",
+        REGIONS,
+        "occupied.shape[0] - jnp.argmax(occupied[::-1])",
+        "occupied.shape[0] - 1 - jnp.argmax(occupied[::-1])",
+        TEST_ATTENTION,
+    ),
+    Fault(
+        "an empty mask gives an empty box",
+        REGIONS,
+        "jnp.array([0, 0, width, height])).astype(jnp.int32)",
+        "jnp.array([0, 0, 0, 0])).astype(jnp.int32)",
+        TEST_ATTENTION,
+    ),
+    # Data.
+    Fault(
+        "the same crops at every step",
+        AUGMENT,
+        "jax.vmap(lambda record: jax.random.fold_in(key, record))(records)",
+        "jax.random.split(key, len(records))",
+        ("tests/data/test_augment.py::test_an_images_crop_depends_on_seed_step_and_record_alone",),
+    ),
+    Fault(
+        "one draw for all images of a batch",
+        AUGMENT,
+        "jax.vmap(jax.random.bernoulli)(flip_keys)",
+        "jnp.tile(jax.random.bernoulli(flip_keys[0]), len(records))",
+        ("tests/data/test_augment.py::test_half_the_images_are_mirrored",),
+    ),
+    Fault(
+        "a random crop never touches the last row",
+        AUGMENT,
+        "jax.random.randint(y_key, (), 0, stored_size - height + 1)",
+        "jax.random.randint(y_key, (), 0, jnp.maximum(stored_size - height, 1))",
+        ("tests/data/test_augment.py::test_plain_random_crops_are_at_every_place_equally_often",),
+    ),
+    Fault(
+        "the same order in every epoch",
+        PIPELINE,
+        "dataset.batch(batch_size, drop_remainder=True).repeat()",
+        "dataset.batch(batch_size, drop_remainder=True).repeat(reseed_each_epoch=False)",
+        TEST_PIPELINE,
+    ),
+    Fault(
+        "processes read the same rows",
+        PIPELINE,
+        "return slice(process_index * share, (process_index + 1) * share)",
+        "return slice(0, share)",
+        TEST_PIPELINE,
+    ),
+    Fault(
+        "the last images of a subset left out",
+        PIPELINE,
+        "padding = -len(indices) % batch_size",
+        "indices, padding = indices[: len(indices) // batch_size * batch_size or None], 0",
+        TEST_PIPELINE,
+    ),
+    Fault(
+        "patients split as images",
+        SPLITS,
+        "members = _divide(records.patient_ids, fractions, seed)",
+        "members = _divide(records.image_ids, fractions, seed)",
+        TEST_SPLITS,
+    ),
+    Fault(
+        "a split that does not heed its seed",
+        SPLITS,
+        "np.random.default_rng(seed).permutation",
+        "np.random.default_rng(0).permutation",
+        TEST_SPLITS,
+    ),
+    # Schedule.
+    Fault(
+        "the learning rate drops an epoch late",
+        SCHEDULE,
+        "drop_step=round(config.drop_after * planned)",
+        "drop_step=round(config.drop_after * planned) + steps_per_epoch",
+        TEST_SCHEDULE,
+    ),
+    Fault(
+        "a joint stage takes the largest batch",
+        SCHEDULE,
+        "batch_size = min(per_branch(config.batch_size)",
+        "batch_size = max(per_branch(config.batch_size)",
+        TEST_SCHEDULE,
+    ),
+    # Statistics.
+    Fault(
+        "ties count as wins",
+        METRICS,
+        'np.searchsorted(sorted_scores, scores[positives], side="left")',
+        'np.searchsorted(sorted_scores, scores[positives], side="right")',
+        TEST_METRICS,
+    ),
+    Fault(
+        "images resampled instead of patients",
+        METRICS,
+        "_, patient = np.unique(np.asarray(patient_ids), return_inverse=True)",
+        "patient = np.arange(len(patient_ids))",
+        TEST_METRICS,
+    ),
+    Fault(
+        "a finding without a positive counts as 0",
+        METRICS,
+        "present = [value for value in values.values() if value is not None]",
+        "present = [value or 0.0 for value in values.values()]",
+        TEST_METRICS,
+    ),
+)

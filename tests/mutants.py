@@ -1,0 +1,143 @@
+"""Deliberate faults in the core, one at a time, each of which the named tests must notice.
+
+    python -m tests.mutants [--workers 2] [NAME ...]
+
+Every fault replaces one piece of text in a copy of the project. The tests named beside it run in
+that copy and have to fail; before that, all of them have to pass on the copy without a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from tests.faults import FAULTS, Fault
+from tests.programs import ROOT
+
+COPIED = ("agcnn_jax", "configs", "data_prep", "tests", "train.py", "eval.py", "pyproject.toml")
+TIMEOUT = 300
+"""Seconds after which a fault that makes its tests hang counts as noticed."""
+
+# pytest's exit statuses. An import error or a missing test (2 to 5) is no test that noticed.
+PASSED, FAILED = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one fault: whether its tests noticed it, in how many seconds, and a word."""
+
+    fault: Fault
+    noticed: bool
+    seconds: float
+    said: str
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what tests need of the project to a new folder."""
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
+    """Run some tests in a copy until one fails.
+
+    Returns:
+        pytest's exit status, None if the tests took longer than `TIMEOUT`; and what it printed.
+    """
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *tests],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def try_fault(copy: Path, fault: Fault) -> Outcome:
+    """Put a fault into a copy, run its tests, and take it out again."""
+    path = copy / fault.file
+    sound = path.read_text("utf-8")
+    start = time.monotonic()
+    if sound.count(fault.sound) != 1:
+        return Outcome(fault, False, 0.0, f"its text is there {sound.count(fault.sound)} times")
+    path.write_text(sound.replace(fault.sound, fault.faulty), "utf-8")
+    try:
+        status, printed = run_tests(copy, fault.tests)
+    finally:
+        path.write_text(sound, "utf-8")
+    seconds = time.monotonic() - start
+    if status in (FAILED, None):
+        failed = [line for line in printed.splitlines() if line.startswith("FAILED")]
+        return Outcome(fault, True, seconds, failed[0].split(" - ")[0][7:] if failed else "hung")
+    said = (
+        "no test noticed" if status == PASSED else f"pytest ended with {status}: {printed[-300:]}"
+    )
+    return Outcome(fault, False, seconds, said)
+
+
+def main() -> int:
+    """Try all faults, or those named; return 1 if one went unnoticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of faults; default: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    unknown = set(options.names) - {fault.name for fault in FAULTS}
+    if unknown:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}")
+    faults = [fault for fault in FAULTS if not options.names or fault.name in options.names]
+    with tempfile.TemporaryDirectory(prefix="agcnn-mutants-") as temporary:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for worker in range(options.workers):
+            folder = Path(temporary) / f"copy{worker}"
+            folder.mkdir()
+            copies.put(copy_project(folder))
+
+        def on_a_copy(fault: Fault) -> Outcome:
+            copy = copies.get()
+            try:
+                return try_fault(copy, fault)
+            finally:
+                copies.put(copy)
+
+        copy = copies.get()
+        print("the tests without a fault ...", flush=True)
+        status, printed = run_tests(copy, tuple(sorted({t for f in faults for t in f.tests})))
+        copies.put(copy)
+        if status != PASSED:
+            print(printed)
+            print("the tests do not pass without a fault; mend that first")
+            return 1
+        unnoticed = 0
+        with ThreadPoolExecutor(options.workers) as executor:
+            for outcome in executor.map(on_a_copy, faults):
+                unnoticed += not outcome.noticed
+                word = "noticed  " if outcome.noticed else "UNNOTICED"
+                print(f"{word} {outcome.fault.name} ({outcome.seconds:.0f} s): {outcome.said}")
+                sys.stdout.flush()
+    print(f"{len(faults) - unnoticed} of {len(faults)} faults noticed")
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
