@@ -62,6 +62,7 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
                 labels=list(nih_tables.LABELS),
                 findings=list(nih_tables.FINDINGS),
                 provenance=self._plan.provenance,
+                collection=self._plan.collection,
                 image_size=context.image_size,
                 fingerprint=publish.fingerprint(self._outcomes, context.labels),
                 inputs=self._plan.inputs,

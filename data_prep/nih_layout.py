@@ -12,7 +12,7 @@ from agcnn_jax.errors import UserError
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 MARKER = "phantoms.json"
-PROVENANCE = "ChestX-ray14"
+PROVENANCE = COLLECTION = "ChestX-ray14"
 BOX_SIZE = 1024
 
 
@@ -152,14 +152,15 @@ def read_marker(raw_dir: Path) -> dict[str, Any]:
     phantoms never pass for real images.
 
     Raises:
-        UserError: the marker is not JSON or lacks "provenance" or "box_size".
+        UserError: the marker is not JSON or lacks "provenance", "collection" or "box_size".
     """
     for folder in (raw_dir, raw_dir.absolute().parent):
         path = folder / MARKER
         if path.is_file():
             try:
                 marker = json.loads(path.read_text("utf-8"))
-                if isinstance(marker["provenance"], str) and int(marker["box_size"]) > 0:
+                texts = (marker["provenance"], marker["collection"])
+                if all(isinstance(text, str) for text in texts) and int(marker["box_size"]) > 0:
                     return dict(marker)
             except (ValueError, KeyError, TypeError, OSError):
                 pass

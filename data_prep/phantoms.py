@@ -56,6 +56,11 @@ def file_name(number: int, follow_up: int) -> str:
     return f"{number:08d}_{follow_up:03d}.png"
 
 
+def collection(seed: int) -> str:
+    """Within which a name means one phantom, at whatever size and in however large a cohort."""
+    return f"phantoms {VERSION}, seed {seed}"
+
+
 def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> bool:
     """Write a cohort of phantoms, or what is missing of it.
 
@@ -82,8 +87,8 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
 
 
 def _generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> bool:
-    options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
-               "patients": count}  # fmt: skip
+    options = {"provenance": PROVENANCE, "collection": collection(seed), "version": VERSION,
+               "box_size": size, "seed": seed, "patients": count}  # fmt: skip
     if _finished(out_dir, options):
         return False
     work = _claim(out_dir, options)

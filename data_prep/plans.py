@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     tables: nih_layout.Tables
     official: dict[str, str]
     provenance: str
+    collection: str  # within which an image name means one image
     units: list[Unit]
     inputs: str  # hash of the inputs and options
     images: int | None  # image files to come, None when archives hide their number
@@ -73,12 +74,14 @@ def make_plan(
     ]
     units = shards.split_units(inputs, json.dumps(settings))
     provenance = marker.get("provenance", nih_layout.PROVENANCE)
-    whole = [provenance, sorted(official.items()), [unit.key for unit in units]]
+    collection = marker.get("collection", nih_layout.COLLECTION)
+    whole = [provenance, collection, sorted(official.items()), [unit.key for unit in units]]
     return Plan(
         context,
         tables,
         official,
         provenance,
+        collection,
         units,
         hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
         None if any(item.kind == "archive" for item in inputs) else len(inputs),

@@ -21,6 +21,8 @@ from agcnn_jax.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
 SPLIT = "images"
+# What `metadata.json` holds for `Records`.
+METADATA = ("labels", "findings", "provenance", "collection", "image_size", "fingerprint")
 HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
 
 
@@ -49,6 +51,8 @@ class Records:
         labels: the C names of `label_matrix`'s columns.
         findings: the labels that AUC is averaged over.
         provenance: where the images come from; phantoms say that they are synthetic.
+        collection: within which an image id means one image: `ChestX-ray14`, or one cohort of
+            phantoms.
         image_size: side S of the stored images, pixels.
         fingerprint: hex digest of all names, labels and pixels, whatever their order.
         image_ids: file names, str `[N]`.
@@ -68,6 +72,7 @@ class Records:
     labels: tuple[str, ...]
     findings: tuple[str, ...]
     provenance: str
+    collection: str
     image_size: int
     fingerprint: str
     image_ids: np.ndarray
@@ -182,6 +187,7 @@ def _open(directory: Path) -> Records:
             labels=labels,
             findings=tuple(metadata["findings"]),
             provenance=metadata["provenance"],
+            collection=metadata["collection"],
             image_size=metadata["image_size"],
             fingerprint=metadata["fingerprint"],
             image_ids=text("image_id"),
@@ -211,7 +217,7 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / "metadata.json"
     try:
         metadata = json.loads(path.read_text("utf-8"))
-        for key in ("labels", "findings", "provenance", "image_size", "fingerprint"):
+        for key in METADATA:
             metadata[key]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None

@@ -12,6 +12,7 @@ from PIL import Image
 
 from agcnn_jax.data.records import open_records
 from agcnn_jax.errors import UserError
+from agcnn_jax.run.lineage import CHESTXRAY14
 from data_prep.chestxray14 import main
 
 STORE = "chest_xray14/1.0.0"
@@ -55,7 +56,7 @@ def copy(data, tmp_path):
 def test_columns(data):
     records = open_records(data)
     assert len(records) == COUNT and records.image_size == 48
-    assert records.provenance == "ChestX-ray14"
+    assert records.provenance == records.collection == CHESTXRAY14 == "ChestX-ray14"
     assert records.labels[:1] == ("Atelectasis",) and records.labels[-1] == "No Finding"
     assert records.findings == records.labels[:-1]
     np.testing.assert_array_equal(records.finding_columns, np.arange(14))

@@ -26,6 +26,7 @@ def make_records(patients, official=None, names=None):
         labels=("Mass",),
         findings=("Mass",),
         provenance="test",
+        collection="test",
         image_size=8,
         fingerprint="",
         image_ids=np.array(names or [f"{index:05d}.png" for index in range(count)]),
@@ -187,8 +188,11 @@ def test_mistakes(arguments, words):
     not SHARED.is_dir(), reason="the real ChestX-ray14 sample is not beside the project"
 )
 def test_public_chexnet_lists_share_no_patient():
-    lists = SHARED / "lists"
-    names = [read_names(lists / f"chexnet_{kind}_list.txt.gz") for kind in ("train", "val", "test")]
+    lists = {
+        subset: SHARED / "lists" / f"chexnet_{word}_list.txt.gz"
+        for subset, word in zip(SUBSETS, ("train", "val", "test"), strict=True)
+    }
+    names = [read_names(lists[subset]) for subset in SUBSETS]
     everything = [name for part in names for name in part]
     records = make_records([name.split("_")[0] for name in everything], None, everything)
     split = make_split(records, "lists", 0, lists)

@@ -488,11 +488,11 @@ def test_workers_do_not_change_the_dataset(tmp_path):
 
 def test_phantoms_keep_their_name_and_box_frame(tmp_path):
     raw = make_raw(tmp_path / "raw")
-    marker = {"provenance": "phantoms (synthetic)", "box_size": 800}
+    marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 800}
     (raw / "phantoms.json").write_text(json.dumps(marker))
     prepare(raw, tmp_path / "data")
     records = open_records(tmp_path / "data")
-    assert records.provenance == "phantoms (synthetic)"
+    assert (records.provenance, records.collection) == ("phantoms (synthetic)", "these")
     np.testing.assert_allclose(records.boxes.corners, [[8, 16, 32.04, 48]], rtol=1e-6)
     (raw / "phantoms.json").write_text("{}")
     with pytest.raises(UserError, match=r"phantoms\.json"):

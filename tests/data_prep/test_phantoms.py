@@ -121,6 +121,21 @@ def test_neither_workers_nor_the_number_of_patients_change_a_film(raw, tmp_path)
     assert fewer == table(raw)[: len(fewer)]
 
 
+def test_a_collection_is_what_the_name_of_a_film_means_one_phantom_in(raw, tmp_path):
+    marker = json.loads((raw / "phantoms.json").read_text())
+    for number, (patients, seed) in enumerate([(12, 3), (10, 4)]):
+        folder = tmp_path / str(number)
+        phantoms.generate(folder, patients, SIZE, seed=seed, workers=1)
+        other = json.loads((folder / "phantoms.json").read_text())
+        same = [
+            path.read_bytes() == (raw / "images" / path.name).read_bytes()
+            for path in (folder / "images").iterdir()
+            if (raw / "images" / path.name).exists()
+        ]
+        assert all(same) if other["collection"] == marker["collection"] else not any(same)
+        assert (other["collection"] == marker["collection"]) == (seed == 3)
+
+
 def test_seed_and_size_change_the_pixels():
     person = phantom_cohort.patient(0, 5)
     one, _ = render(0, person, person.films[0], SIZE)

@@ -1,5 +1,6 @@
 import csv
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_table_of_predictions(write):
 
 
 def test_phantoms_labels_say_so(write):
-    write("phantoms.json", '{"provenance": "phantoms (synthetic)", "box_size": 1024}')
+    marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 1024}
+    write("phantoms.json", json.dumps(marker))
     table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=2)
     assert table.above[0] == table.below[-1]
     assert "SYNTHETIC" in table.above[0]
