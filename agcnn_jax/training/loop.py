@@ -10,11 +10,11 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
+from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.experiment import Experiment, keep_compilations, open_experiment
 from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
 from agcnn_jax.training.parallel import (
-    check_batch_size,
     exchange,
     from_primary,
     is_primary,
@@ -22,7 +22,6 @@ from agcnn_jax.training.parallel import (
     together,
 )
 from agcnn_jax.training.preemption import stop_requests
-from agcnn_jax.training.schedule import make_schedule
 from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.strategies import stages
 
@@ -91,15 +90,6 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
             f"process {seen.index(False)} does not see what process 0 writes to --workdir "
             f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )
-
-
-def check_batches(experiment: Experiment) -> None:
-    """Raise `UserError` unless all batches can be filled and shared by the devices."""
-    for stage in stages(experiment.config.strategy):
-        schedule = make_schedule(experiment, stage)
-        option = f"config.batch_size of stage {stage.name}"
-        check_batch_size(experiment.mesh, schedule.batch_size, option, schedule.accumulate)
-    check_batch_size(experiment.mesh, experiment.config.eval_batch_size, "config.eval_batch_size")
 
 
 def describe(experiment: Experiment) -> str:

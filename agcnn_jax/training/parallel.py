@@ -81,7 +81,9 @@ def on_one_device(metadata: Any) -> Any:
     )
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, option: str, parts: int = 1) -> None:
+def check_batch_size(
+    mesh: Mesh, batch_size: int, option: str, parts: int = 1, remedy: str | None = None
+) -> None:
     """Check that a global batch can be shared.
 
     Args:
@@ -89,6 +91,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, option: str, parts: int = 1) -
         batch_size: number of images.
         option: what set it, for the message.
         parts: micro-batches that every device's share is split in.
+        remedy: what to use instead, for the message; by default a multiple of the shares.
 
     Raises:
         UserError: unless the devices' shares, and the parts of them, are equal.
@@ -99,7 +102,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, option: str, parts: int = 1) -
         split += f" in {parts} micro-batches each" if parts > 1 else ""
         raise UserError(
             f"{option} is {batch_size}, which {split} cannot share evenly; "
-            f"use a multiple of {shares}"
+            f"use {remedy or f'a multiple of {shares}'}"
         )
 
 

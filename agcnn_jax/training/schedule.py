@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,15 +59,20 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     A stage that trains several branches takes the smallest of their batch sizes (64 in the
     paper's joint training) and learning rates, and the most of their epochs.
 
-    `config.learning_rate_scaling` adapts the learning rates to other batch sizes than those they
-    were found with, `config.reference_batch_size`: in proportion to the batch (`linear`, Goyal et
-    al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
+    `config.learning_rate_scaling` adapts the learning rate to another batch size than the one that
+    it was found with, the smallest `config.reference_batch_size` of those branches: in proportion
+    to the batch (`linear`, Goyal et al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
 
     Raises:
         UserError: if the training subset is smaller than a batch.
     """
     config = experiment.config
-    batch_size = min(per_branch(config.batch_size)[branch] for branch in stage.branches)
+
+    def of_branches(key: str) -> list[Any]:
+        values = per_branch(config[key])
+        return [values[branch] for branch in stage.branches]
+
+    batch_size = min(of_branches("batch_size"))
     images = len(experiment.split.train)
     if images < batch_size:
         raise UserError(
@@ -74,13 +80,10 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
             f"has {images} images; use a smaller batch or more images"
         )
     steps_per_epoch = images // batch_size
-    planned = max(per_branch(config.epochs)[branch] for branch in stage.branches) * steps_per_epoch
-    scale = SCALINGS[config.learning_rate_scaling]
-    rates, references = (
-        per_branch(config[key]) for key in ("learning_rate", "reference_batch_size")
-    )
+    planned = max(of_branches("epochs")) * steps_per_epoch
+    ratio = batch_size / min(of_branches("reference_batch_size"))
     optimizer, learning_rate = sgd(
-        min(rates[branch] * scale(batch_size / references[branch]) for branch in stage.branches),
+        min(of_branches("learning_rate")) * SCALINGS[config.learning_rate_scaling](ratio),
         drop_step=round(config.drop_after * planned),
         drop_factor=config.drop_factor,
         momentum=config.momentum,

@@ -51,6 +51,35 @@ def test_each_branch_is_scaled_by_its_own_reference():
     np.testing.assert_allclose(rates, [0.04, 0.08, 0.08], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("branches", "batch_size", "expected"),
+    [
+        # The paper's batches need no scaling, in whichever stage: 64 / min(128, 64, 64).
+        (("global", "local", "fusion"), (128, 64, 64), 0.01),
+        (("global", "local"), (128, 64, 64), 0.01),
+        (("local", "fusion"), (128, 64, 64), 0.01),
+        # 256 / 64 and 32 / 64.
+        (("global", "local", "fusion"), (512, 256, 256), 0.04),
+        (("global", "local"), (32, 64, 64), 0.005),
+        (("global",), (512, 256, 256), 0.04),
+    ],
+)
+def test_a_joint_stage_is_scaled_by_its_smallest_reference(branches, batch_size, expected):
+    joint = schedule(Stage(1, branches), batch_size=batch_size, learning_rate_scaling="linear")
+    assert joint.learning_rates()[0] == pytest.approx(expected)
+
+
+def test_a_joint_stage_takes_the_smallest_learning_rate():
+    joint = schedule(
+        Stage(1, ("global", "local")),
+        batch_size=(256, 128, 64),
+        learning_rate=(0.1, 0.02, 0.001),
+        learning_rate_scaling="linear",
+    )
+    # 128 / 64 times the local branch's 0.02.
+    assert joint.learning_rates()[0] == pytest.approx(0.04)
+
+
 def test_warm_up_rises_in_equal_steps_and_then_follows_the_schedule():
     # 4 steps an epoch, 5 epochs, of which one warms up; the rate falls after 0.4 * 20 steps.
     warm = schedule(batch_size=(250,), epochs=(5,), warmup_epochs=1.0)
