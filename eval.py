@@ -10,9 +10,9 @@ def main() -> None:
     """Parse the flags; score a run, or anyone's predictions."""
     predictions, labels = flags.FLAGS.predictions, flags.FLAGS.labels
     if predictions is None and labels is None:
+        config, workdir, overrides = command_line.configured()
         from agcnn_jax.evaluation.evaluate import evaluate
 
-        config, workdir, overrides = command_line.configured()
         table = evaluate(config, workdir, overrides, flags.FLAGS.split)
         if table:
             print(table)

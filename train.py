@@ -1,13 +1,15 @@
 """Train AG-CNN stage by stage: python train.py --config configs/demo.py."""
 
 from agcnn_jax import command_line
+from agcnn_jax.run.config import refuse_unread
 
 
 def main() -> None:
     """Parse the flags and train."""
+    config, workdir, overrides = command_line.configured()
+    refuse_unread(overrides, config)
     from agcnn_jax.training.loop import train
 
-    config, workdir, _ = command_line.configured()
     train(config, workdir)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -16,25 +17,44 @@ from ml_collections import config_flags
 
 from agcnn_jax import errors, supervisor
 from agcnn_jax.errors import Stopped, UserError
+from agcnn_jax.run.config import check_config, check_name, check_value
+from agcnn_jax.run.config_file import load_config
+from agcnn_jax.run.keys import KEYS
 
 FLAGS = flags.FLAGS
 
 
 def define_config_flags() -> None:
     """Define `--config`, `--workdir` and what a run on several hosts needs."""
-    config_flags.DEFINE_config_file("config", None, "Config file, such as configs/resnet.py.")
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
+    )
+    FLAGS["config"].parser = _ConfigFile()
     flags.DEFINE_string(
-        "workdir", None, "Folder of the run; by default runs/<name of the config file>."
+        "workdir",
+        None,
+        "Folder of the run; by default runs/<name of the config file>.",
+        flag_values=FLAGS,
     )
     flags.DEFINE_string(
         "coordinator_address",
         None,
         "HOST:PORT of process 0, where no launcher tells: TPU pods, Slurm and Open MPI do.",
+        flag_values=FLAGS,
     )
-    flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator_address.")
-    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
     flags.DEFINE_integer(
-        "start_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1
+        "num_processes",
+        None,
+        "Number of processes, with --coordinator_address.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=FLAGS)
+    flags.DEFINE_integer(
+        "start_timeout",
+        300,
+        "Seconds to wait for the other processes.",
+        lower_bound=1,
+        flag_values=FLAGS,
     )
 
 
@@ -72,10 +92,10 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
 
 def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:
     from agcnn_jax.training import cluster
+    from agcnn_jax.training.parallel import together
 
-    peer_timeout = FLAGS.config.get("peer_timeout", 0)
-    if not isinstance(peer_timeout, int) or peer_timeout < 1:
-        raise UserError(f"config.peer_timeout is {peer_timeout!r}; it must be at least 1")
+    # The others learn of any other mistake in this process's config: they are joined first.
+    peer_timeout = check_value("peer_timeout", FLAGS.config.peer_timeout)
     try:
         cluster.join(
             FLAGS.coordinator_address,
@@ -88,6 +108,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
         if not cluster.is_joined():
             # JAX has taken the signal, but asks nobody when to stop.
             signal.signal(signal.SIGTERM, _stop)
+        together(configured)
         return main()
     except UserError as error:
         cluster.announce(str(error))
@@ -128,18 +149,30 @@ def _leave(status: int) -> None:
 
 
 def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
-    """Read what the flags say.
+    """Read what the flags say, and check the config.
 
     Returns:
         The config with its overrides, the workdir, and the overrides that were given.
+
+    Raises:
+        UserError: if there is no config, or one that cannot be used.
     """
     if FLAGS.config is None:
         raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
     config = FLAGS.config
-    name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
-    workdir = FLAGS.workdir or config.get("workdir") or os.path.join("runs", name)
+    check_config(config)
     overrides = dict(config_flags.get_override_values(FLAGS["config"]))
+    if FLAGS.workdir and "workdir" in overrides:
+        raise UserError("--workdir and --config.workdir say the same; leave one out")
+    name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
+    workdir = FLAGS.workdir or config.workdir or os.path.join("runs", name)
     return config, workdir, overrides
+
+
+class _ConfigFile(flags.ArgumentParser):
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        # What follows a colon is an argument to the file's get_config.
+        return load_config(*argument.split(":", 1))
 
 
 def _parse(arguments: list[str]) -> None:
@@ -150,33 +183,31 @@ def _parse(arguments: list[str]) -> None:
                 print(f"  --{flag.name:12} {flag.help}")
         print("  --config.KEY=VALUE  any key of the config; configs/common.py explains them.")
         sys.exit(0)
-    _check_config_file(arguments)
+    _check_arguments(arguments)
     try:
         extra = FLAGS(arguments)[1:]
     except flags.Error as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"{reason} (see --help)") from error
-    except (AttributeError, KeyError) as error:
-        # What ml_collections raises for a key that the config does not have.
-        key = str(error.args[0]).strip("'\"").splitlines()[0] if error.args else ""
-        raise UserError(
-            f"the config has no key {key!r} to set; configs/common.py lists the keys"
-        ) from error
-    except (TypeError, ValueError) as error:
+        reason = f"{str(error).strip().splitlines()[-1]} (see --help)"
+        if override := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
+            key, value = override.groups()
+            reason = f"config.{key} is {value}; {KEYS[key].words}"
+        raise UserError(reason) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What ml_collections raises for overrides of no value, or of values that have no type.
         raise UserError(f"config override not understood: {error}") from error
-    except (OSError, ImportError, SyntaxError) as error:
-        raise UserError(f"--config cannot be loaded: {error}") from error
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")
 
 
-def _check_config_file(arguments: list[str]) -> None:
-    """Refuse a config file that is missing or given twice, before anything reads it."""
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse a config file that is missing or given twice, and overrides of keys that are none."""
     given = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
             given.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+        if override := re.fullmatch(r"--?(?:no)?config\.(.*)", name):
+            check_name(override[1])
     if len(given) > 1:
         raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
     # What follows a colon is an argument to the file's get_config.

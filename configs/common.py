@@ -4,7 +4,9 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
+    # agcnn_jax/run/keys.py says what each key may be. A config that starts from this one may write
+    # 64 for (64,).
+    config = ml_collections.ConfigDict(type_safe=False)
     config.seed = 0
     # Where everything a run writes goes; empty for runs/<name of the config file>.
     config.workdir = ""
@@ -33,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.strategy = "G_L_F"  # Table II: G_L_F, G_LF, GL_F, GLF or G_L_F*
     config.local_input = "crop"  # image, with strategy GLF: the control experiment of Section IV-C
 
-    data = config.data = ml_collections.ConfigDict()
+    data = config.data = ml_collections.ConfigDict(type_safe=False)
     data.dir = "data/chestxray14"
     # random is the paper's; patient and official keep patients apart; lists does as the files in
     # data.lists say.
@@ -44,13 +46,13 @@ def get_config() -> ml_collections.ConfigDict:
     data.allow_unlisted = False
 
     config.input_size = 224
-    augment = config.augment = ml_collections.ConfigDict()
+    augment = config.augment = ml_collections.ConfigDict(type_safe=False)
     augment.crop = "random_resized"  # or random, or centre for none
     augment.scale = (0.08, 1.0)
     augment.ratio = (3 / 4, 4 / 3)
     augment.flip = True
 
-    attention = config.attention = ml_collections.ConfigDict()
+    attention = config.attention = ml_collections.ConfigDict(type_safe=False)
     attention.statistic = "max"  # Table III: max, l1 or l2
     attention.tau = 0.7
     # Where training crops: host (in the pipeline, one batch ahead) or device (in the step).

@@ -13,6 +13,8 @@ from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.models.agcnn import BRANCHES, Variables
+from agcnn_jax.run.config import flatten, refuse_unread
+from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
@@ -22,9 +24,6 @@ from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate,
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
 
 SUBSETS = ("train", "validation", "test")
-
-FREE_KEYS = settings.FREE_KEYS | {"data.protocol", "data.lists", "data.split_seed"}
-"""Keys that an evaluation may set otherwise than the training did: which images to score."""
 
 
 def evaluate(
@@ -141,21 +140,23 @@ def read_run_config(
         raise UserError(
             f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
         )
-    settings.check_config(saved, str(workdir / "config.json"))
     if saved.backbone != config.backbone:
         raise UserError(
             f"--workdir {workdir} was made with another config: backbone is "
             f"{config.backbone!r}, there {saved.backbone!r}; give the config that it was made with"
         )
-    asked = dict(settings.flatten(config.to_dict()))
-    trained = dict(settings.flatten(saved.to_dict()))
+    asked, trained = flatten(config.to_dict()), flatten(saved.to_dict())
     for key in overrides:
-        if key in FREE_KEYS:
+        changes = KEYS[key].changes
+        if changes in (SCORED, FREE):
             with saved.unlocked():
                 saved.update_from_flattened_dict({key: asked[key]})
-        elif not settings.same(asked[key], trained.get(key)):
+        elif not settings.same(asked[key], trained[key]):
+            if changes == TRAINED:
+                raise UserError(f"--config.{key} has no effect on an evaluation; leave it out")
             raise UserError(
                 f"--workdir {workdir} was made with another config: {key} is {asked[key]!r}, "
-                f"there {trained.get(key)!r}; leave --config.{key} out, or evaluate another run"
+                f"there {trained[key]!r}; leave --config.{key} out, or evaluate another run"
             )
+    refuse_unread(overrides, saved)
     return saved

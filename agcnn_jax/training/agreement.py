@@ -14,8 +14,8 @@ import numpy as np
 
 import agcnn_jax
 from agcnn_jax.errors import UserError
+from agcnn_jax.run.config import flatten
 from agcnn_jax.training.parallel import exchange, process_share
-from agcnn_jax.training.settings import flatten
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -58,7 +58,7 @@ def describe_run(config: ml_collections.ConfigDict, data: Mapping[str, Any]) -> 
     """
     root = Path(agcnn_jax.__file__).parent
     return {
-        **{f"config.{k}": v for k, v in flatten(config.to_dict()) if k not in PLACES},
+        **{f"config.{k}": v for k, v in flatten(config.to_dict()).items() if k not in PLACES},
         **{
             f"file agcnn_jax/{path.relative_to(root).as_posix()}": _hash(path.read_bytes())
             for path in sorted(root.rglob("*.py"))

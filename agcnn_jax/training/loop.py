@@ -7,6 +7,7 @@ import uuid
 import ml_collections
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.run.config import check_config
 from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
@@ -60,7 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     """Check the config and open what it names."""
-    settings.check_config(config)
+    check_config(config)
     place = checkpoint_place(workdir)
     # Before anything else goes there: a workdir out of reach is to be named as such.
     settings.read_config(place)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.run.config import check_config
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.settings import check_config
 from agcnn_jax.training.strategies import Stage
 from configs import common
 

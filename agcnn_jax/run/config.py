@@ -1,0 +1,159 @@
+"""Configs checked against the table of keys, however they came about."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections.config_dict import config_dict
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.run.keys import KEYS, SECTIONS
+
+
+def check_config(
+    config: ml_collections.ConfigDict, source: str | None = None, overridable: bool = False
+) -> None:
+    """Check a config against the table, and bring its values into the form that programs read.
+
+    One number where there may be several becomes a tuple of one; lists become tuples, and whole
+    numbers floats where a float is meant.
+
+    Args:
+        config: changed in place, also where it is locked.
+        source: where it comes from, for messages.
+        overridable: whether overrides are still to come, so that placeholders may be empty.
+
+    Raises:
+        UserError: naming the first key that is missing, unknown, or has a value that cannot be
+            used.
+    """
+    where = f"{source}: " if source else ""
+    values = dict(_leaves(config))
+    for key, value in values.items():
+        if key not in KEYS:
+            raise UserError(f"{where}{_unknown(key, value)}")
+    for key in KEYS:
+        if key not in values:
+            section = key.split(".")[0]
+            missing = f"section {section}" if section not in config and section != key else key
+            raise UserError(f"{where}the config has no {missing}; configs/common.py lists the keys")
+    for key, value in values.items():
+        if overridable and value is None and _field_type(config, key) is not type(None):
+            continue
+        try:
+            _put(config, key, value, check_value(key, value))
+        except UserError as error:
+            raise UserError(f"{where}{error}") from None
+    values = dict(_leaves(config))
+    if len(values["mean"]) != len(values["std"]):
+        raise UserError(
+            f"{where}config.mean has {len(values['mean'])} channels and config.std "
+            f"{len(values['std'])}; give both one number a channel"
+        )
+
+
+def check_value(key: str, value: Any) -> Any:
+    """Return a key's value in the form that programs read.
+
+    Raises:
+        UserError: if the key cannot have that value.
+    """
+    row = KEYS[key]
+    try:
+        converted = row.kind.convert(value)
+    except TypeError:
+        raise UserError(f"config.{key} is {value!r}; {row.words}") from None
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise UserError(f"config.{key} is {value!r}; it must be finite")
+    if not row.limits.holds(converted):
+        raise UserError(f"config.{key} is {value!r}; {row.words}")
+    return converted
+
+
+def check_name(key: str) -> None:
+    """Raise `UserError` if there is no such key, naming those that may be meant."""
+    if key not in KEYS:
+        raise UserError(_unknown(key))
+
+
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a run reads a key, given the values of all keys."""
+    return all(need.holds(values[need.key]) for need in KEYS[key].needs)
+
+
+def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
+    """Raise `UserError` if a key was given on the command line that this run does not read.
+
+    Args:
+        overrides: the keys given.
+        config: the resolved config.
+    """
+    values = flatten(config.to_dict())
+    for key in overrides:
+        for need in KEYS[key].needs:
+            if not need.holds(values[need.key]):
+                raise UserError(
+                    f"--config.{key} has no effect while config.{need.key} is "
+                    f"{values[need.key]!r}; leave it out, or {need.remedy}"
+                )
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested config's leaves as `{"data.dir": value}`."""
+    return dict(_leaves(tree))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name in tree:
+        try:
+            value = tree[name]
+        except config_dict.RequiredValueError:
+            value = None
+        if isinstance(value, dict | ml_collections.ConfigDict) and (value or name in SECTIONS):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _unknown(key: str, value: Any = None) -> str:
+    """Say that there is no such key."""
+    if key in SECTIONS:
+        names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
+        given = f" and cannot be {value!r}" if value is not None else ""
+        return f"config.{key} is a section{given}; set its keys: {names}"
+    last = key.split(".")[-1]
+    near = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.7)
+    near += [name for name in KEYS if name.split(".")[-1] == last and name not in near]
+    hint = f"did you mean {' or '.join(near)}?" if near else "configs/common.py lists the keys"
+    return f"config.{key} is a key that nothing reads; {hint}"
+
+
+def _place(config: ml_collections.ConfigDict, key: str) -> tuple[ml_collections.ConfigDict, str]:
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    return config, name
+
+
+def _field_type(config: ml_collections.ConfigDict, key: str) -> type:
+    section, name = _place(config, key)
+    found: type = section.get_type(name)
+    return found
+
+
+def _put(config: ml_collections.ConfigDict, key: str, old: Any, new: Any) -> None:
+    """Replace a value by its converted form, only if that differs: the rest may be references."""
+    if repr(old) == repr(new):
+        return
+    section, name = _place(config, key)
+    with section.ignore_type(), section.unlocked():
+        section[name] = new
+        if repr(section[name]) != repr(new):
+            # ml_collections 1.1 makes a tuple that replaces a list a list.
+            del section[name]
+            section[name] = new

@@ -1,0 +1,60 @@
+"""Config files, which are small Python programs, loaded."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from importlib import util
+from typing import Any
+
+import ml_collections
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.run.config import check_config
+
+
+def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
+    """Return what a config file's `get_config` returns, checked and locked.
+
+    Placeholders of ml_collections may still be empty, as overrides are to come.
+
+    Args:
+        path: of the file.
+        arguments: to its `get_config`.
+
+    Raises:
+        UserError: if the file cannot be run, or what it returns is no config.
+    """
+    config = _run(path, *arguments)
+    if type(config) is not ml_collections.ConfigDict:
+        what = "nothing" if config is None else f"a {type(config).__name__}"
+        raise UserError(
+            f"--config {path}: get_config returns {what}; it must return an "
+            "ml_collections.ConfigDict, as that of configs/common.py does"
+        )
+    check_config(config, f"--config {path}", overridable=True)
+    return config.lock()
+
+
+def _run(path: str, *arguments: str) -> Any:
+    spec = util.spec_from_file_location("config_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config {path} is no .py file; configs/ holds some, such as demo.py")
+    module = util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config {path} has no function get_config; see configs/demo.py")
+        return module.get_config(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if os.path.abspath(frame.filename) == os.path.abspath(path)
+        ]
+        line = f", line {lines[-1]}" if lines else ""
+        raise UserError(
+            f"--config {path} cannot be loaded{line}: {type(error).__name__}: {error}; correct it"
+        ) from error

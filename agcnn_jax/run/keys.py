@@ -1,0 +1,234 @@
+"""The keys of a config as a table: what each may be, what may change it, when it is read at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes:
+        words: what it is called in messages.
+        convert: gives the value in the one form that programs read; `TypeError` if it is of
+            another kind.
+    """
+
+    words: str
+    convert: Callable[[Any], Any]
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError
+    return str(value)
+
+
+def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """A tuple of such values; one that stands alone is a tuple of one."""
+    return lambda value: tuple(
+        convert(entry) for entry in (value if isinstance(value, tuple | list) else (value,))
+    )
+
+
+WHOLE = Kind("a whole number", _whole)
+NUMBER = Kind("a number", _number)
+TRUTH = Kind("True or False", _truth)
+TEXT = Kind("a string", _text)
+WHOLES = Kind("whole numbers", _several(_whole))
+NUMBERS = Kind("numbers", _several(_number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Which values of its kind a key may have.
+
+    Attributes:
+        words: the limits, as they end "it must be a number, ...".
+        holds: whether a converted value keeps to them.
+        choices: all values, where they can be listed.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+def at_least(low: float) -> Limits:
+    """From a number on, itself included."""
+    return Limits(f"at least {low}", lambda value: value >= low)
+
+
+def between(low: float, high: float) -> Limits:
+    """From one number to another, both included."""
+    return Limits(f"at least {low} and at most {high}", lambda value: low <= value <= high)
+
+
+def one_of(*choices: str) -> Limits:
+    """One of some strings."""
+    return Limits(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+ANY = Limits("", lambda value: True)
+FILLED = Limits("not empty", bool)
+FRACTION = Limits("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
+RANGE = Limits("two rising positive ones", lambda x: len(x) == 2 and 0 < x[0] <= x[1])
+SHARES = Limits("two rising ones in 0..1", lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1)
+CHANNELS = Limits("one a channel", lambda x: len(x) > 0)
+SPREADS = Limits("one a channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
+BRANCHWISE = "one for all branches, or three for global, local, fusion, "
+COUNTS = Limits(BRANCHWISE + "at least 1", lambda x: len(x) in (1, 3) and min(x) >= 1)
+RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What has to hold for a key to be read.
+
+    Attributes:
+        key: another key.
+        holds: whether its value is such that the first key is read.
+        remedy: how the other key has to be set, as on the command line.
+    """
+
+    key: str
+    holds: Callable[[Any], bool]
+    remedy: str
+
+
+def only_if(key: str, *values: str) -> Need:
+    """Read only if another key has one of these values."""
+    return Need(key, lambda value: value in values, f"set --config.{key}={'|'.join(values)}")
+
+
+def unless(key: str, value: Any) -> Need:
+    """Read unless another key has this value."""
+    return Need(key, lambda given: given != value, f"set another --config.{key}")
+
+
+FIXED = "fixed"
+"""Part of what a run is."""
+
+SCORED = "scored"
+"""Which images to score: an evaluation may choose, and a training may not change it."""
+
+TRAINED = "trained"
+"""Any call of train.py may change it, since no result depends on it; eval.py does not read it."""
+
+FREE = "free"
+"""Any call may change it. The data, wherever they lie, are compared by their fingerprint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A row of the table.
+
+    Attributes:
+        kind: of its value.
+        limits: of its value.
+        changes: which calls may set it otherwise than the first call of a run did.
+        needs: without which it is not read.
+    """
+
+    kind: Kind
+    limits: Limits = ANY
+    changes: str = FIXED
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What the value must be."""
+        if self.limits.choices:
+            return f"use {self.limits.words}"
+        return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
+
+
+# A region's labels are numbered in int32, which holds them up to 1289 x 1289 pixels.
+LARGEST_INPUT = 1289
+
+_CROP = only_if("local_input", "crop")
+_DRAWN = unless("data.protocol", "lists")
+_DROPS = unless("drop_after", 1.0)
+_FILES = only_if("data.protocol", "lists")
+_GIVEN = unless("init", "random")
+_LISTED = only_if("data.protocol", "official", "lists")
+_RESIZED = only_if("augment.crop", "random_resized")
+_SCALED = only_if("learning_rate_scaling", "linear", "sqrt")
+# Stages that train the global branch too crop on the device, and GLF has no other.
+_STAGED = unless("strategy", "GLF")
+
+# fmt: off
+KEYS: dict[str, Key] = {
+    # key                     kind     may be                            may change  is read
+    "seed":                   Key(WHOLE, between(0, 2**31 - 1)),
+    "workdir":                Key(TEXT, changes=FREE),
+    "backbone":               Key(TEXT, one_of("resnet50", "densenet121", "resnet_small")),
+    "pooling":                Key(TEXT, one_of("max", "avg")),
+    "dtype":                  Key(TEXT, one_of("float32", "bfloat16", "float64")),
+    "matmul_precision":       Key(TEXT, one_of("default", "high", "highest")),
+    "batch_norm":             Key(TEXT, one_of("global", "device")),
+    "init":                   Key(TEXT, FILLED),
+    "init_normalisation":     Key(TEXT, one_of("config", "own"), needs=(_GIVEN,)),
+    "mean":                   Key(NUMBERS, CHANNELS),
+    "std":                    Key(NUMBERS, SPREADS),
+    "strategy":               Key(TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*")),
+    "local_input":            Key(TEXT, one_of("crop", "image")),
+    "data.dir":               Key(TEXT, FILLED, FREE),
+    "data.protocol":          Key(TEXT, one_of("random", "patient", "official", "lists"), SCORED),
+    "data.lists":             Key(TEXT, ANY, SCORED, (_FILES,)),
+    "data.split_seed":        Key(WHOLE, at_least(0), SCORED, (_DRAWN,)),
+    "data.allow_unlisted":    Key(TRUTH, ANY, FREE, (_LISTED,)),
+    "input_size":             Key(WHOLE, between(32, LARGEST_INPUT)),
+    "augment.crop":           Key(TEXT, one_of("random_resized", "random", "centre")),
+    "augment.scale":          Key(NUMBERS, SHARES, needs=(_RESIZED,)),
+    "augment.ratio":          Key(NUMBERS, RANGE, needs=(_RESIZED,)),
+    "augment.flip":           Key(TRUTH),
+    "attention.statistic":    Key(TEXT, one_of("max", "l1", "l2"), needs=(_CROP,)),
+    "attention.tau":          Key(NUMBER, FRACTION, needs=(_CROP,)),
+    "attention.cropper":      Key(TEXT, one_of("host", "device"), needs=(_CROP, _STAGED)),
+    "batch_size":             Key(WHOLES, COUNTS),
+    "epochs":                 Key(WHOLES, COUNTS),
+    "learning_rate":          Key(NUMBERS, RATES),
+    "drop_after":             Key(NUMBER, SHARE),
+    "drop_factor":            Key(NUMBER, at_least(1), needs=(_DROPS,)),
+    "warmup_epochs":          Key(NUMBER, at_least(0)),
+    "learning_rate_scaling":  Key(TEXT, one_of("none", "linear", "sqrt")),
+    "reference_batch_size":   Key(WHOLES, COUNTS, needs=(_SCALED,)),
+    "accumulate":             Key(WHOLE, at_least(1)),
+    "momentum":               Key(NUMBER, FRACTION),
+    "weight_decay":           Key(NUMBER, at_least(0)),
+    "max_steps":              Key(WHOLE, at_least(0)),
+    "eval_batch_size":        Key(WHOLE, at_least(1), FREE),
+    "log_every":              Key(WHOLE, at_least(1), TRAINED),
+    "checkpoint_every":       Key(WHOLE, at_least(1), TRAINED),
+    "profile":                Key(WHOLE, at_least(0), TRAINED),
+    "peer_timeout":           Key(WHOLE, at_least(1), FREE),
+}
+# fmt: on
+"""Every key that a config has, and no other."""
+
+SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
