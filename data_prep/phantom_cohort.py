@@ -1,9 +1,11 @@
 """Who is on the films: patients, their follow-ups and their findings, as in ChestX-ray14.
 
-Label sets are drawn from the counts of the real table (`label_sets.csv`), so that prevalence and
-co-occurrence are the real ones. Low-discrepancy sequences take the place of random numbers: a few
-thousand films then have the prevalences of 112,120. Everything about patient p depends on the seed
-and p alone, never on how many patients are drawn.
+Label sets are drawn from the counts of the real table (`label_sets.csv`). With prevalence `real`,
+prevalence and co-occurrence are those of the table; with `floor`, rare findings are as frequent as
+a test set of some hundred patients needs, for the AUCs to mean something. Low-discrepancy sequences
+take the place of random numbers: a few thousand films then have the prevalences of 112,120.
+Everything about patient p depends on the seed, the prevalence and p alone, never on how many
+patients are drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +23,13 @@ import numpy as np
 from data_prep.phantom_lesions import FINDINGS
 
 NO_FINDING = "No Finding"
+PREVALENCES = ("floor", "real")
+# The least share of the films that a finding is on, with prevalence `floor`: 40 or more positive
+# patients among the 550 that are tested of 2,400.
+FLOOR = 0.03
+# Tells the random numbers of `floor` from those of `real`, where a patient's number, which is
+# smaller, follows the seed.
+FLOOR_STREAM = 2**32 - 1
 LABEL_SETS = Path(__file__).with_name("label_sets.csv")
 # Patients in ChestX-ray14 by their number of films, 1 to 29, then 30 and more (shown as 30).
 PATIENTS_BY_FILMS = (
@@ -88,12 +97,23 @@ class Patient:
     films: tuple[Film, ...]
 
 
+def stream(seed: int, prevalence: str) -> int:
+    """What all random numbers of a cohort are seeded with.
+
+    Two cohorts share none of them, so that a film of one is never a film of the other.
+    """
+    return seed if prevalence == "real" else seed + (FLOOR_STREAM << 32)
+
+
 @functools.cache
-def label_sets() -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
+def label_sets(prevalence: str) -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
     """The label sets of the real table and their cumulative shares, float64 [N].
 
     Sets that share their rarest finding are neighbours, so that an even sampling of the shares
     samples every finding evenly.
+
+    Args:
+        prevalence: `real`, or `floor` to raise the shares with `with_floor`.
     """
     with LABEL_SETS.open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -109,15 +129,43 @@ def label_sets() -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
         return sorted((of_finding[name], name) for name in names)
 
     ordered = sorted(images, key=key)
-    shares = np.cumsum([images[names] for names in ordered], dtype=float)
+    shares = np.array([images[names] for names in ordered], float)
+    shares /= shares.sum()
+    if prevalence == "floor":
+        shares = with_floor(ordered, shares)
+    shares = np.cumsum(shares)
     return tuple(ordered), shares / shares[-1]
 
 
-def patient(seed: int, number: int) -> Patient:
+def with_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarray:
+    """Raise the shares of label sets until every finding is on `FLOOR` of the films.
+
+    The sets that have the same rarest finding are raised by one factor, which keeps how findings
+    occur together. What is added is taken from the films without a finding.
+
+    Args:
+        sets: label sets, one of them empty.
+        shares: of the films, float64 [N].
+
+    Returns:
+        Shares of the films, float64 [N].
+    """
+    shares = shares.copy()
+    rarest = [next((name for name in FINDINGS_BY_RARITY if name in names), "") for names in sets]
+    for finding in FINDINGS_BY_RARITY:
+        having = np.array([finding in names for names in sets])
+        group = np.array([name == finding for name in rarest])
+        lacking = max(0.0, FLOOR - shares[having].sum())
+        shares[group] *= 1 + lacking / shares[group].sum()
+    shares[sets.index(())] -= shares.sum() - 1
+    return shares
+
+
+def patient(seed: int, number: int, prevalence: str = "floor") -> Patient:
     """Patient `number` (from 1) of the cohort `seed`."""
-    rng = np.random.default_rng([seed, number])
-    sets = _sets(seed, number)
-    forced = _forced(seed).get(number)
+    rng = np.random.default_rng([stream(seed, prevalence), number])
+    sets = _sets(seed, prevalence, number)
+    forced = _forced(seed, prevalence).get(number)
     if forced is not None:
         sets = [forced, *sets[1:]]
     first = sets[0] or (NO_FINDING,)
@@ -132,9 +180,9 @@ def patient(seed: int, number: int) -> Patient:
     return Patient(number, bool(female), tuple(films))
 
 
-def patients(seed: int, count: int) -> Iterator[Patient]:
-    """The first `count` patients of a cohort."""
-    return (patient(seed, number) for number in range(1, count + 1))
+def patients(seed: int, count: int, prevalence: str = "floor") -> Iterator[Patient]:
+    """The first `count` patients of a cohort; `prevalence` is one of `PREVALENCES`."""
+    return (patient(seed, number, prevalence) for number in range(1, count + 1))
 
 
 def in_test(cohort: list[Patient]) -> list[bool]:
@@ -155,27 +203,27 @@ def in_test(cohort: list[Patient]) -> list[bool]:
 
 
 @functools.lru_cache(maxsize=8)
-def _offsets(seed: int) -> np.ndarray:
+def _offsets(seed: int, prevalence: str) -> np.ndarray:
     """Where the sequences of a cohort start, float64 [3]."""
-    return np.random.default_rng([seed, 0]).random(3)
+    return np.random.default_rng([stream(seed, prevalence), 0]).random(3)
 
 
 @functools.lru_cache(maxsize=8)
-def _first_films(seed: int, count: int) -> np.ndarray:
+def _first_films(seed: int, prevalence: str, count: int) -> np.ndarray:
     """Index in the cohort of the first film of patients 1 to `count` + 1, int64 [count + 1]."""
-    shares = (_offsets(seed)[0] + np.arange(1, count + 1) * STEPS[0]) % 1.0
+    shares = (_offsets(seed, prevalence)[0] + np.arange(1, count + 1) * STEPS[0]) % 1.0
     steps = np.cumsum(PATIENTS_BY_FILMS) / sum(PATIENTS_BY_FILMS)
     films = 1 + np.searchsorted(steps, shares, side="right")
     return np.concatenate([[0], np.cumsum(films)])
 
 
-def _sets(seed: int, number: int) -> list[tuple[str, ...]]:
+def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
     """The label sets of a patient's films, before the guarantee of `_forced`."""
-    starts = _first_films(seed, max(1024, 1 << number.bit_length()))
+    starts = _first_films(seed, prevalence, max(1024, 1 << number.bit_length()))
     index = np.arange(starts[number - 1], starts[number])
-    begin = _offsets(seed)
+    begin = _offsets(seed, prevalence)
     keep = (begin[2] + index * STEPS[2]) % 1.0 < KEEP
-    names, shares = label_sets()
+    names, shares = label_sets(prevalence)
     at = np.searchsorted(shares, (begin[1] + index * STEPS[1]) % 1.0, side="right")
     drawn: list[tuple[str, ...]] = []
     for k in range(len(index)):
@@ -184,9 +232,10 @@ def _sets(seed: int, number: int) -> list[tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _forced(seed: int) -> dict[int, tuple[str, ...]]:
+def _forced(seed: int, prevalence: str) -> dict[int, tuple[str, ...]]:
     """First label sets to replace so that no finding is missing in the first patients."""
-    early = {number: _sets(seed, number) for number in range(1, ALL_FINDINGS_WITHIN + 1)}
+    numbers = range(1, ALL_FINDINGS_WITHIN + 1)
+    early = {number: _sets(seed, prevalence, number) for number in numbers}
     present = set(itertools.chain.from_iterable(itertools.chain.from_iterable(early.values())))
     spare = [number for number, sets in early.items() if sets == [()]]
     missing = [finding for finding in FINDINGS if finding not in present]

@@ -27,7 +27,7 @@ def render(
     The pixels depend on the seed, the patient, the follow-up and the size alone.
 
     Args:
-        seed: of the cohort.
+        seed: of the cohort's random numbers, see `phantom_cohort.stream`.
         person: whose film it is.
         film: one of the patient's films, or one with other findings (for paired comparisons).
         size: pixels a side.

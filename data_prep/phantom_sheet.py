@@ -20,7 +20,7 @@ def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
     names = [cohort.NO_FINDING, *FINDINGS]
     tiles = []
     for i, name in enumerate(names):
-        person = cohort.patient(seed, 501 + i)
+        person = cohort.patient(seed, 501 + i, "real")
         findings = () if name == cohort.NO_FINDING else (name,)
         film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
         image, found = render(seed, person, film, size, label_noise=False)

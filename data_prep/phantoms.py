@@ -1,6 +1,7 @@
 """Synthetic chest radiographs in the layout of NIH's ChestX-ray14.
 
-    python data_prep/phantoms.py --out_dir RAW [--patients N] [--size 256] [--seed 0] [--workers N]
+    python data_prep/phantoms.py --out_dir RAW [--patients N] [--size 256] [--seed 0] \
+        [--prevalence floor|real] [--workers N]
 
 Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (pixels
 of the files themselves), `train_val_list.txt`, `test_list.txt` and, last, `phantoms.json`, which
@@ -56,12 +57,14 @@ def file_name(number: int, follow_up: int) -> str:
     return f"{number:08d}_{follow_up:03d}.png"
 
 
-def collection(seed: int) -> str:
+def collection(seed: int, prevalence: str) -> str:
     """Within which a name means one phantom, at whatever size and in however large a cohort."""
-    return f"phantoms {VERSION}, seed {seed}"
+    return f"phantoms {VERSION}, seed {seed}, prevalence {prevalence}"
 
 
-def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> bool:
+def generate(
+    out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str = "floor"
+) -> bool:
     """Write a cohort of phantoms, or what is missing of it.
 
     Args:
@@ -70,6 +73,7 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
         size: pixels a side.
         seed: of the cohort.
         workers: processes; the output does not depend on it.
+        prevalence: of the findings, one of `phantom_cohort.PREVALENCES`.
 
     Returns:
         False when the output was already complete.
@@ -78,7 +82,7 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
         UserError: `out_dir` holds something else, or it cannot be written.
     """
     try:
-        return _generate(out_dir, count, size, seed, workers)
+        return _generate(out_dir, count, size, seed, workers, prevalence)
     except OSError as error:
         raise errors.UserError(
             f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); make "
@@ -86,15 +90,18 @@ def generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> b
         ) from None
 
 
-def _generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> bool:
-    options = {"provenance": PROVENANCE, "collection": collection(seed), "version": VERSION,
-               "box_size": size, "seed": seed, "patients": count}  # fmt: skip
+def _generate(
+    out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str
+) -> bool:
+    options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
+               "prevalence": prevalence, "patients": count}  # fmt: skip
     if _finished(out_dir, options):
         return False
     work = _claim(out_dir, options)
-    people = list(cohort.patients(seed, count))
+    people = list(cohort.patients(seed, count, prevalence))
     tasks = [people[i : i + PATIENTS_A_TASK] for i in range(0, count, PATIENTS_A_TASK)]
-    todo = [(seed, size, out_dir, i, task) for i, task in enumerate(tasks)
+    stream = cohort.stream(seed, prevalence)
+    todo = [(stream, size, out_dir, i, task) for i, task in enumerate(tasks)
             if not _boxes_file(work, i).exists()]  # fmt: skip
     total = sum(len(person.films) for person in people)
     with tqdm(total=total, unit="image", desc="phantoms", disable=None) as progress:
@@ -107,7 +114,8 @@ def _generate(out_dir: Path, count: int, size: int, seed: int, workers: int) -> 
     boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
     _write_tables(out_dir, people, boxes, size)
     marker = work / MARKER
-    marker.write_text(json.dumps(options | {"images": total}, indent=1) + "\n")
+    made = options | {"collection": collection(seed, prevalence), "images": total}
+    marker.write_text(json.dumps(made, indent=1) + "\n")
     os.replace(marker, out_dir / MARKER)
     shutil.rmtree(work)
     return True
@@ -136,14 +144,14 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _draw(seed: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
+def _draw(stream: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
     """Draw the films of some patients; their boxes, written last, tell that they are complete."""
     cv2.setNumThreads(1)
     rows: list[list[str | int]] = []
     films = 0
     for person in people:
         for film in person.films:
-            image, found = render(seed, person, film, size)
+            image, found = render(stream, person, film, size)
             name = file_name(person.number, film.follow_up)
             path = out_dir / "images" / name
             # Not imwrite: it crashes on names that are not UTF-8 and hides why it fails.
@@ -282,6 +290,9 @@ def _options() -> argparse.Namespace:
                         help="patients; %(default)s make about 4,000 images")  # fmt: skip
     parser.add_argument("--size", type=int, default=256, help="pixels a side (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
+    parser.add_argument("--prevalence", choices=cohort.PREVALENCES, default="floor",
+                        help="floor: every finding on at least 3 %% of the films; real: as in "
+                        "ChestX-ray14, where hernias are on 0.2 %% (%(default)s)")  # fmt: skip
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)),
                         help="processes; no matter to the output (%(default)s)")  # fmt: skip
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE",
@@ -315,7 +326,9 @@ def main() -> None:
         contact_sheet(given.contact_sheet, given.seed, given.size)
         _say(f"{given.contact_sheet}: {PROVENANCE}")
     if given.out_dir is not None:
-        new = generate(given.out_dir, given.patients, given.size, given.seed, given.workers)
+        new = generate(
+            given.out_dir, given.patients, given.size, given.seed, given.workers, given.prevalence
+        )
         images = json.loads((given.out_dir / MARKER).read_text())["images"]
         note = "" if new else "already complete, nothing done: "
         _say(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")

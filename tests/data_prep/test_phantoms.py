@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -123,9 +124,11 @@ def test_neither_workers_nor_the_number_of_patients_change_a_film(raw, tmp_path)
 
 def test_a_collection_is_what_the_name_of_a_film_means_one_phantom_in(raw, tmp_path):
     marker = json.loads((raw / "phantoms.json").read_text())
-    for number, (patients, seed) in enumerate([(12, 3), (10, 4)]):
+    for number, (patients, seed, prevalence) in enumerate(
+        [(12, 3, "floor"), (10, 4, "floor"), (12, 3, "real")]
+    ):
         folder = tmp_path / str(number)
-        phantoms.generate(folder, patients, SIZE, seed=seed, workers=1)
+        phantoms.generate(folder, patients, SIZE, seed, workers=1, prevalence=prevalence)
         other = json.loads((folder / "phantoms.json").read_text())
         same = [
             path.read_bytes() == (raw / "images" / path.name).read_bytes()
@@ -133,7 +136,7 @@ def test_a_collection_is_what_the_name_of_a_film_means_one_phantom_in(raw, tmp_p
             if (raw / "images" / path.name).exists()
         ]
         assert all(same) if other["collection"] == marker["collection"] else not any(same)
-        assert (other["collection"] == marker["collection"]) == (seed == 3)
+        assert (other["collection"] == marker["collection"]) == (number == 0)
 
 
 def test_seed_and_size_change_the_pixels():
@@ -164,9 +167,9 @@ def statistics(label_sets):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
-    names, shares = phantom_cohort.label_sets()
+    names, shares = phantom_cohort.label_sets("real")
     real, real_pairs = statistics(zip(names, np.diff(shares, prepend=0), strict=True))
-    people = phantom_cohort.patients(seed, 1200)
+    people = phantom_cohort.patients(seed, 1200, "real")
     films = [(film.findings, 1) for person in people for film in person.films]
     drawn, drawn_pairs = statistics(films)
     assert 3600 < len(films) < 4600
@@ -174,6 +177,43 @@ def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
     np.testing.assert_allclose(drawn_pairs, real_pairs, atol=0.003)
     frequent = real_pairs > 0.0005
     assert spearmanr(drawn_pairs[frequent], real_pairs[frequent]).statistic > 0.9
+
+
+def test_floor_keeps_how_findings_occur_together():
+    names, shares = phantom_cohort.label_sets("real")
+    real = np.diff(shares, prepend=0)
+    _, shares = phantom_cohort.label_sets("floor")
+    raised = np.diff(shares, prepend=0)
+    before, after = (statistics(zip(names, part, strict=True))[0] for part in (real, raised))
+    assert after.min() == pytest.approx(phantom_cohort.FLOOR)
+    # A finding that is frequent enough grows only with the rarer ones that it occurs with.
+    frequent = before > phantom_cohort.FLOOR
+    assert frequent.sum() == 8
+    assert np.all(
+        (after[frequent] > before[frequent]) & (after[frequent] < 1.15 * before[frequent])
+    )
+    # Among the films with the rarest finding, the others are as frequent as before.
+    hernia = ["Hernia" in group for group in names]
+    np.testing.assert_allclose(
+        raised[hernia] / raised[hernia].sum(), real[hernia] / real[hernia].sum()
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_demo_tests_thirty_patients_with_each_finding(seed):
+    command = re.search(r"phantoms\.py .* --patients (\d+)(.*)", (ROOT / "Makefile").read_text())
+    assert command and "--prevalence" not in command[2] and "--seed" not in command[2]
+    people = list(phantom_cohort.patients(seed, int(command[1])))
+    assert 7_500 < sum(len(person.films) for person in people) < 8_700
+    tested = phantom_cohort.in_test(people)
+    for wanted, least in ((True, 30), (False, 100)):
+        positive = Counter(
+            finding
+            for person, chosen in zip(people, tested, strict=True)
+            if chosen == wanted
+            for finding in {finding for film in person.films for finding in film.findings}
+        )
+        assert min(positive[finding] for finding in FINDINGS) >= least
 
 
 def test_label_sets_are_those_of_the_real_table():
@@ -342,12 +382,13 @@ def test_a_full_disk_is_one_line_and_the_run_continues(tmp_path):
     assert draw_in_a_process(folder).returncode == 0
     image = next((folder / "images").iterdir())
     whole = contents(folder)
+    marker = json.loads(whole["phantoms.json"])
     (folder / "phantoms.json").unlink()
     shutil.rmtree(folder / "images")
     (folder / "images").mkdir()
     (folder / "unfinished").mkdir()
     (folder / "unfinished" / "options.json").write_text(
-        json.dumps({k: v for k, v in json.loads(whole["phantoms.json"]).items() if k != "images"})
+        json.dumps({k: v for k, v in marker.items() if k not in ("collection", "images")})
     )
     image.symlink_to("/dev/full")
     done = draw_in_a_process(folder)
