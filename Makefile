@@ -13,7 +13,7 @@ help:
 	@echo "make parity    compare with PyTorch, and print by how much they differ"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
-	@echo "make clean     remove what the demo made"
+	@echo "make clean     remove what the demo made, and compiled programs"
 
 # The environment is made without its own pip, which some systems ship separately; the versions
 # are those of requirements.lock.
@@ -60,4 +60,5 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf data/phantoms data/phantoms_raw runs/demo runs/.jax_cache
+	rm -rf data/phantoms data/phantoms_raw runs/demo
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/agcnn_jax/compiled"

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from agcnn_jax.compilations import keep_compilations
 from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
@@ -18,7 +19,7 @@ from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
-from agcnn_jax.training.experiment import Experiment, keep_compilations, open_experiment
+from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import finished_variables
 from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate, together
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
@@ -82,7 +83,7 @@ def open_evaluation(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Experiment:
     """Open the data and the model of a run, and check that they are those it was trained with."""
-    keep_compilations(workdir)
+    keep_compilations()
     experiment = open_experiment(config, workdir)
     if "data.dir" not in overrides:
         settings.check_data(workdir, experiment.records.fingerprint, config.data.dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import jax
@@ -62,17 +61,6 @@ class Experiment:
             "images": len(self.records),
             **self.split.summary(),
         }
-
-
-def keep_compilations(workdir: epath.Path) -> None:
-    """Keep what XLA compiles beside the workdir, unless JAX was told another place.
-
-    A run that goes on, its evaluation and other runs of the same configuration need not compile
-    again. Where nothing can be kept, they do.
-    """
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
 
 
 def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:

@@ -6,13 +6,14 @@ import uuid
 
 import ml_collections
 
+from agcnn_jax.compilations import keep_compilations
 from agcnn_jax.errors import UserError
 from agcnn_jax.run.config import check_config
 from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
 from agcnn_jax.training.batches import check_batches
-from agcnn_jax.training.experiment import Experiment, keep_compilations, open_experiment
+from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
 from agcnn_jax.training.parallel import (
@@ -65,7 +66,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     place = checkpoint_place(workdir)
     # Before anything else goes there: a workdir out of reach is to be named as such.
     settings.read_config(place)
-    keep_compilations(place)
+    keep_compilations()
     experiment = open_experiment(config, place)
     check_batches(experiment)
     return experiment

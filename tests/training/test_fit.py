@@ -85,10 +85,11 @@ def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_diverges_in_the_last_step_of_an_epoch(data_dir, tmp_path):
     # Besides, nothing can be kept of what is compiled, which nobody needs to hear of.
-    (tmp_path / ".jax_cache").touch()
+    (tmp_path / "cache").touch()
+    nowhere = {"XDG_CACHE_HOME": f"{tmp_path}/cache", "JAX_COMPILATION_CACHE_DIR": ""}
     options = (*DEMO, "--config.learning_rate=1e38", "--config.max_steps=1")
     command = ("train.py", *options, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/run")
-    done = run(*command, env=environment(1), check=False)
+    done = run(*command, env=environment(1, **nowhere), check=False)
     assert done.returncode == 2, done.stderr
     # In the stage in which so large weights first overflow, whichever that is.
     assert "probabilities are not finite at step 1 of stage " in done.stderr.splitlines()[-1]

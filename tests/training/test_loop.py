@@ -108,12 +108,11 @@ def test_three_stages_are_chained_and_recorded(finished):
     assert list((finished / "events").rglob("events.out.tfevents*"))
 
 
-def test_steps_are_traced_and_compilations_kept(finished):
+def test_steps_are_traced(finished):
     for stage in ("1_global", "2_local", "3_fusion"):
         (trace,) = (finished / "profile" / stage).glob("plugins/profile/*/*.xplane.pb")
         names = re.findall(rb"jit_\w+", trace.read_bytes())
         assert {b"jit_train_step"} <= set(names)
-    assert any("train_step" in path.name for path in (finished.parent / ".jax_cache").iterdir())
 
 
 def test_a_second_run_does_nothing_but_say_so(data_dir, finished):
