@@ -3,6 +3,8 @@
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections.config_dict import config_dict
 
+from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.evaluate import read_run_config
 from agcnn_jax.run.config import check_config, flatten, refuse_unread
@@ -64,16 +67,15 @@ class TestTable:
     def test_needs_name_keys(self):
         assert {need.key for row in KEYS.values() for need in row.needs} <= set(KEYS)
 
-    def test_regions_are_right_in_the_largest_input(self):
-        """Labels do not overflow: of many isolated pixels and a rectangle that is met last."""
-        from agcnn_jax.attention.regions import region_boxes_device
+    def test_the_largest_input_is_the_largest_that_regions_are_found_in(self):
+        def trace(size):
+            return jax.eval_shape(
+                region_boxes_device, jax.ShapeDtypeStruct((1, size, size), jnp.bool_)
+            )
 
-        mask = np.zeros((1, LARGEST_INPUT, LARGEST_INPUT), bool)
-        mask[0, ::8, 1::8] = True
-        mask[0, -62:, -52:] = False
-        mask[0, -60:, -50:] = True
-        box = np.asarray(region_boxes_device(mask))[0].tolist()
-        assert box == [LARGEST_INPUT - 50, LARGEST_INPUT - 60, LARGEST_INPUT, LARGEST_INPUT]
+        assert trace(LARGEST_INPUT).shape == (1, 4)
+        with pytest.raises(ValueError, match="too large"):
+            trace(LARGEST_INPUT + 1)
 
 
 class TestKinds:
