@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 import ml_collections
@@ -13,6 +14,7 @@ from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, digest, require_agreement
 from agcnn_jax.training.batches import check_batches
+from agcnn_jax.training.claim import claimed
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import read_result
 from agcnn_jax.training.initial import initial_variables
@@ -37,13 +39,14 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
-        Stopped: if SIGTERM came; everything is saved.
+        Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`.
     """
-    with stop_requests() as stop_requested:
+    with stop_requests() as stop_requested, contextlib.ExitStack() as held:
         experiment = together(lambda: prepare(config, workdir))
         require_agreement(lambda: describe_run(config, experiment.data_summary))
         variables = together(lambda: initial_variables(experiment))
         require_agreement(lambda: {"weights in config.init": digest(variables)})
+        held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
         claim(config, experiment)
         plan = stages(config.strategy)
         done = from_primary(
