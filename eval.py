@@ -13,7 +13,7 @@ def main() -> None:
         config, workdir, overrides = command_line.configured()
         from agcnn_jax.evaluation.evaluate import evaluate
 
-        table = evaluate(config, workdir, overrides, flags.FLAGS.split)
+        table = evaluate(config, workdir, overrides, flags.FLAGS.split, flags.FLAGS.include_trained)
         if table:
             print(table)
         return
@@ -30,6 +30,7 @@ def main() -> None:
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
+    flags.DEFINE_bool("include_trained", False, "Score images that the run was trained on.")
     flags.DEFINE_string("predictions", None, "Csv of anyone's predictions to score instead.")
     flags.DEFINE_string("labels", None, "Data_Entry csv with the labels of --predictions.")
     command_line.run(main)

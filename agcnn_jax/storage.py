@@ -182,10 +182,12 @@ def write_bytes(path: epath.Path, content: bytes) -> None:
         raise
 
 
-def write_json(path: epath.Path, value: Any, remedy: str | None = None) -> None:
+def write_json(
+    path: epath.Path, value: Any, remedy: str | None = None, indent: int | None = 2
+) -> None:
     """Write a JSON file that is either whole or not there; `UserError` if that cannot be done."""
     with reported(path, "written", remedy):
-        write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+        write_bytes(path, (json.dumps(value, indent=indent) + "\n").encode())
 
 
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from agcnn_jax.run.lineage import Overlap
+
 SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
 # A percentile interval needs about this many positive patients to come near its coverage.
 FEW_PATIENTS = 10
@@ -24,7 +26,7 @@ class Cohort:
         provenance: a sentence on where the images come from.
         images: number of images.
         patients: number of patients.
-        shared_patients: how many of them also occur in training; None when not known.
+        overlap: how much of it the weights were trained on; None for weights that say nothing.
         positives: per label, how many images have it.
         positive_patients: per label, how many patients have it in at least one image.
     """
@@ -35,7 +37,7 @@ class Cohort:
     provenance: str
     images: int
     patients: int
-    shared_patients: int | None
+    overlap: Overlap | None
     positives: dict[str, int]
     positive_patients: dict[str, int]
 
@@ -60,7 +62,7 @@ def describe_cohort(
     protocol: str | None,
     backbone: str | None,
     provenance: str,
-    shared_patients: int | None,
+    overlap: Overlap | None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -72,7 +74,7 @@ def describe_cohort(
         provenance=provenance,
         images=len(label_matrix),
         patients=len(np.unique(patients)),
-        shared_patients=shared_patients,
+        overlap=overlap,
         positives={label: int(column.sum()) for label, column in columns.items()},
         positive_patients={
             label: len(np.unique(patients[column])) for label, column in columns.items()
@@ -91,12 +93,14 @@ def headline(cohort: Cohort) -> str:
 
 
 def leakage(cohort: Cohort) -> str | None:
-    """What is known of patients that occur both here and in training; None when nothing is."""
-    if cohort.shared_patients is None:
+    """How much of this the weights were trained on; None for weights that say nothing."""
+    overlap = cohort.overlap
+    if overlap is None:
         return None
-    if cohort.shared_patients == 0:
-        return "No patient of this split occurs in training."
-    return (
-        f"{cohort.shared_patients:,} of the {cohort.patients:,} patients also occur in training: "
-        "expect lower AUCs on patients never seen."
-    )
+    said = overlap.in_words(cohort.images, cohort.patients)
+    said = f"{said[0].upper()}{said[1:]}."
+    if overlap.images:
+        return f"{said} These AUCs say little about images that were not trained on."
+    if overlap.patients:
+        return f"{said} Expect lower AUCs on patients never seen."
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import ml_collections
@@ -13,15 +14,23 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.scored import images_digest, results_directory, trained_overlap
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
+from agcnn_jax.run.lineage import Overlap, digest
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import describe_run, digest, require_agreement
+from agcnn_jax.training.agreement import describe_run, require_agreement
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import finished_variables
-from agcnn_jax.training.parallel import check_batch_size, is_primary, replicate, together
+from agcnn_jax.training.parallel import (
+    check_batch_size,
+    from_primary,
+    is_primary,
+    replicate,
+    together,
+)
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
 
 SUBSETS = ("train", "validation", "test")
@@ -32,8 +41,11 @@ def evaluate(
     workdir: str,
     overrides: dict[str, Any],
     split: str = "test",
+    include_trained: bool = False,
 ) -> str:
     """Score a run's best checkpoints on a subset and write `<workdir>/eval/<split>/`.
+
+    Another split or data set than the run's goes to a folder of its own: `results_directory`.
 
     Every branch is scored whose stage is finished. The run's own `config.json` says how it was
     trained; `config` must be the one that it came from.
@@ -43,12 +55,14 @@ def evaluate(
         workdir: of the run.
         overrides: those of the config's keys that were given on the command line.
         split: `train`, `validation` or `test`.
+        include_trained: score images that the run was trained on, in another subset than `train`.
 
     Returns:
         The AUC table as text; empty in processes other than the primary, which writes it.
 
     Raises:
-        UserError: if nothing is trained, or the run is of another config.
+        UserError: if nothing is trained, the run is of another config, or it was trained on
+            images of the subset.
     """
     if split not in SUBSETS:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
@@ -60,9 +74,12 @@ def evaluate(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
     require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
+    indices = getattr(experiment.split, split)
+    overlap = Overlap(
+        **from_primary(lambda: asdict(trained_overlap(experiment, split, indices, include_trained)))
+    )
     variables = replicate(experiment.mesh, loaded)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    indices = getattr(experiment.split, split)
     records = experiment.records
     prediction = predict(
         make_predict_step(experiment.recipe, experiment.mesh, branches),
@@ -74,7 +91,9 @@ def evaluate(
         split,
     )
     table = together(
-        lambda: report(experiment, split, indices, prediction, loaded) if is_primary() else ""
+        lambda: (
+            report(experiment, split, indices, overlap, prediction, loaded) if is_primary() else ""
+        )
     )
     return table
 
@@ -95,6 +114,7 @@ def report(
     experiment: Experiment,
     split: str,
     indices: np.ndarray,
+    overlap: Overlap,
     prediction: Prediction,
     variables: Variables,
 ) -> str:
@@ -109,7 +129,7 @@ def report(
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
     return write_results(
-        experiment.workdir / "eval" / split,
+        results_directory(experiment, split, indices),
         split=split,
         protocol=experiment.split.protocol,
         backbone=config.backbone,
@@ -120,7 +140,8 @@ def report(
         probabilities=prediction.probabilities,
         image_ids=records.image_ids[indices],
         patient_ids=records.patient_ids[indices],
-        shared_patients=experiment.split.shared_patients if split == "test" else None,
+        overlap=overlap,
+        images_digest=images_digest(experiment, indices),
         boxes=boxes,
         films=show_films(experiment, variables, indices, prediction),
         settings=config.to_dict(),

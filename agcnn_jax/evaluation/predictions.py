@@ -165,7 +165,7 @@ def evaluate_predictions(
         protocol=None,
         backbone=None,
         provenance=provenance,
-        shared_patients=None,
+        overlap=None,
     )
     return build_table(scores, cohort, digits)
 

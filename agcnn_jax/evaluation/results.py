@@ -22,10 +22,9 @@ from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
 from agcnn_jax.evaluation.metrics import BranchAUC, auc_table
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
+from agcnn_jax.evaluation.scored import SCORES
+from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.storage import advice, is_remote, reported
-
-SCORES = "auc.json"
-"""The file that says the others are all there."""
 
 
 def write_results(
@@ -41,7 +40,8 @@ def write_results(
     probabilities: Mapping[str, np.ndarray],
     image_ids: Sequence[str],
     patient_ids: Sequence[Any] | np.ndarray,
-    shared_patients: int | None,
+    overlap: Overlap | None,
+    images_digest: str | None = None,
     boxes: np.ndarray | None = None,
     films: figures.Films | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -70,7 +70,8 @@ def write_results(
         probabilities: per branch, float32 `[N, C]`; the branches that are trained.
         image_ids: `[N]` names.
         patient_ids: `[N]`.
-        shared_patients: how many patients of the split also occur in training; None if not known.
+        overlap: how much of it the weights were trained on; None for weights that say nothing.
+        images_digest: tells sets of scored images apart; see `results_directory`.
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None writes no `boxes.csv`.
         films: what to show of the attention in the report; None shows none.
@@ -105,7 +106,7 @@ def write_results(
         protocol=protocol,
         backbone=backbone,
         provenance=provenance,
-        shared_patients=shared_patients,
+        overlap=overlap,
     )
     table = tables.build_table(results, cohort)
     roc = figures.encode(figures.roc_figure(label_matrix, probabilities, labels, results, cohort))
@@ -115,9 +116,10 @@ def write_results(
         films_jpeg = figures.encode(figures.films_figure(films, title), "jpeg", dpi=100)
     page = report.render_report(table, cohort, results, roc, films_jpeg, settings or {})
     replacing = _replacing_remote if is_remote(directory) else _replacing
+    scores = {**_scores(results, cohort), "images_digest": images_digest}
     with replacing(directory) as folder:
-        scores = json.dumps(_scores(results, cohort), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / SCORES).write_text(scores + "\n", encoding="utf-8")
+        text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / SCORES).write_text(text + "\n", encoding="utf-8")
         (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
         (folder / "auc.md").write_text(tables.as_markdown(table), encoding="utf-8")
         for branch, matrix in probabilities.items():
@@ -159,12 +161,25 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
             "mean_interval": scores.mean_interval,
         }
     facts = dataclasses.asdict(cohort)
+    del facts["overlap"]
     keep = ("split", "protocol", "images")
     return {
         **{key: facts.pop(key) for key in keep},
         "branches": branches,
         **facts,
+        **_trained_on(cohort.overlap),
         "synthetic": cohort.synthetic,
+    }
+
+
+def _trained_on(overlap: Overlap | None) -> dict[str, Any]:
+    """Both counts; lower bounds unless complete, and null instead of a 0 that may be more."""
+    if overlap is None:
+        return {"trained_images": None, "shared_patients": None, "lineage_complete": False}
+    counts = {"trained_images": overlap.images, "shared_patients": overlap.patients}
+    return {
+        **{key: count if count or overlap.complete else None for key, count in counts.items()},
+        "lineage_complete": overlap.complete,
     }
 
 

@@ -14,7 +14,7 @@ from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run.lineage import UNKNOWN
+from agcnn_jax.run import lineage
 from agcnn_jax.storage import checkpoint_place
 from agcnn_jax.training import settings
 from agcnn_jax.training.finished import finished_variables
@@ -54,6 +54,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if config is None:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
+    seen, _ = lineage.kept(directory)
     missing = [name for name in _wanted(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
@@ -70,7 +71,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "input_size": config.input_size,
         "statistic": config.attention.statistic,
         "tau": config.attention.tau,
-        "lineage": UNKNOWN.to_json(),
+        "lineage": seen.to_json(),
     }
     state = state_of(variables, branch, config.backbone, len(config.mean))
     _write(out, save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about)}))

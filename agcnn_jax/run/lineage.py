@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.storage import exists, read_json, write_json
+
+FILE = "lineage.json"
+"""In a run's workdir: what the run was trained on."""
+
+TRAIN_AGAIN = "train again in another --workdir"
 
 ANY_COLLECTION = "*"
 """Stands for all collections where nothing is known about what weights were trained on."""
@@ -70,6 +80,11 @@ class Lineage:
         seen = {c: dict(sorted(images.items())) for c, images in sorted(self.seen.items())}
         return {"seen": seen, "unlisted": sorted(self.unlisted)}
 
+    @property
+    def digest(self) -> str:
+        """16 hex digits that tell lineages apart."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Lineage:
         """Read what `to_json` made.
@@ -105,6 +120,18 @@ class Overlap:
     images: int
     patients: int
     complete: bool
+
+    def in_words(self, images: int, patients: int) -> str:
+        """Say both counts of a subset's `images` and `patients`, and 0 only where it is known."""
+        return (
+            f"images trained on: {self._count(self.images, images)}; "
+            f"patients shared with training: {self._count(self.patients, patients)}"
+        )
+
+    def _count(self, known: int, of: int) -> str:
+        if self.complete:
+            return f"{known:,} of {of:,}"
+        return f"at least {known:,} of {of:,}" if known else "not known"
 
 
 NOTHING = Lineage()
@@ -144,3 +171,34 @@ def digest(tree: Any) -> str:
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()[:16]
+
+
+def keep(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
+    """Write a run's `lineage.json`.
+
+    Args:
+        workdir: of the run.
+        lineage: what all that the run trains will have seen.
+        init: digest of the weights in `config.init`; None where that is random.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    record = {"init": init, **lineage.to_json()}
+    write_json(workdir / FILE, record, "make it writable, or choose another --workdir", indent=None)
+
+
+def kept(workdir: epath.Path) -> tuple[Lineage, str | None]:
+    """Read a run's `lineage.json`; see `keep`.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    path = workdir / FILE
+    if not exists(path):
+        raise UserError(f"{path} is missing, which says what is trained on what; {TRAIN_AGAIN}")
+    record = read_json(path, TRAIN_AGAIN)
+    try:
+        return Lineage.from_json(record), record["init"]
+    except (KeyError, ValueError):
+        raise UserError(f"{path} is damaged; {TRAIN_AGAIN}") from None

@@ -8,9 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 
 import agcnn_jax
 from agcnn_jax.errors import UserError
@@ -66,13 +64,6 @@ def describe_run(config: ml_collections.ConfigDict, data: Mapping[str, Any]) -> 
         **{f"version of {name}": metadata.version(name) for name in LIBRARIES},
         **{f"data {key}": value for key, value in data.items()},
     }
-
-
-def digest(tree: Any) -> str:
-    """Hash all arrays of a tree, with their names."""
-    leaves = jax.tree.leaves_with_path(jax.device_get(tree))
-    lines = [f"{jax.tree_util.keystr(path)} {_hash(np.asarray(x).tobytes())}" for path, x in leaves]
-    return _hash("\n".join(lines).encode())
 
 
 def _hash(content: bytes) -> str:

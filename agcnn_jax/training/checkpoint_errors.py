@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import sys
@@ -77,7 +78,7 @@ def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]
             raise
         if not (damaged or isinstance(error, OSError) or number or is_remote(directory)):
             raise
-        anew = f"delete {folder.parent} and run the train.py command again to train that stage anew"
+        anew = train_again(folder.parent)
         what, state = f"checkpoint {folder / str(step)}", "is damaged or incomplete"
         if step is None:
             what = f"a checkpoint in {folder}"
@@ -87,3 +88,18 @@ def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]
         elif number not in (None, errno.ENOENT):
             state, anew = "cannot be read", "see that it can be and run the same command again"
         raise UserError(f"{what} {state} ({reason(directory, error)}); {anew}") from error
+
+
+def train_again(stage: epath.Path) -> str:
+    """Say how to train a stage again, and with it all later ones, which were trained from it.
+
+    Args:
+        stage: its folder, beside those of the other stages.
+    """
+    later: list[str] = []
+    # What is wrong with this stage is worth more than what may be wrong with listing folders.
+    with contextlib.suppress(Exception):
+        names = sorted(path.name for path in stage.parent.iterdir())
+        later = [name for name in names if name[:1].isdigit() and name > stage.name]
+    others = f" and, beside it, {' and '.join(later)}" if later else ""
+    return f"delete {stage}{others} and run the train.py command again"

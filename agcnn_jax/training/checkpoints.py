@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from agcnn_jax.errors import USAGE_STATUS, UserError, say
 from agcnn_jax.storage import reported
 from agcnn_jax.training import cluster
-from agcnn_jax.training.checkpoint_errors import intact, quieten, written
+from agcnn_jax.training.checkpoint_errors import intact, quieten, train_again, written
 from agcnn_jax.training.parallel import alone, on_one_device
 
 NO_AUC = -1.0
@@ -64,8 +64,7 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
         found = any(path.name.isdigit() for path in directory.glob("*"))
     if not found:
         raise UserError(
-            f"{directory} holds no finished checkpoint; delete {directory.parent} and run the "
-            f"train.py command again to train that stage"
+            f"{directory} holds no finished checkpoint; {train_again(directory.parent)}"
         )
     options = ocp.CheckpointManagerOptions(
         best_fn=_rank,
@@ -225,13 +224,19 @@ def restore_best(
         return jax.tree.map(np.array, restored["state"]), saved
 
 
+def saved_identity(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Read what a checkpoint's weights are of; `UserError` if it is unreadable."""
+    with intact(manager.directory, step):
+        saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
+    return dict(saved["identity"])
+
+
 def _check_saved_identity(
     manager: ocp.CheckpointManager, step: int, identity: dict[str, Any]
 ) -> dict[str, Any]:
-    with intact(manager.directory, step):
-        saved = manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))
-    check_identity(saved["identity"], identity, f"checkpoint {manager.directory}/{step}")
-    return dict(saved["identity"])
+    saved = saved_identity(manager, step)
+    check_identity(saved, identity, f"checkpoint {manager.directory}/{step}")
+    return saved
 
 
 def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> None:

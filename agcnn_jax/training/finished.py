@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orbax.checkpoint as ocp
 from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.storage import exists, read_json
+from agcnn_jax.run.lineage import digest
+from agcnn_jax.storage import exists, read_json, reported
 from agcnn_jax.training import checkpoints
-from agcnn_jax.training.steps import merge_branches
+from agcnn_jax.training.checkpoint_errors import train_again
+from agcnn_jax.training.steps import merge_branches, select_branches
 from agcnn_jax.training.strategies import Stage, stages
 
 
@@ -20,20 +24,95 @@ def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
 
 
 def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
-    """Read a finished stage's `result.json`; None while it is not finished."""
+    """Read a finished stage's `result.json`; None while it is not finished.
+
+    Returns:
+        `best_step`, `best_val_auc_mean`, `weights`, the digest of each branch that the stage
+        trained, at its best step, and `started_from`, that of each branch trained before it.
+    """
     directory = stage_directory(workdir, stage)
     path = directory / "result.json"
     if not exists(path):
         return None
-    result = read_json(path, "delete it and run the train.py command again to make it anew")
-    if not isinstance(result.get("best_step"), int) or "best_val_auc_mean" not in result:
-        raise UserError(f"{path} is damaged; delete it and run the train.py command again")
+    again = "delete it and run the train.py command again, which writes it from the checkpoints"
+    result = read_json(path, again)
+    if (
+        not isinstance(result.get("best_step"), int)
+        or "best_val_auc_mean" not in result
+        or not all(isinstance(result.get(key), dict) for key in ("weights", "started_from"))
+    ):
+        raise UserError(f"{path} is damaged; {again}")
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
-            f"{path} names checkpoint {result['best_step']}, which is not there any more; delete "
-            f"{directory} and run the train.py command again to train that stage anew"
+            f"{path} names checkpoint {result['best_step']}, which is not there any more; "
+            f"{train_again(directory)}"
         )
     return result
+
+
+def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dict[str, Any]]]:
+    """Read the results of the stages that are finished, up to the first that is not.
+
+    Raises:
+        UserError: if one was trained from other weights than the stages before it have now.
+    """
+    finished: list[tuple[Stage, dict[str, Any]]] = []
+    trained: dict[str, str] = {}
+    for stage in stages(strategy):
+        result = read_result(workdir, stage)
+        if result is None:
+            break
+        check_start(stage_directory(workdir, stage), result["started_from"], trained)
+        trained |= result["weights"]
+        finished.append((stage, result))
+    return finished
+
+
+def has_started(workdir: epath.Path, stage: Stage) -> bool:
+    """Whether a stage has a checkpoint, from which it goes on."""
+    directory = stage_directory(workdir, stage) / "checkpoints"
+    with reported(directory, "read"):
+        return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
+
+
+def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
+    """Hash the weights and statistics of each of some branches."""
+    return {branch: digest(select_branches(variables, (branch,))) for branch in branches}
+
+
+def check_start(
+    directory: epath.Path, started_from: Mapping[str, str], earlier: Mapping[str, str]
+) -> None:
+    """Refuse a stage that was trained from other weights than the stages before it have now.
+
+    Args:
+        directory: of the stage.
+        started_from: as its checkpoints say, the digest of each branch trained before it.
+        earlier: the digests now.
+
+    Raises:
+        UserError: naming the folders to delete.
+    """
+    for branch, now in earlier.items():
+        if started_from.get(branch) != now:
+            raise UserError(
+                f"{directory} was trained from a {branch} branch with digest "
+                f"{started_from.get(branch)}, but the stage before it has one with digest {now} "
+                f"now; {train_again(directory)}"
+            )
+
+
+def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuse a stage whose best checkpoint is not the one that its `result.json` was written for.
+
+    Raises:
+        UserError: naming the folders to delete.
+    """
+    if result["weights"] != now:
+        raise UserError(
+            f"checkpoint {directory}/checkpoints/{result['best_step']} holds other weights than "
+            f"{directory}/result.json was written for; {train_again(directory)}"
+        )
 
 
 def finished_variables(
@@ -50,16 +129,16 @@ def finished_variables(
         The variables of the trained branches, and all that their checkpoints say they are of.
 
     Raises:
-        UserError: if no stage is finished.
+        UserError: if no stage is finished, or one was trained from other weights than the stages
+            before it have now.
     """
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
-    for stage in stages(strategy):
-        result = read_result(workdir, stage)
-        if result is None:
-            break
-        with checkpoints.reading(stage_directory(workdir, stage) / "checkpoints") as manager:
+    for stage, result in finished_stages(workdir, strategy):
+        directory = stage_directory(workdir, stage)
+        with checkpoints.reading(directory / "checkpoints") as manager:
             best, saved = checkpoints.restore_best(manager, identity, result["best_step"])
+        check_weights(directory, result, digests(best["variables"], stage.branches))
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:
         raise UserError(

@@ -44,6 +44,7 @@ def fit(
     stage: Stage,
     schedule: Schedule,
     manager: ocp.CheckpointManager,
+    identity: dict[str, Any],
     state: TrainState,
     variables: Variables,
     stop_requested: StopRequest,
@@ -55,6 +56,7 @@ def fit(
         stage: which branches to train.
         schedule: see `Schedule`.
         manager: of the stage's checkpoints.
+        identity: what the weights are of, as every checkpoint says.
         state: to start from, replicated.
         variables: of all branches, for the frozen ones.
         stop_requested: asked after every step; see `stop_requests`.
@@ -71,7 +73,7 @@ def fit(
     validate = make_validation(experiment, stage, frozen)
     resumed = from_primary(manager.latest_step) or 0
     if resumed:
-        state = checkpoints.restore(manager, resumed, state, experiment.identity, batches)
+        state = checkpoints.restore(manager, resumed, state, identity, batches)
     log = open_log(experiment.workdir, stage.name, resumed, is_primary())
     learning_rates = schedule.learning_rates()
     clock = Clock(schedule.batch_size, resumed)
@@ -99,7 +101,7 @@ def fit(
         check_finite(stage, manager, step, state)
         # What a checkpoint is past of has to be in the log.
         log.flush()
-        checkpoints.save(manager, step, state, batches, experiment.identity, **validation)
+        checkpoints.save(manager, step, state, batches, identity, **validation)
 
     profile = Profile(
         experiment.workdir / "profile" / stage.name, config.profile, resumed, schedule.total_steps

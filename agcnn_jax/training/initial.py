@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
+from agcnn_jax.run import lineage
+from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.storage import absolute, exists
-from agcnn_jax.training import checkpoints
+from agcnn_jax.training import checkpoints, settings
 from agcnn_jax.training.experiment import Experiment
 
+_READERS = ("global", "local")
+"""The branches with a backbone."""
 
-def initial_variables(experiment: Experiment) -> Variables:
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """The weights in `config.init`.
+
+    Attributes:
+        backbones: `{"params": ..., "batch_stats": ...}` for the global and the local branch.
+        digest: of these.
+        lineage: what they have been trained on.
+    """
+
+    backbones: Mapping[str, Mapping[str, Any]]
+    digest: str
+    lineage: Lineage
+
+
+def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
     """Make the weights of all branches that stage 1 starts from.
 
-    Linear layers are random, drawn from the seed. Backbones are as `config.init` says: `random`;
-    converted weights, such as the ImageNet model that both branches start from in the paper; or
-    another run's stage, whose global backbone both branches then start from.
+    Args:
+        experiment: see `Experiment`.
+        init: whose backbones to start from; None for random ones, drawn from the seed as the
+            linear layers are.
 
     Raises:
-        UserError: if `config.init` holds no weights, or weights that do not fit.
+        UserError: if the backbones do not fit.
     """
-    recipe, init = experiment.recipe, experiment.config.init
+    recipe = experiment.recipe
     variables = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))(
         jax.random.key(recipe.seed)
     )
     if experiment.config.dtype == "float64":
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
-    if init == "random":
-        return variables
-    for branch, backbone in _backbones(experiment).items():
+    for branch, backbone in (init.backbones if init else {}).items():
         wanted = {kind: variables[kind][branch]["backbone"] for kind in variables}
         if difference := first_difference(wanted, backbone):
-            raise UserError(f"config.init is {init!r}, whose weights do not fit: {difference}")
+            raise UserError(
+                f"config.init is {experiment.config.init!r}, whose weights do not fit: {difference}"
+            )
         for kind, tree in backbone.items():
             variables[kind][branch]["backbone"] = jax.tree.map(
                 lambda given, drawn: given.astype(drawn.dtype), tree, wanted[kind]
@@ -45,13 +68,37 @@ def initial_variables(experiment: Experiment) -> Variables:
     return variables
 
 
-def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
-    """Read `{"params": ..., "batch_stats": ...}` for the global and the local backbone."""
+def read_init(experiment: Experiment) -> Init | None:
+    """Read `config.init`: converted weights, or another run's stage; None where it is `random`.
+
+    Converted weights are such as the ImageNet model that both branches start from in the paper. Of
+    another run's stage, both branches start from the global backbone.
+
+    Raises:
+        UserError: if it holds no weights, or weights that do not fit the config.
+    """
+    init = experiment.config.init
+    if init == "random":
+        return None
+    read = _converted if weights.is_weights(init) else _stage
+    backbones, seen = read(experiment)
+    return Init(backbones, lineage.digest(backbones), seen)
+
+
+def _converted(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
+    init = experiment.config.init
+    backbones = {
+        branch: weights.load_backbone(init, _identity(experiment), branch) for branch in _READERS
+    }
+    about = weights.describe(init)
+    _check_normalisation(experiment, about["mean"], about["std"])
+    return backbones, weights.lineage(init)
+
+
+def _stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
     init, backbone = experiment.config.init, experiment.config.backbone
-    identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
-    if weights.is_weights(init):
-        return {branch: weights.load_backbone(init, identity, branch) for branch in _READERS}
-    directory = absolute(init) / "checkpoints"
+    stage = absolute(init)
+    directory = stage / "checkpoints"
     if not exists(directory):
         if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
@@ -61,7 +108,7 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
             f"runs/resnet/stages/1_global, or random"
         )
     with checkpoints.reading(directory) as manager:
-        best, _ = checkpoints.restore_best(manager, identity)
+        best, _ = checkpoints.restore_best(manager, _identity(experiment))
     trained = best["variables"]
     if "global" not in trained["params"]:
         raise UserError(
@@ -69,11 +116,38 @@ def _backbones(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
             f"one that trained the global branch"
         )
     overall = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
-    return dict.fromkeys(_READERS, overall)
+    return dict.fromkeys(_READERS, overall), _run_of(stage, experiment)
 
 
-_READERS = ("global", "local")
-"""The branches with a backbone."""
+def _run_of(stage: epath.Path, experiment: Experiment) -> Lineage:
+    """Read what a stage's run was trained on, and compare its normalisation.
+
+    A stage that was copied out of its run says nothing about either.
+    """
+    workdir = stage.parent.parent
+    config = settings.read_config(workdir)
+    if config is None:
+        return lineage.UNKNOWN
+    _check_normalisation(experiment, config.mean, config.std)
+    seen, _ = lineage.kept(workdir)
+    return seen
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    return {key: experiment.identity[key] for key in ("backbone", "channels")}
+
+
+def _check_normalisation(experiment: Experiment, mean: Any, std: Any) -> None:
+    config = experiment.config
+    if config.init_normalisation == "own":
+        return
+    theirs = tuple(map(float, mean)), tuple(map(float, std))
+    if theirs != (tuple(map(float, config.mean)), tuple(map(float, config.std))):
+        raise UserError(
+            f"config.init is {config.init!r}, made for another config.mean and config.std; "
+            f"set --config.mean='{theirs[0]}' --config.std='{theirs[1]}', or "
+            f"keep yours on purpose with --config.init_normalisation=own"
+        )
 
 
 def first_difference(wanted: Any, given: Any) -> str | None:

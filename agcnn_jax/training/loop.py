@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 
 import ml_collections
+import numpy as np
 
 from agcnn_jax.compilations import keep_compilations
 from agcnn_jax.errors import UserError
+from agcnn_jax.run import lineage
 from agcnn_jax.run.config import check_config
+from agcnn_jax.run.lineage import digest
 from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import describe_run, digest, require_agreement
+from agcnn_jax.training.agreement import describe_run, require_agreement
 from agcnn_jax.training.batches import check_batches
-from agcnn_jax.training.claim import claimed
 from agcnn_jax.training.experiment import Experiment, open_experiment
-from agcnn_jax.training.finished import read_result
-from agcnn_jax.training.initial import initial_variables
+from agcnn_jax.training.finished import finished_stages
 from agcnn_jax.training.parallel import (
     exchange,
     from_primary,
@@ -27,6 +27,7 @@ from agcnn_jax.training.parallel import (
 )
 from agcnn_jax.training.preemption import stop_requests
 from agcnn_jax.training.stage import train_stage
+from agcnn_jax.training.start import Start, needs_init, open_start
 from agcnn_jax.training.strategies import stages
 
 
@@ -39,24 +40,30 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
-        Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`.
+        Stopped: if SIGTERM came; everything is saved.
     """
-    with stop_requests() as stop_requested, contextlib.ExitStack() as held:
+    with stop_requests() as stop_requested:
         experiment = together(lambda: prepare(config, workdir))
         require_agreement(lambda: describe_run(config, experiment.data_summary))
-        variables = together(lambda: initial_variables(experiment))
-        require_agreement(lambda: {"weights in config.init": digest(variables)})
-        held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
-        claim(config, experiment)
+        needed = from_primary(lambda: needs_init(experiment))
+        start = together(lambda: open_start(experiment, needed))
+        require_agreement(
+            lambda: {
+                "weights in config.init": digest(start.variables),
+                "what they were trained on": start.lineage.digest,
+            }
+        )
+        claim(config, experiment, start)
         plan = stages(config.strategy)
         done = from_primary(
-            lambda: all(read_result(experiment.workdir, stage) is not None for stage in plan)
+            lambda: len(finished_stages(experiment.workdir, config.strategy)) == len(plan)
         )
         if is_primary():
-            note = "is complete: nothing left to do"
-            print(f"training in {workdir} {note}" if done else describe(experiment), flush=True)
+            complete = f"training in {workdir} is complete: nothing left to do"
+            print(complete if done else describe(experiment, start), flush=True)
         if done:
             return
+        variables = start.variables
         for stage in plan:
             variables = train_stage(experiment, stage, variables, stop_requested)
     if is_primary():
@@ -72,17 +79,25 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     keep_compilations()
     experiment = open_experiment(config, place)
     check_batches(experiment)
+    settings.compare_config(config, place, experiment.data_summary)
     return experiment
 
 
-def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
-    """Write the workdir's config, or check it; and check that all processes see the workdir.
+def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Start) -> None:
+    """Write what the run is made from, or compare it; and check that all processes see the workdir.
 
     Raises:
         UserError: if the workdir belongs to another run, or lies on a disk of one host.
     """
     workdir = experiment.workdir
-    from_primary(lambda: settings.keep_config(config, workdir, experiment.data_summary))
+
+    def keep() -> None:
+        if settings.read_config(workdir) is None:
+            # Before the config: a workdir that has one has the rest.
+            lineage.keep(workdir, start.lineage, start.init)
+        settings.keep_config(config, workdir, experiment.data_summary)
+
+    from_primary(keep)
     if process_share()[1] == 1:
         return
     # A new name, which no host can remember as missing or from an earlier run.
@@ -97,13 +112,14 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
         )
 
 
-def describe(experiment: Experiment) -> str:
-    """Say in two lines what is about to be trained on what."""
+def describe(experiment: Experiment, start: Start) -> str:
+    """Say in three lines what is about to be trained on what."""
     config, split = experiment.config, experiment.split
+    patients = len(np.unique(experiment.records.patient_ids[split.test]))
     return (
         f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
         f"device(s), into {experiment.workdir}\n"
         f"{experiment.records.provenance}: {len(split.train)} images to train on, "
         f"{len(split.validation)} to validate, {len(split.test)} to test; protocol "
-        f"{split.protocol}, {split.shared_patients} test patients also occur in training"
+        f"{split.protocol}\nof the test subset, {start.tested.in_words(len(split.test), patients)}"
     )

@@ -33,7 +33,7 @@ def per_branch(value: Sequence[Any]) -> dict[str, Any]:
 def keep_config(
     config: ml_collections.ConfigDict, workdir: epath.Path, data: dict[str, Any]
 ) -> None:
-    """Write the workdir's `config.json` and `data.json`, or check that they say the same.
+    """Write a workdir's `config.json` and `data.json`, or compare them: see `compare_config`.
 
     Args:
         config: the resolved config.
@@ -41,15 +41,26 @@ def keep_config(
         data: what the run records about its data; see `Experiment.data_summary`.
 
     Raises:
-        UserError: if the workdir belongs to another config or to other data, naming what differs,
-            or cannot be written.
+        UserError: if they differ or cannot be written.
+    """
+    if compare_config(config, workdir, data):
+        return
+    remedy = "make it writable, or choose another --workdir"
+    write_json(workdir / "data.json", data, remedy)
+    write_json(workdir / "config.json", json.loads(config.to_json()), remedy)
+
+
+def compare_config(
+    config: ml_collections.ConfigDict, workdir: epath.Path, data: dict[str, Any]
+) -> bool:
+    """Tell whether a workdir holds a run's config, and compare it; see `keep_config`.
+
+    Raises:
+        UserError: if the workdir belongs to another config or to other data, naming what differs.
     """
     saved = read_config(workdir)
     if saved is None:
-        remedy = "make it writable, or choose another --workdir"
-        write_json(workdir / "data.json", data, remedy)
-        write_json(workdir / "config.json", json.loads(config.to_json()), remedy)
-        return
+        return False
     ours, theirs = flatten(config.to_dict()), flatten(saved.to_dict())
     compared = {
         key
@@ -63,6 +74,7 @@ def keep_config(
         {key: value for key, value in theirs.items() if key in compared},
     )
     _refuse_differences(workdir, "data", data, read_json(workdir / "data.json"))
+    return True
 
 
 def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
@@ -107,12 +119,10 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     remedy = None if is_remote(path) else "choose another --workdir"
     if not exists(path, remedy):
         return None
-    values = read_json(path)
+    saved = ml_collections.ConfigDict(read_json(path))
     try:
-        # Which refuses names that a key cannot have, such as those with dots.
-        saved = ml_collections.ConfigDict(values)
         check_config(saved)
-    except (UserError, ValueError, AttributeError) as error:
+    except UserError as error:
         raise UserError(
             f"{path} is not as a run wrote it: {error}; restore it, or train again in another "
             "--workdir"

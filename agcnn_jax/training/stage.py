@@ -11,13 +11,19 @@ from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.storage import write_json
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.finished import read_result, stage_directory
+from agcnn_jax.training.finished import (
+    check_start,
+    check_weights,
+    digests,
+    read_result,
+    stage_directory,
+)
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.parallel import from_primary, is_primary, replicate, together
 from agcnn_jax.training.preemption import StopRequest
 from agcnn_jax.training.schedule import make_schedule
 from agcnn_jax.training.steps import init_state, merge_branches, select_branches
-from agcnn_jax.training.strategies import Stage
+from agcnn_jax.training.strategies import Stage, branches_before
 
 
 def train_stage(
@@ -33,29 +39,44 @@ def train_stage(
 
     Returns:
         All branches, the trained ones as in the stage's best checkpoint.
+
+    Raises:
+        UserError: if the stage was begun from other weights than the stages before it have now.
     """
     directory = stage_directory(experiment.workdir, stage)
     schedule = make_schedule(experiment, stage)
     trained = select_branches(variables, stage.branches)
     state = replicate(experiment.mesh, init_state(trained, schedule.optimizer))
     template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    started_from = digests(variables, branches_before(experiment.config.strategy, stage))
+    identity = {**experiment.identity, "started_from": started_from}
     manager = together(lambda: checkpoints.open_manager(directory / "checkpoints"))
     try:
+        latest = from_primary(manager.latest_step)
+        if latest is not None:
+            saved = checkpoints.saved_identity(manager, latest)
+            together(lambda: check_start(directory, saved.get("started_from", {}), started_from))
         result = from_primary(lambda: read_result(experiment.workdir, stage))
-        if result is None:
-            fit(experiment, stage, schedule, manager, state, variables, stop_requested)
-            result = best_of(manager)
-            from_primary(lambda: write_json(directory / "result.json", result))
-        best = checkpoints.restore(manager, result["best_step"], template, experiment.identity)
+        scores = result
+        if scores is None:
+            fit(experiment, stage, schedule, manager, identity, state, variables, stop_requested)
+            scores = best_of(manager)
+        best = checkpoints.restore(manager, scores["best_step"], template, identity)
     finally:
         manager.close()
+    trained = jax.device_get(best.variables)
+    now = digests(trained, stage.branches)
+    if result is None:
+        result = {**scores, "weights": now, "started_from": started_from}
+        from_primary(lambda: write_json(directory / "result.json", result))
+    together(lambda: check_weights(directory, result, now))
     if is_primary():
         score = result["best_val_auc_mean"]
         print(
             f"stage {stage.name}: best checkpoint at step {result['best_step']}, mean validation "
             f"AUC {'-' if score is None else f'{score:.4f}'}"
         )
-    return merge_branches(variables, jax.device_get(best.variables))
+    return merge_branches(variables, trained)
 
 
 def best_of(manager: ocp.CheckpointManager) -> dict[str, Any]:

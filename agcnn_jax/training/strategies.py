@@ -68,3 +68,10 @@ def stages(strategy: str) -> tuple[Stage, ...]:
             f"config.strategy is {strategy!r}; use one of {', '.join(sorted(STRATEGIES))}"
         )
     return tuple(Stage(i, branches) for i, branches in enumerate(STRATEGIES[strategy], start=1))
+
+
+def branches_before(strategy: str, stage: Stage) -> tuple[str, ...]:
+    """Name the branches that a strategy has trained before a stage."""
+    earlier = stages(strategy)[: stage.number - 1]
+    trained = {branch for each in earlier for branch in each.branches}
+    return tuple(branch for branch in BRANCHES if branch in trained)

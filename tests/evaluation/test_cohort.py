@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.evaluation.cohort import describe_cohort, headline, leakage
+from agcnn_jax.run.lineage import Overlap
 
 
 def cohort(**kwargs):
@@ -10,7 +11,7 @@ def cohort(**kwargs):
         "protocol": "official",
         "backbone": "resnet50",
         "provenance": "ChestX-ray14",
-        "shared_patients": 0,
+        "overlap": Overlap(0, 0, True),
         **kwargs,
     }
     labels = np.array([[1, 0], [1, 0], [1, 1]], np.uint8)
@@ -40,7 +41,32 @@ def test_headline_leaves_out_what_is_not_known():
     assert headline(unknown) == "3 images of 2 patients; ChestX-ray14"
 
 
-def test_leakage_is_said_either_way():
-    assert leakage(cohort()) == "No patient of this split occurs in training."
-    assert leakage(cohort(shared_patients=1)).startswith("1 of the 2 patients also occur")
-    assert leakage(cohort(shared_patients=None)) is None
+@pytest.mark.parametrize(
+    ("overlap", "said"),
+    [
+        (Overlap(0, 0, True), "Images trained on: 0 of 3; patients shared with training: 0 of 2."),
+        (
+            Overlap(0, 1, True),
+            "Images trained on: 0 of 3; patients shared with training: 1 of 2. "
+            "Expect lower AUCs on patients never seen.",
+        ),
+        (
+            Overlap(2, 1, True),
+            "Images trained on: 2 of 3; patients shared with training: 1 of 2. "
+            "These AUCs say little about images that were not trained on.",
+        ),
+        # What is not known is never said to be 0.
+        (
+            Overlap(0, 0, False),
+            "Images trained on: not known; patients shared with training: not known.",
+        ),
+        (
+            Overlap(0, 1, False),
+            "Images trained on: not known; patients shared with training: at least 1 of 2. "
+            "Expect lower AUCs on patients never seen.",
+        ),
+        (None, None),
+    ],
+)
+def test_says_how_much_was_trained_on(overlap, said):
+    assert leakage(cohort(overlap=overlap)) == said

@@ -7,6 +7,7 @@ from PIL import Image
 from agcnn_jax.evaluation import figures
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.metrics import auc_table
+from agcnn_jax.run.lineage import Overlap
 
 
 def roc(labels, scores, names, **kwargs):
@@ -16,7 +17,7 @@ def roc(labels, scores, names, **kwargs):
         "protocol": "official",
         "backbone": "resnet50",
         "provenance": "ChestX-ray14",
-        "shared_patients": 0,
+        "overlap": Overlap(0, 0, True),
         **kwargs,
     }
     cohort = describe_cohort(labels, names, patients, **given)

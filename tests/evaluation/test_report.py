@@ -8,6 +8,7 @@ from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.metrics import auc_table
 from agcnn_jax.evaluation.report import render_report, summary
 from agcnn_jax.evaluation.tables import build_table
+from agcnn_jax.run.lineage import Overlap
 
 FINDINGS = ("Mass", "Nodule")
 VOID = {"meta", "img"}
@@ -49,7 +50,7 @@ def page(backbone="resnet50", provenance="ChestX-ray14", positives=True, films=N
         protocol="official",
         backbone=backbone,
         provenance=provenance,
-        shared_patients=0,
+        overlap=Overlap(0, 0, True),
     )
     settings = {"model": {"backbone": backbone}, "note": "<b> & co"}
     text = render_report(build_table(results, cohort), cohort, results, b"roc", films, settings)
@@ -79,7 +80,7 @@ def test_content():
         "4 images of 4 patients. The paper reports 0.860 on its own random split."
     )
     assert sentence in text
-    assert "No patient of this split occurs in training." in text
+    assert "patients shared with training: 0 of " in text
     assert "<td>Mass</td><td>2</td><td>50.0 %</td><td>2</td>" in text
     assert "<td>model.backbone</td><td>resnet50</td>" in text
     assert "&lt;b&gt; &amp; co" in text

@@ -9,6 +9,7 @@ from agcnn_jax.evaluation import results as module
 from agcnn_jax.evaluation.figures import Films
 from agcnn_jax.evaluation.predictions import evaluate_predictions, read_predictions
 from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Hernia", "No Finding")
 
@@ -27,7 +28,7 @@ def given(**kwargs):
         "probabilities": {"global": scores, "local": 1 - scores, "fusion": scores},
         "image_ids": ["a.png", "b.png", "c.png", "d.png"],
         "patient_ids": [1, 2, 3, 3],
-        "shared_patients": 0,
+        "overlap": Overlap(0, 0, True),
         "boxes": np.tile([0, 10, 1024, 1000], (4, 1)).astype(np.int32),
         "settings": {"attention": {"tau": 0.7}},
         "resamples": 20,

@@ -8,6 +8,7 @@ from agcnn_jax.evaluation import tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.metrics import auc_table
 from agcnn_jax.evaluation.references import published_row
+from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Nodule", "Hernia", "No Finding")
 FINDINGS = LABELS[:3]
@@ -34,7 +35,7 @@ def scored(backbone="resnet50", provenance="ChestX-ray14", protocol="official", 
         protocol=protocol,
         backbone=backbone,
         provenance=provenance,
-        shared_patients=shared,
+        overlap=Overlap(0, shared, True),
     )
     return results, cohort
 
@@ -60,12 +61,12 @@ def test_rows_and_the_paper():
 
 def test_notes():
     text = "\n".join(tables.build_table(*scored()).below)
-    assert "No patient of this split occurs in training." in text
+    assert "Images trained on: 0 of 60; patients shared with training: 0 of 30." in text
     assert "no AUC, for want of a positive or a negative image: Hernia." in text
     assert "Mean of fusion minus global" in text
     assert "The official protocol is not the paper's" in text
     leaking = "\n".join(tables.build_table(*scored(protocol="random", shared=4)).below)
-    assert "4 of the 30 patients also occur in training" in leaking
+    assert "patients shared with training: 4 of 30. Expect lower" in leaking
     assert "is not the paper's" not in leaking
 
 

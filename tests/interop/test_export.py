@@ -14,11 +14,13 @@ from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.training import checkpoints, settings
+from agcnn_jax.run import lineage
+from agcnn_jax.training import checkpoints, finished, settings
 from configs import demo
 from data_prep import torch_weights
 
 LABELS = ["A", "B", "No Finding"]
+SEEN = lineage.lineage_of_names(["00000013_005.png", "00000002_000.png"])
 
 
 @flax.struct.dataclass
@@ -47,7 +49,10 @@ def make_run(workdir, variables, branches):
             state = State(np.int32(7), trained)
             checkpoints.save(manager, 7, state, batches, identity, 0.6, evaluated=True)
         result = {"best_step": 7, "best_val_auc_mean": 0.6}
+        result["weights"] = finished.digests(trained, [branch])
+        result["started_from"] = finished.digests(variables, branches[: number - 1])
         settings.write_json(folder / "result.json", result)
+    lineage.keep(epath.Path(workdir), SEEN, None)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,7 @@ def test_tensors_are_the_runs(workdir, tmp_path, variables, branch):
         np.testing.assert_array_equal(file.tensors[key], array)
     assert file.metadata["labels"] == LABELS
     assert file.metadata["std"] == [0.25]
+    assert lineage.Lineage.from_json(file.metadata["lineage"]) == SEEN
     assert file.metadata["tau"] == demo.get_config().attention.tau
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 

@@ -129,7 +129,7 @@ def test_twenty_steps_change_more_than_the_tolerance(runs):
     """So that the comparison above could fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
     config = settings.read_config(workdir)
-    start = initial_variables(open_experiment(config, workdir))
+    start = initial_variables(open_experiment(config, workdir), None)
     for stage in stages(config.strategy):
         _, state = latest(workdir, stage.name)
         begun = select_branches(start, stage.branches)

@@ -12,7 +12,7 @@ from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.storage import REACHABLE, absolute
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import open_experiment
-from agcnn_jax.training.initial import initial_variables
+from agcnn_jax.training.initial import initial_variables, read_init
 from configs import demo
 from tests.training.test_checkpoints import Position
 
@@ -35,7 +35,7 @@ def variables(experiment):
 
 def backbones(experiment, init):
     experiment.config.init = init
-    found = initial_variables(experiment)
+    found = initial_variables(experiment, read_init(experiment))
     return [found["params"][branch]["backbone"] for branch in ("global", "local")]
 
 

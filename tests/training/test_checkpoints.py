@@ -104,6 +104,8 @@ def damage(path, how):
 def test_a_damaged_file_is_one_line(stage, tmp_path, step, name, how):
     copy = epath.Path(tmp_path / "1_global")
     shutil.copytree(stage, copy)
+    for later in ("2_local", "3_fusion"):
+        (tmp_path / later).mkdir()
     directory = copy / "checkpoints"
     [path] = (directory / str(step)).glob(name)
     damage(path, how)
@@ -115,8 +117,9 @@ def test_a_damaged_file_is_one_line(stage, tmp_path, step, name, how):
                 checkpoints.restore_best(manager, IDENTITY)
     text = str(error.value)
     assert text.startswith(f"checkpoint {directory}/{step} is damaged or incomplete (")
+    # With the stages that were trained from it.
     assert text.endswith(
-        f"); delete {copy} and run the train.py command again to train that stage anew"
+        f"); delete {copy} and, beside it, 2_local and 3_fusion and run the train.py command again"
     )
     # The reason, but not all that TensorStore knows.
     assert "()" not in text and "tensorstore_spec" not in text and len(text) < 900

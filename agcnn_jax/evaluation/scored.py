@@ -1,0 +1,75 @@
+"""The images that an evaluation scores, beside those that its run knows."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.run import lineage
+from agcnn_jax.run.lineage import Overlap
+from agcnn_jax.storage import exists, read_json
+from agcnn_jax.training import settings
+from agcnn_jax.training.experiment import Experiment
+
+SCORES = "auc.json"
+"""The file of an evaluation that says the others are all there."""
+
+
+def trained_overlap(
+    experiment: Experiment, split: str, indices: np.ndarray, include_trained: bool
+) -> Overlap:
+    """Count which of some images a run was trained on, whatever split it is scored on now.
+
+    Args:
+        experiment: of the evaluation, which may have other data and another split than the run.
+        split: the subset that is scored.
+        indices: its records, int64 `[N]`.
+        include_trained: score images that were trained on.
+
+    Raises:
+        UserError: if some were trained on and the subset is not `train`, unless
+            `include_trained`.
+    """
+    records = experiment.records
+    seen, _ = lineage.kept(experiment.workdir)
+    overlap = seen.overlap(
+        records.collection, records.image_ids[indices], records.patient_ids[indices]
+    )
+    if overlap.images and split != "train" and not include_trained:
+        raise UserError(
+            f"--workdir {experiment.workdir} was trained on {overlap.images} of the {len(indices)} "
+            f"images of this {split} subset (protocol {experiment.split.protocol}); score others, "
+            f"such as those of the run's own split, or these on purpose with --include_trained"
+        )
+    return overlap
+
+
+def images_digest(experiment: Experiment, indices: np.ndarray) -> str:
+    """16 hex digits that tell sets of scored images apart."""
+    records = experiment.records
+    names = "\n".join([records.fingerprint, *records.image_ids[indices]])
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
+def results_directory(experiment: Experiment, split: str, indices: np.ndarray) -> epath.Path:
+    """Name the folder of an evaluation's results, in which no other images were scored.
+
+    `eval/<split>` is for the split that the run was trained with. Another goes to
+    `eval/<split>_<protocol>`, with the first 8 digits of the store's fingerprint if that is another
+    too. Where that holds the results of still other images, as with two lists or seeds of one
+    protocol, the first 8 digits of these images' digest follow.
+    """
+    workdir, data = experiment.workdir, experiment.data_summary
+    trained = read_json(workdir / "data.json")
+    if settings.same(data, trained):
+        return workdir / "eval" / split
+    name = f"{split}_{experiment.split.protocol}"
+    if data["fingerprint"] != trained.get("fingerprint"):
+        name += f"_{data['fingerprint'][:8]}"
+    scores, ours = workdir / "eval" / name / SCORES, images_digest(experiment, indices)
+    if exists(scores) and read_json(scores, "delete it").get("images_digest") != ours:
+        name += f"_{ours[:8]}"
+    return workdir / "eval" / name

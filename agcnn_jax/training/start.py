@@ -1,0 +1,82 @@
+"""What a run starts from: recorded when it first starts, and compared whenever it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.run import lineage
+from agcnn_jax.run.lineage import Lineage, Overlap
+from agcnn_jax.training import settings
+from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.training.finished import has_started
+from agcnn_jax.training.initial import initial_variables, read_init
+from agcnn_jax.training.strategies import branches_before, stages
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes:
+        variables: of all branches; with random backbones where no stage is still to start from
+            those in `config.init`.
+        init: the digest of the weights in `config.init`; None where that is random.
+        lineage: what all that the run trains will have seen.
+        tested: how much of the test subset that is.
+    """
+
+    variables: Variables
+    init: str | None
+    lineage: Lineage
+    tested: Overlap
+
+
+def needs_init(experiment: Experiment) -> bool:
+    """Whether a stage is still to start from the backbones in `config.init`."""
+    strategy = experiment.config.strategy
+    return any(
+        {"global", "local"} & set(stage.branches) - set(branches_before(strategy, stage))
+        and not has_started(experiment.workdir, stage)
+        for stage in stages(strategy)
+    )
+
+
+def open_start(experiment: Experiment, needed: bool) -> Start:
+    """Read what a run starts from, and compare it with what it started from before.
+
+    Args:
+        experiment: see `Experiment`.
+        needed: see `needs_init`; if not, `config.init` need not be there any more.
+
+    Raises:
+        UserError: if `config.init` holds no weights, weights that do not fit, other weights than
+            the run started from, or weights that were trained on images of the test subset.
+    """
+    config, records, split = experiment.config, experiment.records, experiment.split
+    begun = settings.read_config(experiment.workdir) is not None
+    init = read_init(experiment) if needed or not begun else None
+    if begun:
+        seen, digest = lineage.kept(experiment.workdir)
+        if init is not None and init.digest != digest:
+            raise UserError(
+                f"config.init is {config.init!r}, whose weights (digest {init.digest}) are others "
+                f"than --workdir {experiment.workdir} was started from (digest {digest}); put "
+                f"those back, or choose another --workdir"
+            )
+    else:
+        digest = init.digest if init else None
+        seen = lineage.lineage_of(
+            records.collection, records.image_ids[split.train], records.patient_ids[split.train]
+        ).joined(init.lineage if init else lineage.NOTHING)
+    tested = seen.overlap(
+        records.collection, records.image_ids[split.test], records.patient_ids[split.test]
+    )
+    if tested.images:
+        raise UserError(
+            f"config.init is {config.init!r}, which was trained on {tested.images} of the "
+            f"{len(split.test)} images of the test subset; start from other weights, or test on "
+            f"other images, with config.data.protocol and its split_seed or lists"
+        )
+    return Start(initial_variables(experiment, init), digest, seen, tested)
