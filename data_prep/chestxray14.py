@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import json
 import os
 import shutil
 import sys
@@ -32,6 +31,9 @@ from data_prep.report import REPORT, check_bad, make_report, write_report
 NAME = "chest_xray14"
 VERSION = "1.0.0"
 SPLIT = "images"
+# Names the files and options that a dataset was made from; not in its metadata, since the same
+# images in other files give the same dataset.
+INPUTS = "inputs.txt"
 
 
 class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -46,9 +48,10 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
     # TFDS 4.9.10 does not install.
     url_infos = None
 
-    def __init__(self, *, data_dir: Path, plan: Plan, outcomes: list[publish.Outcome]):
+    def __init__(self, *, data_dir: Path, plan: Plan, records: list[publish.Record]):
         self._plan = plan
-        self._outcomes = outcomes
+        self._records = records
+        self._columns = publish.make_columns(records, plan.context, plan.official)
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -64,8 +67,8 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
                 provenance=self._plan.provenance,
                 collection=self._plan.collection,
                 image_size=context.image_size,
-                fingerprint=publish.fingerprint(self._outcomes, context.labels),
-                inputs=self._plan.inputs,
+                fingerprint=publish.fingerprint(self._records, self._columns, context.image_size),
+                digests=self._columns.digests,
             ),
         )
 
@@ -75,14 +78,16 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
         template = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
         )
-        sizes = publish.place_shards(
-            self._outcomes,
+        sizes = publish.write_shards(
+            self._records,
             self._plan.context.scratch,
             lambda index, count: Path(
                 template.sharded_filepath(shard_index=index, num_shards=count)
             ),
         )
-        publish.write_columns(folder, self._outcomes, self._plan.context, self._plan.official)
+        for name, table in self._columns.files():
+            (folder / name).write_bytes(table)
+        (folder / INPUTS).write_text(f"{self._plan.inputs}\n")
         split = tfds.core.SplitInfo(
             name=SPLIT,
             shard_lengths=[records for records, _ in sizes],
@@ -115,15 +120,12 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         started = time.monotonic()
         new_images = _write_shards(plan, num_workers)
         seconds = time.monotonic() - started
-        results = (shards.read_result(plan.context.scratch, unit) for unit in plan.units)
-        outcomes = publish.resolve_duplicates(
-            plan.units, [result for result in results if result is not None]
-        )
-        report = make_report(plan, outcomes)
+        outcome = publish.collect(plan.units, plan.context.scratch)
+        report = make_report(plan, outcome)
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of downloads; there are none
-            builder = ChestXray14(data_dir=data_dir, plan=plan, outcomes=outcomes)
+            builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
         shutil.rmtree(plan.context.scratch, ignore_errors=True)
     absent = report["rows_without_image"]["count"]
@@ -171,8 +173,8 @@ def _write_shards(plan: Plan, num_workers: int) -> int:
 
 def _require_same(store: Path, plan: Plan) -> None:
     try:
-        inputs = json.loads((store / "metadata.json").read_text("utf-8"))["inputs"]
-    except (OSError, ValueError, KeyError):
+        inputs = (store / INPUTS).read_text().strip()
+    except (OSError, ValueError):
         inputs = None
     if inputs != plan.inputs:
         raise UserError(

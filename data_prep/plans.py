@@ -12,7 +12,7 @@ from data_prep.shards import Context, Unit
 
 SCRATCH = ".chest_xray14.partial"
 # Part of every unit's key: change it when the same inputs would give other records.
-FORMAT = 1
+FORMAT = 2
 
 
 class Plan(NamedTuple):

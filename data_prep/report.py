@@ -20,13 +20,14 @@ REMEDIES = {
     shards.NO_ROW: "name the table of these images with --labels",
     shards.WRONG_SIZE: "--image_size is {image_size}; choose one that fits the images",
     shards.DUPLICATE: "check --raw_dir",
+    shards.CONFLICT: "keep one image of each name in --raw_dir",
 }
 
 
-def make_report(plan: Plan, outcomes: list[Outcome]) -> dict[str, Any]:
+def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
-    set_aside = [entry for outcome in outcomes for entry in outcome.set_aside]
-    written = {entry.image_id for outcome in outcomes for entry in outcome.written}
+    set_aside = outcome.set_aside
+    written = {record.entry.image_id for record in outcome.records}
     seen = written | {entry.image_id for entry in set_aside}
     absent = [name for name in plan.context.labels if name not in seen]
     counts = Counter(entry.reason for entry in set_aside)

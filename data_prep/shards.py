@@ -34,13 +34,14 @@ UNREADABLE = "unreadable image"
 NO_ROW = "no label row"
 WRONG_SIZE = "wrong size"
 DUPLICATE = "duplicate"
-REASONS = (UNREADABLE, NO_ROW, WRONG_SIZE, DUPLICATE)
+CONFLICT = "same name, other image"
+REASONS = (UNREADABLE, NO_ROW, WRONG_SIZE, DUPLICATE, CONFLICT)
 
 # Radiographs hardly compress: Zstandard takes 13 % off a shard and makes reading 3 times slower.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-# Files in a unit: small enough for all cores to share a small set, large enough for a full one to
-# be about a hundred shards. A function of the inputs alone, so workers do not change the store.
-MIN_UNIT, MAX_UNIT, UNITS = 32, 1024, 64
+# Images in a shard: few enough for all cores to share a small set, so many that a full one is about
+# a hundred shards. A function of the inputs alone, so workers do not change the store.
+MIN_SHARD, MAX_SHARD, SHARDS = 32, 1024, 64
 
 
 class Unit(NamedTuple):
@@ -123,8 +124,7 @@ def split_units(inputs: list[Input], settings: str) -> list[Unit]:
         inputs: what `find_inputs` returned.
         settings: text that changes with every option and table that a record depends on.
     """
-    images = sum(item.kind == "image" for item in inputs)
-    size = min(max(images // UNITS, MIN_UNIT), MAX_UNIT)
+    size = shard_size(sum(item.kind == "image" for item in inputs))
     runs: list[list[Input]] = []
     for item in inputs:
         run = runs[-1] if runs else []
@@ -135,6 +135,11 @@ def split_units(inputs: list[Input], settings: str) -> list[Unit]:
         Unit(tuple(run), hashlib.sha256(f"{settings}\n{run}".encode()).hexdigest()[:32])
         for run in runs
     ]
+
+
+def shard_size(images: int) -> int:
+    """Return how many of so many images go into one shard."""
+    return min(max(images // SHARDS, MIN_SHARD), MAX_SHARD)
 
 
 def shard_path(scratch: Path, unit: Unit) -> Path:
@@ -190,10 +195,9 @@ def _write_shard(
     part: Path, unit: Unit, context: Context, progress: Callable[[], None]
 ) -> UnitResult:
     result = UnitResult([], [])
-    taken: set[str] = set()
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
     for file, image_id, data in _files(unit, context.raw_dir):
-        example = _example(file, image_id, data, taken, context, result)
+        example = _example(file, image_id, data, context, result)
         if example is not None:
             writer.write(example)
         progress()
@@ -205,7 +209,6 @@ def _example(
     file: str,
     image_id: str,
     data: bytes | str,
-    taken: set[str],
     context: Context,
     result: UnitResult,
 ) -> bytes | None:
@@ -221,12 +224,9 @@ def _example(
         reason, detail = WRONG_SIZE, str(error)
     if reason != UNREADABLE and image_id not in context.labels:
         reason, detail = NO_ROW, "the label table has no row for it"
-    if not reason and image_id in taken:
-        reason, detail = DUPLICATE, "the same name came earlier"
     if reason:
         result.set_aside.append(SetAside(file, image_id, reason, detail))
         return None
-    taken.add(image_id)
     row = context.labels[image_id]
     labels = np.zeros(len(LABELS), np.uint8)
     labels[list(row.labels)] = 1

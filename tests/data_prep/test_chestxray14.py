@@ -352,11 +352,15 @@ def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path):
     expected = {name: reason for name, (_, reason) in bad.items()}
     special = ("00000000_015.png", "00000000_016.png", "00000000_018.png")
     expected |= dict.fromkeys(special, "unreadable image")
-    assert reasons == expected | {"00000000_000.png": "duplicate"}
+    assert reasons == expected | {"00000000_000.png": "same name, other image"}
     assert result["files_seen"] == 16 == result["written"] + len(result["set_aside"])
     assert result["rows_without_image"] == {"count": 1, "image_ids": ["00000000_017.png"]}
-    small = Image.fromarray(pixels(0)).resize((32, 32), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(images(tmp_path / "data")["00000000_000.png"]["image"], small)
+    small = [
+        np.asarray(Image.fromarray(pixels(seed)).resize((32, 32), Image.Resampling.BILINEAR))
+        for seed in (0, 9)
+    ]
+    kept = min(small, key=lambda image: hashlib.sha256(image.tobytes()).hexdigest())
+    np.testing.assert_array_equal(images(tmp_path / "data")["00000000_000.png"]["image"], kept)
 
 
 def test_a_colon_does_not_make_another_image(tmp_path):
@@ -445,8 +449,8 @@ def test_archives_equal_folders(tmp_path, suffix, mode):
     prepare(raw, tmp_path / "folders")
     packed = tmp_path / "packed"
     packed.mkdir()
-    for name in ("Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"):
-        (packed / name).write_bytes((raw / name).read_bytes())
+    for table in (*raw.glob("*.csv"), *raw.glob("*.txt")):
+        (packed / table.name).write_bytes(table.read_bytes())
     names = sorted(path.name for path in raw.rglob("*.png"))
     pack(raw, packed / f"images_01.{suffix}", names[:4], mode)
     pack(raw, packed / f"images_02.{suffix}", names[2:], mode)  # two of them again
@@ -460,6 +464,87 @@ def test_archives_equal_folders(tmp_path, suffix, mode):
     assert len(fingerprints) == 1
     again = [entry["file"] for entry in report(tmp_path / "archives")["set_aside"]]
     assert again == [f"images_02.{suffix}:images/{name}" for name in names[2:4]]
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_store_does_not_depend_on_the_order_of_files(tmp_path, monkeypatch, seed, doubled):
+    """Folders against archives of mixed members, some of them twice, some with other pixels."""
+    monkeypatch.setattr("data_prep.publish.OPEN_SHARDS", 1)
+    raw = make_raw(tmp_path / "raw", count=70)
+    first = next(raw.rglob("00000000_000.png"))
+    if doubled:
+        (raw / "again").mkdir()
+        (raw / "again" / first.name).write_bytes(png(pixels(99)))
+    prepare(raw, tmp_path / "folder", "--max_bad=1")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for table in (*raw.glob("*.csv"), *raw.glob("*.txt")):
+        (packed / table.name).write_bytes(table.read_bytes())
+    rng = np.random.default_rng(seed)
+    files = rng.permutation(sorted(raw.rglob("*.png"))).tolist()
+    if doubled:
+        files += files[:7]
+    for part in range(3):
+        with tarfile.open(packed / f"images_{part}.tar", "w") as archive:
+            for path in files[part::3]:
+                archive.add(path, f"{part}/{path.name}")
+    prepare(packed, tmp_path / "packed_data", "--max_bad=1", f"--workers={1 + (seed > doubled)}")
+    one, two = (contents(tmp_path / data / STORE) for data in ("folder", "packed_data"))
+    assert one.pop("inputs.txt") != two.pop("inputs.txt")
+    assert one == two
+    records = open_records(tmp_path / "folder")
+    assert len(records) == 70 and np.all(records.image_ids[:-1] < records.image_ids[1:])
+    counts = report(tmp_path / "packed_data")["set_aside_counts"]
+    conflicts = counts["same name, other image"]
+    assert counts["duplicate"] + conflicts == 8 * doubled and conflicts >= doubled
+
+
+def test_fingerprint_covers_every_column_and_pixel(tmp_path):
+    def made(name, table=lambda text: text, boxes=lambda text: text, lists="test", edit=None):
+        raw = make_raw(tmp_path / name / "raw")
+        for path, change in (("Data_Entry_2017_v2020.csv", table), ("BBox_List_2017.csv", boxes)):
+            (raw / path).write_text(change((raw / path).read_text()))
+        if lists is None:
+            for path in raw.glob("*.txt"):
+                path.unlink()
+        if edit:
+            edit(raw)
+        prepare(raw, tmp_path / name / "data", "--max_bad=1")
+        return open_records(tmp_path / name / "data").fingerprint
+
+    def other_pixel(raw):
+        path = next(raw.rglob("00000002_001.png"))
+        image = np.array(Image.open(path))
+        image[:2, :2] ^= 128
+        path.write_bytes(png(image))
+
+    def larger(raw):  # the same pixels from a file of another size
+        for path in raw.rglob("*.png"):
+            path.write_bytes(png(np.kron(pixels(0, 32), np.ones((2, 2), np.uint8))))
+
+    def largest(raw):
+        for path in raw.rglob("*.png"):
+            path.write_bytes(png(pixels(0, 32)))
+
+    changes = {
+        "patient": {"table": lambda text: text.replace(",0,1,58,", ",0,9,58,", 1)},
+        "follow-up": {"table": lambda text: text.replace(",0,1,58,", ",3,1,58,", 1)},
+        "age": {"table": lambda text: text.replace(",58,", ",59,", 1)},
+        "sex": {"table": lambda text: text.replace(",M,", ",F,", 1)},
+        "view": {"table": lambda text: text.replace(",PA,", ",AP,", 1)},
+        "labels": {"table": lambda text: text.replace("Atelectasis", "Hernia", 1)},
+        "name": {"edit": lambda raw: next(raw.rglob("00000001_000.png")).unlink()},
+        "box": {"boxes": lambda text: text.replace("200", "201")},
+        "finding": {"boxes": lambda text: text.replace("Infiltrate", "Mass")},
+        "official": {"lists": None},
+        "pixel": {"edit": other_pixel},
+        "larger": {"edit": larger},
+        "largest": {"edit": largest},
+    }
+    found = {name: made(name, **change) for name, change in changes.items()}
+    assert made("once") == made("twice") not in found.values()
+    assert len(set(found.values())) == len(changes)
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("tar.gz", "w:gz"), ("tar", "w")])
