@@ -16,29 +16,46 @@ from agcnn_jax.errors import UserError
 class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
     """Item i is `{"image": uint8 [S, S], "labels": uint8 [C]}` of record i.
 
-    Picklable: a copy opens the shards by itself. Only the two features are parsed; on one core a
-    256 x 256 record takes about 35 microseconds.
+    The labels are those of the dataset's table, which are also what is scored; a record is checked
+    to be the image that the table's row is about. Picklable: a copy opens the shards by itself.
+    Only the image and its name are parsed; on one core a 256 x 256 record takes about 35
+    microseconds.
     """
 
-    def __init__(self, shards: tuple[tuple[str, int], ...], image_size: int, num_labels: int):
+    def __init__(
+        self,
+        shards: tuple[tuple[str, int], ...],
+        image_size: int,
+        image_ids: np.ndarray,
+        label_matrix: np.ndarray,
+    ):
+        """Open the shards.
+
+        Args:
+            shards: each one's path and number of records.
+            image_size: S.
+            image_ids: of all records, str `[N]`.
+            label_matrix: uint8 `[N, C]`.
+        """
         self._shards = shards
+        self._image_ids = image_ids
+        self._label_matrix = label_matrix
         self._ends = np.cumsum([count for _, count in shards])
-        self._shape = (image_size, num_labels)
+        self._image_size = image_size
         self._reader = array_record_data_source.ArrayRecordDataSource(
             [f"{path}[0:{count}]" for path, count in shards]
         )
 
     @functools.cached_property
     def _features(self) -> tfds.features.FeaturesDict:
-        image_size, num_labels = self._shape
         features = tfds.features
         bytes_ = features.Encoding.BYTES
         return features.FeaturesDict(
             {
                 "image": features.Tensor(
-                    shape=(image_size, image_size), dtype=np.uint8, encoding=bytes_
+                    shape=(self._image_size, self._image_size), dtype=np.uint8, encoding=bytes_
                 ),
-                "labels": features.Tensor(shape=(num_labels,), dtype=np.uint8),
+                "image_id": features.Text(),
             }
         )
 
@@ -53,18 +70,22 @@ class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
 
         Raises:
             IndexError: not in `[0, len)`.
-            UserError: the record's shard is damaged.
+            UserError: the record's shard is damaged, or of another dataset.
         """
         position = index.__index__()
         if not 0 <= position < len(self):
             raise IndexError(f"record {position} of {len(self)}")
         try:
-            return dict(self._features.deserialize_example_np(self._reader[position]))
+            record = self._features.deserialize_example_np(self._reader[position])
+            if record["image_id"].decode() != self._image_ids[position]:
+                raise ValueError("another image")
         except (RuntimeError, ValueError, IndexError, OSError):
             shard = self._shards[int(np.searchsorted(self._ends, position, side="right"))][0]
             raise UserError(
-                f"{shard}: record {position} is damaged; delete the dataset and prepare it again"
+                f"{shard}: record {position} is damaged or not {self._image_ids[position]}, as "
+                "records.csv says; delete the dataset and prepare it again"
             ) from None
+        return {"image": record["image"], "labels": self._label_matrix[position]}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return (self[index] for index in range(len(self)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
 
@@ -21,8 +22,18 @@ from agcnn_jax.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
 SPLIT = "images"
+SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
+TABLES = ("records.csv", "boxes.csv")
 # What `metadata.json` holds for `Records`.
-METADATA = ("labels", "findings", "provenance", "collection", "image_size", "fingerprint")
+METADATA = (
+    "labels",
+    "findings",
+    "provenance",
+    "collection",
+    "image_size",
+    "fingerprint",
+    "digests",
+)
 HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
 
 
@@ -54,7 +65,7 @@ class Records:
         collection: within which an image id means one image: `ChestX-ray14`, or one cohort of
             phantoms.
         image_size: side S of the stored images, pixels.
-        fingerprint: hex digest of all names, labels and pixels, whatever their order.
+        fingerprint: hex digest of all columns, boxes and pixels, in record order.
         image_ids: file names, str `[N]`.
         patient_ids: str `[N]`, as in the label table.
         label_matrix: 0 or 1, uint8 `[N, C]`.
@@ -97,27 +108,19 @@ class Records:
 
     @functools.cached_property
     def boxes(self) -> Boxes:
-        """The annotated boxes.
-
-        Raises:
-            UserError: the table of boxes is missing or damaged.
-        """
-        path = self.directory / "boxes.csv"
-        columns = _read_columns(path)
+        """The annotated boxes."""
+        columns = _read_columns(self.directory / "boxes.csv")
         index = {name: position for position, name in enumerate(self.image_ids.tolist())}
-        try:
-            corners = [columns[side] for side in ("xmin", "ymin", "xmax", "ymax")]
-            return Boxes(
-                np.array([index[name] for name in columns["image_id"]], np.int64),
-                np.array(columns["finding"], np.str_),
-                np.array(corners, np.float32).reshape(4, -1).T,
-            )
-        except (KeyError, ValueError):
-            raise _damaged(path) from None
+        corners = [columns[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+        return Boxes(
+            np.array([index[name] for name in columns["image_id"]], np.int64),
+            np.array(columns["finding"], np.str_),
+            np.array(corners, np.float32).reshape(4, -1).T,
+        )
 
     def images_and_labels(self) -> ImagesAndLabels:
         """Return random access to what training reads."""
-        return ImagesAndLabels(self.shards, self.image_size, len(self.labels))
+        return ImagesAndLabels(self.shards, self.image_size, self.image_ids, self.label_matrix)
 
 
 def open_records(data_dir: str | Path) -> Records:
@@ -166,6 +169,8 @@ def _open_remote(data_dir: epath.Path) -> Records:
 def _open(directory: Path) -> Records:
     metadata = _read_metadata(directory)
     shards = _check_shards(directory)
+    for name in TABLES:
+        _check_digest(directory / name, metadata["digests"])
     columns = _read_columns(directory / "records.csv")
     stored = sum(count for _, count in shards)
     if len(columns["image_id"]) != stored:
@@ -181,29 +186,26 @@ def _open(directory: Path) -> Records:
     def number(name: str) -> np.ndarray:
         return np.array(columns[name], np.int64)
 
-    try:
-        return Records(
-            directory=directory,
-            labels=labels,
-            findings=tuple(metadata["findings"]),
-            provenance=metadata["provenance"],
-            collection=metadata["collection"],
-            image_size=metadata["image_size"],
-            fingerprint=metadata["fingerprint"],
-            image_ids=text("image_id"),
-            patient_ids=text("patient_id"),
-            label_matrix=_label_matrix(columns["labels"], labels),
-            follow_ups=number("follow_up"),
-            ages=number("age"),
-            sexes=text("sex"),
-            views=text("view"),
-            widths=number("width"),
-            heights=number("height"),
-            official=text("official"),
-            shards=shards,
-        )
-    except (KeyError, ValueError):
-        raise _damaged(directory / "records.csv") from None
+    return Records(
+        directory=directory,
+        labels=labels,
+        findings=tuple(metadata["findings"]),
+        provenance=metadata["provenance"],
+        collection=metadata["collection"],
+        image_size=metadata["image_size"],
+        fingerprint=metadata["fingerprint"],
+        image_ids=text("image_id"),
+        patient_ids=text("patient_id"),
+        label_matrix=_label_matrix(columns["labels"], labels),
+        follow_ups=number("follow_up"),
+        ages=number("age"),
+        sexes=text("sex"),
+        views=text("view"),
+        widths=number("width"),
+        heights=number("height"),
+        official=text("official"),
+        shards=shards,
+    )
 
 
 def _label_matrix(rows: list[str], labels: tuple[str, ...]) -> np.ndarray:
@@ -219,6 +221,8 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text("utf-8"))
         for key in METADATA:
             metadata[key]
+        for name in TABLES:
+            metadata["digests"][name]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None
     return dict(metadata)
@@ -226,13 +230,11 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
 
 def _check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
     """Open every shard once: a missing or truncated one is found now, not hours into training."""
-    try:
-        split = tfds.builder_from_directory(directory).info.splits[SPLIT]
-    except Exception:  # TFDS raises anything from KeyError to ParseError on damaged JSON
-        raise _damaged(directory / "dataset_info.json") from None
+    lengths = _read_shard_lengths(directory / "dataset_info.json")
     shards = []
-    for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
-        if not Path(path).is_file():
+    for index, expected in enumerate(lengths):
+        path = directory / SHARD.format(index=index, count=len(lengths))
+        if not path.is_file():
             raise UserError(f"{path}: missing; copy it again, or prepare the dataset again")
         try:
             reader = array_record_module.ArrayRecordReader(str(path))
@@ -248,13 +250,37 @@ def _check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
     return tuple(shards)
 
 
+def _read_shard_lengths(path: Path) -> list[int]:
+    """Return the shards' numbers of records from TFDS's description of the dataset.
+
+    Not through TFDS, which imports the modules and makes the classes that `features.json` names.
+    """
+    try:
+        splits = json.loads(path.read_text("utf-8"))["splits"]
+        (lengths,) = (split["shardLengths"] for split in splits if split["name"] == SPLIT)
+        return [int(length) for length in lengths]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _damaged(path) from None
+
+
+def _check_digest(path: Path, digests: Mapping[str, str]) -> None:
+    """Refuse a table that is not the one that was written with the images."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise _damaged(path) from None
+    if found != digests[path.name]:
+        raise UserError(
+            f"{path}: changed since the dataset was prepared; delete the dataset and prepare it "
+            "again"
+        )
+
+
 def _read_columns(path: Path) -> dict[str, list[str]]:
     """Return a table's columns by header name."""
-    rows = [row for _, row in read_rows(path)]
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise _damaged(path)
-    columns = zip(*rows[1:], strict=True) if rows[1:] else ([] for _ in rows[0])
-    return {name: list(column) for name, column in zip(rows[0], columns, strict=True)}
+    header, *rows = [row for _, row in read_rows(path)]
+    columns = zip(*rows, strict=True) if rows else ([] for _ in header)
+    return {name: list(column) for name, column in zip(header, columns, strict=True)}
 
 
 def _damaged(path: Path) -> UserError:
