@@ -47,7 +47,7 @@ class DenseNet(nn.Module):
         blocks: number of layers in each dense block; (6, 12, 24, 16) is DenseNet-121.
         growth: channels that each layer adds.
         stem: channels of the first convolution.
-        axis_name: mapped axis that BatchNorm averages over; None on a single device.
+        axis_name: mapped axis that BatchNorm averages over; None for each device's own statistics.
         dtype: dtype of the computation; parameters and statistics stay float32.
     """
 

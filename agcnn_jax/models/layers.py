@@ -56,7 +56,7 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with PyTorch's semantics, over all devices of `axis_name`.
+    """Batch normalisation with PyTorch's semantics, over all devices of `axis_name` if given.
 
     It differs from `flax.linen.BatchNorm` in three ways: the running variance takes the unbiased
     estimate, as PyTorch's does; momentum is PyTorch's 0.1, the weight of the new value; and the
@@ -67,8 +67,8 @@ class BatchNorm(nn.Module):
     Attributes:
         momentum: weight of the batch's statistics in the running ones.
         epsilon: added to the variance under the root.
-        axis_name: mapped axis to average over; None on a single device.
-        dtype: dtype of the output; statistics are float32 (or wider, as the input).
+        axis_name: mapped axis to average over; None to normalise by the device's own statistics.
+        dtype: dtype of the output; it is computed in float32 (or wider, as the input).
     """
 
     momentum: float = 0.1
@@ -92,11 +92,10 @@ class BatchNorm(nn.Module):
             running_var.value += self.momentum * (unbiased - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
-        # Scale and shift are folded in the statistics' dtype, so that bfloat16 activations meet
-        # one multiply and one add.
         gain = scale * lax.rsqrt(var + self.epsilon)
-        x, gain, shift = nn.dtypes.promote_dtype(x, gain, bias - mean * gain, dtype=self.dtype)
-        return x * gain + shift
+        # Rounded to bfloat16 once, at the end: a rounded gain or shift would move a whole channel.
+        y = x * gain + (bias - mean * gain)
+        return y if self.dtype is None else y.astype(self.dtype)
 
     def _batch_statistics(
         self, x: jax.Array, centre: jax.Array

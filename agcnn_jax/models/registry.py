@@ -26,7 +26,7 @@ def make_backbone(
 
     Args:
         name: a key of `BACKBONES`.
-        axis_name: mapped axis that BatchNorm averages over; None on a single device.
+        axis_name: mapped axis that BatchNorm averages over; None for each device's own statistics.
         dtype: dtype of the computation.
 
     Raises:

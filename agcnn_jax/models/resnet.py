@@ -49,7 +49,7 @@ class ResNet(nn.Module):
     Attributes:
         blocks: number of bottlenecks in each layer; (3, 4, 6, 3) is ResNet-50.
         width: channels of the stem and of the first layer's 3x3 convolutions.
-        axis_name: mapped axis that BatchNorm averages over; None on a single device.
+        axis_name: mapped axis that BatchNorm averages over; None for each device's own statistics.
         dtype: dtype of the computation; parameters and statistics stay float32.
     """
 

@@ -118,3 +118,23 @@ class TestBatchNorm:
         for name in ("mean", "var"):
             for part in part_stats["batch_stats"][name]:
                 np.testing.assert_allclose(part, stats["batch_stats"][name], rtol=1e-5)
+
+    @pytest.mark.parametrize("train", [True, False])
+    @pytest.mark.parametrize("offset", [0.0, 2.0, 8.0])
+    def test_bfloat16_moves_no_channel(self, offset, train):
+        rng = np.random.default_rng(2)
+        x = jnp.asarray(rng.normal(offset, 1.0, (16, 28, 28, 64)), jnp.bfloat16)
+        flat = np.asarray(x, np.float64).reshape(-1, 64)
+        scale, bias = rng.uniform(0.5, 2.0, (2, 64)).astype(np.float32)
+        mean, var = (getattr(flat, name)(0).astype(np.float32) for name in ("mean", "var"))
+        variables = {
+            "params": {"scale": scale, "bias": bias},
+            "batch_stats": {"mean": mean, "var": var},
+        }
+        y, _ = BatchNorm(dtype=jnp.bfloat16).apply(variables, x, train, mutable=["batch_stats"])
+        assert y.dtype == jnp.bfloat16
+        exact = scale * (flat - mean) / np.sqrt(var + 1e-5) + bias
+        error = np.asarray(y, np.float64).reshape(-1, 64) - exact
+        assert np.abs(error.mean(0) / scale).max() < 1e-3
+        # Rounded once, to 8 binary digits, beside what float32 leaves.
+        assert (np.abs(error) <= np.abs(exact) * 2**-8 + 1e-5).all()
