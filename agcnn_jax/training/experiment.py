@@ -71,12 +71,18 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     """
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
+    # Of convolutions and products that name no precision of their own: the backbones'.
+    jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     records = open_records(config.data.dir)
     split = make_split(
         records, config.data.protocol, config.data.split_seed, lists=config.data.lists or None
     )
     model = AGCNN(
-        backbone=make_backbone(config.backbone, BATCH_AXIS, jnp.dtype(config.dtype)),
+        backbone=make_backbone(
+            config.backbone,
+            BATCH_AXIS if config.batch_norm == "global" else None,
+            jnp.dtype(config.dtype),
+        ),
         label_count=len(records.labels),
         pooling=config.pooling,
         mean=tuple(config.mean),

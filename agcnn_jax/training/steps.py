@@ -65,6 +65,11 @@ class Recipe:
         """Of the model's input: float32, or float64 in a float64 run."""
         return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
 
+    @property
+    def own_statistics(self) -> bool:
+        """Whether each device's BatchNorm normalises by its own share of the batch."""
+        return self.model.backbone.axis_name is None
+
     def for_stage(self, stage: Stage) -> Recipe:
         """The recipe of a stage's steps, whose seed is the stage's own, from the run's recipe."""
         return dataclasses.replace(self, seed=stage.seed(self.seed))
@@ -210,6 +215,8 @@ def train_step(
         return (jax.tree.map(jnp.add, total, gradients), batch_stats), (loss, losses)
 
     batch_stats = state.variables["batch_stats"]
+    if recipe.own_statistics:
+        batch_stats = lax.pcast(batch_stats, BATCH_AXIS, to="varying")
     if accumulate == 1:
         (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, rows)
     else:
@@ -220,6 +227,8 @@ def train_step(
         gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
         loss, losses = jax.tree.map(jnp.mean, per_part)
     gradients = lax.psum(gradients, BATCH_AXIS)
+    if recipe.own_statistics:
+        batch_stats = lax.pmean(batch_stats, BATCH_AXIS)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables["params"])
     variables = {
