@@ -65,7 +65,7 @@ def check_value(key: str, value: Any) -> Any:
     row = KEYS[key]
     try:
         converted = row.kind.convert(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         raise UserError(f"config.{key} is {value!r}; {row.words}") from None
     numbers = converted if isinstance(converted, tuple) else (converted,)
     if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

@@ -119,10 +119,12 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
     remedy = None if is_remote(path) else "choose another --workdir"
     if not exists(path, remedy):
         return None
-    saved = ml_collections.ConfigDict(read_json(path))
+    values = read_json(path)
     try:
+        # Which refuses names that a key cannot have, such as those with dots.
+        saved = ml_collections.ConfigDict(values)
         check_config(saved)
-    except UserError as error:
+    except (UserError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} is not as a run wrote it: {error}; restore it, or train again in another "
             "--workdir"

@@ -317,6 +317,8 @@ class TestKept:
             ({"old_key": 1}, ["config.old_key is a key that nothing reads"]),
             ({"epochs": {"global": 1}}, ["config.epochs"]),
             ({"learning_rate": None}, ["config.learning_rate is None"]),
+            ({"weight_decay": 10**400}, ["config.weight_decay is 1000"]),
+            ({"data.dir": "here"}, ["data.dir"]),
         ],
     )
     def test_an_edited_config_is_refused(self, tmp_path, edit, words):
