@@ -119,6 +119,7 @@ def save(
     batches: grain.DatasetIterator,
     identity: dict[str, Any],
     val_auc_mean: float | None = None,
+    val_auc_findings: int = 0,
     evaluated: bool = False,
 ) -> None:
     """Save a checkpoint in the background.
@@ -130,11 +131,16 @@ def save(
         batches: the iterator whose position goes with the state.
         identity: what the weights are of (backbone, labels ...), checked by `restore`.
         val_auc_mean: validation AUC at this step; None when no finding has one.
+        val_auc_findings: how many findings that mean is over.
         evaluated: whether the step was validated; only then can it become the best.
     """
     metrics = None
     if evaluated:
-        metrics = {"val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean, "step": step}
+        metrics = {
+            "val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean,
+            "val_auc_findings": val_auc_findings,
+            "step": step,
+        }
     with written(manager.directory):
         manager.save(
             step,
@@ -250,5 +256,9 @@ def check_identity(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> 
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Order checkpoints by validation AUC; of equal ones, the earlier counts as better."""
-    return metrics["val_auc_mean"], -metrics["step"]
+    """Order checkpoints by validation AUC; of equal ones, the earlier counts as better.
+
+    Without any AUC nothing speaks for stopping early, and the last one counts as best.
+    """
+    score, step = metrics["val_auc_mean"], metrics["step"]
+    return score, step if score == NO_AUC else -step

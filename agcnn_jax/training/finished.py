@@ -38,7 +38,7 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     result = read_json(path, again)
     if (
         not isinstance(result.get("best_step"), int)
-        or "best_val_auc_mean" not in result
+        or not {"best_val_auc_mean", "val_auc_findings"} <= set(result)
         or not all(isinstance(result.get(key), dict) for key in ("weights", "started_from"))
     ):
         raise UserError(f"{path} is damaged; {again}")

@@ -132,7 +132,8 @@ def fit(
                     except FloatingPointError as error:
                         raise _diverged(stage, manager, step, str(error)) from error
                     log.write(step, epoch=schedule.epoch(step), **scores)
-                    save(step, state, val_auc_mean=scores["val_auc_mean"], evaluated=True)
+                    chosen_by = {key: scores[key] for key in ("val_auc_mean", "val_auc_findings")}
+                    save(step, state, **chosen_by, evaluated=True)
                     clock.lap(step)
                 elif step % config.checkpoint_every == 0:
                     settle(*pending)

@@ -71,11 +71,7 @@ def train_stage(
         from_primary(lambda: write_json(directory / "result.json", result))
     together(lambda: check_weights(directory, result, now))
     if is_primary():
-        score = result["best_val_auc_mean"]
-        print(
-            f"stage {stage.name}: best checkpoint at step {result['best_step']}, mean validation "
-            f"AUC {'-' if score is None else f'{score:.4f}'}"
-        )
+        print(describe_result(stage, result, len(experiment.records.finding_columns)))
     return merge_branches(variables, trained)
 
 
@@ -83,8 +79,24 @@ def best_of(manager: ocp.CheckpointManager) -> dict[str, Any]:
     """Name a stage's best checkpoint, as `result.json` does."""
     checkpoints.finish(manager)
     step = manager.best_step()
-    score = manager.metrics(step)["val_auc_mean"]
+    metrics = manager.metrics(step)
+    score = metrics["val_auc_mean"]
     return {
         "best_step": step,
         "best_val_auc_mean": None if score == checkpoints.NO_AUC else score,
+        "val_auc_findings": metrics["val_auc_findings"],
     }
+
+
+def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
+    """Say which checkpoint of a stage was chosen, by what; `findings` is how many there are."""
+    step, score = result["best_step"], result["best_val_auc_mean"]
+    if score is None:
+        return (
+            f"stage {stage.name}: no finding has a validation AUC; the last checkpoint is used, "
+            f"step {step}"
+        )
+    return (
+        f"stage {stage.name}: best checkpoint at step {step}, mean validation AUC {score:.4f} "
+        f"over {result['val_auc_findings']} of {findings} findings"
+    )

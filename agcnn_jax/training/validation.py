@@ -21,9 +21,10 @@ def make_validation(
 ) -> Callable[[TrainState], dict[str, float | None]]:
     """Make the function that scores the trained branches on the validation subset.
 
-    Its result is `{"val_auc_mean": ..., "val_auc_mean_<branch>": ...}`, means over the findings
-    that have an AUC, None where none has; the first is of the branch that selects the stage's best
-    checkpoint. It raises `FloatingPointError` if a probability is not finite.
+    Its result is `{"val_auc_mean": ..., "val_auc_findings": ..., "val_auc_mean_<branch>": ...}`:
+    means over the findings that have an AUC, None where none has, and how many findings have one;
+    the first is of the branch that selects the stage's best checkpoint. It raises
+    `FloatingPointError` if a probability is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
@@ -47,10 +48,14 @@ def make_validation(
                     records.labels[column]: auc(labels[:, column], scores[:, column])
                     for column in records.finding_columns
                 }
-            ).mean
+            )
             for branch, scores in prediction.probabilities.items()
         }
-        by_branch = {f"val_auc_mean_{branch}": mean for branch, mean in means.items()}
-        return {"val_auc_mean": means[stage.selects_by], **by_branch}
+        selecting = means[stage.selects_by]
+        return {
+            "val_auc_mean": selecting.mean,
+            "val_auc_findings": selecting.present,
+            **{f"val_auc_mean_{branch}": one.mean for branch, one in means.items()},
+        }
 
     return validate

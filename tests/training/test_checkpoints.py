@@ -10,6 +10,8 @@ from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.training import checkpoints
+from agcnn_jax.training.stage import best_of, describe_result
+from agcnn_jax.training.strategies import Stage
 from tests.programs import run
 
 IDENTITY = {"labels": ["Mass"]}
@@ -35,8 +37,9 @@ def state_of(step):
 
 
 def save(manager, step, score=None):
+    evaluated = score is not None
     checkpoints.save(
-        manager, step, state_of(step), Position(step), IDENTITY, score, score is not None
+        manager, step, state_of(step), Position(step), IDENTITY, score, 3, evaluated=evaluated
     )
 
 
@@ -80,6 +83,26 @@ def test_the_latest_and_the_best_are_kept(stage):
         # A `result.json` may name another, which was best when it was written.
         named, _ = checkpoints.restore_best(manager, IDENTITY, 3)
     jax.tree.map(np.testing.assert_array_equal, named, state_of(3))
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "said"),
+    [
+        ((0.5, 0.9, 0.9), 2, "best checkpoint at step 2, mean validation AUC 0.9000 over 3 of 14"),
+        ((None, None, None), 3, "no finding has a validation AUC; the last checkpoint is used"),
+    ],
+)
+def test_the_best_is_named_with_what_its_score_is_over(tmp_path, scores, best, said):
+    """Of equal checkpoints the first counts; without any AUC, the last."""
+    with checkpoints.open_manager(epath.Path(tmp_path) / "checkpoints") as manager:
+        for step, score in enumerate(scores, start=1):
+            state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
+            checkpoints.save(
+                manager, step, state, Position(step), IDENTITY, score, findings, evaluated=True
+            )
+        result = best_of(manager)
+    assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best - 1])
+    assert said in describe_result(Stage(1, ("global",)), result, 14)
 
 
 FILES = ("identity/metadata", "state/_METADATA", "state/manifest.ocdbt", "state/d/*")

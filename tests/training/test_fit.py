@@ -51,7 +51,9 @@ def fake_step(monkeypatch):
         step.calls = 0
         monkeypatch.setattr(fit, "make_train_step", lambda *arguments: step)
         monkeypatch.setattr(
-            fit, "make_validation", lambda *arguments: lambda state: {"val_auc_mean": 0.5}
+            fit,
+            "make_validation",
+            lambda *arguments: lambda state: {"val_auc_mean": 0.5, "val_auc_findings": 14},
         )
 
     return install

@@ -93,12 +93,14 @@ def test_three_stages_are_chained_and_recorded(finished):
     for stage in ("1_global", "2_local", "3_fusion"):
         result = json.loads((finished / "stages" / stage / "result.json").read_text())
         scores = {
-            e["step"]: e["val_auc_mean"]
+            e["step"]: (e["val_auc_mean"], e["val_auc_findings"])
             for e in entries(finished)
             if e["stage"] == stage and "val_auc_mean" in e
         }
         best = max(scores, key=lambda step: (scores[step], -step))
-        assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best])
+        assert result["best_step"] == best
+        assert (result["best_val_auc_mean"], result["val_auc_findings"]) == scores[best]
+        assert 1 <= result["val_auc_findings"] <= 14
     # A stage holds what it trained and nothing else.
     fusion = weights(finished, "3_fusion")
     assert set(fusion["variables"]["params"]) == {"fusion"}
@@ -237,7 +239,11 @@ class TestMistakes:
             ("data.json", "{}"),
             ("stages/1_global/result.json", "{}"),
             ("stages/1_global/result.json", "[1"),
-            ("stages/1_global/result.json", '{"best_step": 99, "best_val_auc_mean": 0.5}'),
+            ("stages/1_global/result.json", '{"best_step": 1, "best_val_auc_mean": 0.5}'),
+            (
+                "stages/1_global/result.json",
+                '{"best_step": 99, "best_val_auc_mean": 0.5, "val_auc_findings": 3}',
+            ),
         ],
     )
     def test_damaged_files_of_a_run(self, finished, tmp_path, name, content):
