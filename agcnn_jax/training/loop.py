@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import uuid
 
 import ml_collections
@@ -18,7 +17,6 @@ from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_
 from agcnn_jax.training import settings
 from agcnn_jax.training.agreement import describe_run, require_agreement
 from agcnn_jax.training.batches import check_batches
-from agcnn_jax.training.claim import claimed
 from agcnn_jax.training.claim import claimed
 from agcnn_jax.training.experiment import Experiment, open_experiment
 from agcnn_jax.training.finished import finished_stages
@@ -44,7 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
-        Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`. Or if another training goes on in `workdir`.
+        Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`.
     """
     with stop_requests() as stop_requested, contextlib.ExitStack() as held:
         experiment = together(lambda: prepare(config, workdir))
@@ -57,7 +55,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
                 "what they were trained on": start.lineage.digest,
             }
         )
-        held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
         held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
         claim(config, experiment, start)
         plan = stages(config.strategy)
