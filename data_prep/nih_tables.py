@@ -43,6 +43,8 @@ COLUMNS = {
     "sex": "Patient Gender",
     "view": "View Position",
 }
+# Other headers of the same columns, in tables that others have made from NIH's.
+RENAMED = {"Patient Sex": "Patient Gender"}
 # `58` in the 2020 table; `058Y`, `012M`, `003D` in the 2017 table.
 AGE = re.compile(r"(\d+)([YMD]?)", re.IGNORECASE)
 AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
@@ -82,7 +84,7 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
     Args:
-        path: the csv, gzipped or not. Columns other than `COLUMNS` are ignored.
+        path: the csv, gzipped or not. Columns other than `COLUMNS`, or as `RENAMED`, are ignored.
 
     Returns:
         Image name -> its row.
@@ -94,6 +96,7 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))
+    header = [name if RENAMED.get(name) in header else RENAMED.get(name, name) for name in header]
     missing = [name for name in COLUMNS.values() if name not in header]
     if missing:
         raise UserError(
