@@ -69,6 +69,7 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
                 image_size=context.image_size,
                 fingerprint=publish.fingerprint(self._records, self._columns, context.image_size),
                 digests=self._columns.digests,
+                official_names=len(self._plan.official),
             ),
         )
 
@@ -129,9 +130,16 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
         shutil.rmtree(plan.context.scratch, ignore_errors=True)
     absent = report["rows_without_image"]["count"]
+    listed = report["official_lists"]
+    lists = (
+        f"names in the official lists without an image {listed['absent_names']}, "
+        f"images in neither list {listed['unlisted_images']}, "
+        if listed
+        else "no official lists, "
+    )
     return (
         f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}, label rows without an image {absent}, "
+        f"set aside {len(report['set_aside'])}, label rows without an image {absent}, {lists}"
         f"{new_images / max(seconds, 1e-9):.0f} files/s: {store}"
     )
 

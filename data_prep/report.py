@@ -43,6 +43,12 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "written": len(written),
         "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
         "set_aside": [entry._asdict() for entry in set_aside],
+        "official_lists": {
+            "absent_names": len(plan.official.keys() - written),
+            "unlisted_images": len(written - plan.official.keys()),
+        }
+        if plan.official
+        else None,
         "rows_without_image": {"count": len(absent), "image_ids": absent},
     }
 

@@ -26,13 +26,8 @@ SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
 TABLES = ("records.csv", "boxes.csv")
 # What `metadata.json` holds for `Records`.
 METADATA = (
-    "labels",
-    "findings",
-    "provenance",
-    "collection",
-    "image_size",
-    "fingerprint",
-    "digests",
+    *("labels", "findings", "provenance", "collection", "image_size", "fingerprint", "digests"),
+    "official_names",
 )
 HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
 
@@ -76,6 +71,8 @@ class Records:
         widths: of the original file, pixels, int64 `[N]`.
         heights: likewise.
         official: "train_val", "test" or "" where the dataset's own lists name no subset, str `[N]`.
+        official_names: how many names are in the dataset's own lists, also of images that are not
+            here; 0 where there are no lists.
         shards: each shard's path and number of records.
     """
 
@@ -96,6 +93,7 @@ class Records:
     widths: np.ndarray
     heights: np.ndarray
     official: np.ndarray
+    official_names: int
     shards: tuple[tuple[str, int], ...]
 
     def __len__(self) -> int:
@@ -204,6 +202,7 @@ def _open(directory: Path) -> Records:
         widths=number("width"),
         heights=number("height"),
         official=text("official"),
+        official_names=metadata["official_names"],
         shards=shards,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from agcnn_jax.errors import UserError
 
 SUBSETS = ("train", "validation", "test")
 PROTOCOLS = ("random", "patient", "official", "lists")
+LISTED = ("official", "lists")
+"""Protocols that follow lists of names."""
 # NIH's lists join training and validation; CheXNet's public splits keep 70/10/20, so 1 to 7.
 OFFICIAL_VALIDATION = 1 / 8
+# Share of the images that lists may leave out; more than that is rather a list cut short.
+MAX_UNLISTED = 0.01
 # What a folder's list files are called, as in chexnet_val_list.txt.gz.
 LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -33,7 +38,9 @@ class Split:
         test: likewise.
         shared_patients: test patients that also occur in training; 0 unless images were split
             without regard to patients.
-        absent_names: names in the lists that are not in the dataset.
+        digests: of each subset's image ids in order, hex, by the subset's name.
+        absent_names: names in the lists that are not in the dataset; 0 without lists.
+        unlisted_images: images that no list names; 0 without lists.
     """
 
     protocol: str
@@ -41,16 +48,29 @@ class Split:
     validation: np.ndarray
     test: np.ndarray
     shared_patients: int
+    digests: Mapping[str, str]
     absent_names: int = 0
+    unlisted_images: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Return what a run records about its split; JSON."""
         return {
             "protocol": self.protocol,
             **{subset: len(getattr(self, subset)) for subset in SUBSETS},
+            **{f"{subset}_digest": self.digests[subset] for subset in SUBSETS},
             "shared_patients": self.shared_patients,
             "absent_names": self.absent_names,
+            "unlisted_images": self.unlisted_images,
         }
+
+    def in_words(self) -> str:
+        """Say by which protocol the images were divided, and what its lists leave open."""
+        if self.protocol not in LISTED:
+            return f"protocol {self.protocol}"
+        return (
+            f"protocol {self.protocol}, whose lists name {self.absent_names} images that are not "
+            f"here and leave out {self.unlisted_images} that are"
+        )
 
 
 def make_split(
@@ -59,6 +79,7 @@ def make_split(
     seed: int,
     lists: Mapping[str, str | Path | Sequence[str]] | str | Path | None = None,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    allow_unlisted: bool = False,
 ) -> Split:
     """Divide the records.
 
@@ -74,12 +95,13 @@ def make_split(
         lists: for `lists`: {"train", "validation", "test"} -> names or the path of a list, or a
             folder with one list each, such as `chexnet_train_list.txt.gz`.
         fractions: shares of train, validation, test for `random` and `patient`; they sum to 1.
+        allow_unlisted: accept lists that leave out more than `MAX_UNLISTED` of the images.
 
     Returns:
         The split; no subset is empty.
 
     Raises:
-        UserError: unknown protocol, lists missing or overlapping, or an empty subset.
+        UserError: unknown protocol, lists missing, overlapping or cut short, or an empty subset.
     """
     if seed < 0:
         raise UserError(f"config.data.split_seed {seed}: must be 0 or more")
@@ -89,20 +111,44 @@ def make_split(
     elif protocol == "patient":
         members = _divide(records.patient_ids, fractions, seed)
     elif protocol == "official":
-        members = _official(records, seed)
+        members, absent = _official(records, seed, lists)
     elif protocol == "lists":
         members, absent = _from_lists(records, lists)
     else:
         raise UserError(f"config.data.protocol {protocol!r}: must be one of {', '.join(PROTOCOLS)}")
     for subset, member in zip(SUBSETS, members, strict=True):
         if not member.any():
+            other = ", or --config.data.protocol=random or patient" if protocol in LISTED else ""
             raise UserError(
                 f"config.data.protocol {protocol!r}: none of the {len(records)} records in "
-                f"{records.directory} is in the {subset} subset; use more images or another split"
+                f"{records.directory} is in the {subset} subset; use more images{other}"
             )
-    train, validation, test = (np.flatnonzero(member) for member in members)
+    unlisted = np.flatnonzero(~np.any(members, axis=0))
+    if len(unlisted) > MAX_UNLISTED * len(records) and not allow_unlisted:
+        raise UserError(
+            f"config.data.protocol {protocol!r}: its lists leave out {len(unlisted)} of the "
+            f"{len(records)} images in {records.directory}, such as "
+            f"{records.image_ids[unlisted[0]]}; are the lists whole? If you mean to leave these "
+            "images out, set --config.data.allow_unlisted=True"
+        )
+    train, validation, test = parts = [np.flatnonzero(member) for member in members]
     shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
-    return Split(protocol, train, validation, test, len(shared), absent)
+    digests = [_digest(records.image_ids[part]) for part in parts]
+    return Split(
+        protocol,
+        train,
+        validation,
+        test,
+        len(shared),
+        dict(zip(SUBSETS, digests, strict=True)),
+        absent,
+        len(unlisted),
+    )
+
+
+def _digest(names: np.ndarray) -> str:
+    """Return a digest of names in order, 16 hex digits."""
+    return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()[:16]
 
 
 def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
@@ -115,12 +161,14 @@ def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.
     return [(rank >= low) & (rank < high) for low, high in itertools.pairwise(ends)]
 
 
-def _official(records: Records, seed: int) -> list[np.ndarray]:
-    if not np.any(records.official != ""):
+def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarray], int]:
+    """Return each subset's members and how many listed names the dataset lacks."""
+    if not records.official_names:
+        others = "random, patient or lists" if lists else "random or patient"
         raise UserError(
             f"config.data.protocol 'official': {records.directory} was prepared without the "
-            "official lists; put train_val_list.txt and test_list.txt beside the images and "
-            "prepare it again"
+            f"official lists; set --config.data.protocol to {others}, or put train_val_list.txt "
+            "and test_list.txt beside the images and prepare it again"
         )
     train_val = records.official == "train_val"
     subset = _divide(
@@ -129,7 +177,8 @@ def _official(records: Records, seed: int) -> list[np.ndarray]:
     members = [np.zeros(len(records), bool) for _ in subset]
     for member, chosen in zip(members, subset, strict=True):
         member[train_val] = chosen
-    return [members[0], members[1], records.official == "test"]
+    here = int(np.count_nonzero(records.official != ""))
+    return [members[0], members[1], records.official == "test"], records.official_names - here
 
 
 def _from_lists(

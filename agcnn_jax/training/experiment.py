@@ -75,7 +75,11 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     records = open_records(config.data.dir)
     split = make_split(
-        records, config.data.protocol, config.data.split_seed, lists=config.data.lists or None
+        records,
+        config.data.protocol,
+        config.data.split_seed,
+        lists=config.data.lists or None,
+        allow_unlisted=config.data.allow_unlisted,
     )
     model = AGCNN(
         backbone=make_backbone(

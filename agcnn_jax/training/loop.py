@@ -123,6 +123,7 @@ def describe(experiment: Experiment, start: Start) -> str:
         f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
         f"device(s), into {experiment.workdir}\n"
         f"{experiment.records.provenance}: {len(split.train)} images to train on, "
-        f"{len(split.validation)} to validate, {len(split.test)} to test; protocol "
-        f"{split.protocol}\nof the test subset, {start.tested.in_words(len(split.test), patients)}"
+        f"{len(split.validation)} to validate, {len(split.test)} to test; "
+        f"{split.in_words()}\n"
+        f"of the test subset, {start.tested.in_words(len(split.test), patients)}"
     )

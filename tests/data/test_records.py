@@ -43,7 +43,7 @@ def data(tmp_path_factory):
     (raw / "BBox_List_2017.csv").write_text("\n".join(boxes))
     names = [name for name, _, _ in ROWS]
     (raw / "train_val_list.txt").write_text("\n".join(names[:40]))
-    (raw / "test_list.txt").write_text("\n".join(names[40:60]))
+    (raw / "test_list.txt").write_text("\n".join([*names[40:60], "absent.png"]))
     folder = tmp_path_factory.mktemp("data")
     main(["--raw_dir", str(raw), "--data_dir", str(folder), "--image_size=48", "--workers=1"])
     return folder
@@ -76,6 +76,7 @@ def test_columns(data):
     assert set(records.views.tolist()) == {"PA"}
     assert set(records.widths.tolist()) == set(records.heights.tolist()) == {48}
     assert records.official.tolist() == ["train_val"] * 40 + ["test"] * 20 + [""] * 10
+    assert records.official_names == 61
 
 
 def test_boxes_are_in_record_order_and_original_pixels(data):

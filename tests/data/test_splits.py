@@ -1,11 +1,14 @@
 """Splits: disjoint, whole, reproducible, and honest about patients."""
 
 import gzip
+import hashlib
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +16,14 @@ from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
 from agcnn_jax.data.text import read_names
 from agcnn_jax.errors import UserError
+from agcnn_jax.training.agreement import describe_run
+from agcnn_jax.training.settings import keep_config
+from configs import common
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "chestxray14"
 
 
-def make_records(patients, official=None, names=None):
+def make_records(patients, official=None, names=None, absent=0):
     """Records with only what splits depend on: `patients` is each record's patient."""
     count = len(patients)
     empty = np.zeros(count, np.int64)
@@ -39,6 +45,7 @@ def make_records(patients, official=None, names=None):
         widths=empty,
         heights=empty,
         official=np.array(official if official is not None else [""] * count),
+        official_names=sum(name != "" for name in official) + absent if official is not None else 0,
         shards=(),
     )
 
@@ -99,23 +106,102 @@ def test_official_takes_the_test_list_and_an_eighth_of_the_rest():
     assert len(set(patients[split.validation])) == 30 and len(set(patients[split.train])) == 210
 
 
-def test_official_leaves_out_images_of_neither_list():
+def test_official_counts_images_of_neither_list_and_names_without_image():
     official = ["train_val"] * 40 + ["test"] * 10 + [""] * 5
-    split = make_split(make_records(range(55), official), "official", 0)
-    assert len(split.train) + len(split.validation) == 40 and split.test.tolist() == [
-        *range(40, 50)
-    ]
+    records = make_records(range(55), official, absent=3)
+    with pytest.raises(UserError, match=r"leave out 5 of the 55 images in store, such as 00050"):
+        make_split(records, "official", 0)
+    split = make_split(records, "official", 0, allow_unlisted=True)
+    assert len(split.train) + len(split.validation) == 40
+    assert split.test.tolist() == [*range(40, 50)]
+    assert (split.absent_names, split.unlisted_images) == (3, 5)
+    assert split.in_words() == (
+        "protocol official, whose lists name 3 images that are not here and leave out 5 that are"
+    )
+
+
+def lists_of(names, *sizes):
+    ends = np.cumsum((0, *sizes))
+    parts = [list(names[low:high]) for low, high in itertools.pairwise(ends)]
+    return dict(zip(SUBSETS, parts, strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(50, 400),
+    unlisted=st.integers(0, 8),
+    absent=st.integers(0, 500),
+    protocol=st.sampled_from(("official", "lists")),
+)
+def test_lists_may_leave_out_one_image_of_a_hundred(count, unlisted, absent, protocol):
+    listed = count - unlisted
+    official = ["train_val"] * (listed - 10) + ["test"] * 10 + [""] * unlisted
+    records = make_records(range(count), official, absent=absent)
+    names = [*records.image_ids[:listed], *(f"absent{index}" for index in range(absent))]
+    lists = lists_of(names, 20, 10, listed + absent - 30) if protocol == "lists" else None
+    if unlisted > count / 100:
+        with pytest.raises(UserError, match=rf"leave out {unlisted} of .*allow_unlisted=True"):
+            make_split(records, protocol, 0, lists)
+    for allowed in (True, unlisted > count / 100):
+        split = make_split(records, protocol, 0, lists, allow_unlisted=allowed)
+        assert (split.absent_names, split.unlisted_images) == (absent, unlisted)
+
+
+def test_other_protocols_count_no_names():
+    records = make_records(range(100), ["test"] * 30 + [""] * 70, absent=5)
+    for protocol in ("random", "patient"):
+        split = make_split(records, protocol, 0)
+        assert split.absent_names == split.unlisted_images == 0
+        assert split.in_words() == f"protocol {protocol}"
+
+
+def test_edited_lists_of_equal_length_are_other_data(tmp_path):
+    records = make_records(range(20))
+    names = records.image_ids.tolist()
+    first, edited = (
+        make_split(records, "lists", 0, lists_of(order, 12, 4, 4)).summary()
+        for order in (names, [*names[:11], names[12], names[11], *names[13:]])
+    )
+    different = {key for key in first if first[key] != edited[key]}
+    assert different == {"train_digest", "validation_digest"}
+    config = common.get_config()
+    workdir = epath.Path(tmp_path)
+    keep_config(config, workdir, first)
+    keep_config(config, workdir, first)
+    with pytest.raises(UserError, match="was made with another data: train_digest is '"):
+        keep_config(config, workdir, edited)
+    ours, theirs = (describe_run(config, data) for data in (first, edited))
+    assert {key for key in ours if ours[key] != theirs[key]} == {
+        "data train_digest",
+        "data validation_digest",
+    }
+
+
+def test_demo_config_on_real_data_without_lists_names_what_works():
+    for lists, words in ((None, "random or patient"), ("folder", "random, patient or lists")):
+        with pytest.raises(UserError, match=f"set --config.data.protocol to {words}, or put"):
+            make_split(make_records(range(30)), "official", 0, lists)
+    records = make_records(range(30), ["test"] * 30)
+    with pytest.raises(UserError, match=r"--config\.data\.protocol=random or patient"):
+        make_split(records, "official", 0)
 
 
 def test_summary_is_json():
-    split = make_split(make_records(range(100)), "random", 0)
+    records = make_records(range(100))
+    split = make_split(records, "random", 0)
+
+    def of(indices):
+        return hashlib.sha256("\n".join(records.image_ids[indices]).encode()).hexdigest()[:16]
+
     assert json.loads(json.dumps(split.summary())) == {
         "protocol": "random",
         "train": 70,
         "validation": 10,
         "test": 20,
+        **{f"{subset}_digest": of(getattr(split, subset)) for subset in SUBSETS},
         "shared_patients": 0,
         "absent_names": 0,
+        "unlisted_images": 0,
     }
 
 
@@ -130,7 +216,7 @@ def test_lists_from_a_folder_and_from_names(tmp_path):
         else:
             (tmp_path / f"my_{stem}_list.txt.gz").write_bytes(gzip.compress(text.encode()))
     for source in (lists, tmp_path, str(tmp_path)):
-        split = make_split(records, "lists", 0, source)
+        split = make_split(records, "lists", 0, source, allow_unlisted=True)
         parts = (split.train, split.validation, split.test)
         assert [part.tolist() for part in parts] == [[0, 1], [4], [2, 3]]
         assert split.summary()["absent_names"] == 1
@@ -172,7 +258,7 @@ def test_folder_must_hold_one_list_for_each_subset(tmp_path):
             ("rnadom", 0),
             r"config\.data\.protocol 'rnadom': must be one of random, patient, official, lists",
         ),
-        (("official", 0), r"without the official lists; put train_val_list\.txt"),
+        (("official", 0), r"without the official lists; set .*, or put train_val_list\.txt"),
         (("random", -1), r"config\.data\.split_seed -1: must be 0 or more"),
         (("random", 0, None, (0.5, 0.1, 0.1)), "sum to 1"),
         (("random", 0, None, (0.9, 0.2, -0.1)), "sum to 1"),

@@ -245,6 +245,36 @@ def test_real_oddities_of_the_table_are_kept(tmp_path):
     assert read_labels(path)["a.png"][2:4] == (2**31 - 1, 411)
 
 
+def test_sex_is_read_under_either_header(tmp_path):
+    path = tmp_path / "t.csv"
+    header = HEADER_2020.replace("Patient Gender", "Patient Sex")
+    path.write_text(f"{header}\n{row('a.png')}\n")
+    assert read_labels(path)["a.png"].sex == "M"
+    path.write_text(f"{HEADER_2020},Patient Sex\n{row('a.png')},F\n")  # NIH's own goes first
+    assert read_labels(path)["a.png"].sex == "M"
+    path.write_text(f"{HEADER_2020.replace('Gender', 'Size')}\n{row('a.png')}\n")
+    with pytest.raises(UserError, match="no column 'Patient Gender'"):
+        read_labels(path)
+
+
+def test_preparing_counts_listed_names_and_unlisted_images(tmp_path, capsys):
+    raw = make_raw(tmp_path / "raw")
+    kept = [*(raw / "test_list.txt").read_text().split()[:1], "absent.png", "gone.png"]
+    (raw / "test_list.txt").write_text("\n".join(kept))
+    prepare(raw, tmp_path / "data")
+    words = "names in the official lists without an image 2, images in neither list 2, "
+    assert words in capsys.readouterr().out
+    assert report(tmp_path / "data")["official_lists"] == {"absent_names": 2, "unlisted_images": 2}
+    records = open_records(tmp_path / "data")
+    assert records.official_names == 6 and np.count_nonzero(records.official == "") == 2
+    for path in raw.glob("*_list.txt"):
+        path.unlink()
+    prepare(raw, tmp_path / "none")
+    assert "no official lists" in capsys.readouterr().out
+    assert report(tmp_path / "none")["official_lists"] is None
+    assert open_records(tmp_path / "none").official_names == 0
+
+
 def test_repeated_equal_rows_are_one(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join([HEADER_2020, row("a.png"), row("a.png")]))
