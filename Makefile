@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, a file of tests each at a time.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+SHARED := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all parity lint types clean
@@ -44,13 +48,14 @@ demo: $(VENV)/installed
 	$(BIN)/python eval.py --config configs/demo.py
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) $(SHARED) -m "not slow"
 
 test-all: $(VENV)/installed-parity
-	$(BIN)/python -m pytest tests tests/parity
+	$(PYTEST) $(SHARED) tests
+	$(PYTEST) tests/parity
 
 parity: $(VENV)/installed-parity
-	$(BIN)/python -m pytest tests/parity -m "not slow"
+	$(PYTEST) tests/parity -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

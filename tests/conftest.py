@@ -5,11 +5,15 @@ import os
 # Before JAX starts. Eight devices let one process check that results do not depend on their number.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test has compiled, no other compiles again, whatever process it is in.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pytest
 from hypothesis import settings
 
-from tests.programs import run
+from data_prep import chestxray14, phantoms
 
 # Timings of a first call hold a compilation.
 settings.register_profile("agcnn", deadline=None)
@@ -20,14 +24,9 @@ settings.load_profile("agcnn")
 def data_dir(tmp_path_factory):
     """A folder with a prepared dataset of some 130 phantoms of 64x64 pixels."""
     folder = tmp_path_factory.mktemp("phantoms")
-    run("data_prep/phantoms.py", "--out_dir", folder / "raw", "--patients", 40, "--size", 64)
-    run(
-        "data_prep/chestxray14.py",
-        "--raw_dir",
-        folder / "raw",
-        "--data_dir",
-        folder / "data",
-        "--image_size",
-        64,
+    raw, data = folder / "raw", folder / "data"
+    phantoms.generate(raw, 40, 64, seed=0, workers=1)
+    chestxray14.main(
+        ["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"]
     )
-    return folder / "data"
+    return data

@@ -9,7 +9,7 @@ import numpy as np
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, init_variables
 from agcnn_jax.models.layers import BATCH_AXIS
-from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.models.resnet import ResNet
 from agcnn_jax.training.parallel import REPLICATED, SHARDED, data_parallel
 from agcnn_jax.training.steps import Recipe, select_branches, train_step
 
@@ -17,14 +17,27 @@ LABELS = 5
 
 
 def make_recipe(input_size, dtype=jnp.float32, pooling="max", augmentation=Augmentation()):  # noqa: B008
-    backbone = make_backbone("resnet_small", BATCH_AXIS, dtype)
+    # Two bottlenecks, one of them with a stride: XLA compiles them in a few seconds.
+    backbone = ResNet(blocks=(1, 1), width=8, axis_name=BATCH_AXIS, dtype=dtype)
     model = AGCNN(backbone, LABELS, pooling=pooling, mean=(0.5,), std=(0.25,))
     return Recipe(model, seed=0, input_size=input_size, augmentation=augmentation)
 
 
-def make_variables(recipe):
-    make = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))
-    return make(jax.random.key(0))
+def make_variables(recipe, seed=0):
+    """Random weights of usual sizes, from NumPy, since XLA compiles their drawing for seconds."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name != "kernel":
+            return jnp.full(leaf.shape, float(name in ("scale", "var")), leaf.dtype)
+        scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    shapes = jax.eval_shape(
+        lambda key: init_variables(recipe.model, key, recipe.input_size), jax.random.key(0)
+    )
+    return jax.tree.map_with_path(draw, shapes)
 
 
 def make_batch(size, stored_size):

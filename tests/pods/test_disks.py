@@ -131,14 +131,6 @@ errors.run(lambda: write_results(sys.argv[1], **given()) and None)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Programs are compiled once for all runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", os.fspath(tmp_path_factory.mktemp("compiled")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def reference(data_dir, tmp_path_factory):
     """The workdir of a run of one process that had room."""

@@ -46,7 +46,6 @@ def runs(data_dir, tmp_path_factory):
         key = (dtype, processes, devices, steps)
         if key in made:
             return made[key]
-        # Another folder each, so that no run takes what another compiled.
         workdir = folder / "_".join(map(str, key)) / "run"
         shape = {"processes": processes, "devices": devices}
         common = (*DEMO, *OPTIONS, f"--config.data.dir={data_dir}", f"--config.dtype={dtype}")

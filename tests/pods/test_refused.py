@@ -1,7 +1,6 @@
 """Damaged data and processes that disagree: all end with one line that names what and where."""
 
 import json
-import os
 import shutil
 
 import jax
@@ -23,14 +22,6 @@ OPTIONS = (
 )
 STORE = "chest_xray14/1.0.0"
 SHARD = f"{STORE}/chest_xray14-images.array_record-00001-of-00005"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Programs are compiled once for all runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", os.fspath(tmp_path_factory.mktemp("compiled")))
-        yield
 
 
 @pytest.fixture
