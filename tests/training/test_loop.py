@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +16,14 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
+from agcnn_jax.errors import UserError
+from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.training import checkpoints
+from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.training.loop import describe
+from configs import demo
+from data_prep.chestxray14 import main as prepare
+from data_prep.phantoms import generate
 from tests.programs import ROOT, run
 
 SMALL = (
@@ -351,3 +359,25 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_test_list_cut_short_is_counted_and_refused(tmp_path, capsys):
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    generate(raw, 20, 64, seed=0, workers=1)
+    kept, *cut = (raw / "test_list.txt").read_text().split()
+    (raw / "test_list.txt").write_text(f"{kept}\nabsent.png\n")
+    prepare(["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"])
+    counted = "without an image 1, images in neither list"
+    assert f"{counted} {len(cut)}, " in capsys.readouterr().out
+    config = demo.get_config()
+    config.data.dir = str(data)
+    with pytest.raises(UserError, match=f"leave out {len(cut)} of .*allow_unlisted=True"):
+        open_experiment(config, epath.Path(tmp_path))
+    config.data.allow_unlisted = True
+    experiment = open_experiment(config, epath.Path(tmp_path))
+    assert len(experiment.split.test) == 1
+    printed = describe(experiment, SimpleNamespace(tested=Overlap(0, 0, True)))
+    assert (
+        "protocol official, whose lists name 1 images that are not here and leave out "
+        f"{len(cut)} that are\n"
+    ) in printed
