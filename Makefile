@@ -1,5 +1,13 @@
 # `make demo` and `make test` start from a bare clone with Python 3.11+, pip and make.
-PYTHON ?= python3
+# With the newest Python that requirements.lock was made for, of those that run (pyenv puts names on
+# the PATH that do not), or with another: make PYTHON=...
+VERSIONS := python3.13 python3.12 python3.11 python3
+NAMED := $(filter-out undefined,$(origin PYTHON))
+usable = $(1) -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$python && break; done)
+# Looked for once, and only where it is needed.
+PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 # Processes that share the tests, a file of tests each at a time.
@@ -8,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 SHARED := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all parity lint types clean
+.PHONY: again help install demo test test-all parity lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table"
@@ -19,12 +27,21 @@ help:
 	@echo "make types     check types"
 	@echo "make clean     remove what the demo made, and compiled programs"
 
+# An environment whose Python is gone, or is not of the version that PYTHON=... names, is made again.
+ifneq ($(wildcard $(VENV)/made),)
+ifneq ($(or $(call version,$(BIN)/python),none),$(call version,$(if $(NAMED),$(PYTHON),$(BIN)/python)))
+$(VENV)/made: again
+endif
+endif
+again:
+
 # The environment is made without its own pip, which some systems ship separately; the versions
 # are those of requirements.lock.
 $(VENV)/made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	$(PYTHON) -m venv --without-pip $(VENV)
+	@$(call usable,$(or $(PYTHON),false)) || { echo "$(or $(PYTHON),no Python on the PATH)" \
+	  "is not a Python 3.11 or newer with pip that runs; try:" \
+	  "make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv --clear --without-pip $(VENV)
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml requirements.lock

@@ -1,0 +1,150 @@
+"""Which Python `make` takes, with scripts that only say they are one."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.programs import ROOT
+
+MAKE = shutil.which("make")
+
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+  *print*) echo {version} ;;
+  -c*) exit {status} ;;
+  "-m venv")
+    echo "{name} makes it" >&2
+    mkdir -p .venv/bin
+    cp "$0" .venv/bin/python ;;
+  "-m pip") echo "{name} installs" >&2 ;;
+esac
+"""
+
+# What pyenv puts on the PATH for a version that is installed but not chosen.
+SHIM = """#!/bin/sh
+echo "pyenv: $0: command not found" >&2
+exit 127
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder to call make in, and beside it a PATH with what recipes need but no Python."""
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "bin").mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path / "clone")
+    for tool in ("sh", "cp", "mkdir", "touch"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    return tmp_path
+
+
+def put(folder, name, version="3.11", status=0, text=PYTHON):
+    script = folder / "bin" / name
+    script.write_text(text.format(name=name, version=version, status=status))
+    script.chmod(0o755)
+    return script
+
+
+def make(folder, *arguments, status=0, **environment):
+    done = subprocess.run(
+        [MAKE, "install", *arguments],
+        cwd=folder / "clone",
+        env={"PATH": str(folder / "bin"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stderr.splitlines()
+
+
+def used(name):
+    return [f"{name} makes it", f"{name} installs"]
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [
+        (("python3.11", "python3.12", "python3.13", "python3"), "python3.13"),
+        (("python3.11", "python3.12", "python3"), "python3.12"),
+        (("python3.11", "python3"), "python3.11"),
+        (("python3",), "python3"),
+    ],
+)
+def test_the_newest(folder, found, chosen):
+    for name in found:
+        put(folder, name)
+    assert make(folder) == used(chosen)
+
+
+def test_names_that_do_not_run_are_passed_over_in_silence(folder):
+    for name in ("python3.13", "python3.12"):
+        put(folder, name, text=SHIM)
+    put(folder, "python3.11")
+    assert make(folder) == used("python3.11")
+
+
+def test_the_one_that_is_named(folder):
+    for name in ("python3.13", "python3.12", "mine"):
+        put(folder, name)
+    assert make(folder, "PYTHON=python3.12") == used("python3.12")
+    shutil.rmtree(folder / "clone" / ".venv")
+    assert make(folder, PYTHON=str(folder / "bin" / "mine")) == used("mine")
+
+
+@pytest.mark.parametrize(
+    ("scripts", "arguments", "named"),
+    [
+        ({}, (), "no Python on the PATH"),
+        ({"python3": 1}, (), "no Python on the PATH"),
+        ({"python3.12": 0, "python3": 1}, ("PYTHON=python3",), "python3"),
+        ({"python3.12": 0}, ("PYTHON=python4",), "python4"),
+    ],
+)
+def test_none_that_can_be_used(folder, scripts, arguments, named):
+    for name, status in scripts.items():
+        put(folder, name, status=status)
+    line, *rest = make(folder, *arguments, status=2)
+    assert line.startswith(f"{named} is not a Python 3.11 or newer")
+    assert line.endswith("make PYTHON=/path/to/python3.13 install")
+    assert all(other.startswith("make: ***") for other in rest)
+    assert not (folder / "clone" / ".venv").exists()
+
+
+class TestAnEnvironmentThatIsThere:
+    @pytest.fixture(autouse=True)
+    def environment(self, folder):
+        put(folder, "python3.11", "3.11")
+        make(folder)
+
+    def test_is_kept_though_a_newer_python_came(self, folder):
+        put(folder, "python3.13", "3.13")
+        assert make(folder) == []
+
+    def test_is_kept_if_its_own_version_is_named(self, folder):
+        put(folder, "python3", "3.11")
+        assert make(folder, "PYTHON=python3") == []
+        assert make(folder, "PYTHON=.venv/bin/python") == []
+
+    def test_is_made_again_with_another_that_is_named(self, folder):
+        put(folder, "python3.13", "3.13")
+        assert make(folder, "PYTHON=python3.13") == used("python3.13")
+        assert make(folder, "PYTHON=python3.13") == []
+        assert make(folder) == []
+
+    def test_is_kept_if_the_named_one_cannot_be_used(self, folder):
+        line, *_ = make(folder, "PYTHON=python4", status=2)
+        assert line.startswith("python4 is not")
+        assert (folder / "clone" / ".venv" / "made").exists()
+        assert make(folder) == []
+
+    def test_is_made_again_if_its_python_is_gone(self, folder):
+        (folder / "clone" / ".venv" / "bin" / "python").unlink()
+        assert make(folder) == used("python3.11")
+
+
+def test_help_looks_for_none(folder):
+    done = subprocess.run([MAKE], cwd=folder / "clone", env={"PATH": ""}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
