@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from agcnn_jax.evaluation.metrics import FEW_PATIENTS
+from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.run.lineage import Overlap
 
 SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
-# A percentile interval needs about this many positive patients to come near its coverage.
-FEW_PATIENTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Cohort:
         split: the subset, such as "test"; None for predictions whose split is not known.
         protocol: the split protocol; None for predictions whose split is not known.
         backbone: as in the config, such as "densenet121"; None when not known.
+        setting: what else tells the paper's runs apart; None when not known.
         provenance: a sentence on where the images come from.
         images: number of images.
         patients: number of patients.
@@ -34,6 +35,7 @@ class Cohort:
     split: str | None
     protocol: str | None
     backbone: str | None
+    setting: Setting | None
     provenance: str
     images: int
     patients: int
@@ -63,6 +65,7 @@ def describe_cohort(
     backbone: str | None,
     provenance: str,
     overlap: Overlap | None,
+    setting: Setting | None = None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -71,6 +74,7 @@ def describe_cohort(
         split=split,
         protocol=protocol,
         backbone=backbone,
+        setting=setting,
         provenance=provenance,
         images=len(label_matrix),
         patients=len(np.unique(patients)),

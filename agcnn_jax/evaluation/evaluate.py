@@ -13,6 +13,7 @@ from agcnn_jax.compilations import keep_compilations
 from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.scored import images_digest, results_directory, trained_overlap
 from agcnn_jax.models.agcnn import BRANCHES, Variables
@@ -141,6 +142,9 @@ def report(
         image_ids=records.image_ids[indices],
         patient_ids=records.patient_ids[indices],
         overlap=overlap,
+        setting=Setting(
+            config.strategy, config.attention.statistic, config.attention.tau, config.local_input
+        ),
         images_digest=images_digest(experiment, indices),
         boxes=boxes,
         films=show_films(experiment, variables, indices, prediction),

@@ -15,6 +15,16 @@ from agcnn_jax.evaluation.bootstrap import (
     patient_resamples,
     percentile_interval,
 )
+from agcnn_jax.evaluation.influence import (
+    Influence,
+    difference_interval,
+    influence_of,
+    mean_interval,
+    stacked,
+)
+
+# A finding with fewer positive patients has an AUC that says little.
+FEW_PATIENTS = 10
 
 
 class MeanAUC(NamedTuple):
@@ -26,6 +36,23 @@ class MeanAUC(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean AUC with its uncertainty.
+
+    Attributes:
+        findings: those it is over, all with an AUC.
+        value: the mean; None over no finding.
+        interval: its interval; None where it cannot be known (`influence.mean_interval`).
+        influence: of every patient on the AUCs of `findings`.
+    """
+
+    findings: tuple[str, ...]
+    value: float | None
+    interval: Interval | None
+    influence: Influence = dataclasses.field(compare=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class BranchAUC:
     """What one branch scored.
 
@@ -34,19 +61,27 @@ class BranchAUC:
         intervals: for every label its interval; None where fewer than two patients are positive
             or fewer than two are negative, since patients are what is resampled.
         findings: the labels that the mean is over, in the order of the table.
-        mean: mean AUC over the findings that have one; None when none has.
-        mean_interval: the interval of `mean`.
         missing: the findings without an AUC.
-        mean_resamples: float64 `[R]`, the mean AUC of every resample (NaN where it has none).
+        overall: the mean over the findings that have an AUC.
+        frequent: the mean over those of them that `FEW_PATIENTS` or more patients have.
     """
 
     auc: dict[str, float | None]
     intervals: dict[str, Interval | None]
     findings: tuple[str, ...]
-    mean: float | None
-    mean_interval: Interval | None
     missing: tuple[str, ...]
-    mean_resamples: np.ndarray = dataclasses.field(compare=False, repr=False)
+    overall: Mean
+    frequent: Mean
+
+    @property
+    def mean(self) -> float | None:
+        """Mean AUC over the findings that have one; None when none has."""
+        return self.overall.value
+
+    @property
+    def mean_interval(self) -> Interval | None:
+        """The interval of `mean`."""
+        return self.overall.interval
 
 
 class _Ranks(NamedTuple):
@@ -76,6 +111,20 @@ def _rank(labels: np.ndarray, scores: np.ndarray, name: str) -> _Ranks:
         np.searchsorted(sorted_scores, scores[positives], side="left"),
         np.searchsorted(sorted_scores, scores[positives], side="right"),
     )
+
+
+def _influence(ranks: _Ranks, patient: np.ndarray, patients: int) -> Influence:
+    """The influence of each of `patients` on an AUC that exists; `patient` `[N]` says whose."""
+    positives, negatives = len(ranks.positives), len(ranks.negatives)
+    # A positive counts as below a negative from its own place among the negatives on.
+    lost = np.bincount(ranks.below, minlength=negatives + 1)
+    tied_or_lost = np.bincount(ranks.not_above, minlength=negatives + 1)
+    not_won = np.cumsum(lost + tied_or_lost)[:negatives]
+    wins = (
+        (ranks.below + ranks.not_above) / (2 * negatives),
+        1 - not_won / (2 * positives),
+    )
+    return influence_of(wins, (patient[ranks.positives], patient[ranks.negatives]), patients)
 
 
 def _weighted_auc(ranks: _Ranks, weights: np.ndarray) -> np.ndarray:
@@ -116,6 +165,21 @@ def auc(
     return None if np.isnan(value) else value
 
 
+def bootstrap_aucs(label_matrix: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUCs of C labels under R weightings of N images.
+
+    Args:
+        label_matrix: 0 or 1, `[N, C]`.
+        scores: `[N, C]`.
+        weights: int `[R, N]`, not negative.
+
+    Returns:
+        float64 `[R, C]`, NaN where a class has no weight.
+    """
+    columns = zip(label_matrix.T, scores.T, strict=True)
+    return np.stack([_weighted_auc(_rank(y, s, ""), weights) for y, s in columns], axis=1)
+
+
 def mean_auc(values: Mapping[str, float | None]) -> MeanAUC:
     """Average AUC over the findings that have one; the others are missing, not 0 and not 0.5.
 
@@ -138,11 +202,11 @@ def auc_table(
     seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, BranchAUC]:
-    """AUC of every branch and label, with percentile intervals from a bootstrap over patients.
+    """AUC of every branch and label, and their means, with intervals.
 
-    Images of one patient are alike, so whole patients are drawn with replacement; drawing images
-    would make the intervals too narrow. All branches and labels see the same resamples, so that
-    branches can be compared pairwise (`paired_difference`).
+    Images of one patient are alike, so patients are what varies: for a label's interval, whole
+    patients are drawn with replacement (percentile bootstrap); those of means come from each
+    patient's influence, see `influence`. Taking images for units would make both too narrow.
 
     Args:
         label_matrix: 0 or 1, `[N, C]`.
@@ -150,7 +214,7 @@ def auc_table(
         labels: names of the C columns.
         findings: those of `labels` that the mean is over.
         patient_ids: `[N]`, which images belong together.
-        resamples: R, how many; 0 gives no intervals.
+        resamples: R, how many; 0 gives labels no intervals.
         seed: of the resampling.
         level: coverage of the intervals.
 
@@ -183,60 +247,64 @@ def auc_table(
             for c, one in enumerate(branch_ranks):
                 samples[branch][row : row + len(counts), c] = _weighted_auc(one, weights)
         row += len(counts)
-    ones = np.ones((1, len(patient)), np.int64)
     return {
         branch: _summary(
-            np.array([_weighted_auc(one, ones)[0] for one in ranks[branch]]),
-            samples[branch],
-            [min(len(np.unique(patient[i])) for i in one[:2]) >= 2 for one in ranks[branch]],
-            tuple(labels),
-            tuple(findings),
-            level,
+            ranks[branch], samples[branch], tuple(labels), tuple(findings), patient, level
         )
         for branch in ranks
     }
 
 
 def _summary(
-    points: np.ndarray,
+    ranks: Sequence[_Ranks],
     samples: np.ndarray,
-    resampled: Sequence[bool],
     labels: tuple[str, ...],
     findings: tuple[str, ...],
+    patient: np.ndarray,
     level: float,
 ) -> BranchAUC:
-    """Point estimates `[C]` and resamples `[R, C]` of one branch as a `BranchAUC`."""
-    values = {
-        label: None if np.isnan(value) else float(value)
-        for label, value in zip(labels, points, strict=True)
-    }
-    intervals = {
-        label: percentile_interval(samples[:, c], level) if resampled[c] else None
-        for c, label in enumerate(labels)
-    }
-    mean = mean_auc({finding: values[finding] for finding in findings}).mean
-    # A rare finding can lose all its positives in a resample. Averaging deviations from the point
-    # estimates keeps the change in the set of findings from passing for a change in the AUC.
-    columns = [labels.index(finding) for finding in findings if values[finding] is not None]
-    deviations = samples[:, columns] - points[columns]
-    present = (~np.isnan(deviations)).sum(axis=1)
-    mean_resamples = np.full(len(samples), np.nan)
-    np.divide(np.nansum(deviations, axis=1), present, out=mean_resamples, where=present > 0)
-    mean_resamples += np.nan if mean is None else mean
-    missing = tuple(finding for finding in findings if values[finding] is None)
-    mean_interval = percentile_interval(mean_resamples, level)
-    return BranchAUC(values, intervals, findings, mean, mean_interval, missing, mean_resamples)
+    """One branch's `BranchAUC` from the ranks of its C labels and their resamples `[R, C]`."""
+    ones = np.ones((1, len(patient)), np.int64)
+    values: dict[str, float | None] = {}
+    intervals: dict[str, Interval | None] = {}
+    positive_patients: dict[str, int] = {}
+    for c, (label, one) in enumerate(zip(labels, ranks, strict=True)):
+        value = float(_weighted_auc(one, ones)[0])
+        values[label] = None if np.isnan(value) else value
+        positive_patients[label] = len(np.unique(patient[one.positives]))
+        # One patient does not show how patients vary.
+        varies = min(positive_patients[label], len(np.unique(patient[one.negatives]))) >= 2
+        intervals[label] = percentile_interval(samples[:, c], level) if varies else None
+    present = tuple(finding for finding in findings if values[finding] is not None)
+    patients = int(patient.max()) + 1 if len(patient) else 0
+    influences = [_influence(ranks[labels.index(f)], patient, patients) for f in present]
+
+    def over(chosen: Sequence[str]) -> Mean:
+        influence = stacked([influences[present.index(f)] for f in chosen], patients)
+        value = mean_auc({finding: values[finding] for finding in chosen}).mean
+        interval = None if value is None else mean_interval(value, influence, level)
+        return Mean(tuple(chosen), value, interval, influence)
+
+    return BranchAUC(
+        values,
+        intervals,
+        findings,
+        missing=tuple(finding for finding in findings if finding not in present),
+        overall=over(present),
+        frequent=over([f for f in present if positive_patients[f] >= FEW_PATIENTS]),
+    )
 
 
 def paired_difference(
-    first: BranchAUC, second: BranchAUC, level: float = LEVEL
+    first: Mean, second: Mean, level: float = LEVEL
 ) -> tuple[float, Interval | None] | None:
-    """Mean AUC of `first` minus that of `second`, with the interval of the difference.
+    """One branch's mean AUC minus another's, with the interval of the difference.
 
-    Both must come from one `auc_table` call: the difference is taken within each resample, which
-    removes the variation that the branches share. None if either has no mean.
+    Both must come from one `auc_table` call and be over the same findings: the difference is taken
+    patient by patient, which removes the variation that the branches share. None without a mean.
     """
-    if first.mean is None or second.mean is None:
+    if first.value is None or second.value is None:
         return None
-    differences = first.mean_resamples - second.mean_resamples
-    return first.mean - second.mean, percentile_interval(differences, level)
+    difference = first.value - second.value
+    influence = first.influence.minus(second.influence)
+    return difference, difference_interval(difference, influence, level)

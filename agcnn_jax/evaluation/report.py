@@ -9,13 +9,12 @@ from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.metrics import BranchAUC
-from agcnn_jax.evaluation.references import published_rows
+from agcnn_jax.evaluation.references import PAPER_SPLIT, published_rows
 from agcnn_jax.evaluation.tables import (
     Table,
     interval_text,
     number,
-    paper_mean,
-    paper_rows,
+    paper,
 )
 
 _STYLE = """
@@ -90,8 +89,12 @@ def render_report(
             _image(films_jpeg, "jpeg", "Films, heat maps, boxes and crops"),
         ]
     sections += ["<h2>Data</h2>", _data(cohort), _prevalence(cohort)]
-    if not cohort.synthetic:
-        sections += ["<h2>Published means</h2>", _published()]
+    if not cohort.synthetic and cohort.split == PAPER_SPLIT:
+        sections += [
+            "<h2>Published means</h2>",
+            "<p>Each of the split and the method that it names, not of this run's.</p>",
+            _published(),
+        ]
     sections += ["<h2>Settings of the run</h2>", _settings(settings), warning]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -109,12 +112,12 @@ def summary(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
         return f"There is no AUC: no finding is both present and absent in these {images}."
     text = (
         f"The {branch} branch reaches a mean AUC of {number(scores.mean)} "
-        f"{interval_text(scores.mean_interval)} over "
+        f"{interval_text(scores.mean_interval) + ' ' if scores.mean_interval else ''}over "
         f"{len(scores.findings) - len(scores.missing)} of {len(scores.findings)} findings, "
         f"on {images}."
     )
-    row = paper_rows([branch], cohort).get(branch)
-    theirs = paper_mean(scores, row) if row else None
+    row = paper([branch], cohort).rows.get(branch)
+    theirs = row.mean(scores.overall.findings) if row else None
     if theirs is not None:
         text += f" The paper reports {number(theirs)} on its own random split."
     return text

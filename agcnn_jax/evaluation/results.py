@@ -20,8 +20,9 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import figures, report, tables
 from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
-from agcnn_jax.evaluation.metrics import BranchAUC, auc_table
+from agcnn_jax.evaluation.metrics import BranchAUC, Mean, auc_table
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
+from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.scored import SCORES
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.storage import advice, is_remote, reported
@@ -41,6 +42,7 @@ def write_results(
     image_ids: Sequence[str],
     patient_ids: Sequence[Any] | np.ndarray,
     overlap: Overlap | None,
+    setting: Setting | None = None,
     images_digest: str | None = None,
     boxes: np.ndarray | None = None,
     films: figures.Films | None = None,
@@ -71,6 +73,7 @@ def write_results(
         image_ids: `[N]` names.
         patient_ids: `[N]`.
         overlap: how much of it the weights were trained on; None for weights that say nothing.
+        setting: how they were trained, for the comparison with the paper; None if not known.
         images_digest: tells sets of scored images apart; see `results_directory`.
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None writes no `boxes.csv`.
@@ -107,6 +110,7 @@ def write_results(
         backbone=backbone,
         provenance=provenance,
         overlap=overlap,
+        setting=setting,
     )
     table = tables.build_table(results, cohort)
     roc = figures.encode(figures.roc_figure(label_matrix, probabilities, labels, results, cohort))
@@ -155,10 +159,11 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
         branches[branch] = {
             "auc": {finding: scores.auc[finding] for finding in scores.findings},
             "mean": scores.mean,
+            "mean_interval": scores.mean_interval,
+            "mean_of_frequent": _mean(scores.frequent),
             "missing": list(scores.missing),
             "auc_not_in_mean": {label: scores.auc[label] for label in others},
             "interval": {finding: scores.intervals[finding] for finding in scores.findings},
-            "mean_interval": scores.mean_interval,
         }
     facts = dataclasses.asdict(cohort)
     del facts["overlap"]
@@ -166,6 +171,10 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
     return {
         **{key: facts.pop(key) for key in keep},
         "branches": branches,
+        "fusion_minus_global": {
+            name: {"mean": difference, "interval": interval}
+            for name, difference, interval in tables.differences(results)
+        },
         **facts,
         **_trained_on(cohort.overlap),
         "synthetic": cohort.synthetic,
@@ -181,6 +190,10 @@ def _trained_on(overlap: Overlap | None) -> dict[str, Any]:
         **{key: count if count or overlap.complete else None for key, count in counts.items()},
         "lineage_complete": overlap.complete,
     }
+
+
+def _mean(mean: Mean) -> dict[str, Any]:
+    return {"findings": list(mean.findings), "mean": mean.value, "interval": mean.interval}
 
 
 def _write_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> None:

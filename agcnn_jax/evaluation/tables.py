@@ -10,19 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agcnn_jax.evaluation.bootstrap import Interval
-from agcnn_jax.evaluation.cohort import (
-    FEW_PATIENTS,
-    SYNTHETIC_NOTE,
-    Cohort,
-    headline,
-    leakage,
-)
-from agcnn_jax.evaluation.metrics import BranchAUC, mean_auc, paired_difference
-from agcnn_jax.evaluation.references import (
-    PAPER_PROTOCOL,
-    PublishedRow,
-    published_row,
-)
+from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
+from agcnn_jax.evaluation.metrics import FEW_PATIENTS, BranchAUC, Mean, paired_difference
+from agcnn_jax.evaluation.references import Comparison, PublishedRow, compare
 
 DASH = "–"
 _GAP = 2
@@ -47,17 +37,13 @@ class Table:
     below: tuple[str, ...]
 
 
-def paper_rows(branches: Sequence[str], cohort: Cohort) -> dict[str, PublishedRow]:
-    """The paper's row for each branch it reports; none for phantoms or an unknown backbone."""
+def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
+    """What the paper has to compare with; nothing, without a word, for phantoms and predictions."""
     if cohort.synthetic or cohort.backbone is None:
-        return {}
-    rows = {branch: published_row(cohort.backbone, branch) for branch in branches}
-    return {branch: row for branch, row in rows.items() if row is not None}
-
-
-def paper_mean(scores: BranchAUC, row: PublishedRow) -> float | None:
-    """The paper's mean over the findings that have an AUC here, so that like meets like."""
-    return row.mean(tuple(f for f in scores.findings if f not in scores.missing))
+        return Comparison({}, "", "")
+    if cohort.overlap is not None and cohort.overlap.images:
+        return Comparison({}, "", "these images were trained on")
+    return compare(cohort.backbone, cohort.setting, cohort.split, cohort.protocol, branches)
 
 
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
@@ -72,48 +58,81 @@ def interval_text(interval: Interval | None, digits: int = 3) -> str:
 
 def mean_name(scores: BranchAUC) -> str:
     """The name of the mean's row, which says over how many findings it is."""
-    of = mean_auc({finding: scores.auc[finding] for finding in scores.findings})
-    return f"Mean ({of.present} of {len(scores.findings)})"
+    return f"Mean ({len(scores.overall.findings)} of {len(scores.findings)})"
+
+
+def mean_rows(results: Mapping[str, BranchAUC]) -> list[tuple[str, dict[str, Mean]]]:
+    """The rows of means: name, and the mean of each branch.
+
+    The second, over the findings that enough patients have, is there where it is another mean.
+    """
+    first = next(iter(results.values()))
+    rows = [(mean_name(first), {branch: one.overall for branch, one in results.items()})]
+    frequent = first.frequent.findings
+    if 0 < len(frequent) < len(first.overall.findings):
+        name = f"Mean of {FEW_PATIENTS}+ patients ({len(frequent)} of {len(first.findings)})"
+        rows.append((name, {branch: one.frequent for branch, one in results.items()}))
+    return rows
+
+
+Row = tuple[float | None, Interval | None, float | None]
+"""An AUC, its interval, and what the paper reports."""
+
+
+def branch_rows(
+    results: Mapping[str, BranchAUC], branch: str, published: PublishedRow | None
+) -> list[Row]:
+    """A branch's rows: findings, means, and the labels that are not findings."""
+    scores = results[branch]
+
+    def of_label(label: str) -> Row:
+        theirs = published.auc.get(label) if published else None
+        return scores.auc[label], scores.intervals[label], theirs
+
+    def of_mean(mean: Mean) -> Row:
+        # Over the findings that have an AUC here, so that like meets like.
+        return mean.value, mean.interval, published.mean(mean.findings) if published else None
+
+    return [
+        *(of_label(finding) for finding in scores.findings),
+        *(of_mean(means[branch]) for _, means in mean_rows(results)),
+        *(of_label(label) for label in scores.auc if label not in scores.findings),
+    ]
 
 
 def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 3) -> Table:
-    """The AUC table: findings by branches, the mean, and the labels that are not findings.
+    """The AUC table: findings by branches, means, and the labels that are not findings.
 
     Args:
         results: per branch, from `metrics.auc_table`.
-        cohort: what was scored. Paper columns appear where the paper has that backbone and branch
+        cohort: what was scored. Paper columns appear where the paper has a run of this setting
             and the images are radiographs.
         digits: decimals of the AUCs.
     """
-    papers = paper_rows(list(results), cohort)
+    papers = paper(list(results), cohort).rows
     first = next(iter(results.values()))
     others = [label for label in first.auc if label not in first.findings]
+    means = mean_rows(results)
     groups: list[tuple[str, tuple[str, ...]]] = [("", ("Finding", "Positives"))]
     rows = [[finding, f"{cohort.positives[finding]:,}"] for finding in first.findings]
-    rows.append([mean_name(first), ""])
+    rows += [[name, ""] for name, _ in means]
     rows += [[f"{label} (apart)", f"{cohort.positives[label]:,}"] for label in others]
-    for branch, scores in results.items():
-        values = [*((scores.auc[f], scores.intervals[f]) for f in scores.findings)]
-        values += [(scores.mean, scores.mean_interval)]
-        values += [(scores.auc[label], scores.intervals[label]) for label in others]
-        header = ["AUC", "95 % interval"]
-        if paper := papers.get(branch):
-            header += ["paper", "diff"]
-            published = [paper.auc.get(finding) for finding in scores.findings]
-            published += [paper_mean(scores, paper), *(None for _ in others)]
-        for i, (value, interval) in enumerate(values):
-            rows[i] += [number(value, digits), interval_text(interval)]
-            if paper:
-                theirs = published[i]
+    for branch in results:
+        published = papers.get(branch)
+        header = ["AUC", "95 % interval", *(["paper", "diff"] if published else [])]
+        of_branch = branch_rows(results, branch, published)
+        for row, (value, interval, theirs) in zip(rows, of_branch, strict=True):
+            row += [number(value, digits), interval_text(interval)]
+            if published:
                 delta = None if value is None or theirs is None else value - theirs
-                rows[i] += [number(theirs), number(delta, sign="+")]
+                row += [number(theirs), number(delta, sign="+")]
         groups.append((branch, tuple(header)))
     synthetic = (SYNTHETIC_NOTE,) if cohort.synthetic else ()
     return Table(
         above=(*synthetic, headline(cohort)),
         groups=tuple(groups),
         rows=tuple(map(tuple, rows)),
-        summary_rows=1 + len(others),
+        summary_rows=len(means) + len(others),
         below=(*notes(results, cohort), *synthetic),
     )
 
@@ -127,27 +146,47 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
             f"{DASH} no AUC, for want of a positive or a negative image: "
             f"{', '.join(first.missing)}. Missing ones are left out of the mean."
         )
-    few = [f for f in first.findings if f not in first.missing and f in cohort.rare]
-    lines.append("Intervals: 95 %, bootstrap over patients.")
+    means = mean_rows(results)
+    lines.append(
+        "Intervals: 95 %; a finding's by bootstrap over patients, a mean's and a difference's from "
+        "what each patient adds to its error."
+    )
+    few = [f for f in first.overall.findings if f not in first.frequent.findings]
     if few:
+        row = f"the row {means[0][0]!r}" + (", not the one below it," if len(means) > 1 else "")
         lines.append(
-            f"Fewer than {FEW_PATIENTS} positive patients, rough at best: {', '.join(few)}."
+            f"Fewer than {FEW_PATIENTS} positive patients, rough at best: {', '.join(few)}; "
+            f"{row} rests on them too."
         )
-    if "global" in results and "fusion" in results:
-        paired = paired_difference(results["fusion"], results["global"])
-        if paired is not None:
-            lines.append(
-                f"Mean of fusion minus global: {number(paired[0], sign='+')} "
-                f"{interval_text(paired[1])}, paired by patient."
-            )
-    if paper_rows(list(results), cohort):
-        lines.append("Paper: Guan et al. 2018, Table I (arXiv:1801.09927), random 70/10/20 split.")
-        if cohort.protocol != PAPER_PROTOCOL:
-            lines.append(
-                f"The {cohort.protocol} protocol is not the paper's: "
-                "differences are also differences between the splits."
-            )
+    for name, difference, interval in differences(results):
+        lines.append(
+            f"{name}, fusion minus global: {number(difference, sign='+')} "
+            f"{interval_text(interval)}, paired by patient."
+        )
+    comparison = paper(list(results), cohort)
+    if comparison.rows:
+        only = "" if comparison.place == "Table I" else ", which has means only"
+        lines.append(
+            f"Paper: Guan et al. 2018 (arXiv:1801.09927), {comparison.place}{only}; random "
+            "70/10/20 split."
+        )
+    elif comparison.why_not:
+        lines.append(f"No numbers of the paper beside these: {comparison.why_not}.")
     return tuple(line for line in lines if line)
+
+
+def differences(
+    results: Mapping[str, BranchAUC],
+) -> list[tuple[str, float, Interval | None]]:
+    """For each row of means: its name, the mean of fusion minus global, and the interval."""
+    if not {"global", "fusion"} <= set(results):
+        return []
+    found = []
+    for name, means in mean_rows(results):
+        paired = paired_difference(means["fusion"], means["global"])
+        if paired is not None:
+            found.append((name, *paired))
+    return found
 
 
 def as_text(table: Table, width: int = 120) -> str:
@@ -206,8 +245,8 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
-    """The table with full precision: one row a finding, then the mean; empty where missing."""
-    papers = paper_rows(list(results), cohort)
+    """The table with full precision: one row a finding, then means; empty where missing."""
+    papers = paper(list(results), cohort).rows
     first = next(iter(results.values()))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -216,17 +255,14 @@ def as_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
         header += [f"{branch}_{column}" for column in ("auc", "low", "high")]
         header += [f"{branch}_{column}" for column in ("paper", "difference") if branch in papers]
     writer.writerow(header)
-    for label in [*first.findings, None, *(x for x in first.auc if x not in first.findings)]:
-        row: list[Any] = (
-            [mean_name(first), ""] if label is None else [label, cohort.positives[label]]
-        )
-        for branch, scores in results.items():
-            value = scores.mean if label is None else scores.auc[label]
-            interval = scores.mean_interval if label is None else scores.intervals[label]
+    rows: list[list[Any]] = [[finding, cohort.positives[finding]] for finding in first.findings]
+    rows += [[name, ""] for name, _ in mean_rows(results)]
+    rows += [[x, cohort.positives[x]] for x in first.auc if x not in first.findings]
+    for branch in results:
+        of_branch = branch_rows(results, branch, papers.get(branch))
+        for row, (value, interval, theirs) in zip(rows, of_branch, strict=True):
             row += [value, *(interval or (None, None))]
-            if paper := papers.get(branch):
-                theirs = paper_mean(scores, paper) if label is None else paper.auc.get(label)
-                delta = None if value is None or theirs is None else value - theirs
-                row += [theirs, delta]
-        writer.writerow(row)
+            if branch in papers:
+                row += [theirs, None if value is None or theirs is None else value - theirs]
+    writer.writerows(rows)
     return text.getvalue()

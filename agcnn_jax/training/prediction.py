@@ -35,7 +35,7 @@ class Prediction:
 
     Attributes:
         probabilities: `{branch: float32 [N, C]}`, Eq. 1.
-        boxes: int32 `[N, 4]` in pixels of the model's input, or None if no branch needed them.
+        boxes: int32 `[N, 4]` in pixels of the model's input, or None if nothing was cropped.
     """
 
     probabilities: dict[str, np.ndarray]
@@ -54,7 +54,7 @@ def predict_step(
         branches: branches whose probabilities to return.
 
     Returns:
-        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where a local image was made.
+        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
     """
     inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
     outputs: dict[str, jax.Array] = {}
@@ -62,13 +62,12 @@ def predict_step(
     if "global" in branches:
         outputs["global"] = jax.nn.sigmoid(overall.logits)
     if "local" in branches or "fusion" in branches:
-        local_images, boxes, _ = crop_device(
-            inputs, overall.feature_map, recipe.statistic, recipe.tau
-        )
-        if recipe.local_input == "image":
-            local_images = inputs
+        local_images = inputs
+        if recipe.local_input == "crop":
+            local_images, outputs["boxes"], _ = crop_device(
+                inputs, overall.feature_map, recipe.statistic, recipe.tau
+            )
         local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
-        outputs["boxes"] = boxes
         if "local" in branches:
             outputs["local"] = jax.nn.sigmoid(local.logits)
         if "fusion" in branches:

@@ -1,6 +1,13 @@
 import pytest
 
-from agcnn_jax.evaluation.references import load, published_row, published_rows
+from agcnn_jax.evaluation.references import (
+    PAPER_SETTING,
+    Setting,
+    compare,
+    load,
+    published_row,
+    published_rows,
+)
 
 
 def test_row_of_table_one():
@@ -43,3 +50,27 @@ def test_tables_agree_with_one_another():
         mean = published_row("resnet50", branch).mean_reported
         assert strategies["G_L_F"][branch] == mean
         assert statistics["max"][branch] == pytest.approx(mean, abs=0.0005)
+
+
+FOURTEEN = tuple(load()["findings"])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "setting", "place", "means"),
+    [
+        ("densenet121", PAPER_SETTING, "Table I", (0.840, 0.810, 0.871)),
+        ("resnet50", PAPER_SETTING, "Table I", (0.841, 0.817, 0.868)),
+        ("resnet50", Setting("GLF", "max", 0.7, "crop"), "Table II", (0.847, 0.815, 0.849)),
+        ("resnet50", Setting("G_L_F*", "max", 0.7, "crop"), "Table II", (0.852, 0.819, 0.854)),
+        ("resnet50", Setting("G_L_F", "l2", 0.7, "crop"), "Table III", (0.8412, 0.8213, 0.8672)),
+        ("resnet50", Setting("GLF", "l1", 0.3, "image"), "Section IV-C", (0.845, 0.846, 0.851)),
+    ],
+)
+def test_a_setting_is_compared_with_the_same(backbone, setting, place, means):
+    branches = ("global", "local", "fusion")
+    found = compare(backbone, setting, "test", "random", branches)
+    assert (found.place, found.why_not) == (place, "")
+    assert tuple(found.rows[branch].mean(FOURTEEN) for branch in branches) == means
+    # Where only means are printed, nothing is known of the mean over fewer findings.
+    some = found.rows["fusion"].mean(("Mass", "Nodule"))
+    assert (some is None) == (place != "Table I")
