@@ -26,7 +26,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from agcnn_jax.errors import OneLineParser, UserError, run
 from data_prep import nih_tables, plans, publish, shards, workers
 from data_prep.plans import Plan, make_plan
-from data_prep.report import REPORT, check_bad, make_report, write_report
+from data_prep.report import REPORT, check_bad, make_report, reasons, write_report
 
 NAME = "chest_xray14"
 VERSION = "1.0.0"
@@ -139,7 +139,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     )
     return (
         f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}, label rows without an image {absent}, {lists}"
+        f"set aside {len(report['set_aside'])}{reasons(report)}, "
+        f"label rows without an image {absent}, {lists}"
         f"{new_images / max(seconds, 1e-9):.0f} files/s: {store}"
     )
 

@@ -29,6 +29,7 @@ from data_prep.shards import (
     Unit,
     UnitResult,
     Written,
+    full_disk_named,
     read_result,
     shard_path,
     shard_size,
@@ -165,7 +166,7 @@ def write_shards(
 
     Memory holds one record at a time. A shard that is exactly a unit's, as in a folder whose files
     all can be used, is linked instead of copied; the unit stays, so that a run that is killed here
-    need not decode anything again.
+    need not decode anything again. Others take as much room again until the dataset is finished.
 
     Args:
         records: in the dataset's order.
@@ -174,6 +175,9 @@ def write_shards(
 
     Returns:
         Each shard's number of records and bytes.
+
+    Raises:
+        UserError: the disk is full.
     """
     size = shard_size(len(records))
     parts = [records[start : start + size] for start in range(0, len(records), size)]
@@ -193,10 +197,11 @@ def write_shards(
         ]:
             _link(shard_path(scratch, unit), target)
         else:
-            writer = array_record_module.ArrayRecordWriter(os.fspath(target), WRITER_OPTIONS)
-            for one in part:
-                writer.write(reader(one.unit).read([one.position])[0])
-            writer.close()
+            with full_disk_named(scratch):
+                writer = array_record_module.ArrayRecordWriter(os.fspath(target), WRITER_OPTIONS)
+                for one in part:
+                    writer.write(reader(one.unit).read([one.position])[0])
+                writer.close()
         sizes.append((len(part), target.stat().st_size))
     return sizes
 

@@ -72,14 +72,17 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
             f"({first['detail']}); {REMEDIES[reason].format(**report)}; all are listed in {path}"
         )
     if len(bad) > max_bad * seen:
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count
-        )
         raise UserError(
-            f"{len(bad)} of {seen} files cannot be used ({reasons}), more than "
+            f"{len(bad)} of {seen} files cannot be used{reasons(report)}, more than "
             f"--max_bad {max_bad:g} allows; the first is {bad[0]['file']} ({bad[0]['detail']}); "
             f"all are listed in {path}"
         )
+
+
+def reasons(report: dict[str, Any]) -> str:
+    """Say how many files were set aside for which reason, in brackets; nothing if there is none."""
+    counts = [f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:

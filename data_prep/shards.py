@@ -7,6 +7,7 @@ it, named by a hash of everything they depend on: a later run with the same inpu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import gzip
@@ -175,20 +176,27 @@ def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> No
     path = shard_path(context.scratch, unit)
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        result = _write_shard(part, unit, context, progress)
-        os.replace(part, path)
-        note = result._asdict() | {"shard_bytes": path.stat().st_size}
-        part.write_text(json.dumps(note), "utf-8")
-        os.replace(part, path.with_suffix(".json"))
+        with full_disk_named(context.scratch):
+            result = _write_shard(part, unit, context, progress)
+            os.replace(part, path)
+            note = result._asdict() | {"shard_bytes": path.stat().st_size}
+            part.write_text(json.dumps(note), "utf-8")
+            os.replace(part, path.with_suffix(".json"))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Raise `UserError` naming a folder for which the disk has no room while shards are written."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:  # array_record says RuntimeError for any I/O error
         if os.strerror(errno.ENOSPC) in str(error):
             raise UserError(
-                f"{context.scratch}: no space left on the device; free some and rerun, "
-                "what is done is kept"
+                f"{folder}: no space left on the device; free some and rerun, what is done is kept"
             ) from None
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_shard(

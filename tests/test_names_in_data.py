@@ -47,6 +47,7 @@ def imported(tmp_path, monkeypatch):
     text = f"open({str(marker)!r}, 'w').close()\nclass Foo:\n    def __init__(self, *a): pass\n"
     (folder / "evil.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
+    sys.modules.pop("evil", None)  # of another test
     yield marker.exists
     sys.modules.pop("evil", None)
 

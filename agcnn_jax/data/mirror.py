@@ -23,7 +23,7 @@ CACHE_VARIABLE = "AGCNN_JAX_CACHE"
 """Environment variable that names the folder for copies."""
 
 IDENTIFYING = ("metadata.json", "dataset_info.json")
-"""Files that tell one prepared dataset from another: fingerprint, inputs, lengths of the shards."""
+"""Files that tell one prepared dataset from another: fingerprint, digests, shards' lengths."""
 
 _CHUNK = 8 << 20
 _THREADS = 8

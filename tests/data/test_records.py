@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 
 import grain
 import numpy as np
@@ -237,6 +238,7 @@ def test_opening_runs_no_code_that_data_name(copy, tmp_path, monkeypatch):
     info = json.loads(path.read_text())
     info["moduleName"] = info["fileFormat"] = "evil"
     path.write_text(json.dumps(info))
+    sys.modules.pop("evil", None)  # of another test
     records = open_records(copy)
     assert len(records.boxes.records) == 2 and records.images_and_labels()[3]["image"].any()
     assert not marker.exists()

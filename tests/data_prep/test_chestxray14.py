@@ -1,6 +1,7 @@
 """From NIH's files to the dataset: values, quirks, mistakes, interruptions."""
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -355,7 +357,7 @@ def test_records_hold_what_the_raw_files_say(tmp_path, capsys):
     assert (metadata["labels"], metadata["findings"]) == (list(LABELS), list(FINDINGS))
 
 
-def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path):
+def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path, capsys):
     raw = make_raw(tmp_path / "raw")
     place = raw / "images_001" / "images"
     good = png(pixels(0))
@@ -377,6 +379,8 @@ def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path):
     with (raw / "Data_Entry_2017_v2020.csv").open("a") as table:
         table.writelines(row(f"00000000_{number:03d}.png") + "\n" for number in range(10, 19))
     assert prepare(raw, tmp_path / "data", "--max_bad=1") == 0
+    counted = "10 (6 unreadable image, 1 no label row, 2 wrong size, 1 same name, other image), "
+    assert f"set aside {counted}" in capsys.readouterr().out
     result = report(tmp_path / "data")
     reasons = {entry["file"].rsplit("/")[-1]: entry["reason"] for entry in result["set_aside"]}
     expected = {name: reason for name, (_, reason) in bad.items()}
@@ -768,6 +772,33 @@ def test_interrupted_run_continues_to_the_same_dataset(many, tmp_path, number):
     prepare(raw, tmp_path)
     assert contents(tmp_path / STORE) == expected
     assert sorted(os.listdir(tmp_path)) == ["chest_xray14", "prepare_report.json"]
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, "full"])
+def test_publishing_that_ended_early_decodes_nothing_again(tmp_path, monkeypatch, how):
+    raw, data = make_raw(tmp_path / "raw", count=40), tmp_path / "data"
+    prepare(raw, tmp_path / "whole")
+    write = array_record_module.ArrayRecordWriter
+    files = []
+
+    def failing(path, options):
+        files.append(path)
+        if "-images.array_record-00001" in path:
+            if how == "full":
+                raise RuntimeError(f"write failed: {os.strerror(errno.ENOSPC)}")
+            raise how
+        return write(path, options)
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", failing)
+    with pytest.raises(UserError if how == "full" else how) as error:
+        prepare(raw, data)
+    assert how != "full" or "no space left on the device; free some and rerun" in str(error.value)
+    assert not (data / STORE).exists()
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", write)
+    monkeypatch.setattr("data_prep.shards.read_image", lambda *_: pytest.fail("decoded again"))
+    prepare(raw, data)
+    assert contents(data / STORE) == contents(tmp_path / "whole" / STORE)
+    assert sorted(os.listdir(data)) == ["chest_xray14", "prepare_report.json"]
 
 
 def test_progress_bar_on_a_terminal(many, tmp_path):
