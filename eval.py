@@ -24,6 +24,7 @@ def main() -> None:
         raise UserError("--predictions and --labels go together; give both csv files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")
+    command_line.refuse_flags_beside("predictions", "labels")
     print(tables.as_text(evaluate_predictions(predictions, labels)))
 
 

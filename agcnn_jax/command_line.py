@@ -148,6 +148,18 @@ def _leave(status: int) -> None:
         cluster.leave(status)
 
 
+def refuse_flags_beside(*names: str) -> None:
+    """Refuse all flags that were given besides these, which make them meaningless.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for module in (__name__, sys.argv[0]):
+        for flag in FLAGS.get_flags_for_module(module):
+            if flag.present and flag.name not in names:
+                raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
+
+
 def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
     """Read what the flags say, and check the config.
 

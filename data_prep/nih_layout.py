@@ -1,17 +1,15 @@
-"""Where things are in an NIH download: images, archives, tables, the phantoms' marker."""
+"""Where things are in an NIH download: images, archives, tables."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agcnn_jax.errors import UserError
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-MARKER = "phantoms.json"
 PROVENANCE = COLLECTION = "ChestX-ray14"
 BOX_SIZE = 1024
 
@@ -143,26 +141,3 @@ def _newest(folder: Path, pattern: str) -> Path | None:
     """Return the last match by name (`..._v2020` after the first edition), plain before gzipped."""
     matches = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
     return max(matches, key=lambda path: (len(path.stem), path.stem), default=None)
-
-
-def read_marker(raw_dir: Path) -> dict[str, Any]:
-    """Return what the phantoms' marker says, {} for real images.
-
-    Like the tables, the marker is looked for in `raw_dir` and in the folder above it, so that
-    phantoms never pass for real images.
-
-    Raises:
-        UserError: the marker is not JSON or lacks "provenance", "collection" or "box_size".
-    """
-    for folder in (raw_dir, raw_dir.absolute().parent):
-        path = folder / MARKER
-        if path.is_file():
-            try:
-                marker = json.loads(path.read_text("utf-8"))
-                texts = (marker["provenance"], marker["collection"])
-                if all(isinstance(text, str) for text in texts) and int(marker["box_size"]) > 0:
-                    return dict(marker)
-            except (ValueError, KeyError, TypeError, OSError):
-                pass
-            raise UserError(f"{path}: damaged; make the phantoms again with data_prep/phantoms.py")
-    return {}

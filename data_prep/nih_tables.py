@@ -6,28 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING
 from agcnn_jax.data.text import read_names, read_rows
 from agcnn_jax.errors import UserError
 
-# The paper's order (Section IV-A); AUC is averaged over all but the last.
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
-NO_FINDING = "No Finding"
-LABELS = (*FINDINGS, NO_FINDING)
 INDEX = {name: index for index, name in enumerate(LABELS)}
 
 # NIH's box list spells one finding differently from its label table.

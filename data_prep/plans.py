@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data.marker import read_marker
 from data_prep import nih_layout, nih_tables, shards
 from data_prep.shards import Context, Unit
 
@@ -55,7 +56,7 @@ def make_plan(
     """
     inputs = nih_layout.find_inputs(raw_dir)
     tables = nih_layout.find_tables(raw_dir, labels, boxes, lists)
-    marker = nih_layout.read_marker(raw_dir)
+    marker = read_marker(raw_dir)
     box_size = box_size or int(marker.get("box_size", nih_layout.BOX_SIZE))
     official = {}
     if tables.train_val and tables.test:

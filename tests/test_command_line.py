@@ -164,3 +164,12 @@ def test_sigterm_is_neither_lost_nor_mistaken(tmp_path, preemptible, joined):
     # JAX's own C++ may have something to say too.
     [line] = [line for line in done.stderr.splitlines() if line.startswith("program.py: ")]
     assert "stopped by SIGTERM" in line
+
+
+@pytest.mark.parametrize("flag", ["--split=test", "--workdir=runs/demo", "--include_trained"])
+def test_predictions_take_no_flag_without_effect(tmp_path, flag):
+    files = [f"--predictions={tmp_path}/p.csv", f"--labels={tmp_path}/l.csv"]
+    done = run("eval.py", *files, flag, check=False)
+    assert done.returncode == 2
+    name = flag.split("=")[0]
+    assert done.stderr == f"eval.py: error: {name} has no effect with --predictions; leave it out\n"

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from agcnn_jax.data.labels import LABELS, NO_FINDING
+from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.text import read_rows
 from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.metrics import auc_table
 from agcnn_jax.evaluation.tables import Table, build_table
-from data_prep.nih_layout import read_marker
 
 IMAGE_COLUMN = "Image Index"
 PREFIX = "prob_"
-# NIH's word for an image without any finding; it is a label but not a finding.
-NO_FINDING = "No Finding"
 _LABEL_COLUMNS = (IMAGE_COLUMN, "Finding Labels", "Patient ID")
+# What Python's float() reads is more: "1_0", "nan", digits of other scripts.
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# Names more alike than this may be one name misspelt ("Efusion": 0.93, "Infiltrate": 0.82).
+_ALIKE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """NIH's table: per image its labels and its patient; all labels in order of first mention."""
+    """NIH's table: per image its labels and its patient; for each label its first line."""
 
     of_image: dict[str, frozenset[str]]
     patient: dict[str, str]
-    names: tuple[str, ...]
+    lines: dict[str, int]
 
 
 def write_predictions(
@@ -63,16 +67,16 @@ def write_predictions(
         writer.writerows([name, *row] for name, row in zip(image_ids, text, strict=True))
 
 
-def read_predictions(path: str | Path, known: Sequence[str]) -> Predictions:
+def read_predictions(path: str | Path, known: Collection[str]) -> Predictions:
     """Read predictions of any program.
 
     Columns are `prob_<label>`, or plain `<label>` if none has the prefix; capitals, spaces and
-    underscores do not matter. Where some have the prefix, all other columns are passed over.
-    Any finite number will do, logits too: an AUC depends on the order only.
+    underscores do not matter. Where some have the prefix, other columns are passed over, if they
+    have a name. Any finite number will do, logits too: an AUC depends on the order only.
 
     Args:
         path: a CSV file, gzipped or not.
-        known: the labels of the data set.
+        known: the labels that there may be.
 
     Raises:
         UserError: if the file, a column, a row or a number is not usable.
@@ -93,24 +97,39 @@ def read_predictions(path: str | Path, known: Sequence[str]) -> Predictions:
 def read_labels(path: str | Path) -> Labels:
     """Read NIH's `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, gzipped or not.
 
+    Labels may be others than ChestX-ray14's, in one spelling each.
+
     Raises:
-        UserError: if the file is not usable or not such a table.
+        UserError: if the file is not usable or not such a table, or a row would make a score
+            wrong; the message names file, line and value.
     """
     header, rows = _read_csv(path)
     image, finding, patient = (_column(path, header, name) for name in _LABEL_COLUMNS)
     _refuse_duplicates(path, [row[image] for _, row in rows])
     labels: dict[str, frozenset[str]] = {}
-    names: dict[str, None] = {}
+    lines: dict[str, int] = {}
+    spelling = {_key(name): name for name in LABELS}
     for line, row in rows:
+        where = f"{path}, line {line}"
+        for column in (image, patient):
+            if not row[column]:
+                raise UserError(f"{where}: {header[column]!r} is empty; complete or delete the row")
         parts = [part.strip() for part in row[finding].split("|")]
-        if not all(parts):
+        for name in parts:
+            if not name:
+                raise UserError(f"{where}: the column {header[finding]!r} has an empty label")
+            if (usual := spelling.setdefault(_key(name), name)) != name:
+                raise UserError(
+                    f"{where}: {name!r} in {header[finding]!r}; write {usual!r}, as elsewhere"
+                )
+            lines.setdefault(name, line)
+        if NO_FINDING in parts and len(set(parts)) > 1:
             raise UserError(
-                f"{path}, line {line}: the column {header[finding]!r} has an empty label"
+                f"{where}: {row[finding]!r} is both a finding and none; correct the row"
             )
-        names.update(dict.fromkeys(parts))
         labels[row[image]] = frozenset(parts)
     patients = {row[image]: row[patient] for _, row in rows}
-    return Labels(labels, patients, tuple(names))
+    return Labels(labels, patients, lines)
 
 
 def evaluate_predictions(
@@ -131,10 +150,11 @@ def evaluate_predictions(
         seed: of the bootstrap.
 
     Raises:
-        UserError: if a file is not usable, or predicts an image that has no labels.
+        UserError: if a file is not usable, a label is not known, or an image has no labels.
     """
     labels = read_labels(labels_path)
-    predictions = read_predictions(predictions_path, labels.names)
+    predictions = read_predictions(predictions_path, {*LABELS, *labels.lines})
+    _refuse_unknown(labels, labels_path, predictions)
     unknown = [name for name in predictions.image_ids if name not in labels.of_image]
     if unknown:
         raise UserError(
@@ -170,6 +190,26 @@ def evaluate_predictions(
     return build_table(scores, cohort, digits)
 
 
+def _refuse_unknown(labels: Labels, path: str | Path, predictions: Predictions) -> None:
+    """Refuse labels that may be others misspelt, whose images would count as negative.
+
+    A label that is not ChestX-ray14's is taken for one of its own only where the file predicts it;
+    and if it is almost one of ChestX-ray14's, where the file predicts that one too.
+    """
+    for name, line in labels.lines.items():
+        if name in LABELS:
+            continue
+        alike = difflib.get_close_matches(name.lower(), [x.lower() for x in LABELS], 1, _ALIKE)
+        meant = next((x for x in LABELS if [x.lower()] == alike), None)
+        predicted = set(predictions.labels)
+        if name in predicted and (meant is None or meant in predicted):
+            continue
+        advice = f"the known ones are {', '.join(LABELS)}, and those that are predicted"
+        if meant is not None:
+            advice = f"did you mean {meant!r}?"
+        raise UserError(f"{path}, line {line}: unknown finding {name!r}; {advice}")
+
+
 def _key(name: str) -> str:
     return re.sub(r"[\s_]+", "", name).lower()
 
@@ -183,27 +223,37 @@ def _read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]
     # The first edition of NIH's table ends its lines with a comma: a column without a name.
     while not header[-1]:
         header.pop()
+    unnamed = [i for i, column in enumerate(header) if not column]
     for line, row in rows[1:]:
         if len(row) < len(header) or any(row[len(header) :]):
             raise UserError(
                 f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}"
             )
+    for i in unnamed:
+        # pandas writes its row numbers as a column without a name.
+        numbers = [row[i] for _, row in rows[1:]]
+        if len(set(numbers)) < len(numbers) or not all(re.fullmatch("[0-9]+", x) for x in numbers):
+            raise UserError(f"{path}, line 1: column {i + 1} has no name; name or remove it")
     return header, rows[1:]
 
 
 def _column(path: str | Path, header: Sequence[str], name: str) -> int:
-    for i, column in enumerate(header):
-        if _key(column) == _key(name):
-            return i
+    found = [i for i, column in enumerate(header) if _key(column) == _key(name)]
+    if len(found) > 1:
+        raise UserError(f"{path}: has {len(found)} columns {name!r}; keep one")
+    if found:
+        return found[0]
     shown = ", ".join(header[:6]) + (", ..." if len(header) > 6 else "")
     raise UserError(f"{path}: has no column {name!r}; its columns are: {shown[:200]}")
 
 
-def _label_columns(path: str | Path, header: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+def _label_columns(
+    path: str | Path, header: Sequence[str], known: Collection[str]
+) -> dict[str, int]:
     """The column of each label that the file predicts, in the file's order."""
     prefix = _key(PREFIX)
     prefixed = [i for i, column in enumerate(header) if _key(column).startswith(prefix)]
-    # pandas writes its row numbers as a column without a name, and reads that as "Unnamed: 0".
+    # pandas reads its own row numbers, which have no name, as "Unnamed: 0".
     passed_over = (_key(IMAGE_COLUMN), "", "unnamed:0")
     plain = [i for i, column in enumerate(header) if _key(column) not in passed_over]
     by_key = {_key(label): label for label in known}
@@ -221,15 +271,12 @@ def _label_columns(path: str | Path, header: Sequence[str], known: Sequence[str]
             )
         columns[label] = i
     if not columns:
-        raise UserError(f"{path}: has no column of probabilities, such as {PREFIX}{known[0]}")
+        raise UserError(f"{path}: has no column of probabilities, such as {PREFIX}{LABELS[0]}")
     return columns
 
 
 def _number(cell: str, where: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    value = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
     if not math.isfinite(value):
         raise UserError(f"{where}: {cell!r} is not a finite number; give a probability")
     return value

@@ -92,7 +92,58 @@ def test_labels_of_the_first_edition_end_with_a_comma(write):
     labels = read_labels(write("l.csv", "\n".join(lines)))
     assert labels.of_image["c.png"] == {"Mass", "Pleural_Thickening"}
     assert labels.patient["c.png"] == "1"
-    assert labels.names == ("Mass", "No Finding", "Pleural_Thickening")
+    assert labels.lines == {"Mass": 2, "No Finding": 3, "Pleural_Thickening": 4}
+
+
+def test_pandas_row_numbers_are_passed_over(write):
+    path = write("p.csv", ",Image Index,prob_Mass\n0,a.png,1\n7,b.png,0.5\n")
+    assert read_predictions(path, KNOWN).probabilities.tolist() == [[1], [0.5]]
+
+
+def test_a_finding_that_no_image_has_is_a_dash(write):
+    """A run's own predictions have a column for every label, whichever its images have."""
+    lines = [
+        "Image Index,prob_Mass,prob_Hernia",
+        "a.png,1,0",
+        "b.png,0,1",
+        "c.png,0,0",
+        "d.png,1,0",
+    ]
+    table = evaluate_predictions(write("p.csv", "\n".join(lines)), write("l.csv", LABELS))
+    assert table.rows[1][:4] == ("Hernia", "0", "–", "–")
+    assert table.rows[2][0] == "Mean (1 of 2)"
+
+
+CUSTOM = "Image Index,Finding Labels,Patient ID\na.png,{},1\nb.png,No Finding,2\n"
+
+
+def test_labels_of_another_data_set_have_a_column(write):
+    for name in ("Fracture", "Empyema"):
+        labels = write("l.csv", CUSTOM.format(f"{name}|Mass"))
+        path = write("p.csv", f"Image Index,{name},Emphysema,Mass\na.png,1,0,1\nb.png,0,1,0\n")
+        table = evaluate_predictions(path, labels, resamples=2)
+        assert table.rows[0][:3] == (name, "1", "1.000000")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "advice"),
+    [
+        ("Efusion", "Effusion", "did you mean 'Effusion'?"),
+        ("Efusion", "Efusion", "did you mean 'Effusion'?"),
+        ("efussion", "Effusion", "did you mean 'Effusion'?"),
+        ("Infiltrate", "Infiltration", "did you mean 'Infiltration'?"),
+        ("Nodules", "Nodule", "did you mean 'Nodule'?"),
+        ("Pleural Thickenning", "Pleural_Thickening", "did you mean 'Pleural_Thickening'?"),
+        ("No Findings", "Mass", "did you mean 'No Finding'?"),
+        ("Fracture", "Mass", "the known ones are Atelectasis, "),
+    ],
+)
+def test_misspelt_findings_are_refused(write, name, column, advice):
+    labels = write("l.csv", LABELS + f"e.png,{name}|Mass,0,4\n")
+    path = write("p.csv", f"Image Index,{column}\na.png,1\nb.png,0\n")
+    with pytest.raises(UserError) as caught:
+        evaluate_predictions(path, labels, resamples=2)
+    assert f"l.csv, line 6: unknown finding {name!r}; {advice}" in str(caught.value)
 
 
 HEADER = "Image Index,prob_Mass\n"
@@ -109,11 +160,11 @@ HEADER = "Image Index,prob_Mass\n"
             "image,prob_Mass\na.png,1\n",
             "p.csv: has no column 'Image Index'; its columns are: image",
         ),
-        ("Image Index\na.png\n", "p.csv: has no column of probabilities, such as prob_Mass"),
+        ("Image Index\na.png\n", "p.csv: has no column of probabilities, such as prob_"),
         (
             "Image Index,prob_Moss\na.png,1\n",
             "p.csv: column 'prob_Moss' is not a known finding; name it prob_<finding> with one of: "
-            "Mass, No Finding, Pleural_Thickening",
+            "Atelectasis, Cardiomegaly, ",
         ),
         ("Image Index,Mass,Moss\na.png,1,1\n", "p.csv: column 'Moss' is not a known finding"),
         (
@@ -123,6 +174,16 @@ HEADER = "Image Index,prob_Mass\n"
         (HEADER + "a.png,1,2\n", "p.csv, line 2: 3 columns, but the header has 2"),
         (HEADER + "a.png\n", "p.csv, line 2: 1 columns, but the header has 2"),
         (HEADER + "\na.png,high\n", "p.csv, line 3, prob_Mass: 'high' is not a finite number"),
+        (HEADER + "a.png,1_0\n", "p.csv, line 2, prob_Mass: '1_0' is not a finite number"),
+        (HEADER + "a.png,٣\n", "p.csv, line 2, prob_Mass: '٣' is not a finite number"),
+        (HEADER + "a.png,1e999\n", "p.csv, line 2, prob_Mass: '1e999' is not a finite number"),
+        (",Image Index,prob_Mass\n0.2,a.png,1\n", "p.csv, line 1: column 1 has no name"),
+        ("Image Index,,prob_Mass\na.png,1,1\nb.png,1,1\n", "p.csv, line 1: column 2 has no name"),
+        ("Image Index,prob_Mass,\na.png,1,0.5\n", "p.csv, line 2: 3 columns, but the header has 2"),
+        (
+            "Image Index,image_index,prob_Mass\na.png,b.png,1\n",
+            "p.csv: has 2 columns 'Image Index'; keep one",
+        ),
         (HEADER + "a.png,nan\n", "p.csv, line 2, prob_Mass: 'nan' is not a finite number"),
         (HEADER + "a.png,\n", "p.csv, line 2, prob_Mass: '' is not a finite number"),
         (HEADER + "a.png,1\na.png,1\n", "p.csv: image 'a.png' has more than one row"),
@@ -149,6 +210,14 @@ def test_mistakes_in_predictions(write, content, message):
             "Image Index,Finding Labels,Patient ID\na.png,Mass|,1\n",
             "l.csv, line 2: the column 'Finding Labels' has an empty label",
         ),
+        (LABELS + "e.png,Mass,0,\n", "l.csv, line 6: 'Patient ID' is empty"),
+        (LABELS + ",Mass,0,5\n", "l.csv, line 6: 'Image Index' is empty"),
+        (LABELS + "e.png,mass,0,5\n", "l.csv, line 6: 'mass' in 'Finding Labels'; write 'Mass'"),
+        (LABELS + "e.png,Pleural Thickening,0,5\n", "write 'Pleural_Thickening', as elsewhere"),
+        (
+            LABELS + "e.png,Mass|No Finding,0,5\n",
+            "l.csv, line 6: 'Mass|No Finding' is both a finding and none",
+        ),
         (LABELS + "a.png,Mass,0,1\n", "l.csv: image 'a.png' has more than one row"),
     ],
 )
@@ -174,7 +243,7 @@ def test_published_pytorch_aucs_to_six_digits():
     assert {row[0]: row[2] for row in table.rows[:-1]} == published
     assert "Hernia                     42  0.917525" in as_text(table)
     truth = read_labels(labels)
-    scored = read_predictions(predictions, truth.names)
+    scored = read_predictions(predictions, truth.lines)
     edema = ["Edema" in truth.of_image[name] for name in scored.image_ids]
     expected = roc_auc_score(edema, scored.probabilities[:, scored.labels.index("Edema")])
     assert table.rows[9][2] == f"{expected:.6f}"

@@ -1,0 +1,21 @@
+"""The labels of ChestX-ray14."""
+
+# The paper's order (Section IV-A); AUC is averaged over all but the last.
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+NO_FINDING = "No Finding"
+LABELS = (*FINDINGS, NO_FINDING)
