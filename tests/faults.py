@@ -46,6 +46,20 @@ TEST_METRICS = ("tests/evaluation/test_metrics.py",)
 FAULTS = (
     # The training step (Eq. 2).
     Fault(
+        "stages that draw alike",
+        STEPS,
+        "seed=stage.seed(self.seed)",
+        "seed=self.seed",
+        ("tests/training/test_streams.py::test_no_stage_repeats_anothers_order",),
+    ),
+    Fault(
+        "running statistics summed over devices",
+        STEPS,
+        "batch_stats = lax.pmean(batch_stats, BATCH_AXIS)",
+        "batch_stats = lax.psum(batch_stats, BATCH_AXIS)",
+        ("tests/training/test_batch_norm.py",),
+    ),
+    Fault(
         "loss summed over devices instead of averaged",
         STEPS,
         "branch: lax.pmean(binary_cross_entropy",
@@ -184,6 +198,20 @@ FAULTS = (
     # Attention (Eq. 3 and 4).
     Fault("regions from tau on", HEAT_MAP, "heat > tau", "heat >= tau", TEST_ATTENTION),
     Fault(
+        "a heat map scaled before it is resized",
+        HEAT_MAP,
+        "high = response.max(axis=(1, 2), keepdims=True)",
+        "high = jnp.abs(feature_map).max(axis=(1, 2, 3))[:, None, None]",
+        ("tests/attention/test_crop.py::TestHeatMap::test_scaled_after_resizing",),
+    ),
+    Fault(
+        "a flat heat map's rounding enlarged",
+        HEAT_MAP,
+        "resize(response - response.min(axis=(1, 2), keepdims=True), size)",
+        "resize(response, size)",
+        ("tests/attention/test_crop.py::TestHeatMap",),
+    ),
+    Fault(
         "signed activations in the heat map",
         HEAT_MAP,
         "jnp.abs(jax.lax.stop_gradient(feature_map)",
@@ -300,8 +328,15 @@ FAULTS = (
     Fault(
         "a joint stage takes the largest batch",
         SCHEDULE,
-        "batch_size = min(per_branch(config.batch_size)",
-        "batch_size = max(per_branch(config.batch_size)",
+        'batch_size = min(of_branches("batch_size"))',
+        'batch_size = max(of_branches("batch_size"))',
+        TEST_SCHEDULE,
+    ),
+    Fault(
+        "a joint stage's rate scaled by its largest reference",
+        SCHEDULE,
+        'min(of_branches("reference_batch_size"))',
+        'max(of_branches("reference_batch_size"))',
         TEST_SCHEDULE,
     ),
     # Statistics.

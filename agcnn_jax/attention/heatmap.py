@@ -63,4 +63,5 @@ def heat_map_mask(heat: jax.Array, tau: float | jax.Array) -> jax.Array:
         `H > tau`, bool `[B, S, S]`; no pixel of a flat map, and some of every other.
     """
     # As float32, a tau just below 1 would be 1.
-    return heat > jnp.minimum(jnp.asarray(tau, jnp.float32), _BELOW_1)
+    tau = jnp.minimum(jnp.asarray(tau, jnp.float32), _BELOW_1)
+    return heat > tau
