@@ -74,7 +74,8 @@ def test_the_mark_is_left_by_an_import(imported):
 def test_checkpoints(imported, tmp_path):
     place = epath.Path(tmp_path / "checkpoints")
     with checkpoints.open_manager(place) as manager:
-        checkpoints.save(manager, 1, STATE, Position(), IDENTITY, 0.5, 1, evaluated=True)
+        checkpoints.save(manager, 1, STATE, Position(), IDENTITY)
+        checkpoints.add_score(manager, 1, 0.5, 1)
     assert poison(tmp_path / "checkpoints") >= 2
     with contextlib.suppress(UserError), checkpoints.open_manager(place) as manager:
         checkpoints.restore(manager, 1, STATE, IDENTITY, Position())

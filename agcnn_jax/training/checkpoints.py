@@ -13,12 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 
 from agcnn_jax.errors import USAGE_STATUS, UserError, say
-from agcnn_jax.storage import reported
+from agcnn_jax.storage import reported, write_json
 from agcnn_jax.training import cluster
 from agcnn_jax.training.checkpoint_errors import intact, quieten, train_again, written
-from agcnn_jax.training.parallel import alone, on_one_device
+from agcnn_jax.training.parallel import alone, from_primary, on_one_device
 
 NO_AUC = -1.0
 """Stands for a validation AUC that no finding has; below any AUC."""
@@ -51,6 +52,20 @@ class _Manager(ocp.CheckpointManager):
                 cluster.announce(str(error))
                 cluster.leave(USAGE_STATUS)
             raise
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Give a checkpoint that lies there the metrics that it was saved without.
+
+        Orbax takes metrics with `save` alone. They are set in memory too, where every process
+        ranks the checkpoints: hosts may see a new file at different times.
+        """
+        path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
+        from_primary(lambda: write_json(path, metrics))
+        for info in self._checkpoints:
+            if info.step == step:
+                info.metrics = metrics
+        for old in self._get_old_steps_to_remove():
+            self.delete(old)
 
 
 @contextmanager
@@ -88,9 +103,9 @@ def reading(directory: epath.Path) -> Iterator[ocp.CheckpointManager]:
 def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
     """Open a stage's checkpoints to write more; they need not exist yet.
 
-    Two are kept: the latest, and the best by the metric `val_auc_mean`. Saving goes on in the
-    background; a checkpoint appears by a rename when it is whole, so that a torn one is never
-    loaded.
+    Two are kept: the latest, and the best by the metric `val_auc_mean` of those that have it.
+    Saving goes on in the background; a checkpoint appears by a rename when it is whole, so that a
+    torn one is never loaded.
     """
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
@@ -118,11 +133,8 @@ def save(
     state: Any,
     batches: grain.DatasetIterator,
     identity: dict[str, Any],
-    val_auc_mean: float | None = None,
-    val_auc_findings: int = 0,
-    evaluated: bool = False,
 ) -> None:
-    """Save a checkpoint in the background.
+    """Save a checkpoint in the background, as not validated; see `add_score`.
 
     Args:
         manager: the stage's.
@@ -130,17 +142,7 @@ def save(
         state: pytree of arrays.
         batches: the iterator whose position goes with the state.
         identity: what the weights are of (backbone, labels ...), checked by `restore`.
-        val_auc_mean: validation AUC at this step; None when no finding has one.
-        val_auc_findings: how many findings that mean is over.
-        evaluated: whether the step was validated; only then can it become the best.
     """
-    metrics = None
-    if evaluated:
-        metrics = {
-            "val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean,
-            "val_auc_findings": val_auc_findings,
-            "step": step,
-        }
     with written(manager.directory):
         manager.save(
             step,
@@ -149,10 +151,31 @@ def save(
                 batches=ocp.args.JsonSave(batches.get_state()),
                 identity=ocp.args.JsonSave(identity),
             ),
-            metrics=metrics,
             # Orbax would otherwise ask whether another process wants to stop.
             force=True,
         )
+
+
+def add_score(
+    manager: ocp.CheckpointManager, step: int, val_auc_mean: float | None, val_auc_findings: int
+) -> None:
+    """Note what a checkpoint scored in validation, and delete the one that it beats.
+
+    Args:
+        manager: the stage's.
+        step: of a checkpoint without a score; only with one can it become the best.
+        val_auc_mean: validation AUC at this step; None when no finding has one.
+        val_auc_findings: how many findings that mean is over.
+    """
+    assert isinstance(manager, _Manager)
+    finish(manager)
+    metrics = {
+        "val_auc_mean": NO_AUC if val_auc_mean is None else val_auc_mean,
+        "val_auc_findings": val_auc_findings,
+        "step": step,
+    }
+    with written(manager.directory):
+        manager.add_metrics(step, metrics)
 
 
 def finish(manager: ocp.CheckpointManager) -> None:

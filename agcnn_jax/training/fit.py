@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
-from agcnn_jax.errors import Stopped, UserError
+from agcnn_jax.errors import Stopped
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.training import checkpoints
+from agcnn_jax.training import checkpoints, divergence
 from agcnn_jax.training.experiment import Experiment
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.log import open_log, progress_bar
@@ -59,7 +56,7 @@ def fit(
         identity: what the weights are of, as every checkpoint says.
         state: to start from, replicated.
         variables: of all branches, for the frozen ones.
-        stop_requested: asked after every step; see `stop_requests`.
+        stop_requested: asked after every step and every batch of validation; see `stop_requests`.
 
     Raises:
         UserError: if the loss or the weights are not finite any more.
@@ -70,11 +67,15 @@ def fit(
     frozen = replicate(experiment.mesh, select_branches(variables, frozen_branches))
     batches = open_batches(experiment, stage, schedule, frozen)
     step_function = make_train_step(experiment, stage, schedule)
-    validate = make_validation(experiment, stage, frozen)
+    score = make_validation(experiment, stage, frozen)
     resumed = from_primary(manager.latest_step) or 0
+    # A run that ended before its validation did has saved the step without a score.
+    unscored = resumed > 0 and from_primary(
+        lambda: schedule.ends_epoch(resumed) and manager.metrics(resumed) is None
+    )
     if resumed:
         state = checkpoints.restore(manager, resumed, state, identity, batches)
-    log = open_log(experiment.workdir, stage.name, resumed, is_primary())
+    log = open_log(experiment.workdir, stage.name, resumed, not unscored, is_primary())
     learning_rates = schedule.learning_rates()
     clock = Clock(schedule.batch_size, resumed)
     progress = progress_bar(
@@ -83,25 +84,49 @@ def fit(
         f"stage {stage.name}",
         show=is_primary(),
     )
+    unseen: list[tuple[int, dict[str, jax.Array]]] = []
 
-    def settle(step: int, metrics: dict[str, jax.Array]) -> None:
-        """Look at a step's losses, and log them if it is their turn."""
-        losses = fetch_losses(stage, manager, step, metrics)
-        if step % config.log_every == 0 or schedule.ends_epoch(step):
-            log.write(
-                step,
-                epoch=schedule.epoch(step),
-                **losses,
-                learning_rate=float(learning_rates[step - 1]),
-                images_per_second=clock.lap(step),
-            )
-            progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+    def look_at_losses() -> None:
+        """Check the losses of a step done, and log them if it is their turn."""
+        while unseen:
+            step, metrics = unseen.pop()
+            losses = divergence.fetch_losses(stage, manager, step, metrics)
+            if step % config.log_every == 0 or schedule.ends_epoch(step):
+                log.write(
+                    step,
+                    epoch=schedule.epoch(step),
+                    **losses,
+                    learning_rate=float(learning_rates[step - 1]),
+                    images_per_second=clock.lap(step),
+                )
+                progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
 
-    def save(step: int, state: TrainState, **validation: Any) -> None:
-        check_finite(stage, manager, step, state)
+    def save(step: int, state: TrainState) -> None:
+        look_at_losses()
+        divergence.check_finite(stage, manager, step, state)
         # What a checkpoint is past of has to be in the log.
         log.flush()
-        checkpoints.save(manager, step, state, batches, identity, **validation)
+        checkpoints.save(manager, step, state, batches, identity)
+
+    def validate(step: int, state: TrainState) -> None:
+        """Score a step that is saved: whatever ends this before its end loses nothing else."""
+
+        def after_batch() -> None:
+            if stop_requested():
+                raise stopped(step)
+
+        try:
+            scores = score(state, after_batch)
+        except FloatingPointError as error:
+            raise divergence.diverged(stage, manager, step, str(error)) from error
+        log.write(step, epoch=schedule.epoch(step), **scores)
+        log.flush()
+        checkpoints.add_score(manager, step, scores["val_auc_mean"], scores["val_auc_findings"])
+        clock.lap(step)
+
+    def stopped(step: int) -> Stopped:
+        checkpoints.finish(manager)
+        return Stopped(f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}")
 
     profile = Profile(
         experiment.workdir / "profile" / stage.name, config.profile, resumed, schedule.total_steps
@@ -110,7 +135,8 @@ def fit(
         with log, progress, profile:
             if stop_requested():
                 raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
-            pending: tuple[int, dict[str, jax.Array]] | None = None
+            if unscored:
+                validate(resumed, state)
             for step in range(resumed + 1, schedule.total_steps + 1):
                 profile.before(step)
                 batch = device_batch(experiment, next(batches))
@@ -119,37 +145,16 @@ def fit(
                     state, metrics = step_function(state, frozen, batch)
                 profile.after(step, metrics)
                 progress.update(schedule.batch_size)
-                if pending is not None:
-                    # That step is over by now, so that fetching its loss makes no device wait.
-                    settle(*pending)
-                pending = step, metrics
-                saved = True
-                if schedule.ends_epoch(step):
-                    settle(*pending)
-                    pending = None
-                    try:
-                        scores = validate(state)
-                    except FloatingPointError as error:
-                        raise _diverged(stage, manager, step, str(error)) from error
-                    log.write(step, epoch=schedule.epoch(step), **scores)
-                    chosen_by = {key: scores[key] for key in ("val_auc_mean", "val_auc_findings")}
-                    save(step, state, **chosen_by, evaluated=True)
-                    clock.lap(step)
-                elif step % config.checkpoint_every == 0:
-                    settle(*pending)
-                    pending = None
+                # The step before is over by now, so that fetching its loss makes no device wait.
+                look_at_losses()
+                unseen.append((step, metrics))
+                stopping = stop_requested()
+                if stopping or schedule.ends_epoch(step) or step % config.checkpoint_every == 0:
                     save(step, state)
-                else:
-                    saved = False
-                if stop_requested() and step < schedule.total_steps:
-                    if pending is not None:
-                        settle(*pending)
-                    if not saved:
-                        save(step, state)
-                    checkpoints.finish(manager)
-                    raise Stopped(
-                        f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}"
-                    )
+                if stopping:
+                    raise stopped(step)
+                if schedule.ends_epoch(step):
+                    validate(step, state)
     finally:
         batches.close()
     checkpoints.finish(manager)
@@ -225,43 +230,4 @@ def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) ->
         in_specs=(REPLICATED, REPLICATED, SHARDED),
         out_specs=REPLICATED,
         donate=(0,),
-    )
-
-
-def fetch_losses(
-    stage: Stage, manager: ocp.CheckpointManager, step: int, metrics: dict[str, jax.Array]
-) -> dict[str, float]:
-    """Bring a step's losses to the host.
-
-    Raises:
-        UserError: if the loss is not finite, naming the stage, the step and the checkpoint to
-            return to.
-    """
-    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(losses["loss"]):
-        raise _diverged(stage, manager, step, f"the loss is {losses['loss']}")
-    return losses
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
-    return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
-
-
-def check_finite(
-    stage: Stage, manager: ocp.CheckpointManager, step: int, state: TrainState
-) -> None:
-    """Raise `UserError` unless a state is worth a checkpoint: a step's loss is older than it."""
-    if not np.asarray(jax.device_get(_all_finite(state))):
-        raise _diverged(stage, manager, step, "weights are not finite")
-
-
-def _diverged(stage: Stage, manager: ocp.CheckpointManager, step: int, what: str) -> UserError:
-    checkpoints.finish(manager)
-    good = manager.latest_step()
-    kept = "there is no checkpoint yet" if good is None else f"the last checkpoint is step {good}"
-    return UserError(
-        f"{what} at step {step} of stage {stage.name}; {kept} in {manager.directory}; try a "
-        f"smaller config.learning_rate in another --workdir"
     )

@@ -75,16 +75,18 @@ class MetricsLog:
     the file is replaced by a longer one at `flush`, at `close` and every `FLUSH_SECONDS`.
     """
 
-    def __init__(self, workdir: epath.Path, stage: str, resumed_step: int):
+    def __init__(self, workdir: epath.Path, stage: str, resumed_step: int, validated: bool = True):
         """Open the log of a stage.
 
         Lines of this stage that are later than the step resumed from are taken out, since those
-        steps will be done again; the last line of a killed run may be torn, and goes too.
+        steps will be done again, and so is that step's validation if it counts for nothing yet;
+        the last line of a killed run may be torn, and goes too.
 
         Args:
             workdir: of the run.
             stage: name of the stage.
             resumed_step: step that the stage starts from, 0 for a new one.
+            validated: whether no validation of that step will follow.
 
         Raises:
             UserError: if the log cannot be read or written.
@@ -96,7 +98,7 @@ class MetricsLog:
         with storage.reported(self._path, "read"):
             found = self._path.read_bytes() if self._path.exists() else b""
         lines = found.decode(errors="replace").splitlines()
-        kept = [line for line in lines if self._keeps(line, resumed_step)]
+        kept = [line for line in lines if self._keeps(line, resumed_step, validated)]
         self._content = "".join(f"{line}\n" for line in kept).encode()
         if self._content != found:
             with storage.reported(self._path, "written"):
@@ -111,14 +113,16 @@ class MetricsLog:
         with contextlib.suppress(*([UserError] if kind else [])):
             self.close()
 
-    def _keeps(self, line: str, resumed_step: int) -> bool:
+    def _keeps(self, line: str, resumed_step: int, validated: bool) -> bool:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             return False
         if not isinstance(entry, dict) or not {"stage", "step"} <= entry.keys():
             return False
-        return entry["stage"] != self._stage or entry["step"] <= resumed_step
+        if entry["stage"] != self._stage or entry["step"] < resumed_step:
+            return True
+        return entry["step"] == resumed_step and (validated or "val_auc_mean" not in entry)
 
     def write(self, step: int, **values: Any) -> None:
         """Log values of a step; numbers go to TensorBoard too.
@@ -164,7 +168,7 @@ class MetricsLog:
 
 
 def open_log(
-    workdir: epath.Path, stage: str, resumed_step: int, primary: bool
+    workdir: epath.Path, stage: str, resumed_step: int, validated: bool, primary: bool
 ) -> MetricsLog | SilentLog:
     """Open the log of a stage on the primary process, and one that keeps nothing on the others.
 
@@ -172,12 +176,15 @@ def open_log(
         workdir: of the run.
         stage: name of the stage.
         resumed_step: step that the stage starts from, 0 for a new one.
+        validated: whether no validation of that step will follow.
         primary: whether this process is the one that writes.
 
     Raises:
         UserError: if the log cannot be read or written.
     """
-    return MetricsLog(workdir, stage, resumed_step) if primary else SilentLog()
+    if not primary:
+        return SilentLog()
+    return MetricsLog(workdir, stage, resumed_step, validated)
 
 
 class _Events:

@@ -94,6 +94,7 @@ def predict(
     batch_size: int,
     mesh: Mesh,
     description: str,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Prediction:
     """Run a `make_predict_step` over a subset, exactly: what fills up the last batch is dropped.
 
@@ -108,6 +109,7 @@ def predict(
         batch_size: of every global batch.
         mesh: the devices.
         description: for the progress bar.
+        after_batch: called once a batch, by every process; what it raises ends the prediction.
     """
     rows: list[dict[str, np.ndarray]] = []
     batches = evaluation_batches(source, indices, batch_size, *process_share())
@@ -122,6 +124,7 @@ def predict(
                     rows.append({name: local_rows(output) for name, output in waiting.items()})
                 waiting = outputs
                 bar.update(min(batch_size, len(indices) - bar.n))
+                after_batch()
     finally:
         batches.close()
     if waiting is not None:

@@ -60,7 +60,7 @@ def train_stage(
         scores = result
         if scores is None:
             fit(experiment, stage, schedule, manager, identity, state, variables, stop_requested)
-            scores = best_of(manager)
+            scores = from_primary(lambda: best_of(manager))
         best = checkpoints.restore(manager, scores["best_step"], template, identity)
     finally:
         manager.close()
@@ -77,7 +77,6 @@ def train_stage(
 
 def best_of(manager: ocp.CheckpointManager) -> dict[str, Any]:
     """Name a stage's best checkpoint, as `result.json` does."""
-    checkpoints.finish(manager)
     step = manager.best_step()
     metrics = manager.metrics(step)
     score = metrics["val_auc_mean"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +19,20 @@ from agcnn_jax.training.strategies import Stage
 
 def make_validation(
     experiment: Experiment, stage: Stage, frozen: Variables
-) -> Callable[[TrainState], dict[str, float | None]]:
+) -> Callable[[TrainState, Callable[[], None]], dict[str, Any]]:
     """Make the function that scores the trained branches on the validation subset.
 
-    Its result is `{"val_auc_mean": ..., "val_auc_findings": ..., "val_auc_mean_<branch>": ...}`:
-    means over the findings that have an AUC, None where none has, and how many findings have one;
-    the first is of the branch that selects the stage's best checkpoint. It raises
-    `FloatingPointError` if a probability is not finite.
+    It takes the state and a function to call after every batch; see `predict`. Its result is
+    `{"val_auc_mean": ..., "val_auc_findings": ..., "val_auc_mean_<branch>": ...}`: means over the
+    findings that have an AUC, None where none has, and how many findings have one; the first is of
+    the branch that selects the stage's best checkpoint. It raises `FloatingPointError` if a
+    probability is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
     labels = records.label_matrix[indices]
 
-    def validate(state: TrainState) -> dict[str, float | None]:
+    def validate(state: TrainState, after_batch: Callable[[], None]) -> dict[str, Any]:
         prediction = predict(
             step,
             merge_branches(frozen, state.variables),
@@ -39,6 +41,7 @@ def make_validation(
             experiment.config.eval_batch_size,
             experiment.mesh,
             "validation",
+            after_batch,
         )
         if not all(np.isfinite(scores).all() for scores in prediction.probabilities.values()):
             raise FloatingPointError("validation probabilities are not finite")

@@ -37,10 +37,9 @@ def state_of(step):
 
 
 def save(manager, step, score=None):
-    evaluated = score is not None
-    checkpoints.save(
-        manager, step, state_of(step), Position(step), IDENTITY, score, 3, evaluated=evaluated
-    )
+    checkpoints.save(manager, step, state_of(step), Position(step), IDENTITY)
+    if score is not None:
+        checkpoints.add_score(manager, step, score, 3)
 
 
 def restore(directory):
@@ -97,9 +96,8 @@ def test_the_best_is_named_with_what_its_score_is_over(tmp_path, scores, best, s
     with checkpoints.open_manager(epath.Path(tmp_path) / "checkpoints") as manager:
         for step, score in enumerate(scores, start=1):
             state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
-            checkpoints.save(
-                manager, step, state, Position(step), IDENTITY, score, findings, evaluated=True
-            )
+            checkpoints.save(manager, step, state, Position(step), IDENTITY)
+            checkpoints.add_score(manager, step, score, findings)
         result = best_of(manager)
     assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best - 1])
     assert said in describe_result(Stage(1, ("global",)), result, 14)

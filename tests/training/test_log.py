@@ -77,14 +77,14 @@ def test_a_line_without_its_end_is_kept_and_ended(tmp_path):
 
 
 def test_one_process_of_several_writes(tmp_path):
-    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, primary=False)
+    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, True, primary=False)
     assert isinstance(log, SilentLog)
     log.write(1, loss=1.0)
     log.flush()
     log.close()
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
-    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, primary=True)
+    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, True, primary=True)
     log.write(1, loss=1.0)
     log.close()
     assert len(lines(tmp_path / "run")) == 1

@@ -1,0 +1,64 @@
+"""Losses and weights that are not finite any more: noticed before they are kept."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.training import checkpoints
+from agcnn_jax.training.steps import TrainState
+from agcnn_jax.training.strategies import Stage
+
+
+def fetch_losses(
+    stage: Stage, manager: ocp.CheckpointManager, step: int, metrics: dict[str, jax.Array]
+) -> dict[str, float]:
+    """Bring a step's losses to the host.
+
+    Raises:
+        UserError: if the loss is not finite, naming the stage, the step and the checkpoint to
+            return to.
+    """
+    losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(losses["loss"]):
+        raise diverged(stage, manager, step, f"the loss is {losses['loss']}")
+    return losses
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
+
+
+def check_finite(
+    stage: Stage, manager: ocp.CheckpointManager, step: int, state: TrainState
+) -> None:
+    """Raise `UserError` unless a state is worth a checkpoint: a step's loss is older than it."""
+    if not np.asarray(jax.device_get(_all_finite(state))):
+        raise diverged(stage, manager, step, "weights are not finite")
+
+
+def diverged(stage: Stage, manager: ocp.CheckpointManager, step: int, what: str) -> UserError:
+    """Say at which step of a stage training came to nothing, and what is left.
+
+    Args:
+        stage: that is trained.
+        manager: of its checkpoints.
+        step: at which that was found. It may be saved already; what counts is the one before.
+        what: is not finite.
+    """
+    checkpoints.finish(manager)
+    good = max((saved for saved in manager.all_steps() if saved < step), default=None)
+    kept = "there is no checkpoint yet" if good is None else f"the last checkpoint is step {good}"
+    return UserError(
+        f"{what} at step {step} of stage {stage.name}; {kept} in {manager.directory}; try a "
+        f"smaller config.learning_rate in another --workdir"
+    )
