@@ -17,10 +17,13 @@ OPTIONS = (*DEMO, "--config.epochs=2", "--config.log_every=1", "--config.peer_ti
 """Ten steps a stage, two epochs of five."""
 
 
-def training(data_dir, workdir, *options, **settings):
-    """Start `train.py` in two processes of two devices, or as `settings` of `Run` say."""
+def training(data_dir, workdir, *options, program=("train.py",), **settings):
+    """Start `train.py`, or a `program` like it, in two processes of two devices.
+
+    `settings` are those of `Run`, and say so where it is otherwise.
+    """
     return Run(
-        "train.py",
+        *program,
         *OPTIONS,
         f"--config.data.dir={data_dir}",
         f"--workdir={workdir}",

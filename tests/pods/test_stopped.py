@@ -10,6 +10,7 @@ import pytest
 
 from agcnn_jax.training import preemption
 from tests.pods.interrupted import (
+    STAGES,
     entries,
     has_begun,
     latest,
@@ -89,6 +90,28 @@ def test_a_stopped_run_ends_as_one_that_was_not(
         run.succeed()
     same_records(workdir, uninterrupted)
     same_weights(workdir, uninterrupted)
+
+
+@pytest.mark.slow
+def test_all_stop_in_the_same_batch_of_a_validation(data_dir, runs):
+    """Here of about four batches, a second each; that one comes first when the run goes on."""
+    workdir = runs / "validation"
+    options = ("--config.data.protocol=random", "--config.eval_batch_size=4")
+    options += ("--config.max_steps=5",)
+    with training(data_dir, workdir, *options, program=("-m", "tests.pods.slow_validation")) as run:
+        run.wait_for((workdir / "stages/1_global/checkpoints/5").exists, timeout=300)
+        terminate(run, 1)
+        ends = run.finish()
+    assert [(status, stopped_at(stderr)) for status, _, stderr in ends] == [
+        (75, ("1_global", 5))
+    ] * 2
+    assert not any("val_auc_mean" in entry for entry in entries(workdir))
+    with training(data_dir, workdir, *options) as run:
+        run.succeed()
+    steps = [(e["stage"], e["step"]) for e in entries(workdir) if "val_auc_mean" in e]
+    assert steps == [(stage, 5) for stage in STAGES]
+    losses = [e["step"] for e in entries(workdir) if e["stage"] == "1_global" and "loss" in e]
+    assert losses == [1, 2, 3, 4, 5]
 
 
 # In float32 the differences by rounding, 1e-7 of a loss, grow thirtyfold from step to step.

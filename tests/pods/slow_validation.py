@@ -1,0 +1,32 @@
+"""`train.py` with a validation that takes a second a batch: python -m tests.pods.slow_validation"""
+
+import sys
+import time
+
+import train
+from agcnn_jax import command_line
+
+
+def main():
+    """Train, after having slowed down what validation does."""
+    from agcnn_jax.training import validation
+
+    make = validation.make_predict_step
+
+    def make_slow(*arguments):
+        step = make(*arguments)
+
+        def slow(*given):
+            time.sleep(1)
+            return step(*given)
+
+        return slow
+
+    validation.make_predict_step = make_slow
+    train.main()
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "train.py"
+    command_line.define_config_flags()
+    command_line.run(main, preemptible=True)
