@@ -19,6 +19,8 @@ from agcnn_jax.storage import absolute, exists
 from agcnn_jax.training import checkpoints, settings
 from agcnn_jax.training.experiment import Experiment
 
+_draw = jax.jit(init_variables, static_argnums=(0, 2))
+
 _READERS = ("global", "local")
 """The branches with a backbone."""
 
@@ -50,9 +52,7 @@ def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
         UserError: if the backbones do not fit.
     """
     recipe = experiment.recipe
-    variables = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))(
-        jax.random.key(recipe.seed)
-    )
+    variables = _draw(recipe.model, jax.random.key(recipe.seed), recipe.input_size)
     if experiment.config.dtype == "float64":
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     for branch, backbone in (init.backbones if init else {}).items():

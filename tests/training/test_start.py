@@ -1,0 +1,429 @@
+"""What runs start from and have seen, over several runs, stages and evaluations.
+
+The steps of these runs only add a number to the weights: what is tested is what runs record and
+compare.
+"""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from agcnn_jax.errors import UserError
+from agcnn_jax.evaluation import evaluate as evaluation
+from agcnn_jax.evaluation.scored import results_directory, trained_overlap
+from agcnn_jax.interop.weights import save_weights
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run import lineage
+from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
+from agcnn_jax.training import agreement, fit, settings
+from agcnn_jax.training import experiment as experiment_module
+from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.training.finished import finished_variables
+from agcnn_jax.training.initial import _draw
+from agcnn_jax.training.loop import train
+from agcnn_jax.training.parallel import device_mesh
+from agcnn_jax.training.prediction import Prediction
+from configs import demo
+
+STAGES = ("1_global", "2_local", "3_fusion")
+SCORES = {"val_auc_mean": 0.5, "val_auc_findings": 14}
+
+
+class Step:
+    """Training that adds `amount` to all weights in every step, and validation without a model."""
+
+    amount = 0.5
+
+    def __call__(self, *arguments):
+        amount = self.amount
+
+        @jax.jit
+        def step(state, frozen, batch):
+            moved = jax.tree.map(lambda leaf: leaf + leaf.dtype.type(amount), state.variables)
+            return state.replace(step=state.step + 1, variables=moved), {"loss": jnp.float32(1)}
+
+        return step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def step():
+    def predict(predict_step, variables, source, indices, *rest):
+        rows = np.random.default_rng(0).random((len(indices), 15), np.float32)
+        return Prediction(dict.fromkeys(variables["params"], rows), None)
+
+    step = Step()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "make_train_step", step)
+        patch.setattr(fit, "make_validation", lambda *arguments: lambda state: dict(SCORES))
+        patch.setattr(evaluation, "predict", predict)
+        patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
+        yield step
+
+
+@pytest.fixture
+def make(data_dir, tmp_path):
+    """`make(**changes)`: a config of a quick run on the phantoms."""
+    return lambda **changes: make_config(data_dir, **changes)
+
+
+def make_config(data_dir, **changes):
+    config = demo.get_config()
+    config.data.dir = str(data_dir)
+    config.data.protocol = "random"
+    config.data.allow_unlisted = True
+    config.input_size = 56
+    config.batch_size = (8,)
+    config.eval_batch_size = 8
+    config.max_steps = 1
+    config.attention.cropper = "device"
+    config.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, step, tmp_path_factory):
+    """A run that was trained on the phantoms with the random protocol."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train(make_config(data_dir), str(workdir))
+    return workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of that run."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def open_run(config, workdir="/nowhere"):
+    return open_experiment(config, epath.Path(workdir))
+
+
+def names(experiment, subset):
+    return set(experiment.records.image_ids[getattr(experiment.split, subset)])
+
+
+def patients(experiment, subset):
+    return set(experiment.records.patient_ids[getattr(experiment.split, subset)])
+
+
+def refusal(action, *arguments, **options):
+    with pytest.raises(UserError) as error:
+        action(*arguments, **options)
+    return str(error.value)
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def retrain(config, workdir, stage, step, amount):
+    """Delete a stage, train it again with other steps, and put the later ones back."""
+    later = [name for name in STAGES if name > stage]
+    for name in later:
+        (workdir / "stages" / name).rename(workdir / name)
+    shutil.rmtree(workdir / "stages" / stage)
+    old, step.amount = step.amount, amount
+    try:
+        train(config, str(workdir))
+    finally:
+        step.amount = old
+    for name in later:
+        shutil.rmtree(workdir / "stages" / name)
+        (workdir / name).rename(workdir / "stages" / name)
+
+
+class TestScoringWhatWasTrainedOn:
+    """Leakage is counted against what a run was trained on, not against the split of the day."""
+
+    def test_another_protocol(self, make, run):
+        ours, theirs = open_run(make()), open_run(make(data__protocol="patient"))
+        overlap = names(ours, "train") & names(theirs, "test")
+        assert 0 < len(overlap) < len(names(theirs, "test"))
+        config, overrides = make(data__protocol="patient"), {"data.protocol": "patient"}
+        before = files_of(run)
+        text = refusal(evaluation.evaluate, config, str(run), overrides)
+        assert f"was trained on {len(overlap)} of the {len(theirs.split.test)} images" in text
+        assert "--include_trained" in text
+        assert files_of(run) == before
+
+        table = evaluation.evaluate(config, str(run), overrides, include_trained=True)
+        assert f"Images trained on: {len(overlap)} of {len(theirs.split.test)};" in table
+        assert [path.name for path in (run / "eval").iterdir()] == ["test_patient"]
+        scores = json.loads((run / "eval/test_patient/auc.json").read_text())
+        shared = patients(ours, "train") & patients(theirs, "test")
+        assert scores["trained_images"] == len(overlap)
+        assert scores["shared_patients"] == len(shared)
+        assert scores["lineage_complete"] is True
+        for name in ("auc.md", "report.html"):
+            page = (run / "eval/test_patient" / name).read_text()
+            assert f"Images trained on: {len(overlap)} of" in page
+            assert f"shared with training: {len(shared)} of" in page
+
+    def test_its_own_test_set(self, make, run):
+        table = evaluation.evaluate(make(), str(run), {})
+        experiment = open_run(make())
+        shared = patients(experiment, "train") & patients(experiment, "test")
+        assert shared
+        assert "Images trained on: 0 of" in table
+        assert f"shared with training: {len(shared)} of" in table
+        scores = json.loads((run / "eval/test/auc.json").read_text())
+        assert (scores["trained_images"], scores["shared_patients"]) == (0, len(shared))
+
+    def test_the_training_subset_is_scored_unasked(self, make, trained):
+        experiment = open_run(make(), trained)
+        overlap = trained_overlap(experiment, "train", experiment.split.train, False)
+        assert overlap.images == len(experiment.split.train)
+
+    def test_what_is_not_known_is_not_nothing(self, make, run):
+        collection = open_run(make()).records.collection
+        lineage.keep(epath.Path(run), Lineage({}, frozenset({collection})), None)
+        table = evaluation.evaluate(make(), str(run), {})
+        assert "Images trained on: not known; patients shared with training: not known." in table
+        scores = json.loads((run / "eval/test/auc.json").read_text())
+        assert scores["trained_images"] is scores["shared_patients"] is None
+        assert scores["lineage_complete"] is False
+
+    def test_a_run_that_does_not_say(self, make, run):
+        (run / "lineage.json").unlink()
+        for action in (
+            lambda: evaluation.evaluate(make(), str(run), {}),
+            lambda: train(make(), str(run)),
+        ):
+            assert "lineage.json is missing" in refusal(action)
+
+
+def test_no_images_are_scored_in_the_folder_of_others(make, run, data_dir, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)
+    [metadata] = other.rglob("metadata.json")
+    about = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({**about, "fingerprint": "0123456789abcdef"}))
+
+    def folder(subset="test", **changes):
+        """Pretend to evaluate."""
+        experiment = open_run(make(**changes), run)
+        indices = getattr(experiment.split, subset)
+        directory = results_directory(experiment, subset, indices)
+        directory.mkdir(parents=True, exist_ok=True)
+        digest = evaluation.images_digest(experiment, indices)
+        (directory / "auc.json").write_text(json.dumps({"images_digest": digest}))
+        return directory.relative_to(run / "eval").as_posix()
+
+    assert folder() == "test"
+    assert folder("validation") == "validation"
+    assert folder(data__protocol="patient") == "test_patient"
+    assert folder(data__protocol="official") == "test_official"
+    assert folder(data__dir=str(other)) == "test_random_01234567"
+    assert folder(data__dir=str(other), data__protocol="patient") == "test_patient_01234567"
+    seeds = [folder(data__split_seed=seed) for seed in (1, 2, 3)]
+    assert seeds[0] == "test_random"
+    assert all(name.startswith("test_random_") for name in seeds[1:])
+    assert len(set(seeds)) == 3
+    # The same again goes to the same place.
+    assert [folder(data__split_seed=seed) for seed in (3, 1, 2)] == [seeds[i] for i in (2, 0, 1)]
+    assert folder() == "test"
+
+
+def write_lists(folder, **lists):
+    folder.mkdir()
+    for subset, images in lists.items():
+        (folder / f"{subset}_list.txt").write_text("\n".join(images))
+    return str(folder)
+
+
+class TestStartingFromAnotherRun:
+    def test_whose_images_are_in_the_test_subset(self, make, trained, tmp_path):
+        config = make(init=f"{trained}/stages/1_global", data__protocol="patient")
+        theirs = names(open_run(make()), "train")
+        ours = names(open_run(config), "test")
+        text = refusal(train, config, str(tmp_path / "new"))
+        assert f"was trained on {len(theirs & ours)} of the {len(ours)} images" in text
+        assert not (tmp_path / "new").exists()
+
+    def test_of_the_same_split(self, make, trained, tmp_path, capsys):
+        config = make(init=f"{trained}/stages/1_global")
+        train(config, str(tmp_path / "new"))
+        experiment = open_run(config)
+        shared = patients(experiment, "train") & patients(experiment, "test")
+        said = capsys.readouterr().out
+        assert f"images trained on: 0 of {len(experiment.split.test)};" in said
+        assert f"patients shared with training: {len(shared)} of" in said
+
+    def test_that_started_from_a_third(self, make, tmp_path):
+        """What it saw is inherited over any number of steps."""
+        parts = np.array_split(open_run(make()).records.image_ids, 5)
+        seen, init = set(), "random"
+        for number in range(3):
+            lists = write_lists(
+                tmp_path / f"lists{number}", train=parts[number], val=parts[3], test=parts[4]
+            )
+            config = make(init=init, data__protocol="lists", data__lists=lists)
+            train(config, str(tmp_path / f"run{number}"))
+            init = f"{tmp_path}/run{number}/stages/1_global"
+            seen |= set(parts[number])
+            kept, digest = lineage.kept(epath.Path(tmp_path) / f"run{number}")
+            [images] = kept.seen.values()
+            assert set(images) == seen
+            assert (digest is None) == (number == 0)
+        lists = write_lists(tmp_path / "last", train=parts[3], val=parts[4], test=parts[0])
+        config = make(init=init, data__protocol="lists", data__lists=lists)
+        text = refusal(train, config, str(tmp_path / "new"))
+        assert f"was trained on {len(parts[0])} of the {len(parts[0])} images" in text
+
+    def test_that_is_not_beside_its_stage(self, make, trained, tmp_path, capsys):
+        shutil.copytree(trained / "stages/1_global", tmp_path / "alone")
+        train(make(init=str(tmp_path / "alone"), max_steps=1), str(tmp_path / "new"))
+        assert "images trained on: not known;" in capsys.readouterr().out
+
+    def test_of_another_normalisation(self, make, trained, tmp_path):
+        config = make(init=f"{trained}/stages/1_global", std=(1 / 2048,))
+        text = refusal(train, config, str(tmp_path / "new"))
+        assert "--config.mean='(0.5,)' --config.std='(0.25,)'" in text
+        assert "--config.init_normalisation=own" in text
+        config.init_normalisation = "own"
+        train(config, str(tmp_path / "new"))
+
+
+def converted(folder, config, seen=NOTHING, std=(0.25,), seed=7):
+    """Weights as `data_prep/torch_weights.py` writes them, with another pooling."""
+    recipe = open_run(config).recipe
+    about = {"backbone": "resnet_small", "channels": 1, "branches": list(BRANCHES)}
+    about |= {"classes": None, "pooling": "max", "mean": [0.5], "std": list(std)}
+    about["lineage"] = seen.to_json()
+    variables = _draw(recipe.model, jax.random.key(seed), recipe.input_size)
+    save_weights(folder, jax.device_get(variables), about)
+    return str(folder)
+
+
+class TestStartingFromConvertedWeights:
+    def test_that_were_trained_on_images_of_the_test_subset(self, make, tmp_path):
+        experiment = open_run(make())
+        listed = sorted(names(experiment, "test"))[:3]
+        seen = lineage_of(experiment.records.collection, listed, [""] * 3)
+        init = converted(tmp_path / "weights", make(), seen)
+        text = refusal(train, make(init=init), str(tmp_path / "new"))
+        assert f"was trained on 3 of the {len(experiment.split.test)} images" in text
+        assert not (tmp_path / "new").exists()
+
+    def test_of_which_nothing_is_known(self, make, tmp_path, capsys):
+        init = converted(tmp_path / "weights", make(), lineage.UNKNOWN)
+        train(make(init=init), str(tmp_path / "new"))
+        said = capsys.readouterr().out
+        assert "images trained on: not known; patients shared with training: at least" in said
+
+    def test_of_another_normalisation(self, make, tmp_path):
+        init = converted(tmp_path / "weights", make(), std=(1 / 2048,))
+        text = refusal(train, make(init=init), str(tmp_path / "new"))
+        assert f"--config.mean='(0.5,)' --config.std='({1 / 2048},)'" in text
+        assert not (tmp_path / "new").exists()
+        train(make(init=init, init_normalisation="own"), str(tmp_path / "new"))
+
+    def test_that_are_replaced(self, make, tmp_path):
+        init = converted(tmp_path / "weights", make())
+        config, workdir = make(init=init), tmp_path / "new"
+        train(config, str(workdir))
+        shutil.rmtree(init)
+        # Nothing is left to start from them.
+        train(config, str(workdir))
+        evaluation.evaluate(config, str(workdir), {})
+        shutil.rmtree(workdir / "stages/3_fusion")
+        train(config, str(workdir))
+        # The local branch starts from them, too.
+        shutil.rmtree(workdir / "stages/3_fusion")
+        shutil.rmtree(workdir / "stages/2_local")
+        assert init in refusal(train, config, str(workdir))
+        converted(tmp_path / "weights", config, seed=8)
+        before = files_of(workdir)
+        text = refusal(train, config, str(workdir))
+        assert init in text and str(workdir) in text and "digest" in text
+        assert files_of(workdir) == before
+        shutil.rmtree(init)
+        converted(tmp_path / "weights", config)
+        train(config, str(workdir))
+
+
+class TestAStageThatIsTrainedAgain:
+    """Later stages that were trained from what it was before are refused."""
+
+    def test_with_another_outcome(self, make, run, step):
+        retrain(make(), run, "1_global", step, amount=0.25)
+        before = files_of(run / "stages")
+        for action in (
+            lambda: train(make(), str(run)),
+            lambda: evaluation.evaluate(make(), str(run), {}),
+            lambda: finished_variables(epath.Path(run), "G_L_F", {}),
+        ):
+            text = refusal(action)
+            assert f"delete {run}/stages/2_local and, beside it, 3_fusion and run" in text
+            assert files_of(run / "stages") == before
+        # What it says works.
+        for name in STAGES[1:]:
+            shutil.rmtree(run / "stages" / name)
+        train(make(), str(run))
+        evaluation.evaluate(make(), str(run), {})
+
+    def test_in_the_middle_of_the_next(self, make, run, step):
+        """Whose checkpoints say what they were begun from."""
+        retrain(make(), run, "1_global", step, amount=0.25)
+        for name in STAGES[1:]:
+            (run / "stages" / name / "result.json").unlink()
+        text = refusal(train, make(), str(run))
+        assert f"delete {run}/stages/2_local and, beside it, 3_fusion and run" in text
+
+    def test_with_the_same_outcome(self, make, run, step):
+        shutil.rmtree(run / "stages/2_local")
+        train(make(), str(run))
+        evaluation.evaluate(make(), str(run), {})
+
+    def test_the_middle_one(self, make, run, step):
+        retrain(make(), run, "2_local", step, amount=0.25)
+        text = refusal(evaluation.evaluate, make(), str(run), {})
+        assert f"{run}/stages/3_fusion was trained from a local branch with digest" in text
+        assert f"delete {run}/stages/3_fusion and run" in text
+
+    def test_but_only_its_checkpoints_are_put_back(self, make, run, step, tmp_path):
+        shutil.copytree(run, tmp_path / "other")
+        retrain(make(), tmp_path / "other", "3_fusion", step, amount=0.25)
+        shutil.rmtree(run / "stages/3_fusion/checkpoints")
+        shutil.move(tmp_path / "other/stages/3_fusion/checkpoints", run / "stages/3_fusion")
+        text = refusal(evaluation.evaluate, make(), str(run), {})
+        assert f"delete {run}/stages/3_fusion and run" in text
+
+
+@pytest.mark.parametrize("fact", ["weights in config.init", "what they were trained on"])
+def test_processes_agree_on_what_they_start_from(make, monkeypatch, tmp_path, fact):
+    """Here the other process is one that only says what it has."""
+
+    def exchange(value):
+        return [value, {**value, fact: "other"} if fact in value else value]
+
+    monkeypatch.setattr(agreement, "process_share", lambda: (0, 2))
+    monkeypatch.setattr(agreement, "exchange", exchange)
+    text = refusal(train, make(), str(tmp_path / "new"))
+    assert f"process 1 differs from process 0 in {fact}: 'other' instead of" in text
+    assert not (tmp_path / "new").exists()
+
+
+def test_records_are_small_and_complete(trained, make):
+    experiment = open_run(make())
+    record = json.loads((trained / "lineage.json").read_text())
+    train_subset = experiment.split.train
+    assert record["seen"] == {
+        experiment.records.collection: dict(
+            zip(
+                experiment.records.image_ids[train_subset],
+                experiment.records.patient_ids[train_subset],
+                strict=True,
+            )
+        )
+    }
+    assert (trained / "lineage.json").read_text().count("\n") == 1
+    assert settings.read_json(epath.Path(trained) / "data.json") == json.loads(
+        json.dumps(experiment.data_summary)
+    )
