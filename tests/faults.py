@@ -32,6 +32,10 @@ HEAT_MAP = "agcnn_jax/attention/heatmap.py"
 AUGMENT = "agcnn_jax/data/augment.py"
 PIPELINE = "agcnn_jax/data/pipeline.py"
 SPLITS = "agcnn_jax/data/splits.py"
+RECORDS = "agcnn_jax/data/records.py"
+IMAGES = "agcnn_jax/data/images.py"
+PUBLISH = "data_prep/publish.py"
+COHORT = "data_prep/phantom_cohort.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
 METRICS = "agcnn_jax/evaluation/metrics.py"
 
@@ -40,6 +44,8 @@ TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
 TEST_ATTENTION = ("tests/attention",)
 TEST_PIPELINE = ("tests/data/test_pipeline.py",)
 TEST_SPLITS = ("tests/data/test_splits.py",)
+TEST_RECORDS = ("tests/data/test_records.py",)
+TEST_PUBLISH = "tests/data_prep/test_chestxray14.py::test_"
 TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/evaluation/test_metrics.py",)
 
@@ -316,6 +322,63 @@ FAULTS = (
         "np.random.default_rng(seed).permutation",
         "np.random.default_rng(0).permutation",
         TEST_SPLITS,
+    ),
+    Fault(
+        "lists cut short are accepted",
+        SPLITS,
+        "> MAX_UNLISTED * len(records)",
+        "> len(records)",
+        TEST_SPLITS,
+    ),
+    Fault(
+        "edited lists of equal length count as the same",
+        SPLITS,
+        '"\\n".join(names.tolist())',
+        "str(len(names))",
+        TEST_SPLITS,
+    ),
+    # The dataset.
+    Fault(
+        "a table that was changed is read",
+        RECORDS,
+        "if found != digests[path.name]:",
+        "if not found:",
+        TEST_RECORDS,
+    ),
+    Fault(
+        "images of another dataset are read under this one's labels",
+        IMAGES,
+        'if record["image_id"].decode() != self._image_ids[position]:',
+        'if not record["image_id"]:',
+        TEST_RECORDS,
+    ),
+    Fault(
+        "which of two images of one name is kept depends on their files",
+        PUBLISH,
+        "(one.entry.image_id, *_content(one.entry), one.entry.file)",
+        "(one.entry.image_id, one.entry.file)",
+        (TEST_PUBLISH + "store_does_not_depend_on_the_order_of_files",),
+    ),
+    Fault(
+        "records in the order of their files",
+        PUBLISH,
+        "    return Outcome(records, ",
+        "    records.sort(key=lambda one: one.entry.file)\n    return Outcome(records, ",
+        (TEST_PUBLISH + "store_does_not_depend_on_the_order_of_files",),
+    ),
+    Fault(
+        "a fingerprint of the pixels alone",
+        PUBLISH,
+        "whole = [image_size, LABELS, columns.digests, pixels]",
+        "whole = [image_size, LABELS, pixels]",
+        (TEST_PUBLISH + "fingerprint_covers_every_column_and_pixel",),
+    ),
+    Fault(
+        "cohorts of other prevalences share their random numbers",
+        COHORT,
+        "(FLOOR_STREAM << 32)",
+        "0",
+        ("tests/data_prep/test_phantoms.py::test_a_collection_tells_which_phantom_a_name_means",),
     ),
     # Schedule.
     Fault(

@@ -122,7 +122,7 @@ def test_neither_workers_nor_the_number_of_patients_change_a_film(raw, tmp_path)
     assert fewer == table(raw)[: len(fewer)]
 
 
-def test_a_collection_is_what_the_name_of_a_film_means_one_phantom_in(raw, tmp_path):
+def test_a_collection_tells_which_phantom_a_name_means(raw, tmp_path):
     marker = json.loads((raw / "phantoms.json").read_text())
     for number, (patients, seed, prevalence) in enumerate(
         [(12, 3, "floor"), (10, 4, "floor"), (12, 3, "real")]
