@@ -38,6 +38,8 @@ PUBLISH = "data_prep/publish.py"
 COHORT = "data_prep/phantom_cohort.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
 METRICS = "agcnn_jax/evaluation/metrics.py"
+INFLUENCE = "agcnn_jax/evaluation/influence.py"
+LINEAGE = "agcnn_jax/run/lineage.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
 TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
@@ -48,6 +50,8 @@ TEST_RECORDS = ("tests/data/test_records.py",)
 TEST_PUBLISH = "tests/data_prep/test_chestxray14.py::test_"
 TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/evaluation/test_metrics.py",)
+TEST_INFLUENCE = ("tests/evaluation/test_influence.py",)
+TEST_LINEAGE = ("tests/run/test_lineage.py",)
 
 FAULTS = (
     # The training step (Eq. 2).
@@ -423,5 +427,48 @@ FAULTS = (
         "present = [value for value in values.values() if value is not None]",
         "present = [value or 0.0 for value in values.values()]",
         TEST_METRICS,
+    ),
+    Fault(
+        "patients' variance without the correction for few",
+        INFLUENCE,
+        "values = values / (1 - np.minimum(weights, _LARGEST_WEIGHT)) ** power",
+        "values = values * 1.0",
+        TEST_INFLUENCE,
+    ),
+    Fault(
+        "a difference as if branches were independent",
+        INFLUENCE,
+        "return Influence(self.values - other.values, self.weights)",
+        "return Influence(np.hypot(self.values, other.values), self.weights)",
+        ("tests/evaluation/test_metrics.py", "tests/evaluation/test_influence.py"),
+    ),
+    # Lineage.
+    Fault(
+        "patients of other images not counted",
+        LINEAGE,
+        "patients=len(patients & set(patient_ids))",
+        "patients=len({p for n, p in zip(image_ids, patient_ids, strict=True) if n in seen})",
+        TEST_LINEAGE,
+    ),
+    Fault(
+        "not known counted as nothing",
+        LINEAGE,
+        "complete=not self.unlisted & {collection, ANY_COLLECTION}",
+        "complete=True",
+        TEST_LINEAGE,
+    ),
+    Fault(
+        "digests of values alone",
+        LINEAGE,
+        'total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\\n".encode())',
+        "pass",
+        TEST_LINEAGE,
+    ),
+    Fault(
+        "exchanged weights let in",
+        "agcnn_jax/interop/weights.py",
+        'if digest(variables) != about["digest"]:',
+        "if False:",
+        ("tests/interop/test_weights.py",),
     ),
 )
