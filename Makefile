@@ -14,15 +14,17 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 SHARED := -n $(WORKERS) --dist loadfile
+# ResNet-50 forward, all stages of training with the small networks, the attention.
+SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
-.PHONY: again help install demo test test-all parity lint types clean
+.PHONY: again help install demo test test-all parity parity-sample lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table"
-	@echo "make test      run the tests"
-	@echo "make test-all  run the tests, the slow ones too"
-	@echo "make parity    compare with PyTorch, and print by how much they differ"
+	@echo "make test      run the tests: 6 minutes on two cores"
+	@echo "make test-all  run all tests, slow ones and comparisons with PyTorch too: an hour"
+	@echo "make parity    compare with PyTorch, and print by how much they differ: 6 minutes"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
 	@echo "make clean     remove what the demo made, and compiled programs"
@@ -45,6 +47,7 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml requirements.lock
+	@echo "installing the packages of requirements.lock into $(VENV) ..."
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e .
 	@touch $@
 
@@ -53,6 +56,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 $(VENV)/installed-parity: $(VENV)/installed-test
+	@echo "installing PyTorch ..."
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e '.[test,parity]'
 	@touch $@
 
@@ -74,6 +78,9 @@ test-all: $(VENV)/installed-parity
 parity: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -m "not slow"
 
+parity-sample: $(VENV)/installed-parity
+	$(PYTEST) tests/parity -k "$(SAMPLE)"
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,5 +89,5 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf data/phantoms data/phantoms_raw runs/demo
+	rm -rf data/phantoms data/phantoms_raw runs/demo .pytest_cache/jax
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/agcnn_jax/compiled"

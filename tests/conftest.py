@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import pytest
 from hypothesis import settings
 
+from agcnn_jax.models import registry
+from agcnn_jax.models.resnet import ResNet
 from data_prep import chestxray14, phantoms
 
 # Timings of a first call hold a compilation.
@@ -30,3 +32,13 @@ def data_dir(tmp_path_factory):
         ["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"]
     )
     return data
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """`resnet_small` has two bottlenecks in this process, which XLA compiles in less time."""
+
+    def make(**settings):
+        return ResNet(blocks=(1, 1), width=8, **settings)
+
+    monkeypatch.setitem(registry.BACKBONES, "resnet_small", make)

@@ -38,7 +38,11 @@ def test_label_rows_without_a_film_are_reported_and_no_error(small_dir):
 @pytest.mark.parametrize(
     ("config", "options"),
     [
-        ("demo", ["--config.epochs=1", "--config.data.protocol=patient"]),
+        pytest.param(
+            "demo",
+            ["--config.epochs=1", "--config.data.protocol=patient"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "resnet",
             [

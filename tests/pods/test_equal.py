@@ -152,5 +152,6 @@ def test_one_run_scored_by_any_number_of_devices(runs, tmp_path, processes, devi
     assert (workdir / "eval/test/auc.json").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_device_does(runs):
     compare(runs("float64", 1, 1, 3), runs("float64", 2, 2, 3), "float64", 3)

@@ -27,7 +27,7 @@ def open_mpi(process, port):
     }
 
 
-@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+@pytest.mark.parametrize("launcher", [slurm, pytest.param(open_mpi, marks=pytest.mark.slow)])
 def test_processes_find_each_other(data_dir, tmp_path, launcher):
     """Seen by what process 0 says of a mistake that only process 1 makes."""
     port = free_port()

@@ -51,6 +51,7 @@ def lose(run, workdir, stage, process, how):
     return pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
 def test_the_others_leave_when_a_process_is_killed(data_dir, runs, process):
     workdir = runs / f"killed_{process}"
@@ -194,6 +195,7 @@ from agcnn_jax.errors import UserError
 
 def main():
     import jax
+    print("begun", flush=True)
     if jax.process_index() == {process}:
         raise {error}
     time.sleep(100)
@@ -202,19 +204,36 @@ command_line.define_config_flags()
 command_line.run(main)
 """
 
-    def ends(self, folder, process, error):
+    def run(self, folder, process, error):
         program = folder / "program.py"
         program.write_text(self.PROGRAM.format(process=process, error=error))
         variables = {"PYTHONPATH": str(ROOT)}
-        with Run(
+        return Run(
             program,
             "--config=configs/demo.py",
             "--config.peer_timeout=10",
             devices=1,
             variables={0: variables, 1: variables},
-        ) as run:
+        )
+
+    def ends(self, folder, process, error):
+        with self.run(folder, process, error) as run:
             ends = run.finish(timeout=60)
         return ends[process], ends[1 - process]
+
+    @pytest.mark.parametrize("process", [0, 1])
+    def test_by_being_killed(self, tmp_path, process):
+        with self.run(tmp_path, None, None) as run:
+            for started in range(2):
+                assert run[started].stdout.readline() == "begun\n"
+            kill_worker(run, process)
+            _, stderr = run[1 - process].communicate(timeout=60)
+            status, _, own = run.finish(timeout=30)[process]
+        assert run[1 - process].returncode == 75, stderr
+        *_, line = said(stderr)
+        assert f"process {process} on {socket.gethostname()} of this run was lost" in line
+        assert status == 128 + signal.SIGKILL
+        assert said(own) == []
 
     @pytest.mark.parametrize("process", [0, 1])
     def test_by_a_mistake(self, tmp_path, process):

@@ -61,6 +61,7 @@ def stop(run, workdir, stage, process, how=terminate):
     return [status for status, _, _ in ends], step
 
 
+@pytest.mark.slow
 def test_sigterm_on_one_process_stops_both(data_dir, runs):
     workdir = runs / "stopped"
     with training(data_dir, workdir) as run:
@@ -196,7 +197,7 @@ def test_a_second_ctrl_c_stops_at_once(data_dir, runs):
 
 def test_sigterm_on_a_single_process(data_dir, runs):
     workdir = runs / "single"
-    with training(data_dir, workdir, processes=1) as run:
+    with training(data_dir, workdir, processes=1, devices=1) as run:
         assert stop(run, workdir, "1_global", process=0)[0] == [75]
 
 

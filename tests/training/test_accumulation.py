@@ -63,7 +63,10 @@ def assert_close(ours, theirs, **tolerance):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(path), **tolerance)
 
 
-@pytest.mark.parametrize("accumulate", [2, 4, 16])
+@pytest.mark.parametrize(
+    "accumulate",
+    [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(16, marks=pytest.mark.slow)],
+)
 def test_without_batch_norm_it_is_the_larger_batch(recipe, variables, batch, accumulate):
     whole = run_step(recipe, variables, batch, FUSION)
     parts = run_step(recipe, variables, batch, FUSION, accumulate)
@@ -95,7 +98,7 @@ def test_with_batch_norm_it_is_the_mean_over_micro_batches(recipe, variables, ba
     assert max(jax.tree.leaves(difference)) > 1e-3
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_devices_does_not_matter(recipe, variables, batch, devices):
     one = run_step(recipe, variables, batch, GLOBAL, accumulate=4)
     several = run_step(recipe, variables, batch, GLOBAL, accumulate=4, devices=devices)
@@ -111,6 +114,7 @@ def test_micro_batches_of_all_devices_hold_the_same_images():
     assert sorted(np.asarray(whole).ravel()) == list(range(16))
 
 
+@pytest.mark.slow
 def test_it_needs_less_memory(recipe, variables, batch):
     mesh = device_mesh(jax.devices()[:1])
     trained, frozen = split_variables(variables, GLOBAL)

@@ -134,7 +134,11 @@ def test_a_second_run_does_nothing_but_say_so(data_dir, finished):
 
 
 @pytest.mark.parametrize(
-    ("stage", "how"), [("1_global", signal.SIGKILL), ("2_local", signal.SIGINT)]
+    ("stage", "how"),
+    [
+        ("1_global", signal.SIGKILL),
+        pytest.param("2_local", signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, stage, how):
     workdir = tmp_path / "run"
@@ -185,8 +189,8 @@ def test_evaluation_writes_what_it_prints(finished):
         assert (folder / name).stat().st_size > 0
 
 
-def test_evaluation_of_a_run_under_way_scores_what_is_trained(data_dir, tmp_path):
-    train(data_dir, tmp_path / "run", "--config.max_steps=1")
+def test_evaluation_of_a_run_under_way_scores_what_is_trained(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
     for stage in ("2_local", "3_fusion"):
         (tmp_path / "run/stages" / stage / "result.json").unlink()
     done = evaluate(tmp_path / "run", "--split=validation")
@@ -339,6 +343,7 @@ class TestMistakes:
         one_line_error(run("eval.py", f"{given}={tmp_path}/x.csv", check=False), missing)
 
 
+@pytest.mark.slow
 def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     done = train(
         data_dir,
