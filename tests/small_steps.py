@@ -23,8 +23,12 @@ def make_recipe(input_size, dtype=jnp.float32, pooling="max", augmentation=Augme
     return Recipe(model, seed=0, input_size=input_size, augmentation=augmentation)
 
 
-def make_variables(recipe, seed=0):
-    """Random weights of usual sizes, from NumPy, since XLA compiles their drawing for seconds."""
+def make_variables(recipe):
+    return random_variables(recipe.model, recipe.input_size)
+
+
+def random_variables(model, input_size, seed=0):
+    """Weights of usual sizes, from NumPy, since XLA compiles their drawing for many seconds."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -34,9 +38,7 @@ def make_variables(recipe, seed=0):
         scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
         return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
 
-    shapes = jax.eval_shape(
-        lambda key: init_variables(recipe.model, key, recipe.input_size), jax.random.key(0)
-    )
+    shapes = jax.eval_shape(lambda key: init_variables(model, key, input_size), jax.random.key(0))
     return jax.tree.map_with_path(draw, shapes)
 
 

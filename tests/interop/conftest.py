@@ -54,11 +54,12 @@ def small_state():
     import jax
 
     from agcnn_jax.interop.export import state_of
-    from agcnn_jax.models.agcnn import AGCNN, init_variables
+    from agcnn_jax.models.agcnn import AGCNN
     from agcnn_jax.models.registry import make_backbone
+    from tests.small_steps import random_variables
 
     model = AGCNN(make_backbone("resnet_small"), 14)
-    variables = init_variables(model, jax.random.key(0), 32)
+    variables = random_variables(model, 32)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: np.asarray(leaf) + 0.1 * rng.random(leaf.shape, np.float32), variables

@@ -12,12 +12,13 @@ from etils import epath
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
-from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables
+from agcnn_jax.models.agcnn import AGCNN, BRANCHES
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run import lineage
 from agcnn_jax.training import checkpoints, finished, settings
 from configs import demo
 from data_prep import torch_weights
+from tests.small_steps import random_variables
 
 LABELS = ["A", "B", "No Finding"]
 SEEN = lineage.lineage_of_names(["00000013_005.png", "00000002_000.png"])
@@ -32,7 +33,7 @@ class State:
 @pytest.fixture(scope="module")
 def variables():
     model = AGCNN(make_backbone("resnet_small"), len(LABELS), mean=(0.5,), std=(0.25,))
-    return jax.tree.map(np.asarray, init_variables(model, jax.random.key(0), 32))
+    return jax.tree.map(np.asarray, random_variables(model, 32))
 
 
 def make_run(workdir, variables, branches):

@@ -13,6 +13,7 @@ from tests.pods.interrupted import latest
 from tests.pods.refusals import refused
 from tests.processes import DEMO, Run
 from tests.programs import ROOT
+from tests.small_steps import random_variables
 
 OPTIONS = (
     f"--config={ROOT}/configs/demo.py",
@@ -102,7 +103,7 @@ def another_repository(folder):
 
 def some_weights(folder, seed):
     """Converted weights of the demo's backbone, drawn from a seed."""
-    from agcnn_jax.models.agcnn import AGCNN, init_variables
+    from agcnn_jax.models.agcnn import AGCNN
     from agcnn_jax.models.registry import make_backbone
 
     model = AGCNN(
@@ -112,7 +113,7 @@ def some_weights(folder, seed):
         mean=(0.5,),
         std=(0.25,),
     )
-    variables = jax.device_get(init_variables(model, jax.random.key(seed), 56))
+    variables = jax.device_get(random_variables(model, 56, seed))
     about = {"backbone": "resnet_small", "channels": 1, "branches": ["global", "local", "fusion"]}
     about |= {"classes": None, "pooling": "avg", "mean": [0.5], "std": [0.25]}
     about["lineage"] = NOTHING.to_json()

@@ -7,13 +7,13 @@ from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.interop.weights import save_weights
-from agcnn_jax.models.agcnn import init_variables
 from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.storage import REACHABLE, absolute
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import open_experiment
 from agcnn_jax.training.initial import initial_variables, read_init
 from configs import demo
+from tests.small_steps import random_variables
 from tests.training.test_checkpoints import Position
 
 
@@ -29,8 +29,7 @@ def experiment(data_dir):
 def variables(experiment):
     """Others than a run begins with by itself."""
     recipe = experiment.recipe
-    draw = jax.jit(lambda key: init_variables(recipe.model, key, recipe.input_size))
-    return jax.device_get(draw(jax.random.key(7)))
+    return jax.device_get(random_variables(recipe.model, recipe.input_size, seed=7))
 
 
 def backbones(experiment, init):
