@@ -155,7 +155,10 @@ HEADER = "Image Index,prob_Mass\n"
         (b"", "p.csv: is empty"),
         (HEADER, "p.csv: has no rows below its header"),
         (b"\x89PNG\r\n\xff\xfe", "p.csv: not a UTF-8 text file"),
-        (gzip.compress(PREDICTIONS.encode())[:-20], "p.csv: the gzip file is corrupt"),
+        (
+            gzip.compress(PREDICTIONS.encode(), mtime=0)[:-20],
+            "p.csv: the gzip file is corrupt",
+        ),
         (
             "image,prob_Mass\na.png,1\n",
             "p.csv: has no column 'Image Index'; its columns are: image",
