@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
-from agcnn_jax.evaluation.scored import images_digest, results_directory, trained_overlap
+from agcnn_jax.evaluation.scored import results_directory, trained_overlap
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
@@ -130,7 +130,7 @@ def report(
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
     return write_results(
-        results_directory(experiment, split, indices),
+        results_directory(experiment, split),
         split=split,
         protocol=experiment.split.protocol,
         backbone=config.backbone,
@@ -145,7 +145,7 @@ def report(
         setting=Setting(
             config.strategy, config.attention.statistic, config.attention.tau, config.local_input
         ),
-        images_digest=images_digest(experiment, indices),
+        images_digest=experiment.split.digests[split],
         boxes=boxes,
         films=show_films(experiment, variables, indices, prediction),
         settings=config.to_dict(),

@@ -74,7 +74,7 @@ def write_results(
         patient_ids: `[N]`.
         overlap: how much of it the weights were trained on; None for weights that say nothing.
         setting: how they were trained, for the comparison with the paper; None if not known.
-        images_digest: tells sets of scored images apart; see `results_directory`.
+        images_digest: tells sets of scored images apart; see `Split.digests`.
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None writes no `boxes.csv`.
         films: what to show of the attention in the report; None shows none.

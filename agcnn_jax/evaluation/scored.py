@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from etils import epath
 
@@ -47,14 +45,7 @@ def trained_overlap(
     return overlap
 
 
-def images_digest(experiment: Experiment, indices: np.ndarray) -> str:
-    """16 hex digits that tell sets of scored images apart."""
-    records = experiment.records
-    names = "\n".join([records.fingerprint, *records.image_ids[indices]])
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
-
-
-def results_directory(experiment: Experiment, split: str, indices: np.ndarray) -> epath.Path:
+def results_directory(experiment: Experiment, split: str) -> epath.Path:
     """Name the folder of an evaluation's results, in which no other images were scored.
 
     `eval/<split>` is for the split that the run was trained with. Another goes to
@@ -69,7 +60,7 @@ def results_directory(experiment: Experiment, split: str, indices: np.ndarray) -
     name = f"{split}_{experiment.split.protocol}"
     if data["fingerprint"] != trained.get("fingerprint"):
         name += f"_{data['fingerprint'][:8]}"
-    scores, ours = workdir / "eval" / name / SCORES, images_digest(experiment, indices)
+    scores, ours = workdir / "eval" / name / SCORES, experiment.split.digests[split]
     if exists(scores) and read_json(scores, "delete it").get("images_digest") != ours:
         name += f"_{ours[:8]}"
     return workdir / "eval" / name

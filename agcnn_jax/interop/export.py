@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from agcnn_jax.errors import UserError
@@ -73,7 +74,8 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "tau": config.attention.tau,
         "lineage": seen.to_json(),
     }
-    state = state_of(variables, branch, config.backbone, len(config.mean))
+    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
+    state = state_of(single, branch, config.backbone, len(config.mean))
     _write(out, save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about)}))
     return about
 

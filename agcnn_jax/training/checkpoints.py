@@ -244,7 +244,8 @@ def restore_best(
             f"{manager.directory} holds no validated checkpoint; run the train.py command again"
         )
     saved = _check_saved_identity(manager, step, identity)
-    with intact(manager.directory, step):
+    # As they were saved, whatever this process computes in.
+    with intact(manager.directory, step), jax.enable_x64(True):
         template = on_one_device(manager.item_metadata(step)["state"])
         args = ocp.args.StandardRestore(template)
         restored = manager.restore(step, args=ocp.args.Composite(state=args))

@@ -125,6 +125,19 @@ def test_unfinished_runs(tmp_path, variables):
     assert not out.exists()
 
 
+def test_a_float64_run_by_a_float32_program(tmp_path, variables):
+    """Its digests are of what was saved; the file is single precision as any other."""
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
+        make_run(tmp_path / "run", double, BRANCHES)
+    out = tmp_path / "x.safetensors"
+    assert run("--export", tmp_path / "run", "--branch", "local", "--out", out) == 0
+    expected = state_of(variables, "local", "resnet_small", 1)
+    for key, array in read_tensor_file(out).tensors.items():
+        np.testing.assert_array_equal(array, expected[key])
+        assert array.dtype == expected[key].dtype
+
+
 def test_out(workdir, tmp_path):
     with pytest.raises(UserError, match="give it that ending"):
         run("--export", workdir, "--out", tmp_path / "x.pth")

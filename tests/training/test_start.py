@@ -59,7 +59,7 @@ def step():
     step = Step()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "make_train_step", step)
-        patch.setattr(fit, "make_validation", lambda *arguments: lambda state: dict(SCORES))
+        patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(evaluation, "predict", predict)
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
         yield step
@@ -208,11 +208,10 @@ def test_no_images_are_scored_in_the_folder_of_others(make, run, data_dir, tmp_p
     def folder(subset="test", **changes):
         """Pretend to evaluate."""
         experiment = open_run(make(**changes), run)
-        indices = getattr(experiment.split, subset)
-        directory = results_directory(experiment, subset, indices)
+        directory = results_directory(experiment, subset)
         directory.mkdir(parents=True, exist_ok=True)
-        digest = evaluation.images_digest(experiment, indices)
-        (directory / "auc.json").write_text(json.dumps({"images_digest": digest}))
+        about = {"images_digest": experiment.split.digests[subset]}
+        (directory / "auc.json").write_text(json.dumps(about))
         return directory.relative_to(run / "eval").as_posix()
 
     assert folder() == "test"
@@ -396,7 +395,13 @@ class TestAStageThatIsTrainedAgain:
         assert f"delete {run}/stages/3_fusion and run" in text
 
 
-@pytest.mark.parametrize("fact", ["weights in config.init", "what they were trained on"])
+@pytest.mark.parametrize(
+    "fact",
+    [
+        *("data fingerprint", "data train_digest", "data test_digest"),
+        *("weights in config.init", "what they were trained on"),
+    ],
+)
 def test_processes_agree_on_what_they_start_from(make, monkeypatch, tmp_path, fact):
     """Here the other process is one that only says what it has."""
 
