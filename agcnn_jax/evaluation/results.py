@@ -20,7 +20,7 @@ from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import figures, report, tables
 from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
-from agcnn_jax.evaluation.metrics import BranchAUC, Mean, auc_table
+from agcnn_jax.evaluation.metrics import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
 from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.scored import SCORES
@@ -171,10 +171,7 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
     return {
         **{key: facts.pop(key) for key in keep},
         "branches": branches,
-        "fusion_minus_global": {
-            name: {"mean": difference, "interval": interval}
-            for name, difference, interval in tables.differences(results)
-        },
+        "fusion_minus_global": _difference(results),
         **facts,
         **_trained_on(cohort.overlap),
         "synthetic": cohort.synthetic,
@@ -194,6 +191,20 @@ def _trained_on(overlap: Overlap | None) -> dict[str, Any]:
 
 def _mean(mean: Mean) -> dict[str, Any]:
     return {"findings": list(mean.findings), "mean": mean.value, "interval": mean.interval}
+
+
+def _difference(results: Mapping[str, BranchAUC]) -> dict[str, Any] | None:
+    """Fusion minus global over all findings and over the frequent ones; None without both."""
+    if not {"global", "fusion"} <= set(results):
+        return None
+    first, second = results["fusion"], results["global"]
+    overall = paired_difference(first.overall, second.overall) or (None, None)
+    frequent = paired_difference(first.frequent, second.frequent) or (None, None)
+    return {
+        "mean": overall[0],
+        "mean_interval": overall[1],
+        "mean_of_frequent": {"mean": frequent[0], "interval": frequent[1]},
+    }
 
 
 def _write_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> None:

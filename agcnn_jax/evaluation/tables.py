@@ -70,7 +70,7 @@ def mean_rows(results: Mapping[str, BranchAUC]) -> list[tuple[str, dict[str, Mea
     rows = [(mean_name(first), {branch: one.overall for branch, one in results.items()})]
     frequent = first.frequent.findings
     if 0 < len(frequent) < len(first.overall.findings):
-        name = f"Mean of {FEW_PATIENTS}+ patients ({len(frequent)} of {len(first.findings)})"
+        name = f"Mean, {FEW_PATIENTS}+ patients ({len(frequent)} of {len(first.findings)})"
         rows.append((name, {branch: one.frequent for branch, one in results.items()}))
     return rows
 

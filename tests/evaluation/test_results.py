@@ -61,6 +61,12 @@ def test_files_and_their_content(tmp_path):
     assert scores["branches"]["global"]["auc"] == {"Mass": 0.75, "Hernia": None}
     assert scores["branches"]["global"]["mean"] == 0.75
     assert scores["branches"]["global"]["missing"] == ["Hernia"]
+    low, high = scores["branches"]["global"]["mean_interval"]
+    assert 0 <= low < 0.75 < high <= 1
+    # Three patients are too few for the second mean.
+    nothing = {"findings": [], "mean": None, "interval": None}
+    assert scores["branches"]["global"]["mean_of_frequent"] == nothing
+    assert scores["fusion_minus_global"]["mean"] == 0
     assert scores["branches"]["local"]["auc_not_in_mean"] == {"No Finding": 0.75}
     assert scores["positives"] == {"Mass": 2, "Hernia": 0, "No Finding": 2}
     assert scores["synthetic"] is False

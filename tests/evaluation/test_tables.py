@@ -131,14 +131,14 @@ def test_rare_findings_and_the_means():
     )
     table = tables.build_table(results, cohort)
     below = "\n".join(table.below)
-    assert [row[0] for row in table.rows[2:]] == ["Mean (2 of 2)", "Mean of 10+ patients (1 of 2)"]
+    assert [row[0] for row in table.rows[2:]] == ["Mean (2 of 2)", "Mean, 10+ patients (1 of 2)"]
     assert table.rows[3][2] == table.rows[0][2] == f"{results['global'].auc['Mass']:.3f}"
     assert table.rows[3][4] == "0.863"
     assert "at best: Hernia; the row 'Mean (2 of 2)', not the one below it, rests on" in below
     assert "Mean (2 of 2), fusion minus global: " in below
-    assert "Mean of 10+ patients (1 of 2), fusion minus global: " in below
+    assert "Mean, 10+ patients (1 of 2), fusion minus global: " in below
     rows = list(csv.reader(io.StringIO(tables.as_csv(results, cohort))))
-    assert rows[4][0] == "Mean of 10+ patients (1 of 2)"
+    assert rows[4][0] == "Mean, 10+ patients (1 of 2)"
     assert float(rows[4][2]) == results["global"].auc["Mass"]
 
 
