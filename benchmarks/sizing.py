@@ -83,8 +83,10 @@ def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> 
     state = init_state(select_branches(variables, stage.branches), schedule.optimizer)
     batch: dict[str, Any] = {"labels": np.zeros((count, model.label_count), np.uint8)}
     if stage.needs_local_images and stage.global_is_frozen:  # what the host cropper hands on
-        for name in ("images", "local_images"):
-            batch[name] = jax.random.uniform(key, (count, size, size), maxval=255.0)
+        batch["local_images"] = jax.random.uniform(key, (count, size, size), maxval=255.0)
+        if "fusion" in stage.branches:
+            width = variables["params"]["global"]["head"]["kernel"].shape[0]
+            batch["pooled_global"] = jax.random.uniform(key, (count, width))
     else:
         batch["image"] = jax.random.bits(key, (count, STORED_SIZE, STORED_SIZE), np.uint8)
         batch["record"] = np.arange(count, dtype=np.int32)

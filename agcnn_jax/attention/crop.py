@@ -16,45 +16,38 @@ from agcnn_jax.attention.resample import crop_and_resize
 cv2.setNumThreads(0)
 
 
-def crop_host(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Crop one image to its mask's region with OpenCV, resized to the image's size.
+def boxes_host(masks: np.ndarray, executor: Executor) -> np.ndarray:
+    """Find the boxes of a batch, an image at a time in the executor's threads.
 
     Args:
-        image: float32 `[S, S]`.
-        mask: bool or uint8 `[S, S]`.
+        masks: bool or uint8 `[B, S, S]`.
+        executor: where to run; OpenCV releases the GIL.
 
     Returns:
-        The local image, float32 `[S, S]`, and its box, int32 `[4]`.
+        int32 `[B, 4]`; see `region_box_host`.
     """
-    box = region_box_host(mask)
+    return np.stack(list(executor.map(region_box_host, masks)))
+
+
+def resize_region_host(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Cut a box int32 `[4]` out of an image `[S, S]` and resize it to `[S, S]` with OpenCV."""
     xmin, ymin, xmax, ymax = box
     region = np.ascontiguousarray(image[ymin:ymax, xmin:xmax])
-    height, width = image.shape
-    return cv2.resize(region, (width, height), interpolation=cv2.INTER_LINEAR), box
+    return cv2.resize(region, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def crop_batch_host(
-    images: np.ndarray, masks: np.ndarray, executor: Executor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crop a batch, an image at a time in the executor's threads (OpenCV releases the GIL).
+def resample_host(images: np.ndarray, boxes: np.ndarray, executor: Executor) -> np.ndarray:
+    """Crop a batch to its boxes with OpenCV, resized to the images' size.
 
     Args:
-        images: float32 `[B, S, S]`.
-        masks: bool or uint8 `[B, S, S]`.
+        images: float32 or float64 `[B, S, S]`.
+        boxes: int32 `[B, 4]`.
         executor: where to run.
 
     Returns:
-        Local images, float32 `[B, S, S]`, and boxes, int32 `[B, 4]`.
+        Local images `[B, S, S]`, dtype as `images`.
     """
-    local_images = np.empty_like(images)
-    boxes = np.empty((len(images), 4), np.int32)
-
-    def crop(index: int) -> None:
-        local_images[index], boxes[index] = crop_host(images[index], masks[index])
-
-    for _ in executor.map(crop, range(len(images))):
-        pass
-    return local_images, boxes
+    return np.stack(list(executor.map(resize_region_host, images, boxes)))
 
 
 def crop_device(

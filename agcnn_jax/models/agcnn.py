@@ -127,21 +127,25 @@ def apply_fusion(
 def forward(
     model: AGCNN,
     variables: Variables,
-    images: jax.Array,
+    images: jax.Array | None,
     local_images: jax.Array | Callable[[jax.Array], jax.Array] | None,
     train: Collection[str] = (),
     branches: Collection[str] = BRANCHES,
+    pooled_global: jax.Array | None = None,
 ) -> tuple[dict[str, jax.Array], Variables]:
     """Compute the logits of the branches asked for, and nothing that they do not need.
 
     Args:
         model: the model.
         variables: weights and statistics of all branches.
-        images: gray levels `[B, H, W]` in 0..255, the global branch's input.
+        images: gray levels `[B, H, W]` in 0..255, the global branch's input; None where nothing
+            of that branch is needed.
         local_images: the local branch's input, likewise, or a function that makes it from the
             global branch's feature map `[B, h, w, K]`; None when `branches` is `global` alone.
         train: branches in training mode. Every other one runs in inference mode.
         branches: branches whose logits to return.
+        pooled_global: the global branch's Pool5 layer `[B, K]` for the fusion branch, if it is
+            known already.
 
     Returns:
         `{branch: float32 [B, C]}` before the sigmoid, and the variables with the batch statistics
@@ -149,11 +153,15 @@ def forward(
     """
     needs_local = "local" in branches or "fusion" in branches
     needs_global = (
-        "global" in branches or "fusion" in branches or (needs_local and callable(local_images))
+        "global" in branches
+        or ("fusion" in branches and pooled_global is None)
+        or (needs_local and callable(local_images))
     )
     outputs: dict[str, BranchOutput] = {}
     batch_stats = dict(variables["batch_stats"])
     if needs_global:
+        if images is None:
+            raise ValueError(f"branches {sorted(branches)} need images")
         outputs["global"], batch_stats["global"] = apply_branch(
             model, variables, "global", images, "global" in train
         )
@@ -167,9 +175,9 @@ def forward(
         )
     logits = {branch: output.logits for branch, output in outputs.items() if branch in branches}
     if "fusion" in branches:
-        logits["fusion"] = apply_fusion(
-            variables, outputs["global"].pooled, outputs["local"].pooled
-        )
+        if pooled_global is None:
+            pooled_global = outputs["global"].pooled
+        logits["fusion"] = apply_fusion(variables, pooled_global, outputs["local"].pooled)
     return logits, {"params": variables["params"], "batch_stats": batch_stats}
 
 

@@ -204,12 +204,12 @@ def open_batches(
     )
     if not on_host:
         return iterate(dataset)
-    return iterate(dataset, make_host_cropper(recipe, frozen, experiment.mesh))
+    return iterate(dataset, make_host_cropper(recipe, stage, frozen, experiment.mesh))
 
 
 def device_batch(experiment: Experiment, batch: Batch) -> Batch:
     """Put on the devices what of a batch is not there yet."""
-    if "images" in batch:
+    if "local_images" in batch:
         return batch
     return shard_batch(
         experiment.mesh, {name: batch[name] for name in ("image", "labels", "record")}

@@ -1,8 +1,12 @@
 """The host cropper as the last stage of the grain pipeline (Section III-B).
 
 A jitted routine augments the batch, runs the frozen global branch and thresholds its heat map; the
-host finds the regions and crops with OpenCV in threads. All of it runs one batch ahead, while the
-device trains on the batch before.
+host finds the regions, which no accelerator is good at, with OpenCV in threads. All of it runs one
+batch ahead, while the device trains on the batch before.
+
+Resampling the boxes is left to whichever is faster (`benchmarks/cropping.py`): to OpenCV where the
+devices are CPUs and nothing travels; elsewhere to the devices, which have the images already: all
+that goes to the host is a bit a pixel, and all that comes back is four numbers an image.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from agcnn_jax.attention.crop import crop_batch_host
+from agcnn_jax.attention.crop import boxes_host, resample_host
+from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.data.pipeline import Batch
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.training.parallel import (
@@ -29,25 +34,43 @@ from agcnn_jax.training.parallel import (
     shard_batch,
 )
 from agcnn_jax.training.steps import Recipe, localise, select_branches
+from agcnn_jax.training.strategies import Stage
 
 
-def make_host_cropper(recipe: Recipe, frozen: Variables, mesh: Mesh) -> Callable[[Batch], Batch]:
+def make_host_cropper(
+    recipe: Recipe,
+    stage: Stage,
+    frozen: Variables,
+    mesh: Mesh,
+    resample_on_host: bool | None = None,
+) -> Callable[[Batch], Batch]:
     """Make the pipeline stage.
 
     Args:
         recipe: see `Recipe`.
-        frozen: variables, the global branch's among them; they must outlive the stage.
+        stage: which branches are trained.
+        frozen: variables, the global branch's among them; they must outlive the pipeline stage.
         mesh: the devices.
+        resample_on_host: whether OpenCV resamples; by default where the devices are CPUs.
 
     Returns:
-        A function from a `training_batches` element to `images` and `local_images`, float32
-        `[B, input_size, input_size]`, and `labels`, all sharded over the mesh.
+        A function from a `training_batches` element to what `train_step` reads in this stage:
+        `local_images`, float32 `[B, input_size, input_size]`, `labels`, and `pooled_global` for
+        the fusion branch, all sharded over the mesh.
     """
+    if resample_on_host is None:
+        resample_on_host = mesh.devices.flat[0].platform == "cpu"
     local = local_mesh(mesh)
     routine = data_parallel(
         functools.partial(localise, recipe=recipe),
         local,
         in_specs=(REPLICATED, SHARDED, REPLICATED),
+        out_specs=SHARDED,
+    )
+    resample = data_parallel(
+        functools.partial(crop_and_resize, size=recipe.input_size),
+        local,
+        in_specs=(SHARDED, SHARDED),
         out_specs=SHARDED,
     )
     overall = on_local_mesh(mesh, select_branches(frozen, ("global",)))
@@ -56,10 +79,17 @@ def make_host_cropper(recipe: Recipe, frozen: Variables, mesh: Mesh) -> Callable
     def crop(batch: Batch) -> Batch:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})
         step = jax.device_put(np.int32(batch["step"]), NamedSharding(local, REPLICATED))
-        images, masks = routine(overall, stored, step)
-        inputs, host_masks = jax.device_get((images, masks))
-        local_images, _ = crop_batch_host(inputs, host_masks, executor)
-        host = {"local_images": local_images, "labels": batch["labels"]}
-        return {"images": join_local_shards(mesh, images), **shard_batch(mesh, host)}
+        made = routine(overall, stored, step)
+        masks = np.unpackbits(jax.device_get(made["masks"]), axis=-1, count=recipe.input_size)
+        boxes = boxes_host(masks, executor)
+        if resample_on_host:
+            images = jax.device_get(made["images"])
+            local_images = shard_batch(local, resample_host(images, boxes, executor))
+        else:
+            local_images = resample(made["images"], shard_batch(local, boxes))
+        ready = {"local_images": local_images}
+        if "fusion" in stage.branches:
+            ready["pooled_global"] = made["pooled_global"]
+        return {**join_local_shards(mesh, ready), **shard_batch(mesh, {"labels": batch["labels"]})}
 
     return crop

@@ -145,6 +145,10 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
 
 
+MADE_BEFORE = ("images", "local_images", "pooled_global")
+"""What a batch may hold instead of stored images; see `train_step`."""
+
+
 def train_step(
     state: TrainState,
     frozen: Variables,
@@ -164,8 +168,9 @@ def train_step(
         state: of the trained branches.
         frozen: variables of all other branches.
         batch: `labels` `[B, C]`, and either stored images, `image` uint8 `[B, S, S]` with its
-            `record` int32 `[B]`, or what `localise` and the host made of them: `images` and
-            `local_images`, float32 `[B, input_size, input_size]`.
+            `record` int32 `[B]`, or what was made of them before, as far as the stage reads it:
+            `images` and `local_images`, float32 `[B, input_size, input_size]`, and
+            `pooled_global`, float32 `[B, K]`; see `localise`.
         recipe: see `Recipe`.
         stage: which branches are trained.
         optimizer: see `sgd`.
@@ -176,10 +181,9 @@ def train_step(
     Returns:
         The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
     """
-    images = batch["images"] if "images" in batch else augment_batch(batch, state.step, recipe)
-    rows = {"images": images, "labels": batch["labels"]}
-    if "local_images" in batch:
-        rows["local_images"] = batch["local_images"]
+    made = {name: batch[name] for name in MADE_BEFORE if name in batch}
+    rows = made or {"images": augment_batch(batch, state.step, recipe)}
+    rows["labels"] = batch["labels"]
 
     def loss_of(
         params: Any, batch_stats: Any, part: Batch
@@ -190,10 +194,11 @@ def train_step(
         logits, updated = forward(
             recipe.model,
             merge_branches(frozen, {"params": params, "batch_stats": batch_stats}),
-            part["images"],
+            part.get("images"),
             local_images,
             train=stage.branches,
             branches=stage.branches,
+            pooled_global=part.get("pooled_global"),
         )
         # Averaging inside the differentiated function makes the gradient that of the whole
         # batch's loss, BatchNorm's exchange between devices included.
@@ -252,7 +257,7 @@ def split_rows(rows: Batch, parts: int) -> Batch:
 
 def localise(
     frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
-) -> tuple[jax.Array, jax.Array]:
+) -> dict[str, jax.Array]:
     """What the host cropper starts from: augment a batch, run the frozen global branch, threshold.
 
     Args:
@@ -262,12 +267,16 @@ def localise(
         recipe: see `Recipe`.
 
     Returns:
-        Images float32 `[B, input_size, input_size]` in 0..255, and their masks, bool likewise.
+        `images`, float32 `[B, input_size, input_size]` in 0..255; `masks`, uint8
+        `[B, input_size, ceil(input_size / 8)]`, a bit a pixel as `np.packbits` packs them;
+        `pooled_global`, float32 `[B, K]`, with which the fusion branch need not run the global
+        branch a second time.
     """
     images = augment_batch(batch, step, recipe)
     output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
     heat = heat_map(output.feature_map, recipe.input_size, recipe.statistic)
-    return images, heat_map_mask(heat, recipe.tau)
+    masks = jnp.packbits(heat_map_mask(heat, recipe.tau), axis=-1)
+    return {"images": images, "masks": masks, "pooled_global": output.pooled}
 
 
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:

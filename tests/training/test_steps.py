@@ -1,7 +1,5 @@
 """One step of every stage: what changes, by how much, and on how many devices."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,6 @@ from agcnn_jax.training.parallel import (
 from agcnn_jax.training.steps import (
     binary_cross_entropy,
     init_state,
-    localise,
     select_branches,
     sgd,
 )
@@ -120,20 +117,6 @@ def test_sgd_by_hand():
     assert [float(rate(step)) for step in (0, 1)] == pytest.approx([0.1, 0.01])
 
 
-def test_host_and_device_croppers_train_alike(recipe, variables, batch):
-    from agcnn_jax.training.host_crop import make_host_cropper
-
-    stage = Stage(2, ("local",))
-    mesh = device_mesh(jax.devices()[:1])
-    crop = make_host_cropper(recipe, variables, mesh)
-    on_host, _ = run_step(recipe, variables, jax.device_get(crop({**batch, "step": 0})), stage)
-    on_device, _ = run_step(recipe, variables, batch, stage)
-    for a, b in zip(
-        jax.tree.leaves(on_host.variables), jax.tree.leaves(on_device.variables), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
-
-
 def test_control_experiment_feeds_the_whole_image_to_the_local_branch(recipe, variables, batch):
     import dataclasses
 
@@ -141,16 +124,6 @@ def test_control_experiment_feeds_the_whole_image_to_the_local_branch(recipe, va
     swapped = {kind: {**tree, "local": tree["global"]} for kind, tree in variables.items()}
     _, metrics = run_step(control, swapped, batch, Stage(1, ("global", "local")))
     assert float(metrics["loss_global"]) == pytest.approx(float(metrics["loss_local"]), rel=1e-6)
-
-
-def test_localise_returns_the_input_of_the_same_step(recipe, variables, batch):
-    first, masks = jax.jit(functools.partial(localise, recipe=recipe))(
-        variables, batch, jnp.int32(3)
-    )
-    again, _ = jax.jit(functools.partial(localise, recipe=recipe))(variables, batch, jnp.int32(4))
-    assert first.shape == (BATCH, INPUT, INPUT)
-    assert masks.dtype == bool
-    assert not np.array_equal(first, again)
 
 
 def test_strategies_are_the_papers():

@@ -72,7 +72,7 @@ def test_no_stage_repeats_anothers_order(recipe):
 def test_no_stage_repeats_anothers_crops_on_the_host(recipe, variables):
     def crops(stage):
         read = open_batches(recipe, stage, variables, "host", 2)
-        return np.concatenate([batch["images"] for batch in read]).reshape(2 * RECORDS, -1)
+        return np.concatenate([batch["local_images"] for batch in read]).reshape(2 * RECORDS, -1)
 
     second, third, again = (crops(stage) for stage in (PLAN[1], PLAN[2], PLAN[1]))
     np.testing.assert_array_equal(second, again)

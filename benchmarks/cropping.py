@@ -1,0 +1,150 @@
+"""Who crops fastest: what the host cropper sends to the host and back, and who resamples.
+
+    python benchmarks/cropping.py [--batch_size 64] [--input_size 224] [--seconds 3] [--out FILE]
+
+From random feature maps and images that lie on the devices to local images that lie there, all
+variants in one run: masks as bits or as booleans, or only the heat maps before they are resized
+(7x7 numbers at 224); crops by OpenCV on the host or by products with interpolation matrices on the
+devices, which get the boxes. Prints milliseconds and bytes an image, the time's ratio to the first
+variant (booleans and images to the host, crops back), and how many boxes are not the first's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agcnn_jax.attention.crop import boxes_host, resample_host
+from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
+from agcnn_jax.attention.resample import crop_and_resize
+
+TAU = 0.7
+CHANNELS = 64
+
+
+def variants(
+    images: jax.Array, features: jax.Array, executor: ThreadPoolExecutor
+) -> dict[str, tuple[Callable[[], jax.Array], int, int]]:
+    """Make the variants.
+
+    Returns:
+        By name, a function that makes local images on the devices, the bytes an image that travel
+        meanwhile, and the number of boxes that differ from the first variant's.
+    """
+    size, cells = images.shape[-1], features.shape[1]
+    booleans = jax.jit(lambda maps: heat_map_mask(heat_map(maps, size), TAU))
+    bits = jax.jit(lambda maps: jnp.packbits(heat_map_mask(heat_map(maps, size), TAU), axis=-1))
+    small = jax.jit(lambda maps: jnp.abs(maps).max(axis=-1))
+    resample = jax.jit(lambda boxes: crop_and_resize(images, boxes, size))
+
+    def as_booleans() -> np.ndarray:
+        return np.asarray(jax.device_get(booleans(features)))
+
+    def as_bits() -> np.ndarray:
+        return np.unpackbits(jax.device_get(bits(features)), axis=-1, count=size)
+
+    def from_heat_map(heat: np.ndarray) -> np.ndarray:
+        heat = cv2.resize(heat, (size, size), interpolation=cv2.INTER_LINEAR)
+        return (heat - heat.min()) / np.ptp(heat) > TAU
+
+    def as_heat_maps() -> np.ndarray:
+        return np.stack(list(executor.map(from_heat_map, jax.device_get(small(features)))))
+
+    def on_host(masks: Callable[[], np.ndarray]) -> Callable[[], jax.Array]:
+        def crop() -> jax.Array:
+            pixels = jax.device_get(images)
+            return jax.device_put(resample_host(pixels, boxes_host(masks(), executor), executor))
+
+        return crop
+
+    def on_devices(masks: Callable[[], np.ndarray]) -> Callable[[], jax.Array]:
+        return lambda: resample(jax.device_put(boxes_host(masks(), executor)))
+
+    image = 4 * size * size
+    sent = {
+        "booleans": (as_booleans, size * size),
+        "bits": (as_bits, size * -(-size // 8)),
+        "heat maps": (as_heat_maps, 4 * cells * cells),
+    }
+    made, expected = {}, boxes_host(as_booleans(), executor)
+    for name, (masks, count) in sent.items():
+        different = int((boxes_host(masks(), executor) != expected).any(axis=1).sum())
+        made[f"{name}, OpenCV"] = on_host(masks), count + 2 * image, different
+        made[f"{name}, devices"] = on_devices(masks), count + 4 * 4, different
+    return made
+
+
+def milliseconds(
+    works: dict[str, Callable[[], jax.Array]], images: int, seconds: float
+) -> dict[str, float]:
+    """Time all works in turn, again and again: the medians, in milliseconds an image."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        jax.block_until_ready(work())
+    end = time.perf_counter() + seconds * len(works)
+    while time.perf_counter() < end:
+        for name, work in works.items():
+            start = time.perf_counter()
+            jax.block_until_ready(work())
+            times[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(each) / images for name, each in times.items()}
+
+
+def main() -> None:
+    """Measure all variants and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--input_size", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each variant")
+    parser.add_argument("--out", type=Path, help="JSON file to write the figures to")
+    options = parser.parse_args()
+    count, size = options.batch_size, options.input_size
+    rng = np.random.default_rng(0)
+    images = jax.device_put((rng.random((count, size, size)) * 255).astype(np.float32))
+    cells = -(-size // 32)
+    features = jax.device_put(rng.random((count, cells, cells, CHANNELS)).astype(np.float32) ** 20)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as executor:
+        made = variants(images, features, executor)
+        times = milliseconds({name: one[0] for name, one in made.items()}, count, options.seconds)
+    first = next(iter(times.values()))
+    rows = [
+        {
+            "variant": name,
+            "ms": round(ms, 3),
+            "ratio": round(ms / first, 2),
+            "bytes": made[name][1],
+            "boxes_that_differ": made[name][2],
+        }
+        for name, ms in times.items()
+    ]
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    print(f"{devices}, {os.cpu_count()} cores, {count} images of {size}x{size}, ms an image")
+    for row in rows:
+        print(
+            f"{row['variant']:20} {row['ms']:8.3f} {row['ratio']:6.2f} {row['bytes']:9,} bytes, "
+            f"{row['boxes_that_differ']} boxes differ"
+        )
+    if options.out:
+        found: dict[str, Any] = {
+            "devices": devices,
+            "cores": os.cpu_count(),
+            "jax": jax.__version__,
+        }
+        found |= {"images": count, "size": size, "rows": rows}
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
