@@ -18,13 +18,14 @@ SHARED := -n $(WORKERS) --dist loadfile
 SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
-.PHONY: again help install demo test test-all parity parity-sample lint types clean
+.PHONY: again help install demo test test-all parity parity-sample mutants lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table"
 	@echo "make test      run the tests: 6 minutes on two cores"
 	@echo "make test-all  run all tests, slow ones and comparisons with PyTorch too: an hour"
 	@echo "make parity    compare with PyTorch, and print by how much they differ: 6 minutes"
+	@echo "make mutants   put deliberate faults into the core, which the tests must notice: 15 minutes"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
 	@echo "make clean     remove what the demo made, and compiled programs"
@@ -74,12 +75,16 @@ test: $(VENV)/installed-test
 test-all: $(VENV)/installed-parity
 	$(PYTEST) $(SHARED) tests
 	$(PYTEST) tests/parity
+	$(BIN)/python -m tests.mutants
 
 parity: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -m "not slow"
 
 parity-sample: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -k "$(SAMPLE)"
+
+mutants: $(VENV)/installed-test
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ PUBLISH = "data_prep/publish.py"
 COHORT = "data_prep/phantom_cohort.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
 METRICS = "agcnn_jax/evaluation/metrics.py"
+FIT = "agcnn_jax/training/fit.py"
 INFLUENCE = "agcnn_jax/evaluation/influence.py"
 LINEAGE = "agcnn_jax/run/lineage.py"
 
@@ -52,6 +53,7 @@ TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/evaluation/test_metrics.py",)
 TEST_INFLUENCE = ("tests/evaluation/test_influence.py",)
 TEST_LINEAGE = ("tests/run/test_lineage.py",)
+TEST_STOPPED = ("tests/training/test_stopped.py",)
 
 FAULTS = (
     # The training step (Eq. 2).
@@ -470,5 +472,34 @@ FAULTS = (
         'if digest(variables) != about["digest"]:',
         "if False:",
         ("tests/interop/test_weights.py",),
+    ),
+    # Going on where a run stopped.
+    Fault(
+        "a resumed run leaves out a step",
+        FIT,
+        "for step in range(resumed + 1, schedule.total_steps + 1):",
+        "for step in range(resumed + 2, schedule.total_steps + 1):",
+        TEST_STOPPED,
+    ),
+    Fault(
+        "a validation that was stopped is forgotten",
+        FIT,
+        "manager.metrics(resumed) is None",
+        "False",
+        TEST_STOPPED,
+    ),
+    Fault(
+        "a resumed run repeats the batches from the start",
+        "agcnn_jax/training/checkpoints.py",
+        'batches.set_state(restored["batches"])',
+        "pass",
+        TEST_STOPPED,
+    ),
+    Fault(
+        "the fusion stage runs the global branch again",
+        STEPS,
+        'pooled_global=part.get("pooled_global")',
+        "pooled_global=None",
+        ("tests/training/test_host_crop.py",),
     ),
 )
