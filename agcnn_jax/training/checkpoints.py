@@ -188,6 +188,12 @@ def finish(manager: ocp.CheckpointManager) -> None:
         manager.wait_until_finished()
 
 
+def close(manager: ocp.CheckpointManager) -> None:
+    """Close a stage's checkpoints; `UserError` if what is saved in the background fails yet."""
+    with written(manager.directory):
+        manager.close()
+
+
 def restore(
     manager: ocp.CheckpointManager,
     step: int,

@@ -63,7 +63,7 @@ def train_stage(
             scores = from_primary(lambda: best_of(manager))
         best = checkpoints.restore(manager, scores["best_step"], template, identity)
     finally:
-        manager.close()
+        checkpoints.close(manager)
     trained = jax.device_get(best.variables)
     now = digests(trained, stage.branches)
     if result is None:

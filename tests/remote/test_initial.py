@@ -43,9 +43,8 @@ def test_a_trained_stage(store, experiment, variables):
     stage = "gs://bucket/run/stages/1_global"
     trained = {kind: {"global": tree["global"]} for kind, tree in variables.items()}
     with checkpoints.open_manager(absolute(stage) / "checkpoints") as manager:
-        checkpoints.save(
-            manager, 1, {"variables": trained}, Position(1), experiment.identity, 0.5, True
-        )
+        checkpoints.save(manager, 1, {"variables": trained}, Position(1), experiment.identity)
+        checkpoints.add_score(manager, 1, 0.5, 14)
     for found in backbones(experiment, stage):
         jax.tree.map(np.testing.assert_array_equal, found, trained["params"]["global"]["backbone"])
     store.forbidden.add("bucket")
