@@ -10,6 +10,7 @@ from etils import epath
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.storage import exists, read_json, reported
 from agcnn_jax.training import checkpoints
@@ -27,8 +28,9 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     """Read a finished stage's `result.json`; None while it is not finished.
 
     Returns:
-        `best_step`, `best_val_auc_mean`, `weights`, the digest of each branch that the stage
-        trained, at its best step, and `started_from`, that of each branch trained before it.
+        `best_step`, `best_val_auc_mean`, `val_auc_findings`; `weights`, the digest of each branch
+        that the stage trained, at its best step; `started_from`, that of each branch trained before
+        it; and `lineage`, the digest of the run's.
     """
     directory = stage_directory(workdir, stage)
     path = directory / "result.json"
@@ -38,7 +40,7 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     result = read_json(path, again)
     if (
         not isinstance(result.get("best_step"), int)
-        or not {"best_val_auc_mean", "val_auc_findings"} <= set(result)
+        or not {"best_val_auc_mean", "val_auc_findings", "lineage"} <= set(result)
         or not all(isinstance(result.get(key), dict) for key in ("weights", "started_from"))
     ):
         raise UserError(f"{path} is damaged; {again}")
@@ -54,7 +56,8 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
     """Read the results of the stages that are finished, up to the first that is not.
 
     Raises:
-        UserError: if one was trained from other weights than the stages before it have now.
+        UserError: if one is of another run, or was trained from other weights than the stages
+            before it have now.
     """
     finished: list[tuple[Stage, dict[str, Any]]] = []
     trained: dict[str, str] = {}
@@ -62,7 +65,9 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
         result = read_result(workdir, stage)
         if result is None:
             break
-        check_start(stage_directory(workdir, stage), result["started_from"], trained)
+        directory = stage_directory(workdir, stage)
+        check_lineage(directory, result["lineage"], lineage.kept(workdir)[0].digest)
+        check_start(directory, result["started_from"], trained)
         trained |= result["weights"]
         finished.append((stage, result))
     return finished
@@ -78,6 +83,25 @@ def has_started(workdir: epath.Path, stage: Stage) -> bool:
 def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
     """Hash the weights and statistics of each of some branches."""
     return {branch: digest(select_branches(variables, (branch,))) for branch in branches}
+
+
+def check_lineage(directory: epath.Path, stages: str | None, runs: str) -> None:
+    """Refuse a stage that another run left, or that was trained before `lineage.json` was changed.
+
+    Args:
+        directory: of the stage.
+        stages: the digest of the lineage that it was trained with.
+        runs: that of the run's lineage now.
+
+    Raises:
+        UserError: naming the folders to delete.
+    """
+    if stages != runs:
+        raise UserError(
+            f"{directory} was trained on other images (lineage {stages}) than "
+            f"{directory.parent.parent / lineage.FILE} names (lineage {runs}); put its own back, "
+            f"or {train_again(directory)}"
+        )
 
 
 def check_start(

@@ -108,7 +108,7 @@ def _stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
             f"runs/resnet/stages/1_global, or random"
         )
     with checkpoints.reading(directory) as manager:
-        best, _ = checkpoints.restore_best(manager, _identity(experiment))
+        best, saved = checkpoints.restore_best(manager, _identity(experiment))
     trained = best["variables"]
     if "global" not in trained["params"]:
         raise UserError(
@@ -116,20 +116,23 @@ def _stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
             f"one that trained the global branch"
         )
     overall = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
-    return dict.fromkeys(_READERS, overall), _run_of(stage, experiment)
+    return dict.fromkeys(_READERS, overall), _run_of(stage, saved, experiment)
 
 
-def _run_of(stage: epath.Path, experiment: Experiment) -> Lineage:
+def _run_of(stage: epath.Path, saved: Mapping[str, Any], experiment: Experiment) -> Lineage:
     """Read what a stage's run was trained on, and compare its normalisation.
 
-    A stage that was copied out of its run says nothing about either.
+    A stage that was copied out of its run says nothing about either, also where it lies in the
+    folder of another run.
     """
     workdir = stage.parent.parent
     config = settings.read_config(workdir)
     if config is None:
         return lineage.UNKNOWN
-    _check_normalisation(experiment, config.mean, config.std)
     seen, _ = lineage.kept(workdir)
+    if saved.get("lineage") != seen.digest:
+        return lineage.UNKNOWN
+    _check_normalisation(experiment, config.mean, config.std)
     return seen
 
 

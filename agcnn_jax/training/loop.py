@@ -29,7 +29,7 @@ from agcnn_jax.training.parallel import (
 )
 from agcnn_jax.training.preemption import stop_requests
 from agcnn_jax.training.stage import train_stage
-from agcnn_jax.training.start import Start, needs_init, open_start
+from agcnn_jax.training.start import Start, check_init, needs_init, open_start
 from agcnn_jax.training.strategies import stages
 
 
@@ -55,17 +55,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
                 "what they were trained on": start.lineage.digest,
             }
         )
+        plan = stages(config.strategy)
+        # Before the claim, which a workdir that nobody may write to any more does not take.
+        if from_primary(
+            lambda: len(finished_stages(experiment.workdir, config.strategy)) == len(plan)
+        ):
+            if is_primary():
+                print(f"training in {workdir} is complete: nothing left to do", flush=True)
+            return
         held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
         claim(config, experiment, start)
-        plan = stages(config.strategy)
-        done = from_primary(
-            lambda: len(finished_stages(experiment.workdir, config.strategy)) == len(plan)
-        )
         if is_primary():
-            complete = f"training in {workdir} is complete: nothing left to do"
-            print(complete if done else describe(experiment, start), flush=True)
-        if done:
-            return
+            print(describe(experiment, start), flush=True)
         variables = start.variables
         for stage in plan:
             variables = train_stage(experiment, stage, variables, stop_requested)
@@ -98,6 +99,9 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Star
         if settings.read_config(workdir) is None:
             # Before the config: a workdir that has one has the rest.
             lineage.keep(workdir, start.lineage, start.init)
+        else:
+            # Another training may have begun the run while this one waited.
+            check_init(experiment, start.init)
         settings.keep_config(config, workdir, experiment.data_summary)
 
     from_primary(keep)

@@ -8,10 +8,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.run import lineage
 from agcnn_jax.storage import write_json
 from agcnn_jax.training import checkpoints
 from agcnn_jax.training.experiment import Experiment
 from agcnn_jax.training.finished import (
+    check_lineage,
     check_start,
     check_weights,
     digests,
@@ -41,7 +43,8 @@ def train_stage(
         All branches, the trained ones as in the stage's best checkpoint.
 
     Raises:
-        UserError: if the stage was begun from other weights than the stages before it have now.
+        UserError: if the stage is of another run, or was begun from other weights than the stages
+            before it have now.
     """
     directory = stage_directory(experiment.workdir, stage)
     schedule = make_schedule(experiment, stage)
@@ -49,12 +52,14 @@ def train_stage(
     state = replicate(experiment.mesh, init_state(trained, schedule.optimizer))
     template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     started_from = digests(variables, branches_before(experiment.config.strategy, stage))
-    identity = {**experiment.identity, "started_from": started_from}
+    seen = from_primary(lambda: lineage.kept(experiment.workdir)[0].digest)
+    identity = {**experiment.identity, "started_from": started_from, "lineage": seen}
     manager = together(lambda: checkpoints.open_manager(directory / "checkpoints"))
     try:
         latest = from_primary(manager.latest_step)
         if latest is not None:
             saved = checkpoints.saved_identity(manager, latest)
+            together(lambda: check_lineage(directory, saved.get("lineage"), seen))
             together(lambda: check_start(directory, saved.get("started_from", {}), started_from))
         result = from_primary(lambda: read_result(experiment.workdir, stage))
         scores = result
@@ -67,7 +72,7 @@ def train_stage(
     trained = jax.device_get(best.variables)
     now = digests(trained, stage.branches)
     if result is None:
-        result = {**scores, "weights": now, "started_from": started_from}
+        result = {**scores, "weights": now, "started_from": started_from, "lineage": seen}
         from_primary(lambda: write_json(directory / "result.json", result))
     together(lambda: check_weights(directory, result, now))
     if is_primary():

@@ -43,6 +43,17 @@ def needs_init(experiment: Experiment) -> bool:
     )
 
 
+def check_init(experiment: Experiment, digest: str | None) -> None:
+    """Refuse weights in `config.init`, by their digest, that a begun run was not started from."""
+    _, started_from = lineage.kept(experiment.workdir)
+    if digest != started_from:
+        raise UserError(
+            f"config.init is {experiment.config.init!r}, whose weights (digest {digest}) are "
+            f"others than --workdir {experiment.workdir} was started from (digest "
+            f"{started_from}); put those back, or choose another --workdir"
+        )
+
+
 def open_start(experiment: Experiment, needed: bool) -> Start:
     """Read what a run starts from, and compare it with what it started from before.
 
@@ -52,20 +63,22 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
 
     Raises:
         UserError: if `config.init` holds no weights, weights that do not fit, other weights than
-            the run started from, or weights that were trained on images of the test subset.
+            the run started from, or weights that were trained on images of the test subset; or if
+            stages lie there without a config.
     """
     config, records, split = experiment.config, experiment.records, experiment.split
     begun = settings.read_config(experiment.workdir) is not None
     init = read_init(experiment) if needed or not begun else None
     if begun:
         seen, digest = lineage.kept(experiment.workdir)
-        if init is not None and init.digest != digest:
-            raise UserError(
-                f"config.init is {config.init!r}, whose weights (digest {init.digest}) are others "
-                f"than --workdir {experiment.workdir} was started from (digest {digest}); put "
-                f"those back, or choose another --workdir"
-            )
+        if init is not None:
+            check_init(experiment, init.digest)
     else:
+        if any(has_started(experiment.workdir, stage) for stage in stages(config.strategy)):
+            raise UserError(
+                f"--workdir {experiment.workdir} holds trained stages without the config.json that "
+                f"says how; put that back, or choose another --workdir"
+            )
         digest = init.digest if init else None
         seen = lineage.lineage_of(
             records.collection, records.image_ids[split.train], records.patient_ids[split.train]

@@ -42,6 +42,7 @@ def make_run(workdir, variables, branches):
     workdir.mkdir(parents=True)
     settings.write_json(workdir / "config.json", json.loads(config.to_json()))
     identity = {"backbone": "resnet_small", "pooling": "max", "channels": 1, "labels": LABELS}
+    identity["lineage"] = SEEN.digest
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
     for number, branch in enumerate(branches, start=1):
         folder = epath.Path(workdir) / "stages" / f"{number}_{branch}"
@@ -52,6 +53,7 @@ def make_run(workdir, variables, branches):
             checkpoints.add_score(manager, 7, 0.6, 2)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2}
         result["weights"] = finished.digests(trained, [branch])
+        result["lineage"] = SEEN.digest
         result["started_from"] = finished.digests(variables, branches[: number - 1])
         settings.write_json(folder / "result.json", result)
     lineage.keep(epath.Path(workdir), SEEN, None)

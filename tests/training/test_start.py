@@ -4,6 +4,7 @@ The steps of these runs only add a number to the weights: what is tested is what
 compare.
 """
 
+import contextlib
 import json
 import shutil
 
@@ -20,8 +21,9 @@ from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
-from agcnn_jax.training import agreement, fit, settings
+from agcnn_jax.training import agreement, fit, loop, settings
 from agcnn_jax.training import experiment as experiment_module
+from agcnn_jax.training.claim import FILE as CLAIM
 from agcnn_jax.training.experiment import open_experiment
 from agcnn_jax.training.finished import finished_variables
 from agcnn_jax.training.initial import _draw
@@ -180,13 +182,16 @@ class TestScoringWhatWasTrainedOn:
         overlap = trained_overlap(experiment, "train", experiment.split.train, False)
         assert overlap.images == len(experiment.split.train)
 
-    def test_what_is_not_known_is_not_nothing(self, make, run):
-        collection = open_run(make()).records.collection
-        lineage.keep(epath.Path(run), Lineage({}, frozenset({collection})), None)
-        table = evaluation.evaluate(make(), str(run), {})
-        assert "Images trained on: not known; patients shared with training: not known." in table
+    def test_what_is_not_known_is_not_nothing(self, make, tmp_path):
+        experiment, run = open_run(make()), tmp_path / "run"
+        seen = Lineage({}, frozenset({experiment.records.collection}))
+        config = make(init=converted(tmp_path / "weights", make(), seen))
+        train(config, str(run))
+        table = evaluation.evaluate(config, str(run), {})
+        shared = patients(experiment, "train") & patients(experiment, "test")
+        assert "Images trained on: not known; patients shared with training: at least " in table
         scores = json.loads((run / "eval/test/auc.json").read_text())
-        assert scores["trained_images"] is scores["shared_patients"] is None
+        assert (scores["trained_images"], scores["shared_patients"]) == (None, len(shared))
         assert scores["lineage_complete"] is False
 
     def test_a_run_that_does_not_say(self, make, run):
@@ -280,6 +285,14 @@ class TestStartingFromAnotherRun:
         train(make(init=str(tmp_path / "alone"), max_steps=1), str(tmp_path / "new"))
         assert "images trained on: not known;" in capsys.readouterr().out
 
+    def test_that_lies_in_the_folder_of_another(self, make, trained, tmp_path, capsys):
+        """Which was trained on other images, and says nothing of those of the stage."""
+        train(make(data__split_seed=1), str(tmp_path / "other"))
+        shutil.copytree(trained / "stages/1_global", tmp_path / "other/stages/copy")
+        capsys.readouterr()
+        train(make(init=f"{tmp_path}/other/stages/copy"), str(tmp_path / "new"))
+        assert "images trained on: not known;" in capsys.readouterr().out
+
     def test_of_another_normalisation(self, make, trained, tmp_path):
         config = make(init=f"{trained}/stages/1_global", std=(1 / 2048,))
         text = refusal(train, config, str(tmp_path / "new"))
@@ -345,6 +358,67 @@ class TestStartingFromConvertedWeights:
         shutil.rmtree(init)
         converted(tmp_path / "weights", config)
         train(config, str(workdir))
+
+    def test_that_are_replaced_while_the_training_waits(self, make, tmp_path, monkeypatch):
+        config, workdir = make(init=converted(tmp_path / "weights", make())), tmp_path / "new"
+        train(config, str(tmp_path / "first"))
+        shutil.rmtree(config.init)
+        converted(tmp_path / "weights", config, seed=8)
+
+        @contextlib.contextmanager
+        def claimed(*arguments):
+            shutil.copytree(tmp_path / "first", workdir)
+            shutil.rmtree(workdir / "stages")
+            yield
+
+        monkeypatch.setattr(loop, "claimed", claimed)
+        text = refusal(train, config, str(workdir))
+        assert config.init in text and "digest" in text
+        assert not (workdir / "stages").exists()
+
+
+class TestAStageOfAnotherRun:
+    """Which says itself what it was trained on."""
+
+    @pytest.fixture
+    def mixed(self, make, run, tmp_path):
+        """A run whose stages are those of a run on other images."""
+        train(make(data__split_seed=1), str(tmp_path / "mixed"))
+        shutil.rmtree(tmp_path / "mixed/stages")
+        shutil.copytree(run / "stages", tmp_path / "mixed/stages")
+        return tmp_path / "mixed"
+
+    def test_that_is_finished(self, make, mixed):
+        before = files_of(mixed)
+        for action in (
+            lambda: train(make(data__split_seed=1), str(mixed)),
+            lambda: evaluation.evaluate(make(), str(mixed), {}),
+            lambda: finished_variables(epath.Path(mixed), "G_L_F", {}),
+        ):
+            text = refusal(action)
+            assert f"{mixed}/stages/1_global was trained on other images" in text
+            assert f"delete {mixed}/stages/1_global and, beside it, 2_local and 3_fusion" in text
+        assert files_of(mixed) == before
+
+    def test_that_is_not_finished(self, make, mixed):
+        (mixed / "stages/1_global/result.json").unlink()
+        text = refusal(train, make(data__split_seed=1), str(mixed))
+        assert f"{mixed}/stages/1_global was trained on other images" in text
+
+    def test_as_whose_the_next_config_would_have_it(self, make, run):
+        (run / "config.json").unlink()
+        before = files_of(run)
+        text = refusal(train, make(data__split_seed=1), str(run))
+        assert f"--workdir {run} holds trained stages without the config.json" in text
+        assert files_of(run) == before
+
+
+def test_a_finished_run_need_not_be_writable(make, run, capsys):
+    (run / CLAIM).mkdir()  # so that nobody, whatever their rights, can claim it
+    before = files_of(run)
+    train(make(), str(run))
+    assert capsys.readouterr().out.endswith(f"training in {run} is complete: nothing left to do\n")
+    assert files_of(run) == before
 
 
 class TestAStageThatIsTrainedAgain:
