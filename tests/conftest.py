@@ -1,6 +1,7 @@
 """What all tests share: the CPU, as several devices where a test asks for them; some data."""
 
 import os
+import signal
 
 # Before JAX starts. Eight devices let one process check that results do not depend on their number.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -16,6 +17,9 @@ from hypothesis import settings
 from agcnn_jax.models import registry
 from agcnn_jax.models.resnet import ResNet
 from data_prep import chestxray14, phantoms
+
+# A shell that starts the tests in the background has them, and so their programs, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings of a first call hold a compilation.
 settings.register_profile("agcnn", deadline=None)
