@@ -10,8 +10,7 @@ import ml_collections
 
 from agcnn_jax.training.experiment import Experiment
 from agcnn_jax.training.parallel import check_batch_size
-from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.settings import per_branch
+from agcnn_jax.training.schedule import make_schedule, per_branch
 from agcnn_jax.training.strategies import stages
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +13,23 @@ import numpy as np
 import optax
 
 from agcnn_jax.errors import UserError
+from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.settings import SCALINGS, per_branch
 from agcnn_jax.training.steps import sgd
 from agcnn_jax.training.strategies import Stage
+
+SCALINGS: dict[str, Callable[[float], float]] = {
+    "none": lambda ratio: 1.0,
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+}
+"""By how much a learning rate grows when the batch grows by a ratio."""
+
+
+def per_branch(value: Sequence[Any]) -> dict[str, Any]:
+    """Read a config value that holds one entry for all branches, or one for each."""
+    values = tuple(value)
+    return dict(zip(BRANCHES, values * (len(BRANCHES) // len(values)), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

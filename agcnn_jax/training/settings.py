@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 from etils import epath
 
 from agcnn_jax.errors import UserError
-from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.config import check_config, flatten, is_read
 from agcnn_jax.run.keys import FIXED, KEYS, SCORED
 from agcnn_jax.storage import exists, is_remote, read_json, write_json
-
-SCALINGS: dict[str, Callable[[float], float]] = {
-    "none": lambda ratio: 1.0,
-    "linear": lambda ratio: ratio,
-    "sqrt": math.sqrt,
-}
-"""By how much a learning rate grows when the batch grows by a ratio."""
-
-
-def per_branch(value: Sequence[Any]) -> dict[str, Any]:
-    """Read a config value that holds one entry for all branches, or one for each."""
-    values = tuple(value)
-    return dict(zip(BRANCHES, values * (len(BRANCHES) // len(values)), strict=True))
 
 
 def keep_config(

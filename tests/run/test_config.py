@@ -49,7 +49,7 @@ class TestTable:
         from agcnn_jax.data.splits import PROTOCOLS
         from agcnn_jax.models.layers import POOLINGS
         from agcnn_jax.models.registry import BACKBONES
-        from agcnn_jax.training.settings import SCALINGS
+        from agcnn_jax.training.schedule import SCALINGS
         from agcnn_jax.training.strategies import STRATEGIES
 
         known = {
