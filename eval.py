@@ -20,7 +20,7 @@ def main() -> None:
     from agcnn_jax.evaluation import tables
     from agcnn_jax.evaluation.predictions import evaluate_predictions
 
-    if predictions is None or labels is None:
+    if not predictions or not labels:
         raise UserError("--predictions and --labels go together; give both csv files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")

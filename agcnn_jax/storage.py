@@ -196,7 +196,7 @@ def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dic
         text = path.read_bytes()
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged; {remedy}")

@@ -64,7 +64,7 @@ def test_a_folder_that_is_a_file(tmp_path):
         storage.write_json(epath.Path(tmp_path) / "file" / "a.json", {}, "use another")
 
 
-@pytest.mark.parametrize("content", [None, b"[1", b"\xff", b"[1]"])
+@pytest.mark.parametrize("content", [None, b"[1", b"\xff", b"[1]", b"[" * 100_000])
 def test_json_that_cannot_be_read(tmp_path, content):
     path = epath.Path(tmp_path) / "a.json"
     if content is not None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from importlib import util
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from agcnn_jax.errors import UserError
 from agcnn_jax.run.config import check_config
+from agcnn_jax.run.keys import SECTIONS
 
 
 def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
@@ -30,10 +33,26 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
         what = "nothing" if config is None else f"a {type(config).__name__}"
         raise UserError(
             f"--config {path}: get_config returns {what}; it must return an "
-            "ml_collections.ConfigDict, as that of configs/common.py does"
+            "ml_collections.ConfigDict, as configs/common.py does"
         )
-    check_config(config, f"--config {path}", overridable=True)
-    return config.lock()
+    _thaw(config)
+    try:
+        check_config(config, f"--config {path}", overridable=True)
+        return config.lock()
+    except config_dict.RequiredValueError as error:
+        # ml_collections cannot lock them.
+        raise UserError(
+            f"--config {path}: a required_placeholder has no value; use placeholder instead, "
+            "which the command line can fill"
+        ) from error
+
+
+def _thaw(config: ml_collections.ConfigDict) -> None:
+    """Replace sections that cannot be changed, and so could not be overridden."""
+    for section in SECTIONS:
+        if isinstance(config.get(section), ml_collections.FrozenConfigDict):
+            with config.ignore_type(), config.unlocked():
+                config[section] = ml_collections.ConfigDict(config[section])
 
 
 def _run(path: str, *arguments: str) -> Any:
@@ -41,6 +60,8 @@ def _run(path: str, *arguments: str) -> Any:
     if spec is None or spec.loader is None:
         raise UserError(f"--config {path} is no .py file; configs/ holds some, such as demo.py")
     module = util.module_from_spec(spec)
+    # Where dataclasses, for one, look up the module that they are defined in.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

@@ -77,9 +77,18 @@ class Limits:
     choices: tuple[str, ...] = ()
 
 
+MOST = 2**31 - 1
+"""The largest int32."""
+
+
 def at_least(low: float) -> Limits:
     """From a number on, itself included."""
     return Limits(f"at least {low}", lambda value: value >= low)
+
+
+def count_from(low: int) -> Limits:
+    """Whole numbers from one on, as far as int32 goes, in which steps are counted."""
+    return between(low, MOST)
 
 
 def between(low: float, high: float) -> Limits:
@@ -101,7 +110,10 @@ SHARES = Limits("two rising ones in 0..1", lambda x: len(x) == 2 and 0 < x[0] <=
 CHANNELS = Limits("one a channel", lambda x: len(x) > 0)
 SPREADS = Limits("one a channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
 BRANCHWISE = "one for all branches, or three for global, local, fusion, "
-COUNTS = Limits(BRANCHWISE + "at least 1", lambda x: len(x) in (1, 3) and min(x) >= 1)
+COUNTS = Limits(
+    f"{BRANCHWISE}at least 1 and at most {MOST}",
+    lambda x: len(x) in (1, 3) and min(x) >= 1 and max(x) <= MOST,
+)
 RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0)
 
 
@@ -184,7 +196,7 @@ _STAGED = unless("strategy", "GLF")
 # fmt: off
 KEYS: dict[str, Key] = {
     # key                     kind     may be                            may change  is read
-    "seed":                   Key(WHOLE, between(0, 2**31 - 1)),
+    "seed":                   Key(WHOLE, count_from(0)),
     "workdir":                Key(TEXT, changes=FREE),
     "backbone":               Key(TEXT, one_of("resnet50", "densenet121", "resnet_small")),
     "pooling":                Key(TEXT, one_of("max", "avg")),
@@ -200,7 +212,7 @@ KEYS: dict[str, Key] = {
     "data.dir":               Key(TEXT, FILLED, FREE),
     "data.protocol":          Key(TEXT, one_of("random", "patient", "official", "lists"), SCORED),
     "data.lists":             Key(TEXT, ANY, SCORED, (_FILES,)),
-    "data.split_seed":        Key(WHOLE, at_least(0), SCORED, (_DRAWN,)),
+    "data.split_seed":        Key(WHOLE, count_from(0), SCORED, (_DRAWN,)),
     "data.allow_unlisted":    Key(TRUTH, ANY, FREE, (_LISTED,)),
     "input_size":             Key(WHOLE, between(32, LARGEST_INPUT)),
     "augment.crop":           Key(TEXT, one_of("random_resized", "random", "centre")),
@@ -215,18 +227,18 @@ KEYS: dict[str, Key] = {
     "learning_rate":          Key(NUMBERS, RATES),
     "drop_after":             Key(NUMBER, SHARE),
     "drop_factor":            Key(NUMBER, at_least(1), needs=(_DROPS,)),
-    "warmup_epochs":          Key(NUMBER, at_least(0)),
+    "warmup_epochs":          Key(NUMBER, between(0, MOST)),
     "learning_rate_scaling":  Key(TEXT, one_of("none", "linear", "sqrt")),
     "reference_batch_size":   Key(WHOLES, COUNTS, needs=(_SCALED,)),
-    "accumulate":             Key(WHOLE, at_least(1)),
+    "accumulate":             Key(WHOLE, count_from(1)),
     "momentum":               Key(NUMBER, FRACTION),
     "weight_decay":           Key(NUMBER, at_least(0)),
-    "max_steps":              Key(WHOLE, at_least(0)),
-    "eval_batch_size":        Key(WHOLE, at_least(1), FREE),
-    "log_every":              Key(WHOLE, at_least(1), TRAINED),
-    "checkpoint_every":       Key(WHOLE, at_least(1), TRAINED),
-    "profile":                Key(WHOLE, at_least(0), TRAINED),
-    "peer_timeout":           Key(WHOLE, at_least(1), FREE),
+    "max_steps":              Key(WHOLE, count_from(0)),
+    "eval_batch_size":        Key(WHOLE, count_from(1), FREE),
+    "log_every":              Key(WHOLE, count_from(1), TRAINED),
+    "checkpoint_every":       Key(WHOLE, count_from(1), TRAINED),
+    "profile":                Key(WHOLE, count_from(0), TRAINED),
+    "peer_timeout":           Key(WHOLE, count_from(1), FREE),
 }
 # fmt: on
 """Every key that a config has, and no other."""

@@ -119,6 +119,10 @@ class TestKinds:
             ("mean", (), None),
             ("std", (0.1, 0.0, 0.1), None),
             ("peer_timeout", 0.5, None),
+            ("peer_timeout", 10**30, None),
+            ("eval_batch_size", 2**31, None),
+            ("epochs", (1, 1, 2**31), None),
+            ("warmup_epochs", 1e300, None),
         ],
     )
     def test_values(self, key, value, read):
@@ -265,6 +269,12 @@ class TestFiles:
             ("    pass\nimport no_such_module", "line 7: ModuleNotFoundError"),
             ("    return ml_collections.ConfigDict()", "the config has no seed"),
             (
+                "    config = common.get_config()\n    with config.ignore_type():\n"
+                "        config.seed = ml_collections.config_dict.required_placeholder(int)\n"
+                "    return config",
+                "use placeholder instead",
+            ),
+            (
                 "    config = common.get_config()\n    config.input_size = '224'\n"
                 "    return config",
                 "config.input_size",
@@ -296,6 +306,29 @@ class TestFiles:
             check_config(config)
         config.seed = 3
         check_config(config)
+
+    def test_a_frozen_section_can_be_overridden(self, tmp_path):
+        body = (
+            "    config = common.get_config()\n"
+            "    config.attention = ml_collections.FrozenConfigDict(config.attention)\n"
+            "    return config"
+        )
+        config = self.load(tmp_path, body)
+        config.attention.tau = 0.5
+        check_config(config)
+        assert config.attention.tau == 0.5
+
+    def test_a_dataclass_of_its_own(self, tmp_path):
+        head = (
+            "from __future__ import annotations\nimport dataclasses\nfrom configs import common\n"
+            "@dataclasses.dataclass\nclass Size:\n    side: int = 96\n"
+            "def get_config():\n"
+        )
+        body = (
+            "    config = common.get_config()\n    config.input_size = Size().side\n"
+            "    return config"
+        )
+        assert self.load(tmp_path, body, head=head).input_size == 96
 
 
 class TestKept:
