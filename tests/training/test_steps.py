@@ -21,6 +21,8 @@ from agcnn_jax.training.strategies import STRATEGIES, Stage, stages
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 STORED, INPUT, BATCH = 64, 56, 8
+# Whose branches are each in another stage too.
+LATER = {("local", "fusion")}
 ALL_STAGES = sorted({branches for plan in STRATEGIES.values() for branches in plan})
 
 
@@ -54,7 +56,15 @@ def run_step(recipe, variables, batch, stage, devices=1, steps=1):
     return state, metrics
 
 
-@pytest.mark.parametrize("branches", ALL_STAGES, ids="+".join)
+@pytest.mark.parametrize(
+    "branches",
+    [
+        pytest.param(
+            branches, id="+".join(branches), marks=[pytest.mark.slow] * (branches in LATER)
+        )
+        for branches in ALL_STAGES
+    ],
+)
 def test_a_stage_changes_every_parameter_of_its_branches(recipe, variables, batch, branches):
     stage = Stage(1, branches)
     state, metrics = run_step(recipe, variables, batch, stage)
@@ -70,7 +80,13 @@ def test_a_stage_changes_every_parameter_of_its_branches(recipe, variables, batc
     assert int(state.step) == 1
 
 
-@pytest.mark.parametrize("branches", [("global",), ("global", "local", "fusion")], ids="+".join)
+@pytest.mark.parametrize(
+    "branches",
+    [
+        pytest.param(("global",), id="global"),
+        pytest.param(("global", "local", "fusion"), id="all", marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_do_what_one_does(recipe, variables, batch, branches):
     stage = Stage(1, branches)
     one, metrics_one = run_step(recipe, variables, batch, stage, devices=1)
