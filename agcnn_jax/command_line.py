@@ -149,7 +149,7 @@ def _leave(status: int) -> None:
 
 
 def refuse_flags_beside(*names: str) -> None:
-    """Refuse all flags that were given besides these, which make them meaningless.
+    """Refuse all other flags, which have no effect beside these.
 
     Raises:
         UserError: naming the first.
@@ -167,7 +167,7 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
         The config with its overrides, the workdir, and the overrides that were given.
 
     Raises:
-        UserError: if there is no config, or one that cannot be used.
+        UserError: if there is no config, or it cannot be used.
     """
     if FLAGS.config is None:
         raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
@@ -212,7 +212,7 @@ def _parse(arguments: list[str]) -> None:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Refuse a config file that is missing or given twice, and overrides of keys that are none."""
+    """Refuse a config file that is missing or given twice, and overrides of unknown keys."""
     given = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

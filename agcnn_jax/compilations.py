@@ -57,12 +57,12 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
         cache.mkdir(parents=True, exist_ok=True)
         for place in (compiled.parent, compiled, folder):
             place.mkdir(mode=0o700, exist_ok=True)
-        # Copies of datasets lie in the first of these too, which may belong to a group.
+        # The first of these holds copies of datasets too, which a group may share.
         safe = _is_ours(compiled.parent, stat.S_IWOTH) and all(
             _is_ours(place, _WRITABLE) for place in (compiled, folder)
         )
     except (OSError, RuntimeError):
-        # The latter where there is no home.
+        # RuntimeError is raised where there is no home.
         return None
     return folder if safe else None
 
@@ -77,7 +77,7 @@ def processor() -> str:
 
 
 def describe_processor(machine: str, cpuinfo: str) -> str:
-    """Keep of Linux's description what programs depend on; all of a description of another kind.
+    """Keep what programs depend on of Linux's description; keep any other description whole.
 
     Clock rates and the order of the flags do not matter; of different cores, all kinds do.
     """
@@ -88,7 +88,7 @@ def describe_processor(machine: str, cpuinfo: str) -> str:
 
 
 def _is_ours(place: Path, forbidden: int) -> bool:
-    """Whether a path is a folder of this user's, and not a link, without some permissions."""
+    """Whether a path is this user's own folder, not a link, and grants none of some permissions."""
     status = place.lstat()
     return (
         stat.S_ISDIR(status.st_mode)

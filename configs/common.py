@@ -18,15 +18,15 @@ def get_config() -> ml_collections.ConfigDict:
     # Of float32 products: default is the fastest that the device offers (TF32 on recent NVIDIA
     # GPUs, passes of bfloat16 on TPU), high is more exact, and highest is float32.
     config.matmul_precision = "default"
-    # Whose statistics BatchNorm normalises by in training: those of the whole batch (global), or
-    # of each device's share of it (device), as PyTorch's DistributedDataParallel does.
+    # What BatchNorm normalises by in training: the statistics of the whole batch (global), or each
+    # device's own (device), as PyTorch's DistributedDataParallel does.
     config.batch_norm = "global"
     # Weights that the backbones of the global and the local branch start from: random, a folder
     # that data_prep/torch_weights.py wrote, or that of a stage trained before, such as
     # runs/other/stages/1_global, of which the global backbone is taken.
     config.init = "random"
-    # config refuses weights that were made with another mean or std than the two keys below say;
-    # own says that the difference is meant.
+    # config refuses weights that were made with another mean or std than the two keys below; own
+    # accepts them.
     config.init_normalisation = "config"
     # Mean and standard deviation of each input channel, for gray levels in 0..1: ImageNet's.
     config.mean = (0.485, 0.456, 0.406)
@@ -37,8 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     data = config.data = ml_collections.ConfigDict(type_safe=False)
     data.dir = "data/chestxray14"
-    # random is the paper's; patient and official keep patients apart; lists does as the files in
-    # data.lists say.
+    # random is the paper's; patient and official keep patients apart; lists follows the files in
+    # data.lists.
     data.protocol = "random"
     data.lists = ""
     data.split_seed = 0

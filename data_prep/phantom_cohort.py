@@ -27,8 +27,8 @@ PREVALENCES = ("floor", "real")
 # The least share of the films that a finding is on, with prevalence `floor`: 40 or more positive
 # patients among the 550 that are tested of 2,400.
 FLOOR = 0.03
-# Tells the random numbers of `floor` from those of `real`, where a patient's number, which is
-# smaller, follows the seed.
+# Follows the seed in the random numbers of `floor`, as a patient's number, which is smaller, does
+# in those of `real`.
 FLOOR_STREAM = 2**32 - 1
 LABEL_SETS = Path(__file__).with_name("label_sets.csv")
 # Patients in ChestX-ray14 by their number of films, 1 to 29, then 30 and more (shown as 30).

@@ -164,9 +164,10 @@ def write_shards(
 ) -> list[tuple[int, int]]:
     """Deal the records to shards, in order.
 
-    Memory holds one record at a time. A shard that is exactly a unit's, as in a folder whose files
-    all can be used, is linked instead of copied; the unit stays, so that a run that is killed here
-    need not decode anything again. Others take as much room again until the dataset is finished.
+    Memory holds one record at a time. A shard with exactly the records of one unit, as from a
+    folder without unusable files, is linked instead of copied. Units stay until the dataset is
+    finished, so that a run that is killed here need not decode them again; until then shards that
+    were copied take up their space twice.
 
     Args:
         records: in the dataset's order.

@@ -42,13 +42,14 @@ def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.A
         response = jnp.sqrt(jnp.square(activations).sum(axis=-1)) / activations.shape[-1]
     else:
         raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
-    # From zero, so that a flat map stays flat: resizing rounds, and scaling would enlarge that.
+    # Shifted to zero first, so that a flat map stays flat: resizing rounds, and scaling would
+    # magnify what it rounds off.
     response = resize(response - response.min(axis=(1, 2), keepdims=True), size)
     low = response.min(axis=(1, 2), keepdims=True)
     high = response.max(axis=(1, 2), keepdims=True)
     span = high - low
     scaled = (response - low) / jnp.where(span > 0, span, 1.0)
-    # A division of equals is 1 on CPUs, but only to rounding on some accelerators.
+    # On some accelerators a number divided by itself is 1 only up to rounding.
     return jnp.where(span > 0, jnp.where(response == high, 1.0, scaled), 0.0)
 
 
@@ -57,7 +58,7 @@ def heat_map_mask(heat: jax.Array, tau: float | jax.Array) -> jax.Array:
 
     Args:
         heat: float32 `[B, S, S]` in 0..1; see `heat_map`.
-        tau: threshold, at least 0 and below 1; a larger one never leads to a larger region.
+        tau: threshold, at least 0 and below 1; a larger one never gives a larger region.
 
     Returns:
         `H > tau`, bool `[B, S, S]`; no pixel of a flat map, and some of every other.

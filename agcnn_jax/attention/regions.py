@@ -118,7 +118,7 @@ def _spread_along_runs(labels: jax.Array, runs: jax.Array, axis: int) -> jax.Arr
     """Give every pixel of a run the run's largest label (unset pixels get any).
 
     The run's number, times more than any label, turns one running maximum over the line into one
-    that starts anew at every run. The sums stay within int32 for images up to 1,289 pixels wide.
+    that starts again at every run. The sums stay within int32 for images up to 1,289 pixels wide.
     """
     scale = labels.size + 1
     forward = lax.cummax(runs * scale + labels, axis=axis) - runs * scale

@@ -21,7 +21,7 @@ LISTED = ("official", "lists")
 """Protocols that follow lists of names."""
 # NIH's lists join training and validation; CheXNet's public splits keep 70/10/20, so 1 to 7.
 OFFICIAL_VALIDATION = 1 / 8
-# Share of the images that lists may leave out; more than that is rather a list cut short.
+# Share of the images that lists may leave out; if they leave out more, one was probably cut short.
 MAX_UNLISTED = 0.01
 # What a folder's list files are called, as in chexnet_val_list.txt.gz.
 LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -34,8 +34,8 @@ class Split:
     Attributes:
         protocol: one of `PROTOCOLS`.
         train: ascending record indices, int64.
-        validation: likewise.
-        test: likewise.
+        validation: ascending record indices, int64.
+        test: ascending record indices, int64.
         shared_patients: test patients that also occur in training; 0 unless images were split
             without regard to patients.
         digests: of each subset's image ids in order, hex, by the subset's name.
@@ -68,8 +68,8 @@ class Split:
         if self.protocol not in LISTED:
             return f"protocol {self.protocol}"
         return (
-            f"protocol {self.protocol}, whose lists name {self.absent_names} images that are not "
-            f"here and leave out {self.unlisted_images} that are"
+            f"protocol {self.protocol}; its lists name {self.absent_names} images that are not "
+            f"in the dataset, and leave out {self.unlisted_images} that are"
         )
 
 

@@ -97,7 +97,7 @@ def headline(cohort: Cohort) -> str:
 
 
 def leakage(cohort: Cohort) -> str | None:
-    """How much of this the weights were trained on; None for weights that say nothing."""
+    """How much of this the weights were trained on; None if the weights do not tell."""
     overlap = cohort.overlap
     if overlap is None:
         return None

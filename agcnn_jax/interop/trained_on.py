@@ -42,7 +42,7 @@ KNOWN = {
     "imagenet": TrainedOn("ImageNet", NOTHING),
     "none": TrainedOn("nothing", NOTHING),
     "chestxray14": TrainedOn(
-        "images of ChestX-ray14, which ones is not known",
+        "unknown images of ChestX-ray14",
         Lineage(unlisted=frozenset({CHESTXRAY14})),
     ),
 }
@@ -77,7 +77,7 @@ def settled(
     if own:
         if said is not None:
             raise UserError(
-                f"{OPTION}: {own[0].name} says itself what it was trained on; leave the option out"
+                f"{OPTION}: {own[0].name} already says what it was trained on; leave the option out"
             )
         return _as_exported(own)
     if said is not None:
@@ -123,7 +123,7 @@ def _listed(option: str) -> TrainedOn:
     for name in names:
         if not NIH_NAME.fullmatch(name):
             raise UserError(
-                f"{OPTION} {option}: {name[:60]!r} is no name of an image of ChestX-ray14, such as "
+                f"{OPTION} {option}: {name[:60]!r} is not an image name of ChestX-ray14, such as "
                 f"00000013_005.png; give a file with one name a line"
             )
     lineage = lineage_of_names(names)

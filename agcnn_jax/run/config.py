@@ -76,7 +76,7 @@ def check_value(key: str, value: Any) -> Any:
 
 
 def check_name(key: str) -> None:
-    """Raise `UserError` if there is no such key, naming those that may be meant."""
+    """Raise `UserError` if there is no such key, naming the keys that may be meant."""
     if key not in KEYS:
         raise UserError(_unknown(key))
 

@@ -26,7 +26,7 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
         arguments: to its `get_config`.
 
     Raises:
-        UserError: if the file cannot be run, or what it returns is no config.
+        UserError: if the file cannot be run, or does not return a config.
     """
     config = _run(path, *arguments)
     if type(config) is not ml_collections.ConfigDict:
@@ -58,7 +58,7 @@ def _thaw(config: ml_collections.ConfigDict) -> None:
 def _run(path: str, *arguments: str) -> Any:
     spec = util.spec_from_file_location("config_file", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--config {path} is no .py file; configs/ holds some, such as demo.py")
+        raise UserError(f"--config {path} is not a .py file; configs/ holds some, such as demo.py")
     module = util.module_from_spec(spec)
     # Where dataclasses, for one, look up the module that they are defined in.
     sys.modules[spec.name] = module

@@ -82,17 +82,17 @@ MOST = 2**31 - 1
 
 
 def at_least(low: float) -> Limits:
-    """From a number on, itself included."""
+    """Numbers no smaller than one."""
     return Limits(f"at least {low}", lambda value: value >= low)
 
 
 def count_from(low: int) -> Limits:
-    """Whole numbers from one on, as far as int32 goes, in which steps are counted."""
+    """Whole numbers no smaller than one, within int32, the type of the count of steps."""
     return between(low, MOST)
 
 
 def between(low: float, high: float) -> Limits:
-    """From one number to another, both included."""
+    """Numbers between two, both included."""
     return Limits(f"at least {low} and at most {high}", lambda value: low <= value <= high)
 
 

@@ -29,9 +29,9 @@ def check_batches(experiment: Experiment) -> None:
 
 
 def offers(config: ml_collections.ConfigDict, devices: int, images: int) -> str:
-    """Name the smallest changes that let devices share all batches, each enough by itself.
+    """Name the smallest changes that let devices share all batches; any one of them is enough.
 
-    Other batch sizes, fewer micro-batches, fewer devices: whichever of them suffice.
+    The changes are other batch sizes, fewer micro-batches or fewer devices.
 
     Args:
         config: of the run.
@@ -68,7 +68,7 @@ def closest_batches(config: ml_collections.ConfigDict, devices: int, images: int
     """Name the closest batch sizes that the devices can share, as options of the command line.
 
     Returns:
-        The options, none for what may stay; empty if the training subset is too small for any.
+        The options that have to change; empty if the training subset is too small for any.
     """
     shares = devices * config.accumulate
     old = tuple(config.batch_size)
@@ -92,7 +92,7 @@ def closest_batches(config: ml_collections.ConfigDict, devices: int, images: int
 
 
 def _neighbours(size: int, shares: int) -> set[int]:
-    """A batch size itself, and the multiples of `shares` on both sides of it."""
+    """A batch size, and the multiples of `shares` just below and above it."""
     below = size // shares * shares
     return {size, below or shares, below + shares}
 

@@ -250,7 +250,7 @@ def restore_best(
             f"{manager.directory} holds no validated checkpoint; run the train.py command again"
         )
     saved = _check_saved_identity(manager, step, identity)
-    # As they were saved, whatever this process computes in.
+    # In the precision that they were saved in, whatever this process computes in.
     with intact(manager.directory, step), jax.enable_x64(True):
         template = on_one_device(manager.item_metadata(step)["state"])
         args = ocp.args.StandardRestore(template)

@@ -177,7 +177,7 @@ def leave(message: str) -> NoReturn:
 
 def release(path: epath.Path, own: Claim) -> None:
     """Delete the claim if it is still this process's own."""
-    # Whatever ends the training is more worth saying; what is left behind goes stale.
+    # Why the training ends matters more than this; a claim that is left behind goes stale.
     with contextlib.suppress(Exception):
         if is_same(read(path), own):
             path.unlink()
@@ -216,7 +216,7 @@ def render(claim: Claim) -> bytes:
 
 
 def parse(content: bytes | None) -> Claim:
-    """Read a claim's file; an empty claim if it is none, or not yet whole."""
+    """Read a claim's file; an empty claim if the file holds none, or only a part."""
     try:
         claim = json.loads(content or b"")
         known = {"peer_timeout": float(claim["peer_timeout"]), "process": int(claim["process"])}
@@ -238,7 +238,7 @@ def name(claim: Claim) -> str:
 
 
 def machine() -> list[str] | None:
-    """What the process numbers that this process sees belong to: a boot of a kernel, a namespace.
+    """Name what process numbers count within: one boot of a kernel, and one namespace.
 
     Host names tell less: machines may share one, and a container sees other processes than its
     host. None where the system does not say; a claim is stale by `peer_timeout` alone there.
@@ -265,7 +265,7 @@ def is_dead(claim: Claim) -> bool:
 
 
 def start_of(process: int) -> str | None:
-    """Tell when a process started, in ticks since the machine did; "ended" of a zombie.
+    """Tell when a process started, in ticks since the machine booted; "ended" for a zombie.
 
     None where the system does not say.
     """

@@ -1,4 +1,4 @@
-"""Losses and weights that are not finite any more: noticed before they are kept."""
+"""Training that diverged: losses or weights that are not finite are never saved."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def _all_finite(tree: Any) -> jax.Array:
 def check_finite(
     stage: Stage, manager: ocp.CheckpointManager, step: int, state: TrainState
 ) -> None:
-    """Raise `UserError` unless a state is worth a checkpoint: a step's loss is older than it."""
+    """Raise `UserError` if a state is not finite; its step's loss was taken before the update."""
     if not np.asarray(jax.device_get(_all_finite(state))):
         raise diverged(stage, manager, step, "weights are not finite")
 
 
 def diverged(stage: Stage, manager: ocp.CheckpointManager, step: int, what: str) -> UserError:
-    """Say at which step of a stage training came to nothing, and what is left.
+    """Say at which step of a stage training diverged, and which checkpoint is left.
 
     Args:
         stage: that is trained.

@@ -69,7 +69,7 @@ def fit(
     step_function = make_train_step(experiment, stage, schedule)
     score = make_validation(experiment, stage, frozen)
     resumed = from_primary(manager.latest_step) or 0
-    # A run that ended before its validation did has saved the step without a score.
+    # A run that was stopped in a validation has saved the step without a score.
     unscored = resumed > 0 and from_primary(
         lambda: schedule.ends_epoch(resumed) and manager.metrics(resumed) is None
     )
@@ -104,12 +104,12 @@ def fit(
     def save(step: int, state: TrainState) -> None:
         look_at_losses()
         divergence.check_finite(stage, manager, step, state)
-        # What a checkpoint is past of has to be in the log.
+        # The log has to hold all steps up to a checkpoint.
         log.flush()
         checkpoints.save(manager, step, state, batches, identity)
 
     def validate(step: int, state: TrainState) -> None:
-        """Score a step that is saved: whatever ends this before its end loses nothing else."""
+        """Score a step that is saved already, so that a stop here loses only the score."""
 
         def after_batch() -> None:
             if stop_requested():

@@ -71,8 +71,8 @@ def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
 def read_init(experiment: Experiment) -> Init | None:
     """Read `config.init`: converted weights, or another run's stage; None where it is `random`.
 
-    Converted weights are such as the ImageNet model that both branches start from in the paper. Of
-    another run's stage, both branches start from the global backbone.
+    In the paper both branches start from an ImageNet model; converted weights may be one. From
+    another run's stage, both branches take the global backbone.
 
     Raises:
         UserError: if it holds no weights, or weights that do not fit the config.

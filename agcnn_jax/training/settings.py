@@ -105,7 +105,7 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict | None:
         return None
     values = read_json(path)
     try:
-        # Which refuses names that a key cannot have, such as those with dots.
+        # ConfigDict refuses names that a key cannot have, such as those with dots.
         saved = ml_collections.ConfigDict(values)
         check_config(saved)
     except (UserError, ValueError, AttributeError) as error:

@@ -93,7 +93,7 @@ def best_of(manager: ocp.CheckpointManager) -> dict[str, Any]:
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
-    """Say which checkpoint of a stage was chosen, by what; `findings` is how many there are."""
+    """Say which checkpoint of a stage was chosen, and why; `findings` is how many there are."""
     step, score = result["best_step"], result["best_val_auc_mean"]
     if score is None:
         return (

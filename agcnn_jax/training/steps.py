@@ -71,7 +71,7 @@ class Recipe:
         return self.model.backbone.axis_name is None
 
     def for_stage(self, stage: Stage) -> Recipe:
-        """The recipe of a stage's steps, whose seed is the stage's own, from the run's recipe."""
+        """Make a stage's recipe, with the stage's own seed, from the run's."""
         return dataclasses.replace(self, seed=stage.seed(self.seed))
 
 

@@ -116,7 +116,8 @@ def test_official_counts_images_of_neither_list_and_names_without_image():
     assert split.test.tolist() == [*range(40, 50)]
     assert (split.absent_names, split.unlisted_images) == (3, 5)
     assert split.in_words() == (
-        "protocol official, whose lists name 3 images that are not here and leave out 5 that are"
+        "protocol official; its lists name 3 images that are not in the dataset, and leave out 5 "
+        "that are"
     )
 
 

@@ -159,7 +159,7 @@ def test_an_export_comes_back_with_its_description(tmp_path, small_state):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(loaded))
     assert weights.lineage(tmp_path / "w") == SEEN
     assert "1 image(s) of phantoms" in found["trained_on"]
-    with pytest.raises(UserError, match=r"--trained_on: e.safetensors says itself"):
+    with pytest.raises(UserError, match=r"--trained_on: e.safetensors already says"):
         run("--weights", tmp_path / "e.safetensors", "--backbone", "resnet_small",
             "--trained_on", "none", "--out", tmp_path / "x")  # fmt: skip
     del about["lineage"]
@@ -181,12 +181,12 @@ def with_classes(state, count):
     ("classes", "channels", "option", "expected", "words"),
     [
         (1000, 3, None, NOTHING, "ImageNet"),
-        (14, 3, None, SOME, "images of ChestX-ray14, which ones is not known"),
-        (18, 1, None, SOME, "images of ChestX-ray14, which ones is not known"),
+        (14, 3, None, SOME, "unknown images of ChestX-ray14"),
+        (18, 1, None, SOME, "unknown images of ChestX-ray14"),
         (18, 3, None, UNKNOWN, "not known"),
         (18, 3, "imagenet", NOTHING, "ImageNet"),
         (14, 3, "none", NOTHING, "nothing"),
-        (1000, 3, "chestxray14", SOME, "images of ChestX-ray14, which ones is not known"),
+        (1000, 3, "chestxray14", SOME, "unknown images of ChestX-ray14"),
         (
             14,
             3,
@@ -245,8 +245,8 @@ def test_models_on_the_hub(name, expected):
         (None, "no such file; give imagenet, none, chestxray14 or a file"),
         (b"", "names no image"),
         (b" \n\n", "names no image"),
-        (b"00000013_005.png\nImage Index\n", "'Image' is no name of an image of ChestX-ray14"),
-        (b"00000013_005.png,Effusion\n", "'00000013_005.png,Effusion' is no name"),
+        (b"00000013_005.png\nImage Index\n", "'Image' is not an image name of ChestX-ray14"),
+        (b"00000013_005.png,Effusion\n", "'00000013_005.png,Effusion' is not an image name"),
         (b"\x1f\x8bxx", "gzip file is corrupt"),
     ],
 )

@@ -87,5 +87,5 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
     others["test"] = np.append(test, parts[0][0])
     with pytest.raises(UserError, match=r"trained on 1 of the 25 images of the test subset"):
         run(records, data_dir, tmp_path / "4", init, train=chosen[112:], **others)
-    with pytest.raises(UserError, match=r"--trained_on: 3\.safetensors says itself"):
+    with pytest.raises(UserError, match=r"--trained_on: 3\.safetensors already says"):
         convert(tmp_path / "w", *bring_in, file, "--trained_on", "imagenet")

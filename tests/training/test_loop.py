@@ -383,6 +383,6 @@ def test_a_test_list_cut_short_is_counted_and_refused(tmp_path, capsys):
     assert len(experiment.split.test) == 1
     printed = describe(experiment, SimpleNamespace(tested=Overlap(0, 0, True)))
     assert (
-        "protocol official, whose lists name 1 images that are not here and leave out "
+        "protocol official; its lists name 1 images that are not in the dataset, and leave out "
         f"{len(cut)} that are\n"
     ) in printed
