@@ -53,6 +53,7 @@ TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/evaluation/test_metrics.py",)
 TEST_INFLUENCE = ("tests/evaluation/test_influence.py",)
 TEST_LINEAGE = ("tests/run/test_lineage.py",)
+TEST_START = "tests/training/test_start.py::Test"
 TEST_STOPPED = ("tests/training/test_stopped.py",)
 
 FAULTS = (
@@ -472,6 +473,41 @@ FAULTS = (
         'if digest(variables) != about["digest"]:',
         "if False:",
         ("tests/interop/test_weights.py",),
+    ),
+    Fault(
+        "images that were trained on are scored",
+        "agcnn_jax/evaluation/scored.py",
+        'if overlap.images and split != "train" and not include_trained:',
+        "if False:",
+        (TEST_START + "ScoringWhatWasTrainedOn::test_another_protocol",),
+    ),
+    Fault(
+        "what initial weights have seen is forgotten",
+        "agcnn_jax/training/start.py",
+        ").joined(init.lineage if init else lineage.NOTHING)",
+        ")",
+        (TEST_START + "StartingFromAnotherRun::test_whose_images_are_in_the_test_subset",),
+    ),
+    Fault(
+        "initial weights may be replaced",
+        "agcnn_jax/training/start.py",
+        "if digest != started_from:",
+        "if False:",
+        (TEST_START + "StartingFromConvertedWeights::test_that_are_replaced",),
+    ),
+    Fault(
+        "a stage that was trained from older weights counts",
+        "agcnn_jax/training/finished.py",
+        "if started_from.get(branch) != now:",
+        "if False:",
+        (TEST_START + "AStageThatIsTrainedAgain::test_the_middle_one",),
+    ),
+    Fault(
+        "a stage of another run counts",
+        "agcnn_jax/training/finished.py",
+        "if stages != runs:",
+        "if False:",
+        (TEST_START + "AStageOfAnotherRun::test_that_is_not_finished",),
     ),
     # Going on where a run stopped.
     Fault(
