@@ -231,9 +231,10 @@ def _find_lists(folder: Path) -> dict[str, Path]:
             and set(path.name.lower().split(".")[0].replace("-", "_").split("_")) & set(words)
         ]
         if len(matches) != 1:
+            found_names = f" ({', '.join(path.name for path in matches)})" if matches else ""
             raise UserError(
-                f"config.data.lists {folder}: {len(matches)} files named like {words[0]}_list.txt; "
-                f"there must be one for the {subset} subset"
+                f"config.data.lists {folder}: {len(matches)} files named like {words[0]}_list.txt"
+                f"{found_names}; there must be one for the {subset} subset"
             )
         found[subset] = matches[0]
     return found

@@ -248,7 +248,9 @@ def test_bad_lists(lists, words):
 def test_folder_must_hold_one_list_for_each_subset(tmp_path):
     for name in ("a_train_list.txt", "b_train_list.txt", "val_list.txt", "test_list.txt"):
         (tmp_path / name).write_text("")
-    with pytest.raises(UserError, match="2 files named like train_list"):
+    with pytest.raises(
+        UserError, match=r"2 files named like train_list.txt \(a_train_list.txt, b_train_"
+    ):
         make_split(make_records(range(10)), "lists", 0, tmp_path)
 
 
