@@ -80,6 +80,13 @@ def has_started(workdir: epath.Path, stage: Stage) -> bool:
         return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
 
 
+def trained_from_what_is_gone(workdir: epath.Path, strategy: str) -> list[str]:
+    """Name the stages that have begun although one before them has not: it was deleted."""
+    begun = [(stage.name, has_started(workdir, stage)) for stage in stages(strategy)]
+    first = next((i for i, (_, started) in enumerate(begun) if not started), len(begun))
+    return [name for name, started in begun[first:] if started]
+
+
 def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
     """Hash the weights and statistics of each of some branches."""
     return {branch: digest(select_branches(variables, (branch,))) for branch in branches}

@@ -19,7 +19,7 @@ from agcnn_jax.training.agreement import describe_run, require_agreement
 from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.claim import claimed
 from agcnn_jax.training.experiment import Experiment, open_experiment
-from agcnn_jax.training.finished import finished_stages
+from agcnn_jax.training.finished import finished_stages, trained_from_what_is_gone
 from agcnn_jax.training.parallel import (
     exchange,
     from_primary,
@@ -120,9 +120,14 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Star
 
 
 def describe(experiment: Experiment, start: Start) -> str:
-    """Say in three lines what is about to be trained on what."""
+    """Say in a few lines what is about to be trained on what."""
     config, split = experiment.config, experiment.split
     patients = len(np.unique(experiment.records.patient_ids[split.test]))
+    orphans = trained_from_what_is_gone(experiment.workdir, config.strategy)
+    warning = (
+        f"\n{' and '.join(orphans)} began with a stage that is not there any more: refused later "
+        f"unless training that stage again ends with the very same weights"
+    )
     return (
         f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
         f"device(s), into {experiment.workdir}\n"
@@ -130,4 +135,5 @@ def describe(experiment: Experiment, start: Start) -> str:
         f"{len(split.validation)} to validate, {len(split.test)} to test; "
         f"{split.in_words()}\n"
         f"of the test subset, {start.tested.in_words(len(split.test), patients)}"
+        f"{warning if orphans else ''}"
     )

@@ -449,9 +449,10 @@ class TestAStageThatIsTrainedAgain:
         text = refusal(train, make(), str(run))
         assert f"delete {run}/stages/2_local and, beside it, 3_fusion and run" in text
 
-    def test_with_the_same_outcome(self, make, run, step):
+    def test_with_the_same_outcome(self, make, run, step, capsys):
         shutil.rmtree(run / "stages/2_local")
         train(make(), str(run))
+        assert "3_fusion began with a stage that is not there any more" in capsys.readouterr().out
         evaluation.evaluate(make(), str(run), {})
 
     def test_the_middle_one(self, make, run, step):
