@@ -1,4 +1,4 @@
-"""What the data pipeline delivers, beside decoding and resizing the PNGs anew every epoch.
+"""What the data pipeline delivers, beside decoding and resizing the PNGs again in every epoch.
 
     python benchmarks/pipeline.py [--raw_dir RAW] [--batch_size 128] [--seconds 10]
 

@@ -45,7 +45,7 @@ def make_plan(
         raw_dir: NIH's folders or archives.
         data_dir: where the dataset will be.
         image_size: side of a record's image, pixels.
-        labels: label csv, None to look for it, likewise `boxes` and the folder `lists`.
+        labels: label csv; None, as for `boxes` and `lists`, to look for it.
         boxes: box list.
         lists: folder with the official lists.
         box_size: side in pixels of the image that the box list refers to; None for what the

@@ -21,7 +21,7 @@ def interpolation_matrix(start: jax.Array, stop: jax.Array, source: int, target:
 
     Args:
         start: first coordinate of the span in pixels, float or int, any shape `[...]`.
-        stop: end of the span, exclusive, likewise.
+        stop: end of the span, exclusive, in the same form.
         source: number of source pixels.
         target: number of target pixels.
 

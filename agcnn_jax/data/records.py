@@ -69,7 +69,7 @@ class Records:
         sexes: str `[N]`.
         views: str `[N]`, "PA" or "AP".
         widths: of the original file, pixels, int64 `[N]`.
-        heights: likewise.
+        heights: of the original file, pixels, int64 `[N]`.
         official: "train_val", "test" or "" where the dataset's own lists name no subset, str `[N]`.
         official_names: how many names are in the dataset's own lists, also of images that are not
             here; 0 where there are no lists.

@@ -134,7 +134,7 @@ def torch_state(
 
     Args:
         params: a branch's, `{"backbone": ..., "head": ...}`.
-        batch_stats: likewise, `{"backbone": ...}`.
+        batch_stats: the same branch's, `{"backbone": ...}`.
         backbone: the module that they belong to.
         channels: number of input channels.
     """

@@ -42,7 +42,7 @@ class Origin(NamedTuple):
         classes: names of the outputs, or None where the file does not tell.
         pooling: `avg` or `max`, between the last feature map and the linear layer.
         mean: subtracted from gray levels in 0..1, one number a channel.
-        std: divides the difference, likewise.
+        std: of each channel, by which the difference is divided.
         trained_on: a key of `trained_on.KNOWN`; None where the file does not tell, or tells more.
     """
 

@@ -140,8 +140,8 @@ def forward(
         variables: weights and statistics of all branches.
         images: gray levels `[B, H, W]` in 0..255, the global branch's input; None where nothing
             of that branch is needed.
-        local_images: the local branch's input, likewise, or a function that makes it from the
-            global branch's feature map `[B, h, w, K]`; None when `branches` is `global` alone.
+        local_images: the local branch's input in the same form; or a function that makes it from
+            the global branch's feature map `[B, h, w, K]`; None when `branches` is `global` alone.
         train: branches in training mode. Every other one runs in inference mode.
         branches: branches whose logits to return.
         pooled_global: the global branch's Pool5 layer `[B, K]` for the fusion branch, if it is

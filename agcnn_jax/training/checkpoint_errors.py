@@ -78,16 +78,16 @@ def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]
             raise
         if not (damaged or isinstance(error, OSError) or number or is_remote(directory)):
             raise
-        anew = train_again(folder.parent)
+        remedy = train_again(folder.parent)
         what, state = f"checkpoint {folder / str(step)}", "is damaged or incomplete"
         if step is None:
             what = f"a checkpoint in {folder}"
         if is_remote(directory):
             state = "cannot be read"
-            anew = f"check your permission and the network, or, if it is damaged, {anew}"
+            remedy = f"check your permission and the network, or, if it is damaged, {remedy}"
         elif number not in (None, errno.ENOENT):
-            state, anew = "cannot be read", "see that it can be and run the same command again"
-        raise UserError(f"{what} {state} ({reason(directory, error)}); {anew}") from error
+            state, remedy = "cannot be read", "see that it can be and run the same command again"
+        raise UserError(f"{what} {state} ({reason(directory, error)}); {remedy}") from error
 
 
 def train_again(stage: epath.Path) -> str:

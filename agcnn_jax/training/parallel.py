@@ -119,7 +119,7 @@ def data_parallel(
         function: takes one device's share of every sharded argument.
         mesh: the devices.
         in_specs: `REPLICATED` or `SHARDED` for each argument.
-        out_specs: likewise for the outputs, as a prefix of their tree.
+        out_specs: the same for the outputs, as a prefix of their tree.
         donate: positions of the arguments whose buffers the outputs may take over.
     """
     mapped = jax.shard_map(function, mesh=mesh, in_specs=tuple(in_specs), out_specs=out_specs)

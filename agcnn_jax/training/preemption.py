@@ -51,7 +51,7 @@ def stop_requests() -> Iterator[StopRequest]:
         nonlocal agreed
         if not several:
             return bool(caught)
-        # Counted here, since the steps of a stage begin anew: JAX agrees on one number to come.
+        # Counted here, since every stage counts its steps from 1: JAX agrees on one number to come.
         # It says so at that number alone, which may be the last step of a stage; the stage after
         # it is then not to begin.
         agreed = reached_preemption(next(asked)) or agreed
