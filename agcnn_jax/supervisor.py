@@ -112,6 +112,9 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     reader = threading.Thread(target=_pass_on, args=(child.stderr, ours, lines, held, hosts))
     reader.start()
     status = child.wait()
+    # While Python ends it would give signals back to the system, which would take the status.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     reader.join()
     if status < 0 and hosts:
         # It may have been in the middle of a progress bar.

@@ -28,10 +28,10 @@ settings.load_profile("agcnn")
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A folder with a prepared dataset of some 130 phantoms of 64x64 pixels."""
+    """A folder with a prepared dataset of some 170 phantoms of 64x64 pixels."""
     folder = tmp_path_factory.mktemp("phantoms")
     raw, data = folder / "raw", folder / "data"
-    phantoms.generate(raw, 40, 64, seed=0, workers=1)
+    phantoms.generate(raw, 46, 64, seed=0, workers=1)
     chestxray14.main(
         ["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"]
     )

@@ -49,7 +49,7 @@ def runs(data_dir, tmp_path_factory):
         workdir = folder / "_".join(map(str, key)) / "run"
         shape = {"processes": processes, "devices": devices}
         common = (*DEMO, *OPTIONS, f"--config.data.dir={data_dir}", f"--config.dtype={dtype}")
-        # 83 images are 5 batches an epoch.
+        # 85 images are 5 batches an epoch.
         length = (f"--config.max_steps={steps}", "--config.epochs=4")
         with Run("train.py", *common, *length, f"--workdir={workdir}", **shape) as run:
             run.succeed()

@@ -44,7 +44,9 @@ def test_processes_find_each_other(data_dir, tmp_path, launcher):
         assert status == 2, stderr
         assert "process 1: " in stderr
         assert "no/such/folder" in stderr
-        assert len(stderr.splitlines()) == 1, stderr
+        # JAX may warn of the machine's proxies.
+        ours = [line for line in stderr.splitlines() if not line.startswith("WARNING:jax")]
+        assert len(ours) == 1, stderr
     assert not (tmp_path / "run").exists()
 
 
