@@ -22,7 +22,7 @@ OPTIONS = (
     "--config.epochs=40",
 )
 STORE = "chest_xray14/1.0.0"
-SHARD = f"{STORE}/chest_xray14-images.array_record-00001-of-00005"
+SHARD = f"{STORE}/chest_xray14-images.array_record-00001-of-00006"
 
 
 @pytest.fixture
