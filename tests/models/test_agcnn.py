@@ -25,7 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def variables(model):
-    return init_variables(model, jax.random.key(0), SIZE)
+    return jax.jit(lambda key: init_variables(model, key, SIZE))(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

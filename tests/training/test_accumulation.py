@@ -73,6 +73,7 @@ def test_without_batch_norm_it_is_the_larger_batch(recipe, variables, batch, acc
     assert_close(parts, whole, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_with_batch_norm_it_is_the_mean_over_micro_batches(recipe, variables, batch):
     """Against steps of the micro-batches, one by one, that share BatchNorm's statistics alone."""
     accumulate = 4

@@ -1,5 +1,7 @@
 """One step of every stage: what changes, by how much, and on how many devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ from tests.small_steps import make_batch, make_recipe, make_step, make_variables
 
 STORED, INPUT, BATCH = 64, 56, 8
 # Whose branches are each in another stage too.
-LATER = {("local", "fusion")}
+LATER = (("local", "fusion"), ("global", "local"))
 ALL_STAGES = sorted({branches for plan in STRATEGIES.values() for branches in plan})
 
 
@@ -45,10 +47,15 @@ def optimizer():
     return sgd(0.1, drop_step=1000, drop_factor=10.0, momentum=0.9, weight_decay=1e-4)[0]
 
 
+@functools.cache
+def prepare(recipe, stage, mesh):
+    return make_step(recipe, stage, optimizer(), mesh)
+
+
 def run_step(recipe, variables, batch, stage, devices=1, steps=1):
     mesh = device_mesh(jax.devices()[:devices])
     trained, frozen = split_variables(variables, stage)
-    step = make_step(recipe, stage, optimizer(), mesh)
+    step = prepare(recipe, stage, mesh)
     state = replicate(mesh, init_state(trained, optimizer()))
     frozen = replicate(mesh, frozen)
     for _ in range(steps):
