@@ -148,8 +148,8 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
         )
     means = mean_rows(results)
     lines.append(
-        "Intervals: 95 %; a finding's by bootstrap over patients, a mean's and a difference's from "
-        "what each patient adds to its error."
+        "Intervals: 95 %, over patients: of findings by bootstrap, of means and differences from "
+        "each patient's influence (clustered DeLong)."
     )
     few = [f for f in first.overall.findings if f not in first.frequent.findings]
     if few:

@@ -41,8 +41,13 @@ FLOAT64_BOUND = 1e-6
 
 
 def make_batches():
-    """Blurred noise with a bright patch, and labels that depend on where it lies."""
-    rng = np.random.default_rng(0)
+    """Blurred noise with a bright patch, and labels that depend on where it lies.
+
+    In float32 the seed matters: a maximum whose two largest values are within rounding of one
+    another is decided by the program that rounds. With seed 0 that happens in the seventh step of
+    stage 2 on eight devices, and not on one; with this seed it happens nowhere.
+    """
+    rng = np.random.default_rng(1)
     result = []
     for _ in range(STEPS):
         images = rng.integers(0, 120, (BATCH, STORED, STORED))
@@ -148,9 +153,9 @@ def test_training(figure, name, strategy):
 def test_training_float64(figure, name):
     """In float64, on any random weights: ReLUs on the verge of their kinks, as training has them.
 
-    The package makes gray levels and crops in float32, by design. So both frameworks train on the
-    same local images, which the package's step takes as it does those of the host: cropped by our
-    own global branch in float64, after comparing boxes and crops with the twin's.
+    Rounding may move a crop by a pixel. So both frameworks train on the same local images, which
+    the package's step takes as it does those of the host: cropped by our own global branch in
+    float64, after comparing boxes and crops with the twin's.
     """
     prepare = functools.partial(bridge.give_statistics, head_scale=1.0)
     network, model, variables = make_pair(name, prepare)
