@@ -65,8 +65,11 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
         result = read_result(workdir, stage)
         if result is None:
             break
+        if not finished:
+            # Read once for all stages; before the first is finished there may be none.
+            seen = lineage.kept(workdir)[0].digest
         directory = stage_directory(workdir, stage)
-        check_lineage(directory, result["lineage"], lineage.kept(workdir)[0].digest)
+        check_lineage(directory, result["lineage"], seen)
         check_start(directory, result["started_from"], trained)
         trained |= result["weights"]
         finished.append((stage, result))
