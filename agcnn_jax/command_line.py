@@ -149,7 +149,7 @@ def _leave(status: int) -> None:
 
 
 def refuse_flags_beside(*names: str) -> None:
-    """Refuse all other flags, which have no effect beside these.
+    """Refuse every other flag: it would have no effect together with these.
 
     Raises:
         UserError: naming the first.

@@ -88,7 +88,7 @@ def describe_processor(machine: str, cpuinfo: str) -> str:
 
 
 def _is_ours(place: Path, forbidden: int) -> bool:
-    """Whether a path is this user's own folder, not a link, and grants none of some permissions."""
+    """Whether a path is this user's own folder, not a link, with none of the given mode bits."""
     status = place.lstat()
     return (
         stat.S_ISDIR(status.st_mode)

@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of all files: records by ascending image id, the rest by file."""
+    """What happened to each file: the records, sorted by image id, and the files set aside."""
 
     records: list[Record]
     set_aside: list[SetAside]

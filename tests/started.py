@@ -83,7 +83,7 @@ def _read_by_imports(environment):
 
 
 def _serve():
-    """Answer requests; in each fork, return the command that it is to become."""
+    """Serve requests in a loop; in a forked child, return the command to run."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
         child = os.fork()

@@ -87,7 +87,7 @@ def at_least(low: float) -> Limits:
 
 
 def count_from(low: int) -> Limits:
-    """Whole numbers no smaller than one, within int32, the type of the count of steps."""
+    """Whole numbers from 1 to the largest int32, since steps are counted in int32."""
     return between(low, MOST)
 
 

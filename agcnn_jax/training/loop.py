@@ -88,7 +88,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
 
 
 def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Start) -> None:
-    """Write what the run is made from, or compare it; and check that all processes see the workdir.
+    """Record or compare what the run is made from, and check that all processes see the workdir.
 
     Raises:
         UserError: if the workdir belongs to another run, or lies on a disk of one host.

@@ -34,7 +34,7 @@ def without_steps(monkeypatch):
 
 
 def run(records, data_dir, folder, init="random", **subsets):
-    """Train on some records, `{subset: indices}`; the workdir."""
+    """Train on the records of `{subset: indices}` and return the workdir."""
     folder.mkdir()
     for subset, chosen in subsets.items():
         names = "".join(f"{records.image_ids[index]}\n" for index in chosen)

@@ -146,7 +146,7 @@ def test_a_training_elsewhere_that_goes_on(workdir, file):
 
 
 def test_the_longer_of_two_timeouts_counts(workdir, file):
-    """A training that is refreshed seldom is not stale for one that is refreshed often."""
+    """A run with a short timeout does not call one with a long timeout stale too early."""
     with refreshed(file, every=0.15, peer_timeout=0.6), pytest.raises(Stopped):
         train(workdir, 0.1)
 
