@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from agcnn_jax import command_line
-from agcnn_jax.errors import UserError
+from agcnn_jax.run import command_line
+from agcnn_jax.runtime.errors import UserError
 
 
 def main() -> None:

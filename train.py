@@ -1,6 +1,6 @@
 """Train AG-CNN stage by stage: python train.py --config configs/demo.py."""
 
-from agcnn_jax import command_line
+from agcnn_jax.run import command_line
 from agcnn_jax.run.config import refuse_unread
 
 

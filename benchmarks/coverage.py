@@ -21,8 +21,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from agcnn_jax.evaluation.bootstrap import LEVEL, patient_resamples
-from agcnn_jax.evaluation.metrics import auc_table, bootstrap_aucs, paired_difference
+from agcnn_jax.metrics.auc import auc_table, bootstrap_aucs, paired_difference
+from agcnn_jax.metrics.bootstrap import LEVEL, patient_resamples
 
 FINDINGS = tuple(f"finding {number}" for number in range(14))
 RESAMPLES = 400

@@ -23,10 +23,10 @@ import tensorflow_datasets as tfds
 import tqdm
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from agcnn_jax.errors import OneLineParser, UserError, run
-from data_prep import nih_tables, plans, publish, shards, workers
-from data_prep.plans import Plan, make_plan
-from data_prep.report import REPORT, check_bad, make_report, reasons, write_report
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from data_prep.nih import plans, publish, shards, tables, workers
+from data_prep.nih.plans import Plan, make_plan
+from data_prep.nih.report import REPORT, check_bad, make_report, reasons, write_report
 
 NAME = "chest_xray14"
 VERSION = "1.0.0"
@@ -62,8 +62,8 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
             features=shards.record_features(context.image_size),
             metadata=tfds.core.MetadataDict(
-                labels=list(nih_tables.LABELS),
-                findings=list(nih_tables.FINDINGS),
+                labels=list(tables.LABELS),
+                findings=list(tables.FINDINGS),
                 provenance=self._plan.provenance,
                 collection=self._plan.collection,
                 image_size=context.image_size,

@@ -30,11 +30,11 @@ if __name__ == "__main__":
     # `python data_prep/phantoms.py` puts data_prep, not the project, on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from agcnn_jax import errors
-from data_prep import phantom_cohort as cohort
-from data_prep.phantom_cohort import Patient
-from data_prep.phantom_render import PROVENANCE, render
-from data_prep.phantom_sheet import contact_sheet
+from agcnn_jax.runtime import errors
+from data_prep.phantom import cohort
+from data_prep.phantom.cohort import Patient
+from data_prep.phantom.render import PROVENANCE, render
+from data_prep.phantom.sheet import contact_sheet
 
 VERSION = 1
 MARKER = "phantoms.json"
@@ -73,7 +73,7 @@ def generate(
         size: pixels a side.
         seed: of the cohort.
         workers: processes; the output does not depend on it.
-        prevalence: of the findings, one of `phantom_cohort.PREVALENCES`.
+        prevalence: of the findings, one of `cohort.PREVALENCES`.
 
     Returns:
         False when the output was already complete.

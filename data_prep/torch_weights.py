@@ -13,8 +13,8 @@ import argparse
 import signal
 from pathlib import Path
 
-from agcnn_jax.errors import OneLineParser, UserError, run
 from agcnn_jax.models.registry import BACKBONES
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

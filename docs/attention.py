@@ -7,11 +7,11 @@ from pathlib import Path
 
 from etils import epath
 
-from agcnn_jax import command_line
 from agcnn_jax.evaluation.evaluate import read_run_config, trained_variables
 from agcnn_jax.evaluation.figures import encode, films_figure
 from agcnn_jax.evaluation.films import show_films
-from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.run import command_line
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.training.prediction import make_predict_step, predict
 
 FILMS = 3

@@ -34,12 +34,12 @@ PIPELINE = "agcnn_jax/data/pipeline.py"
 SPLITS = "agcnn_jax/data/splits.py"
 RECORDS = "agcnn_jax/data/records.py"
 IMAGES = "agcnn_jax/data/images.py"
-PUBLISH = "data_prep/publish.py"
-COHORT = "data_prep/phantom_cohort.py"
+PUBLISH = "data_prep/nih/publish.py"
+COHORT = "data_prep/phantom/cohort.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
-METRICS = "agcnn_jax/evaluation/metrics.py"
+METRICS = "agcnn_jax/metrics/auc.py"
 FIT = "agcnn_jax/training/fit.py"
-INFLUENCE = "agcnn_jax/evaluation/influence.py"
+INFLUENCE = "agcnn_jax/metrics/influence.py"
 LINEAGE = "agcnn_jax/run/lineage.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
@@ -50,8 +50,8 @@ TEST_SPLITS = ("tests/data/test_splits.py",)
 TEST_RECORDS = ("tests/data/test_records.py",)
 TEST_PUBLISH = "tests/data_prep/test_chestxray14.py::test_"
 TEST_SCHEDULE = ("tests/training/test_schedule.py",)
-TEST_METRICS = ("tests/evaluation/test_metrics.py",)
-TEST_INFLUENCE = ("tests/evaluation/test_influence.py",)
+TEST_METRICS = ("tests/metrics/test_auc.py",)
+TEST_INFLUENCE = ("tests/metrics/test_influence.py",)
 TEST_LINEAGE = ("tests/run/test_lineage.py",)
 TEST_START = "tests/training/test_start.py::Test"
 TEST_STOPPED = ("tests/training/test_stopped.py",)
@@ -443,7 +443,7 @@ FAULTS = (
         INFLUENCE,
         "return Influence(self.values - other.values, self.weights)",
         "return Influence(np.hypot(self.values, other.values), self.weights)",
-        ("tests/evaluation/test_metrics.py", "tests/evaluation/test_influence.py"),
+        ("tests/metrics/test_auc.py", "tests/metrics/test_influence.py"),
     ),
     # Lineage.
     Fault(
@@ -497,14 +497,14 @@ FAULTS = (
     ),
     Fault(
         "a stage that was trained from older weights counts",
-        "agcnn_jax/training/finished.py",
+        "agcnn_jax/run/stage_results.py",
         "if started_from.get(branch) != now:",
         "if False:",
         (TEST_START + "AStageThatIsTrainedAgain::test_the_middle_one",),
     ),
     Fault(
         "a stage of another run counts",
-        "agcnn_jax/training/finished.py",
+        "agcnn_jax/run/stage_results.py",
         "if stages != runs:",
         "if False:",
         (TEST_START + "AStageOfAnotherRun::test_that_is_not_finished",),
@@ -526,7 +526,7 @@ FAULTS = (
     ),
     Fault(
         "a resumed run repeats the batches from the start",
-        "agcnn_jax/training/checkpoints.py",
+        "agcnn_jax/run/checkpoints.py",
         'batches.set_state(restored["batches"])',
         "pass",
         TEST_STOPPED,

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.bring_in import bring_in
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.settings import read_config
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.saved_config import read_config
+from agcnn_jax.runtime.errors import UserError
 from configs import demo
 
 STATE = {"params": {"kernel": np.ones((2, 3), np.float32)}, "step": np.int32(4)}

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 
 class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):

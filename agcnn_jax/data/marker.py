@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 MARKER = "phantoms.json"
 

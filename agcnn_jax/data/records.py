@@ -15,10 +15,10 @@ from array_record.python import array_record_module
 from etils import epath
 
 from agcnn_jax.data.images import ImagesAndLabels
-from agcnn_jax.data.mirror import mirror
 from agcnn_jax.data.text import read_rows
-from agcnn_jax.errors import UserError
-from agcnn_jax.storage import absolute, is_remote, reported
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.mirror import mirror
+from agcnn_jax.runtime.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
 SPLIT = "images"

@@ -13,7 +13,7 @@ import numpy as np
 
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import read_names
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 SUBSETS = ("train", "validation", "test")
 PROTOCOLS = ("random", "patient", "official", "lists")

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
 

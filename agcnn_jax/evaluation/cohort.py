@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.metrics import FEW_PATIENTS
 from agcnn_jax.evaluation.references import Setting
+from agcnn_jax.metrics.auc import FEW_PATIENTS
 from agcnn_jax.run.lineage import Overlap
 
 SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."

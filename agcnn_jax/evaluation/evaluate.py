@@ -9,29 +9,29 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from agcnn_jax.compilations import keep_compilations
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.scored import results_directory, trained_overlap
 from agcnn_jax.models.agcnn import BRANCHES, Variables
+from agcnn_jax.run import saved_config
+from agcnn_jax.run.agreement import describe_run, require_agreement
 from agcnn_jax.run.config import flatten, refuse_unread
+from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.run.lineage import Overlap, digest
-from agcnn_jax.storage import checkpoint_place
-from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import describe_run, require_agreement
-from agcnn_jax.training.experiment import Experiment, open_experiment
-from agcnn_jax.training.finished import finished_variables
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.runtime.compilation_cache import keep_compilations
+from agcnn_jax.runtime.devices import (
     check_batch_size,
     from_primary,
     is_primary,
     replicate,
     together,
 )
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import checkpoint_place
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
 
 SUBSETS = ("train", "validation", "test")
@@ -106,7 +106,7 @@ def open_evaluation(
     keep_compilations()
     experiment = open_experiment(config, workdir)
     if "data.dir" not in overrides:
-        settings.check_data(workdir, experiment.records.fingerprint, config.data.dir)
+        saved_config.check_data(workdir, experiment.records.fingerprint, config.data.dir)
     check_batch_size(experiment.mesh, config.eval_batch_size, "config.eval_batch_size")
     return experiment
 
@@ -161,7 +161,7 @@ def read_run_config(
         UserError: if nothing was trained there, or something with another backbone, or if an
             override contradicts how the run was trained.
     """
-    saved = settings.read_config(workdir)
+    saved = saved_config.read_config(workdir)
     if saved is None:
         raise UserError(
             f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
@@ -177,7 +177,7 @@ def read_run_config(
         if changes in (SCORED, FREE):
             with saved.unlocked():
                 saved.update_from_flattened_dict({key: asked[key]})
-        elif not settings.same(asked[key], trained[key]):
+        elif not saved_config.same(asked[key], trained[key]):
             if changes == TRAINED:
                 raise UserError(f"--config.{key} has no effect on an evaluation; leave it out")
             raise UserError(

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_curve
 
 from agcnn_jax.evaluation.cohort import Cohort
-from agcnn_jax.evaluation.metrics import BranchAUC
 from agcnn_jax.evaluation.tables import mean_name, number
+from agcnn_jax.metrics.auc import BranchAUC
 
 # Okabe and Ito's colours stay apart for colour-blind readers; line styles do so in grey.
 _STYLES = {

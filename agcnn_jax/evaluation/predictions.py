@@ -15,11 +15,11 @@ import numpy as np
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.text import read_rows
-from agcnn_jax.errors import UserError
-from agcnn_jax.evaluation.bootstrap import RESAMPLES
 from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.evaluation.metrics import auc_table
 from agcnn_jax.evaluation.tables import Table, build_table
+from agcnn_jax.metrics.auc import auc_table
+from agcnn_jax.metrics.bootstrap import RESAMPLES
+from agcnn_jax.runtime.errors import UserError
 
 IMAGE_COLUMN = "Image Index"
 PREFIX = "prob_"

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.metrics import BranchAUC
 from agcnn_jax.evaluation.references import PAPER_SPLIT, published_rows
 from agcnn_jax.evaluation.tables import (
     Table,
@@ -16,6 +15,7 @@ from agcnn_jax.evaluation.tables import (
     number,
     paper,
 )
+from agcnn_jax.metrics.auc import BranchAUC
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --line: #ccc; --soft: #f3f5f7;

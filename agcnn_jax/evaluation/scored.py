@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from etils import epath
 
-from agcnn_jax.errors import UserError
-from agcnn_jax.run import lineage
+from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.lineage import Overlap
-from agcnn_jax.storage import exists, read_json
-from agcnn_jax.training import settings
-from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import exists, read_json
 
 SCORES = "auc.json"
 """The file of an evaluation that says the others are all there."""
@@ -55,7 +54,7 @@ def results_directory(experiment: Experiment, split: str) -> epath.Path:
     """
     workdir, data = experiment.workdir, experiment.data_summary
     trained = read_json(workdir / "data.json")
-    if settings.same(data, trained):
+    if saved_config.same(data, trained):
         return workdir / "eval" / split
     name = f"{split}_{experiment.split.protocol}"
     if data["fingerprint"] != trained.get("fingerprint"):

@@ -9,10 +9,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agcnn_jax.evaluation.bootstrap import Interval
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.metrics import FEW_PATIENTS, BranchAUC, Mean, paired_difference
 from agcnn_jax.evaluation.references import Comparison, PublishedRow, compare
+from agcnn_jax.metrics.auc import FEW_PATIENTS, BranchAUC, Mean, paired_difference
+from agcnn_jax.metrics.bootstrap import Interval
 
 DASH = "–"
 _GAP = 2

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import hub, trained_on, weights
 from agcnn_jax.interop.convert import convert_branch, convert_fusion
 from agcnn_jax.interop.origin import Origin, recognise
 from agcnn_jax.interop.read import TensorFile, read_tensor_file
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.runtime.errors import UserError
 
 
 def bring_in(

@@ -9,7 +9,6 @@ import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.interop.torch_keys import (
     NOT_WEIGHTS,
@@ -20,6 +19,7 @@ from agcnn_jax.interop.torch_keys import (
     plain_key,
     to_torch,
 )
+from agcnn_jax.runtime.errors import UserError
 
 THRESHOLDS = "op_threshs"
 """torchxrayvision's operating points, which rescale its probabilities."""

@@ -10,15 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run import lineage
-from agcnn_jax.storage import checkpoint_place
-from agcnn_jax.training import settings
-from agcnn_jax.training.finished import finished_variables
+from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import checkpoint_place
 
 ALL = "all"
 CHOICES = (*BRANCHES, ALL)
@@ -51,7 +50,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name or delete it")
     directory = checkpoint_place(workdir)
-    config = settings.read_config(directory)
+    config = saved_config.read_config(directory)
     if config is None:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 FILE = "model.safetensors"
 

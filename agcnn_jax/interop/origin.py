@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.convert import Converted
 from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.runtime.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

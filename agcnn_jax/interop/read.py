@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 
 METADATA_KEY = "agcnn_jax"
 """Entry of a safetensors file's metadata in which an export says what it is."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.data.text import read_names
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.hub import PINNED
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.run.lineage import (
@@ -20,6 +19,7 @@ from agcnn_jax.run.lineage import (
     Lineage,
     lineage_of_names,
 )
+from agcnn_jax.runtime.errors import UserError
 
 OPTION = "--trained_on"
 # timm's names end in the data that the model saw last: timm/resnet50.a1_in1k.

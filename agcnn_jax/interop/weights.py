@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.lineage import Lineage, digest
-from agcnn_jax.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
-from agcnn_jax.training.parallel import alone, on_one_device
+from agcnn_jax.runtime.devices import alone, on_one_device
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 
 DESCRIPTION = "weights.json"
 VARIABLES = "variables"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import flax.linen as nn
 from jax.typing import DTypeLike
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.models.densenet import DenseNet
 from agcnn_jax.models.resnet import ResNet
+from agcnn_jax.runtime.errors import UserError
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet,

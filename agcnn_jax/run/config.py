@@ -10,8 +10,8 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import config_dict
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.keys import KEYS, SECTIONS
+from agcnn_jax.runtime.errors import UserError
 
 
 def check_config(

@@ -11,9 +11,9 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.config import check_config
 from agcnn_jax.run.keys import SECTIONS
+from agcnn_jax.runtime.errors import UserError
 
 
 def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:

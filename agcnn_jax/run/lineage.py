@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from agcnn_jax.errors import UserError
-from agcnn_jax.storage import exists, read_json, write_json
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import exists, read_json, write_json
 
 FILE = "lineage.json"
 """In a run's workdir: what the run was trained on."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.parallel import check_batch_size
+from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.strategies import stages
+from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.training.schedule import make_schedule, per_branch
-from agcnn_jax.training.strategies import stages
 
 
 def check_batches(experiment: Experiment) -> None:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from agcnn_jax.errors import UserError
-from agcnn_jax.training import checkpoints
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.steps import TrainState
-from agcnn_jax.training.strategies import Stage
 
 
 def fetch_losses(

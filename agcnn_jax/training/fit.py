@@ -12,13 +12,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
-from agcnn_jax.errors import Stopped
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.training import checkpoints, divergence
-from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.host_crop import make_host_cropper
-from agcnn_jax.training.log import open_log, progress_bar
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.log import open_log, progress_bar
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
@@ -28,11 +27,13 @@ from agcnn_jax.training.parallel import (
     replicate,
     shard_batch,
 )
-from agcnn_jax.training.preemption import StopRequest
-from agcnn_jax.training.profile import Profile
+from agcnn_jax.runtime.errors import Stopped
+from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.profile import Profile
+from agcnn_jax.training import divergence
+from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState, select_branches, train_step
-from agcnn_jax.training.strategies import Stage
 from agcnn_jax.training.validation import make_validation
 
 

@@ -24,7 +24,8 @@ from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.data.pipeline import Batch
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
@@ -34,7 +35,6 @@ from agcnn_jax.training.parallel import (
     shard_batch,
 )
 from agcnn_jax.training.steps import Recipe, localise, select_branches
-from agcnn_jax.training.strategies import Stage
 
 
 def make_host_cropper(

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
-from agcnn_jax.run import lineage
+from agcnn_jax.run import checkpoints, lineage, saved_config
+from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.lineage import Lineage
-from agcnn_jax.storage import absolute, exists
-from agcnn_jax.training import checkpoints, settings
-from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import absolute, exists
 
 _draw = jax.jit(init_variables, static_argnums=(0, 2))
 
@@ -126,7 +125,7 @@ def _run_of(stage: epath.Path, saved: Mapping[str, Any], experiment: Experiment)
     folder of another run.
     """
     workdir = stage.parent.parent
-    config = settings.read_config(workdir)
+    config = saved_config.read_config(workdir)
     if config is None:
         return lineage.UNKNOWN
     seen, _ = lineage.kept(workdir)

@@ -8,29 +8,28 @@ import uuid
 import ml_collections
 import numpy as np
 
-from agcnn_jax.compilations import keep_compilations
-from agcnn_jax.errors import UserError
-from agcnn_jax.run import lineage
+from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run.agreement import describe_run, require_agreement
 from agcnn_jax.run.config import check_config
+from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.lineage import digest
-from agcnn_jax.storage import absolute, checkpoint_place, delete, exists, write_json
-from agcnn_jax.training import settings
-from agcnn_jax.training.agreement import describe_run, require_agreement
-from agcnn_jax.training.batches import check_batches
-from agcnn_jax.training.claim import claimed
-from agcnn_jax.training.experiment import Experiment, open_experiment
-from agcnn_jax.training.finished import finished_stages, trained_from_what_is_gone
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.stage_results import finished_stages, trained_from_what_is_gone
+from agcnn_jax.run.strategies import stages
+from agcnn_jax.runtime.compilation_cache import keep_compilations
+from agcnn_jax.runtime.devices import (
     exchange,
     from_primary,
     is_primary,
     process_share,
     together,
 )
-from agcnn_jax.training.preemption import stop_requests
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.preemption import stop_requests
+from agcnn_jax.runtime.storage import absolute, checkpoint_place, delete, exists, write_json
+from agcnn_jax.runtime.workdir_lock import claimed
+from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.start import Start, check_init, needs_init, open_start
-from agcnn_jax.training.strategies import stages
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -79,11 +78,11 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     check_config(config)
     place = checkpoint_place(workdir)
     # Before anything else goes there: a workdir out of reach is to be named as such.
-    settings.read_config(place)
+    saved_config.read_config(place)
     keep_compilations()
     experiment = open_experiment(config, place)
     check_batches(experiment)
-    settings.compare_config(config, place, experiment.data_summary)
+    saved_config.compare_config(config, place, experiment.data_summary)
     return experiment
 
 
@@ -96,13 +95,13 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Star
     workdir = experiment.workdir
 
     def keep() -> None:
-        if settings.read_config(workdir) is None:
+        if saved_config.read_config(workdir) is None:
             # Before the config: a workdir that has one has the rest.
             lineage.keep(workdir, start.lineage, start.init)
         else:
             # Another training may have begun the run while this one waited.
             check_init(experiment, start.init)
-        settings.keep_config(config, workdir, experiment.data_summary)
+        saved_config.keep_config(config, workdir, experiment.data_summary)
 
     from_primary(keep)
     if process_share()[1] == 1:

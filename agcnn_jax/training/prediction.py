@@ -15,8 +15,8 @@ from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import Source, evaluation_batches
 from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
-from agcnn_jax.training.log import progress_bar
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.log import progress_bar
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.training.experiment import Experiment
+from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.steps import sgd
-from agcnn_jax.training.strategies import Stage
 
 SCALINGS: dict[str, Callable[[float], float]] = {
     "none": lambda ratio: 1.0,

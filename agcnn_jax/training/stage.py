@@ -8,11 +8,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run import lineage
-from agcnn_jax.storage import write_json
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.finished import (
+from agcnn_jax.run import checkpoints, lineage
+from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.stage_results import (
     check_lineage,
     check_start,
     check_weights,
@@ -20,12 +18,13 @@ from agcnn_jax.training.finished import (
     read_result,
     stage_directory,
 )
+from agcnn_jax.run.strategies import Stage, branches_before
+from agcnn_jax.runtime.devices import from_primary, is_primary, replicate, together
+from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
-from agcnn_jax.training.parallel import from_primary, is_primary, replicate, together
-from agcnn_jax.training.preemption import StopRequest
 from agcnn_jax.training.schedule import make_schedule
 from agcnn_jax.training.steps import init_state, merge_branches, select_branches
-from agcnn_jax.training.strategies import Stage, branches_before
 
 
 def train_stage(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run import lineage
+from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.lineage import Lineage, Overlap
-from agcnn_jax.training import settings
-from agcnn_jax.training.experiment import Experiment
-from agcnn_jax.training.finished import has_started
+from agcnn_jax.run.stage_results import has_started
+from agcnn_jax.run.strategies import branches_before, stages
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.initial import initial_variables, read_init
-from agcnn_jax.training.strategies import branches_before, stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
             stages lie there without a config.
     """
     config, records, split = experiment.config, experiment.records, experiment.split
-    begun = settings.read_config(experiment.workdir) is not None
+    begun = saved_config.read_config(experiment.workdir) is not None
     init = read_init(experiment) if needed or not begun else None
     if begun:
         seen, digest = lineage.kept(experiment.workdir)

@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from agcnn_jax.data.records import open_records
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.lineage import CHESTXRAY14
+from agcnn_jax.runtime.errors import UserError
 from data_prep.chestxray14 import main
 
 STORE = "chest_xray14/1.0.0"

@@ -25,11 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_image
 from agcnn_jax.data.records import open_records
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime.errors import UserError
 from data_prep.chestxray14 import main
-from data_prep.decode import UnreadableImageError, WrongSizeError, read_image
-from data_prep.nih_tables import FINDINGS, LABELS, read_boxes, read_labels
+from data_prep.nih.tables import FINDINGS, LABELS, read_boxes, read_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "chestxray14"
@@ -504,7 +504,7 @@ def test_archives_equal_folders(tmp_path, suffix, mode):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_store_does_not_depend_on_the_order_of_files(tmp_path, monkeypatch, seed, doubled):
     """Folders against archives of mixed members, some of them twice, some with other pixels."""
-    monkeypatch.setattr("data_prep.publish.OPEN_SHARDS", 1)
+    monkeypatch.setattr("data_prep.nih.publish.OPEN_SHARDS", 1)
     raw = make_raw(tmp_path / "raw", count=70)
     first = next(raw.rglob("00000000_000.png"))
     if doubled:
@@ -795,7 +795,7 @@ def test_publishing_that_ended_early_decodes_nothing_again(tmp_path, monkeypatch
     assert how != "full" or "no space left on the device; free some and rerun" in str(error.value)
     assert not (data / STORE).exists()
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", write)
-    monkeypatch.setattr("data_prep.shards.read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("data_prep.nih.shards.read_image", lambda *_: pytest.fail("decoded again"))
     prepare(raw, data)
     assert contents(data / STORE) == contents(tmp_path / "whole" / STORE)
     assert sorted(os.listdir(data)) == ["chest_xray14", "prepare_report.json"]

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from agcnn_jax.errors import UserError
-from data_prep import phantom_anatomy, phantom_cohort, phantom_lesions, phantoms
-from data_prep.phantom_cohort import Film
-from data_prep.phantom_lesions import FINDINGS
-from data_prep.phantom_render import render
-from data_prep.phantom_sheet import contact_sheet
+from agcnn_jax.runtime.errors import UserError
+from data_prep import phantoms
+from data_prep.phantom import anatomy, cohort, lesions
+from data_prep.phantom.cohort import Film
+from data_prep.phantom.lesions import FINDINGS
+from data_prep.phantom.render import render
+from data_prep.phantom.sheet import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "chestxray14"
@@ -64,7 +65,7 @@ def test_layout_reads_back_as_the_nih_download_does(raw):
         assert row["View Position"] in ("PA", "AP")
         assert 0 < int(row["Patient Age"]) < 100
         names = row["Finding Labels"].split("|")
-        assert names == [phantom_cohort.NO_FINDING] or set(names) <= set(FINDINGS)
+        assert names == [cohort.NO_FINDING] or set(names) <= set(FINDINGS)
     header = (raw / "Data_Entry_2017_v2020.csv").read_text().splitlines()[0]
     assert header == (
         "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -98,8 +99,8 @@ def test_lists_part_the_patients_and_keep_rare_findings_in_both(raw):
     )
     assert sorted(train + test) == [row["Image Index"] for row in table(raw)]
     assert not {name[:8] for name in train} & {name[:8] for name in test}
-    people = list(phantom_cohort.patients(0, 1200))
-    tested = phantom_cohort.in_test(people)
+    people = list(cohort.patients(0, 1200))
+    tested = cohort.in_test(people)
     assert np.mean(tested) == pytest.approx(0.23, abs=0.01)
     for wanted in (True, False):
         held = [p for p, chosen in zip(people, tested, strict=True) if chosen == wanted]
@@ -140,7 +141,7 @@ def test_a_collection_tells_which_phantom_a_name_means(raw, tmp_path):
 
 
 def test_seed_and_size_change_the_pixels():
-    person = phantom_cohort.patient(0, 5)
+    person = cohort.patient(0, 5)
     one, _ = render(0, person, person.films[0], SIZE)
     again, _ = render(0, person, person.films[0], SIZE)
     other, _ = render(1, person, person.films[0], SIZE)
@@ -167,9 +168,9 @@ def statistics(label_sets):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
-    names, shares = phantom_cohort.label_sets("real")
+    names, shares = cohort.label_sets("real")
     real, real_pairs = statistics(zip(names, np.diff(shares, prepend=0), strict=True))
-    people = phantom_cohort.patients(seed, 1200, "real")
+    people = cohort.patients(seed, 1200, "real")
     films = [(film.findings, 1) for person in people for film in person.films]
     drawn, drawn_pairs = statistics(films)
     assert 3600 < len(films) < 4600
@@ -180,14 +181,14 @@ def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
 
 
 def test_floor_keeps_how_findings_occur_together():
-    names, shares = phantom_cohort.label_sets("real")
+    names, shares = cohort.label_sets("real")
     real = np.diff(shares, prepend=0)
-    _, shares = phantom_cohort.label_sets("floor")
+    _, shares = cohort.label_sets("floor")
     raised = np.diff(shares, prepend=0)
     before, after = (statistics(zip(names, part, strict=True))[0] for part in (real, raised))
-    assert after.min() == pytest.approx(phantom_cohort.FLOOR)
+    assert after.min() == pytest.approx(cohort.FLOOR)
     # A finding that is frequent enough grows only with the rarer ones that it occurs with.
-    frequent = before > phantom_cohort.FLOOR
+    frequent = before > cohort.FLOOR
     assert frequent.sum() == 8
     assert np.all(
         (after[frequent] > before[frequent]) & (after[frequent] < 1.15 * before[frequent])
@@ -203,9 +204,9 @@ def test_floor_keeps_how_findings_occur_together():
 def test_demo_tests_thirty_patients_with_each_finding(seed):
     command = re.search(r"phantoms\.py .* --patients (\d+)(.*)", (ROOT / "Makefile").read_text())
     assert command and "--prevalence" not in command[2] and "--seed" not in command[2]
-    people = list(phantom_cohort.patients(seed, int(command[1])))
+    people = list(cohort.patients(seed, int(command[1])))
     assert 7_500 < sum(len(person.films) for person in people) < 8_700
-    tested = phantom_cohort.in_test(people)
+    tested = cohort.in_test(people)
     for wanted, least in ((True, 30), (False, 100)):
         positive = Counter(
             finding
@@ -222,20 +223,20 @@ def test_label_sets_are_those_of_the_real_table():
         pytest.skip(f"{source.name} of NIH is not here")
     with gzip.open(source, "rt") as file:
         real = Counter(row["Finding Labels"] for row in csv.DictReader(file))
-    with phantom_cohort.LABEL_SETS.open() as file:
+    with cohort.LABEL_SETS.open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     assert {row["Finding Labels"]: int(row["Images"]) for row in rows} == real
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_finding_occurs_among_the_first_hundred_patients(seed):
-    people = phantom_cohort.patients(seed, 100)
+    people = cohort.patients(seed, 100)
     assert {f for p in people for film in p.films for f in film.findings} == set(FINDINGS)
 
 
 def with_and_without(finding, number, size=128):
     """The same chest with one finding and without, and the finding's boxes."""
-    person = phantom_cohort.patient(9, number)
+    person = cohort.patient(9, number)
     first = person.films[0]
     sick, found = render(
         9, person, Film(0, (finding,), first.age, first.portable), size, label_noise=False
@@ -279,14 +280,14 @@ def test_nodules_are_small_and_the_heart_is_not():
 
 def test_cardiomegaly_widens_the_heart_beyond_half_the_thorax():
     def ratio(body):
-        heart = phantom_anatomy.heart(body)
-        chest = [phantom_anatomy.lung(body, side)[:, 0] for side in phantom_anatomy.SIDES]
+        heart = anatomy.heart(body)
+        chest = [anatomy.lung(body, side)[:, 0] for side in anatomy.SIDES]
         return np.ptp(heart[:, 0]) / (chest[1].max() - chest[0].min())
 
     rng = np.random.default_rng(0)
     for _ in range(30):
-        body = phantom_anatomy.draw_body(rng, 50, female=bool(rng.integers(2)))
-        large = phantom_lesions.reshape("Cardiomegaly", body, rng, phantom_lesions.severity(rng))
+        body = anatomy.draw_body(rng, 50, female=bool(rng.integers(2)))
+        large = lesions.reshape("Cardiomegaly", body, rng, lesions.severity(rng))
         assert ratio(body) < 0.56
         assert ratio(large) > max(0.5, ratio(body) + 0.04)
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.predictions import (
     evaluate_predictions,
     read_labels,
@@ -18,6 +17,7 @@ from agcnn_jax.evaluation.predictions import (
     write_predictions,
 )
 from agcnn_jax.evaluation.tables import as_text
+from agcnn_jax.runtime.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
 KNOWN = ("Mass", "Pleural_Thickening", "No Finding")

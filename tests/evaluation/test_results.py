@@ -4,12 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import results as module
 from agcnn_jax.evaluation.figures import Films
 from agcnn_jax.evaluation.predictions import evaluate_predictions, read_predictions
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.run.lineage import Overlap
+from agcnn_jax.runtime.errors import UserError
 
 LABELS = ("Mass", "Hernia", "No Finding")
 

@@ -7,9 +7,9 @@ import pytest
 
 from agcnn_jax.evaluation import tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
-from agcnn_jax.evaluation.metrics import auc_table
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
 from agcnn_jax.evaluation.report import summary
+from agcnn_jax.metrics.auc import auc_table
 from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Nodule", "Hernia", "No Finding")

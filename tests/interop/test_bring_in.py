@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import trained_on, weights
 from agcnn_jax.interop.origin import CHESTXRAY14_FINDINGS
 from agcnn_jax.run.lineage import (
@@ -17,6 +16,7 @@ from agcnn_jax.run.lineage import (
     Lineage,
     lineage_of_names,
 )
+from agcnn_jax.runtime.errors import UserError
 from data_prep import torch_weights
 
 SEEN = Lineage({"phantoms": {"00000001_000.png": "1"}}, frozenset({CHESTXRAY14}))

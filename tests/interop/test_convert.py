@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.convert import convert_branch, convert_fusion, torch_state
 from agcnn_jax.interop.origin import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS, recognise
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.runtime.errors import UserError
 
 
 def tensor_file(state, beside=(), metadata=None):

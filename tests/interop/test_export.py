@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run import lineage
-from agcnn_jax.training import checkpoints, finished, settings
+from agcnn_jax.run import checkpoints, lineage, saved_config, stage_results
+from agcnn_jax.runtime.errors import UserError
 from configs import demo
 from data_prep import torch_weights
 from tests.small_steps import random_variables
@@ -40,7 +39,7 @@ def make_run(workdir, variables, branches):
     """A workdir whose stages of `branches` are finished."""
     config = demo.get_config()
     workdir.mkdir(parents=True)
-    settings.write_json(workdir / "config.json", json.loads(config.to_json()))
+    saved_config.write_json(workdir / "config.json", json.loads(config.to_json()))
     identity = {"backbone": "resnet_small", "pooling": "max", "channels": 1, "labels": LABELS}
     identity["lineage"] = SEEN.digest
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
@@ -52,10 +51,10 @@ def make_run(workdir, variables, branches):
             checkpoints.save(manager, 7, state, batches, identity)
             checkpoints.add_score(manager, 7, 0.6, 2)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2}
-        result["weights"] = finished.digests(trained, [branch])
+        result["weights"] = stage_results.digests(trained, [branch])
         result["lineage"] = SEEN.digest
-        result["started_from"] = finished.digests(variables, branches[: number - 1])
-        settings.write_json(folder / "result.json", result)
+        result["started_from"] = stage_results.digests(variables, branches[: number - 1])
+        saved_config.write_json(folder / "result.json", result)
     lineage.keep(epath.Path(workdir), SEEN, None)
 
 

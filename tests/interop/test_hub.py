@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import hub, weights
+from agcnn_jax.runtime.errors import UserError
 
 NAME = "timm/resnet50.tv_in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.read import METADATA_KEY, read_tensor_file
+from agcnn_jax.runtime.errors import UserError
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
 

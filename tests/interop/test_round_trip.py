@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
+from tests.training.test_checkpoints import Position
 
 from agcnn_jax.data.records import open_records
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
-from agcnn_jax.run import lineage
-from agcnn_jax.storage import absolute
-from agcnn_jax.training import checkpoints, stage
+from agcnn_jax.run import checkpoints, lineage
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import absolute
+from agcnn_jax.training import stage
 from agcnn_jax.training.loop import train
 from configs import demo
 from data_prep import torch_weights
-from tests.training.test_checkpoints import Position
 
 NAMES = {"train": "train_list.txt", "validation": "val_list.txt", "test": "test_list.txt"}
 

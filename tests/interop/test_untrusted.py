@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.read import read_tensor_file
+from agcnn_jax.run import checkpoints
 from agcnn_jax.run.lineage import NOTHING
-from agcnn_jax.training import checkpoints
+from agcnn_jax.runtime.errors import UserError
 from tests.training import test_checkpoints as stages
 
 ABOUT = {

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop import weights
 from agcnn_jax.run.lineage import lineage_of_names
+from agcnn_jax.runtime.errors import UserError
 
 SEEN = lineage_of_names(["00000013_005.png", "00000002_000.png"])
 ABOUT = {

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.models.registry import BACKBONES, make_backbone
+from agcnn_jax.runtime.errors import UserError
 
 # Parameters of torchvision's models without their classifiers: 25,557,032 - 2,049,000 and
 # 7,978,856 - 1,025,000 (torchvision's model pages and 1000 classes).

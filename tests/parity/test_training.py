@@ -13,7 +13,8 @@ from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch
 from agcnn_jax.models.layers import BATCH_AXIS
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.strategies import Stage, stages
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
@@ -29,7 +30,6 @@ from agcnn_jax.training.steps import (
     sgd,
     train_step,
 )
-from agcnn_jax.training.strategies import Stage, stages
 from tests.parity import bridge, twin
 
 STEPS, DROP, BATCH, CLASSES = 20, 12, 8, 5

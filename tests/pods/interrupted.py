@@ -8,8 +8,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.parallel import on_one_device
+from agcnn_jax.run import checkpoints
+from agcnn_jax.runtime.devices import on_one_device
 from tests.processes import DEMO, Run
 
 STAGES = ("1_global", "2_local", "3_fusion")

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from agcnn_jax.training.claim import FILE
+from agcnn_jax.runtime.workdir_lock import FILE
 from tests.pods.interrupted import entries, has_begun
 from tests.pods.refusals import said
 from tests.processes import DEMO, Run

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from tests.training.test_checkpoints import save, saved
 
-from agcnn_jax.errors import UserError
-from agcnn_jax.storage import write_json
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.log import MetricsLog
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.log import MetricsLog
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import write_json
 from tests.disks import WITH_DISK, mounted
 from tests.pods.interrupted import latest, same_records, same_weights
 from tests.pods.refusals import refused, said
 from tests.processes import DEMO, Run
 from tests.programs import run
-from tests.training.test_checkpoints import save, saved
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
 FULL = ("No space left on device", "free some space and run the same command again")
@@ -124,7 +124,7 @@ class TestParts:
 
 WRITE_TABLES = """
 import sys
-from agcnn_jax import errors
+from agcnn_jax.runtime import errors
 from agcnn_jax.evaluation.results import write_results
 from tests.evaluation.test_results import given
 errors.run(lambda: write_results(sys.argv[1], **given()) and None)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.training import settings
-from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.run import saved_config
+from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.strategies import stages
 from agcnn_jax.training.initial import initial_variables
 from agcnn_jax.training.steps import select_branches
-from agcnn_jax.training.strategies import stages
 from tests.pods.interrupted import STAGES, entries, latest
 from tests.processes import DEMO, Run
 
@@ -127,7 +127,7 @@ def test_twenty_steps_of_every_stage(runs, dtype, processes, devices):
 def test_twenty_steps_change_more_than_the_tolerance(runs):
     """So that the comparison above could fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
-    config = settings.read_config(workdir)
+    config = saved_config.read_config(workdir)
     start = initial_variables(open_experiment(config, workdir), None)
     for stage in stages(config.strategy):
         _, state = latest(workdir, stage.name)

@@ -190,8 +190,8 @@ class TestOneProcessStops:
 
     PROGRAM = """
 import time
-from agcnn_jax import command_line
-from agcnn_jax.errors import UserError
+from agcnn_jax.run import command_line
+from agcnn_jax.runtime.errors import UserError
 
 def main():
     import jax

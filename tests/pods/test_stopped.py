@@ -8,7 +8,7 @@ import time
 import jax
 import pytest
 
-from agcnn_jax.training import preemption
+from agcnn_jax.runtime import preemption
 from tests.pods.interrupted import (
     STAGES,
     entries,

@@ -6,16 +6,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
+from tests.training.test_checkpoints import IDENTITY, save, saved
 
-from agcnn_jax import storage
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import results
-from agcnn_jax.training import checkpoints, settings
-from agcnn_jax.training import log as log_module
-from agcnn_jax.training.log import MetricsLog
+from agcnn_jax.run import checkpoints, saved_config
+from agcnn_jax.run import log as log_module
+from agcnn_jax.run.log import MetricsLog
+from agcnn_jax.runtime import storage
+from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.test_results import given
 from tests.remote.json_api import Refused
-from tests.training.test_checkpoints import IDENTITY, save, saved
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def steps(store):
 
 
 def test_json(store, workdir):
-    assert settings.read_config(workdir) is None
+    assert saved_config.read_config(workdir) is None
     storage.write_json(workdir / "a" / "b.json", {"x": [1]})
     assert json.loads(store.read("bucket", "run/a/b.json")) == {"x": [1]}
     assert storage.read_json(workdir / "a" / "b.json") == {"x": [1]}
@@ -143,7 +143,7 @@ class TestMistakes:
     def test_no_permission(self, store, workdir):
         store.forbidden.add("bucket")
         for what in (
-            lambda: settings.read_config(workdir),
+            lambda: saved_config.read_config(workdir),
             lambda: storage.write_json(workdir / "a.json", {}),
             lambda: MetricsLog(workdir, "1_global", 0),
             lambda: results.write_results("gs://bucket/run/eval/test", **given()),

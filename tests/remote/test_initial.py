@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from tests.training.test_checkpoints import Position
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.interop.weights import save_weights
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import NOTHING
-from agcnn_jax.storage import REACHABLE, absolute
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import REACHABLE, absolute
 from agcnn_jax.training.initial import initial_variables, read_init
 from configs import demo
 from tests.small_steps import random_variables
-from tests.training.test_checkpoints import Position
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agcnn_jax.data import mirror
 from agcnn_jax.data.records import open_records
-from agcnn_jax.errors import UserError
+from agcnn_jax.runtime import mirror
+from agcnn_jax.runtime.errors import UserError
 from tests.programs import ROOT, run
 
 FOLDER = "data/chest_xray14/1.0.0/"
@@ -146,7 +146,7 @@ class TestMistakes:
 
     def test_one_line_is_all_that_a_program_says(self, store, data_in_bucket, cache):
         store.forbidden.add("bucket")
-        program = "import sys; from agcnn_jax import errors; "
+        program = "import sys; from agcnn_jax.runtime import errors; "
         program += "from agcnn_jax.data.records import open_records; "
         program += "errors.run(lambda: print(open_records(sys.argv[1])))"
         done = run("-c", program, data_in_bucket, check=False)
@@ -158,7 +158,7 @@ class TestMistakes:
         program = f"""
 import sys
 sys.modules[{package!r}] = None
-from agcnn_jax import errors
+from agcnn_jax.runtime import errors
 from agcnn_jax.data.records import open_records
 errors.run(lambda: print(open_records("{scheme}://bucket/data")))
 """

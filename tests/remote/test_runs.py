@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from agcnn_jax.training import checkpoints
+from agcnn_jax.run import checkpoints
 from tests.pods.refusals import refused, said
 from tests.processes import Run
 from tests.programs import ROOT, run

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from ml_collections.config_dict import config_dict
 
 from agcnn_jax.attention.regions import region_boxes_device
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation.evaluate import read_run_config
 from agcnn_jax.run.config import check_config, flatten, refuse_unread
 from agcnn_jax.run.config_file import load_config
 from agcnn_jax.run.keys import KEYS, LARGEST_INPUT
-from agcnn_jax.training.settings import keep_config, read_config
+from agcnn_jax.run.saved_config import keep_config, read_config
+from agcnn_jax.runtime.errors import UserError
 from configs import common, demo, densenet, resnet
 
 
@@ -49,8 +49,8 @@ class TestTable:
         from agcnn_jax.data.splits import PROTOCOLS
         from agcnn_jax.models.layers import POOLINGS
         from agcnn_jax.models.registry import BACKBONES
+        from agcnn_jax.run.strategies import STRATEGIES
         from agcnn_jax.training.schedule import SCALINGS
-        from agcnn_jax.training.strategies import STRATEGIES
 
         known = {
             "attention.statistic": STATISTICS,

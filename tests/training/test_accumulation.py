@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.steps import init_state, sgd, split_rows
-from agcnn_jax.training.strategies import Stage
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 STORED, INPUT, BATCH = 40, 32, 16

@@ -11,7 +11,8 @@ from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import normalise
 from agcnn_jax.models.layers import BatchNorm, Conv
 from agcnn_jax.models.resnet import ResNet
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
@@ -20,7 +21,6 @@ from agcnn_jax.training.parallel import (
     shard_batch,
 )
 from agcnn_jax.training.steps import augment_batch, init_state, sgd
-from agcnn_jax.training.strategies import Stage
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 INPUT, BATCH, DEVICES = 32, 16, 4

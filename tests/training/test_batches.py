@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.config import check_config
+from agcnn_jax.run.strategies import STRATEGIES
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.batches import check_batches
-from agcnn_jax.training.strategies import STRATEGIES
 from configs import common, densenet
 
 

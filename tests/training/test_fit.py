@@ -11,13 +11,14 @@ import pytest
 from etils import epath
 
 from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.errors import UserError
-from agcnn_jax.training import checkpoints, fit
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.profile import Profile
+from agcnn_jax.training import fit
 from agcnn_jax.training.loop import train
-from agcnn_jax.training.parallel import device_mesh, replicate, shard_batch
-from agcnn_jax.training.profile import Profile
 from agcnn_jax.training.steps import init_state, sgd
-from agcnn_jax.training.strategies import Stage
 from configs import demo
 from tests.processes import DEMO, environment
 from tests.programs import run

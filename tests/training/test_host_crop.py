@@ -10,8 +10,8 @@ import pytest
 from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.models.agcnn import apply_branch
-from agcnn_jax.training.host_crop import make_host_cropper
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
@@ -19,8 +19,8 @@ from agcnn_jax.training.parallel import (
     replicate,
     shard_batch,
 )
+from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.steps import augment_batch, init_state, localise, sgd
-from agcnn_jax.training.strategies import Stage
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.

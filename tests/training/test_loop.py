@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import UserError
+from agcnn_jax.run import checkpoints
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import Overlap
-from agcnn_jax.training import checkpoints
-from agcnn_jax.training.experiment import open_experiment
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.loop import describe
 from configs import demo
 from data_prep.chestxray14 import main as prepare

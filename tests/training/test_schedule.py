@@ -5,10 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.run.config import check_config
+from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.strategies import Stage
 from configs import common
 
 GLOBAL = Stage(1, ("global",))

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import UserError
 from agcnn_jax.evaluation import evaluate as evaluation
 from agcnn_jax.evaluation.scored import results_directory, trained_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import lineage
+from agcnn_jax.run import agreement, lineage, saved_config
+from agcnn_jax.run import experiment as experiment_module
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
-from agcnn_jax.training import agreement, fit, loop, settings
-from agcnn_jax.training import experiment as experiment_module
-from agcnn_jax.training.claim import FILE as CLAIM
-from agcnn_jax.training.experiment import open_experiment
-from agcnn_jax.training.finished import finished_variables
+from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.runtime.devices import device_mesh
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.workdir_lock import FILE as CLAIM
+from agcnn_jax.training import fit, loop
 from agcnn_jax.training.initial import _draw
 from agcnn_jax.training.loop import train
-from agcnn_jax.training.parallel import device_mesh
 from agcnn_jax.training.prediction import Prediction
 from configs import demo
 
@@ -504,6 +504,6 @@ def test_records_are_small_and_complete(trained, make):
         )
     }
     assert (trained / "lineage.json").read_text().count("\n") == 1
-    assert settings.read_json(epath.Path(trained) / "data.json") == json.loads(
+    assert saved_config.read_json(epath.Path(trained) / "data.json") == json.loads(
         json.dumps(experiment.data_summary)
     )

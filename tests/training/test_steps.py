@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from agcnn_jax.training.parallel import (
+from agcnn_jax.run.strategies import STRATEGIES, Stage, stages
+from agcnn_jax.runtime.devices import (
     device_mesh,
     replicate,
     shard_batch,
@@ -19,7 +20,6 @@ from agcnn_jax.training.steps import (
     select_branches,
     sgd,
 )
-from agcnn_jax.training.strategies import STRATEGIES, Stage, stages
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 STORED, INPUT, BATCH = 64, 56, 8

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.errors import Stopped
-from agcnn_jax.training import checkpoints, experiment, fit, loop, start, validation
-from agcnn_jax.training.parallel import device_mesh
-from agcnn_jax.training.strategies import stages
+from agcnn_jax.run import checkpoints, experiment
+from agcnn_jax.run.strategies import stages
+from agcnn_jax.runtime.devices import device_mesh
+from agcnn_jax.runtime.errors import Stopped
+from agcnn_jax.training import fit, loop, start, validation
 from configs import demo
 from tests.pods.interrupted import entries, latest, same_records
 

@@ -1,0 +1,1 @@
+"""Statistics of predictions against labels, in numpy."""

@@ -1,0 +1,228 @@
+"""Flags of the entry points, with a user's mistakes in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from agcnn_jax.run.config import check_config, check_name, check_value
+from agcnn_jax.run.config_file import load_config
+from agcnn_jax.run.keys import KEYS
+from agcnn_jax.runtime import errors, supervisor
+from agcnn_jax.runtime.errors import Stopped, UserError
+
+FLAGS = flags.FLAGS
+
+
+def define_config_flags() -> None:
+    """Define `--config`, `--workdir` and what a run on several hosts needs."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
+    )
+    FLAGS["config"].parser = _ConfigFile()
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run; by default runs/<name of the config file>.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of process 0, where no launcher tells: TPU pods, Slurm and Open MPI do.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer(
+        "num_processes",
+        None,
+        "Number of processes, with --coordinator_address.",
+        flag_values=FLAGS,
+    )
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=FLAGS)
+    flags.DEFINE_integer(
+        "start_timeout",
+        300,
+        "Seconds to wait for the other processes.",
+        lower_bound=1,
+        flag_values=FLAGS,
+    )
+
+
+def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
+    """Parse flags, join the other processes of the run if there are any, then run `main`.
+
+    See `agcnn_jax.runtime.errors.run` for how it ends. A process that stops by a mistake of its own
+    tells the others, so that they stop too.
+
+    Args:
+        main: the program; returns an exit status or None for 0.
+        preemptible: whether `main` answers SIGTERM on several hosts, by `stop_requests`.
+    """
+
+    def parse_and_run() -> int | None:
+        _parse(sys.argv)
+        if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
+            if FLAGS.num_processes is not None or FLAGS.process_id is not None:
+                raise UserError("--num_processes and --process_id need --coordinator_address")
+            signal.signal(signal.SIGTERM, _stop)
+            return main()
+        if not supervisor.is_supervised():
+            return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
+        return _run_joined(main, preemptible)
+
+    if supervisor.is_supervised():
+        supervisor.begin_supervised()
+    try:
+        errors.run(parse_and_run)
+    except SystemExit as leaving:
+        if leaving.code == errors.USAGE_STATUS and "jax" in sys.modules:
+            _leave(errors.USAGE_STATUS)
+        raise
+
+
+def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:
+    from agcnn_jax.runtime import cluster
+    from agcnn_jax.runtime.devices import together
+
+    # The others learn of any other mistake in this process's config: they are joined first.
+    peer_timeout = check_value("peer_timeout", FLAGS.config.peer_timeout)
+    try:
+        cluster.join(
+            FLAGS.coordinator_address,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            peer_timeout=peer_timeout,
+            start_timeout=FLAGS.start_timeout,
+            preemptible=preemptible,
+        )
+        if not cluster.is_joined():
+            # JAX has taken the signal, but asks nobody when to stop.
+            signal.signal(signal.SIGTERM, _stop)
+        together(configured)
+        return main()
+    except UserError as error:
+        cluster.announce(str(error))
+        raise
+    except Stopped:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args or not cluster.is_joined():
+            raise
+        # Not one that `stop_requests` held back until all stop: the others find this one lost.
+        errors.say(errors.INTERRUPTED)
+        cluster.leave(errors.INTERRUPTED_STATUS)
+    except Exception as error:
+        if not cluster.is_joined():
+            raise
+        if cluster.may_be_lost_peer(error):
+            cluster.wait_for_verdict(error, peer_timeout)
+        traceback.print_exc()
+        cluster.announce(f"{type(error).__name__}: {error}"[:500])
+        cluster.leave(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End a program that is not, or not yet, inside `stop_requests`.
+
+    At once, since libraries take exceptions that are raised in the middle of them for their own.
+    """
+    errors.say(errors.NOTHING_SAVED)
+    os._exit(errors.TEMPORARY_STATUS)
+
+
+def _leave(status: int) -> None:
+    """Leave at once if this is one of several processes; an orderly exit waits for the others."""
+    from agcnn_jax.runtime import cluster
+
+    if cluster.is_joined():
+        cluster.leave(status)
+
+
+def refuse_flags_beside(*names: str) -> None:
+    """Refuse every other flag: it would have no effect together with these.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for module in (__name__, sys.argv[0]):
+        for flag in FLAGS.get_flags_for_module(module):
+            if flag.present and flag.name not in names:
+                raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
+
+
+def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
+    """Read what the flags say, and check the config.
+
+    Returns:
+        The config with its overrides, the workdir, and the overrides that were given.
+
+    Raises:
+        UserError: if there is no config, or it cannot be used.
+    """
+    if FLAGS.config is None:
+        raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
+    config = FLAGS.config
+    check_config(config)
+    overrides = dict(config_flags.get_override_values(FLAGS["config"]))
+    if FLAGS.workdir and "workdir" in overrides:
+        raise UserError("--workdir and --config.workdir say the same; leave one out")
+    name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
+    workdir = FLAGS.workdir or config.workdir or os.path.join("runs", name)
+    return config, workdir, overrides
+
+
+class _ConfigFile(flags.ArgumentParser):
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        # What follows a colon is an argument to the file's get_config.
+        return load_config(*argument.split(":", 1))
+
+
+def _parse(arguments: list[str]) -> None:
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(sys.modules["__main__"].__doc__)
+        for module in (__name__, sys.argv[0]):
+            for flag in FLAGS.get_flags_for_module(module):
+                print(f"  --{flag.name:12} {flag.help}")
+        print("  --config.KEY=VALUE  any key of the config; configs/common.py explains them.")
+        sys.exit(0)
+    _check_arguments(arguments)
+    try:
+        extra = FLAGS(arguments)[1:]
+    except flags.Error as error:
+        reason = f"{str(error).strip().splitlines()[-1]} (see --help)"
+        if override := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
+            key, value = override.groups()
+            reason = f"config.{key} is {value}; {KEYS[key].words}"
+        raise UserError(reason) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What ml_collections raises for overrides of no value, or of values that have no type.
+        raise UserError(f"config override not understood: {error}") from error
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse a config file that is missing or given twice, and overrides of unknown keys."""
+    given = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            given.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+        if override := re.fullmatch(r"--?(?:no)?config\.(.*)", name):
+            check_name(override[1])
+    if len(given) > 1:
+        raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
+    # What follows a colon is an argument to the file's get_config.
+    path = given[0].split(":")[0] if given else ""
+    if path and not os.path.isfile(path):
+        raise UserError(f"--config {path}: no such file; configs/ holds some, such as demo.py")

@@ -1,0 +1,110 @@
+"""What a config names, opened: data, split, model, devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from etils import epath
+from jax.sharding import Mesh
+
+from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.data.records import Records, open_records
+from agcnn_jax.data.splits import Split, make_split
+from agcnn_jax.models.agcnn import AGCNN
+from agcnn_jax.models.layers import BATCH_AXIS
+from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.runtime.devices import device_mesh
+from agcnn_jax.training.steps import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run's fixed parts.
+
+    Attributes:
+        config: the resolved config.
+        workdir: where the run writes.
+        records: the store.
+        split: which records train, validate and test.
+        recipe: the model and what its input goes through.
+        mesh: the devices.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: epath.Path
+    records: Records
+    split: Split
+    recipe: Recipe
+    mesh: Mesh
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What weights must agree in to be used here."""
+        model = self.recipe.model
+        return {
+            "backbone": self.config.backbone,
+            "pooling": model.pooling,
+            "channels": len(model.mean),
+            "labels": list(self.records.labels),
+        }
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What a run records about its data, and must find again when it goes on."""
+        return {
+            "provenance": self.records.provenance,
+            "fingerprint": self.records.fingerprint,
+            "images": len(self.records),
+            **self.split.summary(),
+        }
+
+
+def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:
+    """Open the store, split it and describe the model.
+
+    Raises:
+        UserError: if the store, the split or the backbone cannot be had.
+    """
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    # Of convolutions and products that name no precision of their own: the backbones'.
+    jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+    records = open_records(config.data.dir)
+    split = make_split(
+        records,
+        config.data.protocol,
+        config.data.split_seed,
+        lists=config.data.lists or None,
+        allow_unlisted=config.data.allow_unlisted,
+    )
+    model = AGCNN(
+        backbone=make_backbone(
+            config.backbone,
+            BATCH_AXIS if config.batch_norm == "global" else None,
+            jnp.dtype(config.dtype),
+        ),
+        label_count=len(records.labels),
+        pooling=config.pooling,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+    )
+    augmentation = Augmentation(
+        config.augment.crop,
+        tuple(config.augment.scale),
+        tuple(config.augment.ratio),
+        config.augment.flip,
+    )
+    recipe = Recipe(
+        model=model,
+        seed=config.seed,
+        input_size=config.input_size,
+        augmentation=augmentation,
+        statistic=config.attention.statistic,
+        tau=config.attention.tau,
+        local_input=config.local_input,
+    )
+    return Experiment(config, workdir, records, split, recipe, device_mesh())

@@ -1,0 +1,77 @@
+"""Training strategies: in which stages which branches are trained (Section III-C, Table II)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage: the branches it trains; every other branch is frozen.
+
+    Attributes:
+        number: position in the strategy, from 1.
+        branches: the trained branches in the order global, local, fusion.
+    """
+
+    number: int
+    branches: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Folder and display name, such as `1_global` or `2_local+fusion`."""
+        return f"{self.number}_{'+'.join(self.branches)}"
+
+    @property
+    def selects_by(self) -> str:
+        """The branch whose validation AUC picks the stage's best checkpoint: the last trained."""
+        return self.branches[-1]
+
+    @property
+    def needs_local_images(self) -> bool:
+        """Whether any trained branch reads the local image."""
+        return self.branches != ("global",)
+
+    @property
+    def global_is_frozen(self) -> bool:
+        """Whether heat maps come from a global branch that does not change within the stage."""
+        return "global" not in self.branches
+
+    def seed(self, run_seed: int) -> int:
+        """Derive the stage's own seed from the run's, at least 0 and below 2**31.
+
+        The stage's order of records and its crops are drawn from it, so that no stage repeats
+        those of another.
+        """
+        return int(np.random.SeedSequence([run_seed, self.number]).generate_state(1)[0] >> 1)
+
+
+STRATEGIES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "G_L_F": (("global",), ("local",), ("fusion",)),
+    "G_LF": (("global",), ("local", "fusion")),
+    "GL_F": (("global", "local"), ("fusion",)),
+    "GLF": (BRANCHES,),
+    "G_L_F*": (("global",), ("local",), BRANCHES),
+}
+"""The paper's name of each strategy, and the branches that its stages train."""
+
+
+def stages(strategy: str) -> tuple[Stage, ...]:
+    """List a strategy's stages in order; `UserError` if there is no such strategy."""
+    if strategy not in STRATEGIES:
+        raise UserError(
+            f"config.strategy is {strategy!r}; use one of {', '.join(sorted(STRATEGIES))}"
+        )
+    return tuple(Stage(i, branches) for i, branches in enumerate(STRATEGIES[strategy], start=1))
+
+
+def branches_before(strategy: str, stage: Stage) -> tuple[str, ...]:
+    """Name the branches that a strategy has trained before a stage."""
+    earlier = stages(strategy)[: stage.number - 1]
+    trained = {branch for each in earlier for branch in each.branches}
+    return tuple(branch for branch in BRANCHES if branch in trained)

@@ -1,0 +1,1 @@
+"""What any program on many hosts needs: storage, devices, processes, how programs end."""

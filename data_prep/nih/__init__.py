@@ -1,0 +1,1 @@
+"""From the NIH's files to a store."""

@@ -1,0 +1,143 @@
+"""Where things are in an NIH download: images, archives, tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.runtime.errors import UserError
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+PROVENANCE = COLLECTION = "ChestX-ray14"
+BOX_SIZE = 1024
+
+
+class Input(NamedTuple):
+    """An image file or an archive: path relative to the raw folder, bytes, modification time.
+
+    `kind` is "image" or "archive".
+    """
+
+    path: str
+    kind: str
+    size: int
+    mtime_ns: int
+
+
+class Tables(NamedTuple):
+    """The files that describe the images; None where there is none."""
+
+    labels: Path
+    boxes: Path | None
+    train_val: Path | None
+    test: Path | None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether `name` is a PNG's; macOS archivers add a `._` twin to each file, which is none."""
+    base = name.rsplit("/", 1)[-1]
+    return base.lower().endswith(".png") and not base.startswith("._")
+
+
+def find_inputs(raw_dir: Path) -> list[Input]:
+    """List `*.png` and `images_*.tar[.gz]` anywhere under `raw_dir`, sorted by relative path.
+
+    Links to folders are followed. What is named like an image but is none (a folder, a dangling
+    link) is listed too, so that it is reported.
+
+    Raises:
+        UserError: `raw_dir` is no folder or has no image.
+    """
+    if not raw_dir.is_dir():
+        raise UserError(
+            f"--raw_dir {raw_dir}: no such folder; give the one that holds NIH's images, "
+            "or make one with data_prep/phantoms.py"
+        )
+    inputs = sorted(_walk(raw_dir))
+    if not inputs:
+        raise UserError(
+            f"--raw_dir {raw_dir}: no *.png and no images_*.tar.gz in it; give the folder that "
+            "holds NIH's images"
+        )
+    return inputs
+
+
+def _walk(raw_dir: Path) -> Iterator[Input]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}; check the folder's permissions")
+
+    visited = set()
+    for folder, subfolders, files in os.walk(raw_dir, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back to a folder above would never end
+            subfolders.clear()
+            continue
+        visited.add(real)
+        # Links come last, so a folder that is linked beside itself is met by its own name.
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        for name in files + subfolders:
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, raw_dir).replace(os.sep, "/")
+            if is_image_name(name):
+                kind = "image"
+            elif name.startswith("images_") and name.endswith(ARCHIVE_SUFFIXES):
+                kind = "archive"
+            else:
+                continue
+            try:
+                status = os.stat(path)
+                yield Input(relative, kind, status.st_size, status.st_mtime_ns)
+            except OSError:
+                yield Input(relative, kind, 0, 0)
+
+
+def find_tables(
+    raw_dir: Path, labels: Path | None, boxes: Path | None, lists: Path | None
+) -> Tables:
+    """Find the tables: those named, else those in `raw_dir`, else those in the folder above it.
+
+    Args:
+        raw_dir: folder with the images.
+        labels: the label csv, or None to look for `Data_Entry_2017*.csv[.gz]`.
+        boxes: the box list, or None to look for `BBox_List_2017*.csv[.gz]`.
+        lists: folder of `train_val_list*.txt[.gz]` and `test_list*.txt[.gz]`, or None to look.
+
+    Raises:
+        UserError: no label csv, a named file or folder is missing, or one list has no other.
+    """
+    for option, path in (("--labels", labels), ("--boxes", boxes)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{option} {path}: no such file; check the path")
+    if lists is not None and not lists.is_dir():
+        raise UserError(f"--lists {lists}: no such folder; check the path")
+    labels = labels or _find(raw_dir, "Data_Entry_2017*.csv")
+    if labels is None:
+        raise UserError(
+            f"--raw_dir {raw_dir}: no Data_Entry_2017*.csv[.gz] in it or in the folder above; "
+            "put NIH's table there or name it with --labels"
+        )
+    train_val, test = (
+        _newest(lists, pattern) if lists else _find(raw_dir, pattern)
+        for pattern in ("train_val_list*.txt", "test_list*.txt")
+    )
+    if (train_val is None) != (test is None) or (lists and train_val is None):
+        lacking = "train_val_list.txt" if train_val is None else "test_list.txt"
+        place = f"--lists {lists}" if lists else f"{(train_val or test or raw_dir).parent}"
+        raise UserError(f"{place}: no {lacking} there; NIH's two lists belong together")
+    tables = Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
+    for path in tables:
+        if path and path.exists() and not path.is_file():  # reading a FIFO would wait forever
+            raise UserError(f"{path}: a table's name, but not a regular file; remove or rename it")
+    return tables
+
+
+def _find(raw_dir: Path, pattern: str) -> Path | None:
+    return _newest(raw_dir, pattern) or _newest(raw_dir.absolute().parent, pattern)
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    """Return the last match by name (`..._v2020` after the first edition), plain before gzipped."""
+    matches = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
+    return max(matches, key=lambda path: (len(path.stem), path.stem), default=None)

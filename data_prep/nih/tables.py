@@ -1,0 +1,219 @@
+"""NIH's tables: the label csv in both its versions, the box list, the official lists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING
+from agcnn_jax.data.text import read_names, read_rows
+from agcnn_jax.runtime.errors import UserError
+
+INDEX = {name: index for index, name in enumerate(LABELS)}
+
+# NIH's box list spells one finding differently from its label table.
+BOX_FINDINGS = {"Infiltrate": "Infiltration"} | {name: name for name in FINDINGS}
+
+# Field of a record -> the header of its column.
+COLUMNS = {
+    "image_id": "Image Index",
+    "labels": "Finding Labels",
+    "follow_up": "Follow-up #",
+    "patient_id": "Patient ID",
+    "age": "Patient Age",
+    "sex": "Patient Gender",
+    "view": "View Position",
+}
+# Other headers of the same columns, in tables that others have made from NIH's.
+RENAMED = {"Patient Sex": "Patient Gender"}
+# `58` in the 2020 table; `058Y`, `012M`, `003D` in the 2017 table.
+AGE = re.compile(r"(\d+)([YMD]?)", re.IGNORECASE)
+AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
+INT32 = range(-(2**31), 2**31)  # what a record holds; NIH's table has ages such as 411
+
+
+class LabelRow(NamedTuple):
+    """One image's row of the label table.
+
+    `labels` are ascending indices into `LABELS`; `age` is in whole years, -1 when not given;
+    `patient_id` is the text of the table, so that ids that are no numbers work too.
+    """
+
+    labels: tuple[int, ...]
+    patient_id: str
+    follow_up: int
+    age: int
+    sex: str
+    view: str
+
+
+class Box(NamedTuple):
+    """A finding's half-open rectangle `[xmin, xmax) x [ymin, ymax)`, in pixels."""
+
+    finding: int
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+    def scaled(self, factor: float) -> Box:
+        """Return the same box in an image `factor` times as large."""
+        return Box(self.finding, *(factor * side for side in self[1:]))
+
+
+def read_labels(path: Path) -> dict[str, LabelRow]:
+    """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
+
+    Args:
+        path: the csv, gzipped or not. Columns other than `COLUMNS`, or as `RENAMED`, are ignored.
+
+    Returns:
+        Image name -> its row.
+
+    Raises:
+        UserError: the file is unreadable, lacks a column, names an unknown finding, has an empty
+            name or a number beyond int32, or gives one image two different rows; the message
+            names file and line.
+    """
+    rows = read_rows(path)
+    _, header = next(rows, (0, []))
+    header = [name if RENAMED.get(name) in header else RENAMED.get(name, name) for name in header]
+    missing = [name for name in COLUMNS.values() if name not in header]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(repr(name) for name in missing)} in its first line; "
+            "it must be NIH's Data_Entry_2017 table"
+        )
+    position = {field: header.index(name) for field, name in COLUMNS.items()}
+    table: dict[str, LabelRow] = {}
+    lines: dict[str, int] = {}
+    known: dict[str, tuple[int, ...]] = {}
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        if len(row) <= max(position.values()):
+            raise UserError(f"{where}: only {len(row)} columns; download the file again")
+        field = {name: row[column] for name, column in position.items()}
+        for name in ("image_id", "patient_id"):
+            if not field[name]:
+                raise UserError(f"{where}: {COLUMNS[name]!r} is empty; complete or delete the row")
+        names = field["labels"]
+        if names not in known:
+            known[names] = _parse_labels(names, where)
+        entry = LabelRow(
+            known[names],
+            field["patient_id"],
+            _parse_follow_up(field["follow_up"], where),
+            _parse_age(field["age"], where),
+            field["sex"],
+            field["view"],
+        )
+        image_id = field["image_id"]
+        if table.setdefault(image_id, entry) != entry:
+            raise UserError(
+                f"{where}: {image_id} is also on line {lines[image_id]} with other values; "
+                "keep the right one"
+            )
+        lines.setdefault(image_id, line)
+    if not table:
+        raise UserError(f"{path}: no rows below the header; download the file again")
+    return table
+
+
+def _parse_labels(text: str, where: str) -> tuple[int, ...]:
+    names = [name.strip() for name in text.split("|")]
+    for name in names:
+        if name not in INDEX:
+            raise UserError(
+                f"{where}: unknown finding {name!r} in 'Finding Labels'; "
+                f"the known ones are {', '.join(LABELS)}"
+            )
+    if NO_FINDING in names and len(set(names)) > 1:
+        raise UserError(f"{where}: {text!r} is both a finding and none; correct the row")
+    return tuple(sorted({INDEX[name] for name in names}))
+
+
+def _parse_follow_up(text: str, where: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise UserError(
+            f"{where}: 'Follow-up #' is {text[:40]!r}, not a whole number; correct it"
+        ) from None
+    if number not in INT32:
+        raise UserError(f"{where}: 'Follow-up #' is {text[:40]!r}, too large; correct it")
+    return number
+
+
+def _parse_age(text: str, where: str) -> int:
+    if not text:
+        return -1
+    match = AGE.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"{where}: 'Patient Age' is {text[:40]!r}, not like 58, 058Y, 012M or 003D; correct it"
+        )
+    digits = match[1].lstrip("0") or "0"
+    # Python refuses to read thousands of digits.
+    age = int(digits[:20]) // AGE_UNITS_PER_YEAR[match[2].upper()]
+    if age not in INT32:
+        raise UserError(f"{where}: 'Patient Age' is {text[:40]!r}, too large; correct it")
+    return age
+
+
+def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
+    """Read `BBox_List_2017.csv`.
+
+    Its header's commas are misplaced (`Bbox [x,y,w,h],,,`), so columns go by position: image,
+    finding, then x, y, width, height in pixels of a `box_size` x `box_size` image.
+
+    Args:
+        path: the csv, gzipped or not.
+        box_size: side of the image that the boxes refer to, in pixels.
+
+    Returns:
+        Image name -> its boxes in the order of the file.
+
+    Raises:
+        UserError: the file is unreadable, or a row is no box within the image.
+    """
+    rows = read_rows(path)
+    _, header = next(rows, (0, []))
+    if header[:2] != ["Image Index", "Finding Label"]:
+        raise UserError(
+            f"{path}: its first line must begin with 'Image Index,Finding Label'; "
+            "it must be NIH's BBox_List_2017 table"
+        )
+    boxes: dict[str, tuple[Box, ...]] = {}
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        try:
+            x, y, width, height = (float(value) for value in row[2:6])
+        except ValueError:
+            raise UserError(f"{where}: no four numbers x, y, width, height") from None
+        if row[1] not in BOX_FINDINGS:
+            raise UserError(f"{where}: unknown finding {row[1]!r}; see {', '.join(FINDINGS)}")
+        # `not` also catches NaN.
+        if not (x >= 0 and y >= 0 and width > 0 and height > 0):
+            raise UserError(f"{where}: not a box: x {x}, y {y}, width {width}, height {height}")
+        if not (x + width <= box_size and y + height <= box_size):
+            raise UserError(
+                f"{where}: the box ends at {x + width:g}, {y + height:g}, outside of an image of "
+                f"{box_size} x {box_size}; give the side that the boxes refer to with --box_size"
+            )
+        box = Box(INDEX[BOX_FINDINGS[row[1]]], x, y, x + width, y + height)
+        boxes[row[0]] = (*boxes.get(row[0], ()), box)
+    return boxes
+
+
+def read_official(train_val: Path, test: Path) -> dict[str, str]:
+    """Read NIH's two lists; return image name -> "train_val" or "test".
+
+    Raises:
+        UserError: a list is unreadable, or a name is in both.
+    """
+    subsets = dict.fromkeys(read_names(train_val), "train_val")
+    for name in read_names(test):
+        if subsets.setdefault(name, "test") != "test":
+            raise UserError(f"{name} is in {train_val} and in {test}; download both lists again")
+    return subsets

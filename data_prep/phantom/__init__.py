@@ -1,0 +1,1 @@
+"""Synthetic radiographs: anatomy, findings, cohort, rendering."""

@@ -1,0 +1,160 @@
+"""The 14 findings of ChestX-ray14, painted into a scene with their true boxes.
+
+A finding acts twice: `reshape` changes the body before it is drawn (a wider heart, a raised or
+flattened diaphragm), `paint` changes the attenuation afterwards. What fills alveoli takes the
+place of air, so it stays within the lung and cannot exceed the density of soft tissue.
+
+Place and side of a lesion belong to the patient (`where`), its extent to the film (`rng`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from data_prep.phantom import anatomy, opacities, pleura
+from data_prep.phantom.anatomy import SIDES, Body
+from data_prep.phantom.canvas import Array, rise
+from data_prep.phantom.film import Scene
+from data_prep.phantom.opacities import fill, pick_side, visible
+
+Random = np.random.Generator
+Painter = Callable[[Scene, Random, Random, float], list[Array]]
+
+
+def reshape(finding: str, body: Body, where: Random, severity: float) -> Body:
+    """The body as a finding changes it; most findings leave it alone."""
+    if finding == "Cardiomegaly":
+        wide = max(body.cardiothoracic, 0.465) + 0.065 + 0.12 * severity
+        return dataclasses.replace(body, cardiothoracic=wide, heart_tilt=body.heart_tilt + 0.2)
+    if finding == "Emphysema":
+        return dataclasses.replace(
+            body,
+            dome=body.dome + 0.016 + 0.045 * severity,
+            curvature=body.curvature * (0.9 - 0.5 * severity),
+            taper=body.taper + 0.9 * severity,
+            air=body.air * (1.03 + 0.11 * severity),
+            vessels=body.vessels * (0.95 - 0.45 * severity),
+            cardiothoracic=body.cardiothoracic * (0.97 - 0.13 * severity),
+        )
+    if finding == "Atelectasis":
+        shift = list(body.dome_shift)
+        shift[pick_side(where) > 0] -= 0.004 + 0.03 * severity
+        return dataclasses.replace(body, dome_shift=(shift[0], shift[1]))
+    return body
+
+
+def paint(finding: str, scene: Scene, where: Random, rng: Random, severity: float) -> Array:
+    """Paint one finding into `scene`, changing it in place.
+
+    Args:
+        finding: one of `FINDINGS`.
+        scene: the chest; `total` and `air` are changed.
+        where: the patient's generator for this finding, fresh as for `reshape`.
+        rng: the film's generator for this finding.
+        severity: 0 barely visible, 1 gross.
+
+    Returns:
+        Boxes of the change, int [N, 4] as (xmin, ymin, xmax, ymax), half-open pixels in the film.
+        N is 0 when nothing of it lies on the film.
+    """
+    return _boxes(scene, PAINTERS[finding](scene, where, rng, severity))
+
+
+def _boxes(scene: Scene, changes: list[Array]) -> Array:
+    """Apply changes of attenuation and return a box around each, int [N, 4]."""
+    boxes = []
+    for change in changes:
+        if change.dtype == bool:
+            shown = change
+        else:
+            scene.total += change
+            shown = visible(change)
+        rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+        if len(rows):
+            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return np.array(boxes, int).reshape(-1, 4)
+
+
+def _cardiomegaly(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
+    outline = anatomy.heart(scene.body)
+    top = np.quantile(outline[:, 1], 0.28)
+    inside = scene.canvas.fill(outline) > 0.5
+    return [inside & (scene.canvas.y > top) & (scene.canvas.y < scene.body.dome + 0.05)]
+
+
+def _emphysema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
+    bullae = np.zeros_like(scene.canvas.x)
+    for _ in range(where.poisson(2 + 3 * severity)):
+        x, y = anatomy.place(
+            scene.body, int(where.choice(SIDES)), where.uniform(0.4, 0.9), where.uniform(0.1, 0.6)
+        )
+        bullae += scene.canvas.spot(
+            x, y, where.uniform(0.03, 0.06), where.uniform(0.03, 0.06), edge=(1.2, 0.6)
+        )
+    scene.total -= 0.05 * np.minimum(bullae, 1) * (scene.lungs[0] + scene.lungs[1])
+    return [scene.lungs[0] + scene.lungs[1] > 0.5]
+
+
+def _hernia(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
+    body, canvas = scene.body, scene.canvas
+    radius = 0.088 + 0.045 * severity
+    x, y = body.middle + where.uniform(0.0, 0.06), body.dome - 0.5 * radius
+    wide = radius * where.uniform(1.0, 1.25)
+    inside = canvas.spot(x, y, wide, radius, edge=(1.1, 0.8))
+    gas = canvas.spot(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
+    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.6 + 0.25 * severity)
+    return [fill(scene, 0.8 * inside) + inside * np.float32(0.4 + 0.15 * severity) - gas]
+
+
+PAINTERS: dict[str, Painter] = {
+    "Atelectasis": opacities.atelectasis,
+    "Cardiomegaly": _cardiomegaly,
+    "Effusion": pleura.effusion,
+    "Infiltration": opacities.infiltration,
+    "Mass": opacities.mass,
+    "Nodule": opacities.nodule,
+    "Pneumonia": opacities.pneumonia,
+    "Pneumothorax": pleura.pneumothorax,
+    "Consolidation": opacities.consolidation,
+    "Edema": opacities.edema,
+    "Emphysema": _emphysema,
+    "Fibrosis": opacities.fibrosis,
+    "Pleural_Thickening": pleura.pleural_thickening,
+    "Hernia": _hernia,
+}
+FINDINGS = tuple(PAINTERS)
+
+
+def confusers(scene: Scene, rng: Random) -> None:
+    """What a report does not mention: granulomas, nipples, scars, haze of fat."""
+    canvas, body = scene.canvas, scene.body
+    if rng.random() < 0.12:
+        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.2], [0.85, 0.9]))
+        radius = rng.uniform(0.006, 0.011)
+        scene.total += canvas.spot(x, y, radius, radius) * rng.uniform(0.15, 0.4)
+    if rng.random() < 0.10:
+        for side in SIDES:
+            x, y = anatomy.place(body, side, 0.62, 0.86 + 0.05 * rng.random())
+            scene.total += canvas.spot(x, y, 0.014, 0.012) * rng.uniform(0.06, 0.14)
+    if rng.random() < 0.12:
+        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.4, 0.1], [0.8, 0.9]))
+        band = canvas.spot(x, y, rng.uniform(0.03, 0.06), 0.005, rng.uniform(-0.7, 0.7))
+        scene.total += fill(scene, 0.35 * band)
+    for _ in range(rng.poisson(0.5)):
+        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.3], [0.75, 0.95]))
+        haze = canvas.bump(x, y, rng.uniform(0.04, 0.08), rng.uniform(0.03, 0.07))
+        scene.total += fill(scene, rng.uniform(0.08, 0.32) * haze)
+    scene.total += fill(scene, max(0.0, rng.normal(0.0, 0.11)) * np.ones_like(canvas.x))
+    if rng.random() < 0.08:
+        # An old blunted angle.
+        side = int(rng.choice(SIDES))
+        x, y = anatomy.place(body, side, 0.95, 1.0)
+        scene.total += fill(scene, 0.9 * canvas.bump(x, body.angle(side) - 0.02, 0.03, 0.025))
+
+
+def severity(rng: Random) -> float:
+    """How marked a finding is: mostly moderate, some subtle, few gross; 0..1."""
+    return float(rng.beta(2.0, 1.4))

@@ -1,0 +1,51 @@
+"""A picture with one phantom of each kind, for documents and for judging the looks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from agcnn_jax.runtime import errors
+from data_prep.phantom import cohort
+from data_prep.phantom.lesions import FINDINGS
+from data_prep.phantom.render import PROVENANCE, render
+
+
+def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
+    """Save a sheet with a normal chest and the 14 findings, each named, as one PNG."""
+    names = [cohort.NO_FINDING, *FINDINGS]
+    tiles = []
+    for i, name in enumerate(names):
+        person = cohort.patient(seed, 501 + i, "real")
+        findings = () if name == cohort.NO_FINDING else (name,)
+        film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
+        image, found = render(seed, person, film, size, label_noise=False)
+        for _, boxes in found:
+            for x0, y0, x1, y1 in boxes.tolist():
+                cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
+        tiles.append(np.vstack([image, _caption(name.replace("_", " "), size)]))
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    rows.append(_caption(f"{PROVENANCE}; a box shows what a finding changes", size * columns))
+    _, png = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(png.tobytes())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise errors.UserError(
+            f"--contact_sheet {path}: {error.strerror}; give a .png file in a folder that exists "
+            "and has room"
+        ) from None
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """White text on a black strip, uint8 [18, width]."""
+    strip = np.zeros((18, width), np.uint8)
+    cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
+    return strip
