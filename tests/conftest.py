@@ -14,9 +14,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import pytest
 from hypothesis import settings
 
-from agcnn_jax.models import registry
-from agcnn_jax.models.resnet import ResNet
-from data_prep import chestxray14, phantoms
+from tests import tiny
+
+tiny.use()
+
+from data_prep import chestxray14, phantoms  # noqa: E402
 
 # A shell that starts the tests in the background has them, and so their programs, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,13 +38,3 @@ def data_dir(tmp_path_factory):
         ["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"]
     )
     return data
-
-
-@pytest.fixture
-def tiny_backbone(monkeypatch):
-    """`resnet_small` has two bottlenecks in this process, which XLA compiles in less time."""
-
-    def make(**settings):
-        return ResNet(blocks=(1, 1), width=8, **settings)
-
-    monkeypatch.setitem(registry.BACKBONES, "resnet_small", make)

@@ -8,6 +8,7 @@ import sys
 import time
 
 from tests.programs import ROOT
+from tests.started import TINY
 
 DEMO = (
     "--config=configs/demo.py",
@@ -63,7 +64,7 @@ class Run:
                     f"--process_id={process}",
                 )
             self.processes[process] = subprocess.Popen(
-                [sys.executable, *[str(a) for a in (*command, *cluster, *extra)]],
+                [sys.executable, *[str(a) for a in (TINY, *command, *cluster, *extra)]],
                 cwd=place,
                 env=environment(devices, **(variables or {}).get(process, {})),
                 stdout=subprocess.PIPE,

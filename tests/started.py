@@ -24,6 +24,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+TINY = Path(__file__).with_name("tiny.py")
 IMPORTS = (
     "agcnn_jax.training.loop",
     "agcnn_jax.evaluation.evaluate",
@@ -104,6 +105,7 @@ def _serve():
 def _become(command):
     """Run a program as `python` does; its exit status."""
     sys.argv[:] = command
+    sys.orig_argv[:] = [sys.executable, str(TINY), *command]
     sys.path[0] = str(Path(command[0]).absolute().parent)
     try:
         runpy.run_path(command[0], run_name="__main__")
@@ -122,6 +124,7 @@ def _become(command):
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
+    importlib.import_module("tests.tiny").use()
     for module in IMPORTS:
         importlib.import_module(module)
     # What is never looked at again is not copied in the forks.

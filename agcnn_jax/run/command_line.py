@@ -71,9 +71,8 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
 
     def parse_and_run() -> int | None:
         _parse(sys.argv)
+        _check_address(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
-            if FLAGS.num_processes is not None or FLAGS.process_id is not None:
-                raise UserError("--num_processes and --process_id need --coordinator_address")
             signal.signal(signal.SIGTERM, _stop)
             return main()
         if not supervisor.is_supervised():
@@ -88,6 +87,30 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
         if leaving.code == errors.USAGE_STATUS and "jax" in sys.modules:
             _leave(errors.USAGE_STATUS)
         raise
+
+
+def _check_address(address: str | None, processes: int | None, process: int | None) -> None:
+    """Raise `UserError` unless the flags of a run on several hosts are all given, or none."""
+    if address is None and processes is None and process is None:
+        return
+    if address is None or processes is None or process is None:
+        flags = {
+            "--coordinator_address": address,
+            "--num_processes": processes,
+            "--process_id": process,
+        }
+        missing = " and ".join(name for name, value in flags.items() if value is None)
+        raise UserError(f"{missing} missing; give all of {', '.join(flags)}, or none")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--coordinator_address is {address!r}; give HOST:PORT of process 0")
+    if processes < 1:
+        raise UserError(f"--num_processes is {processes}; give the number of all processes")
+    if not 0 <= process < processes:
+        raise UserError(
+            f"--process_id is {process}; give each of the {processes} processes one of "
+            f"0 to {processes - 1}"
+        )
 
 
 def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:

@@ -30,37 +30,6 @@ _leaving = threading.Event()
 """Set once this process has something to say itself about how the run ends."""
 
 
-def check_address(
-    coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    """Raise `UserError` unless the flags of a run on several hosts are all given, or none."""
-    flags = {
-        "--coordinator_address": coordinator_address,
-        "--num_processes": num_processes,
-        "--process_id": process_id,
-    }
-    missing = [name for name, value in flags.items() if value is None]
-    if len(missing) == len(flags):
-        return
-    if missing:
-        raise UserError(f"{' and '.join(missing)} missing; give all of {', '.join(flags)}, or none")
-    assert coordinator_address is not None
-    assert num_processes is not None
-    assert process_id is not None
-    host, _, port = coordinator_address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(
-            f"--coordinator_address is {coordinator_address!r}; give HOST:PORT of process 0"
-        )
-    if num_processes < 1:
-        raise UserError(f"--num_processes is {num_processes}; give the number of all processes")
-    if not 0 <= process_id < num_processes:
-        raise UserError(
-            f"--process_id is {process_id}; give each of the {num_processes} processes one of "
-            f"0 to {num_processes - 1}"
-        )
-
-
 def join(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
@@ -81,10 +50,9 @@ def join(
         preemptible: whether SIGTERM is kept for `stop_requests`; otherwise it ends the process.
 
     Raises:
-        UserError: if the flags contradict each other.
+        UserError: if JAX does not take the flags.
         Stopped: if the other processes do not come, or another program holds the port.
     """
-    check_address(coordinator_address, num_processes, process_id)
     if coordinator_address and process_id == 0:
         wait_for_port(coordinator_address, start_timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -46,8 +46,8 @@ def test_one_network(tmp_path, file, small_state, capsys):
     assert (about["pooling"], about["channels"], about["used"]) == ("avg", 3, len(small_state))
     loaded = weights.load_backbone(out, {"backbone": "resnet_small", "channels": 3})
     np.testing.assert_array_equal(
-        loaded["batch_stats"]["layer3_0"]["downsample_bn"]["mean"],
-        small_state["layer3.0.downsample.1.running_mean"],
+        loaded["batch_stats"]["layer2_0"]["downsample_bn"]["mean"],
+        small_state["layer2.0.downsample.1.running_mean"],
     )
     printed = capsys.readouterr().out
     assert f"--config.init={out}" in printed

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.training.test_checkpoints import Position
 
 from agcnn_jax.data.records import open_records
 from agcnn_jax.interop import weights
@@ -13,6 +12,7 @@ from agcnn_jax.training import stage
 from agcnn_jax.training.loop import train
 from configs import demo
 from data_prep import torch_weights
+from tests.run.test_checkpoints import Position
 
 NAMES = {"train": "train_list.txt", "validation": "val_list.txt", "test": "test_list.txt"}
 

@@ -14,7 +14,7 @@ from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.run import checkpoints
 from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.runtime.errors import UserError
-from tests.training import test_checkpoints as stages
+from tests.run import test_checkpoints as stages
 
 ABOUT = {
     "backbone": "resnet_small",

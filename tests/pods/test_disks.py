@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from tests.training.test_checkpoints import save, saved
 
 from agcnn_jax.run import checkpoints
 from agcnn_jax.run.log import MetricsLog
@@ -19,6 +18,7 @@ from tests.pods.interrupted import latest, same_records, same_weights
 from tests.pods.refusals import refused, said
 from tests.processes import DEMO, Run
 from tests.programs import run
+from tests.run.test_checkpoints import save, saved
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
 FULL = ("No space left on device", "free some space and run the same command again")

@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,7 +16,7 @@ from tests.pods.interrupted import (
     training,
 )
 from tests.processes import Run, environment, free_port
-from tests.programs import ROOT
+from tests.programs import ROOT, run
 
 
 def kill_worker(run, process):
@@ -93,23 +91,21 @@ def test_a_run_that_lost_a_process_ends_as_one_that_did_not(
     same_weights(workdir, uninterrupted)
 
 
-def start(*options, **settings):
+def start(*options):
     """Run `train.py` as one process of several, which it says where to find."""
     begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "train.py", "--config=configs/demo.py", *options],
-        cwd=ROOT,
+    done = run(
+        "train.py",
+        "--config=configs/demo.py",
+        *options,
         env=environment(1),
-        capture_output=True,
-        text=True,
         check=False,
         timeout=120,
-        **settings,
     )
     return done.returncode, said(done.stderr), time.monotonic() - begin
 
 
-@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_others_never_come(tmp_path, process):
     address = f"localhost:{free_port()}"
     status, lines, seconds = start(
@@ -221,7 +217,7 @@ command_line.run(main)
             ends = run.finish(timeout=60)
         return ends[process], ends[1 - process]
 
-    @pytest.mark.parametrize("process", [0, 1])
+    @pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
     def test_by_being_killed(self, tmp_path, process):
         with self.run(tmp_path, None, None) as run:
             for started in range(2):
@@ -235,7 +231,7 @@ command_line.run(main)
         assert status == 128 + signal.SIGKILL
         assert said(own) == []
 
-    @pytest.mark.parametrize("process", [0, 1])
+    @pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_by_a_mistake(self, tmp_path, process):
         (status, _, stderr), (other_status, _, other) = self.ends(
             tmp_path, process, "UserError('no room')"
@@ -249,7 +245,7 @@ command_line.run(main)
         [
             "ValueError('broken')",
             # It could be the work of a lost process, until it is known that there is none.
-            "jax.errors.JaxRuntimeError('INTERNAL: broken')",
+            pytest.param("jax.errors.JaxRuntimeError('INTERNAL: broken')", marks=pytest.mark.slow),
         ],
     )
     def test_by_a_defect(self, tmp_path, error):

@@ -6,7 +6,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from tests.training.test_checkpoints import IDENTITY, save, saved
 
 from agcnn_jax.evaluation import results
 from agcnn_jax.run import checkpoints, saved_config
@@ -16,6 +15,7 @@ from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.test_results import given
 from tests.remote.json_api import Refused
+from tests.run.test_checkpoints import IDENTITY, save, saved
 
 
 @pytest.fixture

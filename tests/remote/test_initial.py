@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from tests.training.test_checkpoints import Position
 
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.run import checkpoints
@@ -14,6 +13,7 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute
 from agcnn_jax.training.initial import initial_variables, read_init
 from configs import demo
+from tests.run.test_checkpoints import Position
 from tests.small_steps import random_variables
 
 

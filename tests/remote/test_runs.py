@@ -16,6 +16,7 @@ from agcnn_jax.run import checkpoints
 from tests.pods.refusals import refused, said
 from tests.processes import Run
 from tests.programs import ROOT, run
+from tests.started import TINY
 from tests.training.test_loop import SMALL
 
 OPTIONS = (*SMALL, "--config.max_steps=6", "--config.checkpoint_every=2")
@@ -51,7 +52,11 @@ def weights(workdir, stage):
 def until_killed(command, condition):
     """Run a program until the condition holds, and kill it then."""
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        [sys.executable, TINY, *command],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while process.poll() is None and not condition():
         time.sleep(0.02)

@@ -186,7 +186,7 @@ KILLED = """
 import os, pathlib, shutil, signal, sys, time
 from etils import epath
 from agcnn_jax.run import checkpoints
-from tests.training.test_checkpoints import save
+from tests.run.test_checkpoints import save
 
 folder = pathlib.Path(sys.argv[1])
 directory = folder / "checkpoints"

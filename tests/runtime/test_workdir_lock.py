@@ -226,9 +226,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         train(epath.Path(tmp_path / "file/a"), LONG)
 
 
-def test_nothing_is_written_to_the_workdir_of_another_training(
-    workdir, file, data_dir, tiny_backbone
-):
+def test_nothing_is_written_to_the_workdir_of_another_training(workdir, file, data_dir):
     from agcnn_jax.training.loop import train as train_run
     from configs import demo
 

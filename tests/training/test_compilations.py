@@ -37,7 +37,7 @@ def compilations():
     logger.setLevel(level)
 
 
-def test_steps_compile_once_per_stage(data_dir, tiny_backbone, tmp_path, compilations):
+def test_steps_compile_once_per_stage(data_dir, tmp_path, compilations):
     config = demo.get_config()
     config.data.dir = str(data_dir)
     config.input_size = 56

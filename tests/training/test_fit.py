@@ -26,7 +26,7 @@ from tests.small_steps import make_batch, make_recipe, make_variables, split_var
 
 
 @pytest.fixture
-def config(data_dir, tiny_backbone):
+def config(data_dir):
     config = demo.get_config()
     config.data.dir = str(data_dir)
     config.input_size = 56

@@ -25,6 +25,7 @@ from configs import demo
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 from tests.programs import ROOT, run
+from tests.started import TINY
 
 SMALL = (
     "--config=configs/demo.py",
@@ -144,7 +145,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, st
     workdir = tmp_path / "run"
     options = ["--config.checkpoint_every=2"]
     process = subprocess.Popen(
-        [sys.executable, *command(data_dir, workdir, *options)],
+        [sys.executable, TINY, *command(data_dir, workdir, *options)],
         cwd=ROOT,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
