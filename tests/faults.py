@@ -476,7 +476,7 @@ FAULTS = (
     ),
     Fault(
         "images that were trained on are scored",
-        "agcnn_jax/evaluation/scored.py",
+        "agcnn_jax/evaluation/overlap.py",
         'if overlap.images and split != "train" and not include_trained:',
         "if False:",
         (TEST_START + "ScoringWhatWasTrainedOn::test_another_protocol",),

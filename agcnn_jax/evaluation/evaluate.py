@@ -11,9 +11,9 @@ from etils import epath
 
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.evaluation.overlap import results_directory, trained_overlap
 from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
-from agcnn_jax.evaluation.scored import results_directory, trained_overlap
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.agreement import describe_run, require_agreement

@@ -18,9 +18,9 @@ from etils import epath
 
 from agcnn_jax.evaluation import figures, report, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
+from agcnn_jax.evaluation.overlap import SCORES
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
 from agcnn_jax.evaluation.references import Setting
-from agcnn_jax.evaluation.scored import SCORES
 from agcnn_jax.metrics.auc import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run.lineage import Overlap

@@ -65,7 +65,7 @@ def settled(
 
     Args:
         said: see `given`.
-        origin: see `Origin.trained_on`.
+        origin: see `SourceFormat.trained_on`.
         sources: where the files are from; paths, or names on the hub.
         files: that hold the weights.
 

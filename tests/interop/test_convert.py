@@ -3,8 +3,12 @@ import numpy as np
 import pytest
 
 from agcnn_jax.interop.convert import convert_branch, convert_fusion, torch_state
-from agcnn_jax.interop.origin import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS, recognise
 from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.interop.source_format import (
+    CHESTXRAY14_FINDINGS,
+    TORCHXRAYVISION_FINDINGS,
+    recognise_source,
+)
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
 
@@ -60,7 +64,7 @@ def test_chexnet(networks):
     plain = convert_branch(tensor_file(state), make_backbone("densenet121"), "densenet121")
     jax.tree.map(np.testing.assert_array_equal, converted.params, plain.params)
     assert set(converted.left_out) == {"epoch", "best_loss", "optimizer"}
-    origin = recognise(file, converted)
+    origin = recognise_source(file, converted)
     assert (origin.kind, origin.classes) == ("CheXNet", CHESTXRAY14_FINDINGS)
     assert (origin.pooling, origin.mean) == ("avg", (0.485, 0.456, 0.406))
 
@@ -72,7 +76,7 @@ def test_torchxrayvision(networks):
     converted = convert_branch(file, make_backbone("densenet121"), "densenet121")
     assert converted.params["backbone"]["conv0"]["kernel"].shape == (7, 7, 1, 64)
     assert "op_threshs" in converted.left_out
-    origin = recognise(file, converted)
+    origin = recognise_source(file, converted)
     assert origin.classes == TORCHXRAYVISION_FINDINGS
     gray = np.array([0.0, 127.5, 255.0])
     # What torchxrayvision's own normalize makes of 8-bit gray levels.
@@ -82,7 +86,7 @@ def test_torchxrayvision(networks):
 def test_imagenet(networks):
     file = tensor_file(numpy_state(networks("resnet50", 3, 1000)))
     converted = convert_branch(file, make_backbone("resnet50"), "resnet50")
-    origin = recognise(file, converted)
+    origin = recognise_source(file, converted)
     assert (converted.classes, origin.kind, origin.classes) == (1000, "ImageNet", None)
 
 
@@ -93,7 +97,7 @@ def small(state):
 def test_unknown_scaling_is_an_error(small_state):
     state = {**small_state, "conv1.weight": small_state["conv1.weight"][:, :1]}
     with pytest.raises(UserError, match=r"1 input channel.*14 outputs"):
-        recognise(tensor_file(state), small(state))
+        recognise_source(tensor_file(state), small(state))
 
 
 @pytest.mark.parametrize(

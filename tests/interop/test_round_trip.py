@@ -71,8 +71,8 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
 
     first = run(records, data_dir, tmp_path / "1", train=parts[0], **others)
     file = convert(tmp_path / "1.safetensors", "--export", first, "--branch", "global")
-    bring_in = ("--backbone", "resnet_small", "--weights")
-    init = convert(tmp_path / "w1", *bring_in, file)
+    options = ("--backbone", "resnet_small", "--weights")
+    init = convert(tmp_path / "w1", *options, file)
     assert weights.lineage(init) == seen(1)
     second = run(records, data_dir, tmp_path / "2", init, train=parts[1], **others)
     assert lineage.kept(absolute(second))[0] == seen(2)
@@ -80,7 +80,7 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
     third = run(records, data_dir, tmp_path / "3", init, train=parts[2], **others)
     file = convert(tmp_path / "3.safetensors", "--export", third, "--branch", "local")
     capsys.readouterr()
-    init = convert(tmp_path / "w3", *bring_in, file)
+    init = convert(tmp_path / "w3", *options, file)
     assert f"trained on: {len(rest)} image(s) of {records.collection}" in capsys.readouterr().out
     assert weights.lineage(init) == lineage.kept(absolute(third))[0] == seen(3)
 
@@ -89,4 +89,4 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
     with pytest.raises(UserError, match=r"trained on 1 of the 25 images of the test subset"):
         run(records, data_dir, tmp_path / "4", init, train=chosen[112:], **others)
     with pytest.raises(UserError, match=r"--trained_on: 3\.safetensors already says"):
-        convert(tmp_path / "w", *bring_in, file, "--trained_on", "imagenet")
+        convert(tmp_path / "w", *options, file, "--trained_on", "imagenet")

@@ -15,7 +15,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.evaluation import evaluate as evaluation
-from agcnn_jax.evaluation.scored import results_directory, trained_overlap
+from agcnn_jax.evaluation.overlap import results_directory, trained_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import agreement, lineage, saved_config

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.interop import trained_on, weights
-from agcnn_jax.interop.origin import CHESTXRAY14_FINDINGS
+from agcnn_jax.interop.source_format import CHESTXRAY14_FINDINGS
 from agcnn_jax.run.lineage import (
     CHESTXRAY14,
     NOTHING,

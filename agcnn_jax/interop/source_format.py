@@ -34,7 +34,7 @@ TORCHXRAYVISION_FINDINGS = (
 TORCHXRAYVISION_MEAN, TORCHXRAYVISION_STD = (0.5,), (1 / 2048,)
 
 
-class Origin(NamedTuple):
+class SourceFormat(NamedTuple):
     """What weights expect, and what their outputs mean.
 
     Attributes:
@@ -54,7 +54,7 @@ class Origin(NamedTuple):
     trained_on: str | None = None
 
 
-def recognise(file: TensorFile, converted: Converted) -> Origin:
+def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     """Tell what a file is from what it holds.
 
     Raises:
@@ -63,7 +63,7 @@ def recognise(file: TensorFile, converted: Converted) -> Origin:
     if file.metadata:
         return _own_export(file)
     if converted.channels == 1 and converted.classes == len(TORCHXRAYVISION_FINDINGS):
-        return Origin(
+        return SourceFormat(
             "torchxrayvision",
             TORCHXRAYVISION_FINDINGS,
             "avg",
@@ -87,13 +87,13 @@ def recognise(file: TensorFile, converted: Converted) -> Origin:
         classes, trained_on = CHESTXRAY14_FINDINGS, "chestxray14"
     else:
         kind = "unknown, taken to expect ImageNet's normalisation"
-    return Origin(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
+    return SourceFormat(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
 
 
-def _own_export(file: TensorFile) -> Origin:
+def _own_export(file: TensorFile) -> SourceFormat:
     saved: dict[str, Any] = file.metadata
     try:
-        return Origin(
+        return SourceFormat(
             f"agcnn_jax, {saved['branch']} branch",
             tuple(saved["labels"]),
             saved["pooling"],

@@ -9,14 +9,14 @@ from typing import Any
 
 from agcnn_jax.interop import hub, trained_on, weights
 from agcnn_jax.interop.convert import convert_branch, convert_fusion
-from agcnn_jax.interop.origin import Origin, recognise
 from agcnn_jax.interop.read import TensorFile, read_tensor_file
+from agcnn_jax.interop.source_format import SourceFormat, recognise_source
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
 
 
-def bring_in(
+def import_weights(
     sources: Sequence[str],
     backbone_name: str,
     out: Path,
@@ -112,16 +112,16 @@ def _fetch(source: str, revision: str | None, folder: Path) -> tuple[TensorFile,
 
 def _convert(
     files: Sequence[TensorFile], backbone_name: str
-) -> tuple[dict[str, Any], dict[str, Any], Origin]:
+) -> tuple[dict[str, Any], dict[str, Any], SourceFormat]:
     backbone = make_backbone(backbone_name)
     params: dict[str, Any] = {}
     batch_stats: dict[str, Any] = {}
     used, left_out = 0, {}
     branches = BRANCHES[: 1 if len(files) == 1 else 2]
-    origin: Origin | None = None
+    origin: SourceFormat | None = None
     for branch, file in zip(branches, files, strict=False):
         converted = convert_branch(file, backbone, backbone_name)
-        found = recognise(file, converted)
+        found = recognise_source(file, converted)
         if origin is not None and found[1:] != origin[1:]:
             raise UserError(
                 f"--weights {file.name}: its classes or its input differ from those of "

@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.interop import weights
-from agcnn_jax.interop.bring_in import bring_in
+from agcnn_jax.interop.import_weights import import_weights
 from agcnn_jax.run import checkpoints
 from agcnn_jax.run.saved_config import read_config
 from agcnn_jax.runtime.errors import UserError
@@ -113,7 +113,7 @@ def test_safetensors(imported, tmp_path):
     metadata = {"agcnn_jax": json.dumps(about), "format": "evil.Foo"}
     numpy.save_file({"evil.Foo": np.ones(3, np.float32)}, path, metadata)
     with pytest.raises(UserError):
-        bring_in([str(path)], "resnet50", tmp_path / "out")
+        import_weights([str(path)], "resnet50", tmp_path / "out")
     assert not imported()
 
 
@@ -127,7 +127,7 @@ def test_pickled_weights(imported, tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps({"state_dict": Call()}))
     with pytest.raises(UserError, match="holds Python objects besides tensors"):
-        bring_in([str(path)], "resnet50", tmp_path / "out")
+        import_weights([str(path)], "resnet50", tmp_path / "out")
     assert not imported()
 
 
