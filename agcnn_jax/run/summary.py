@@ -1,0 +1,70 @@
+"""Summaries of a run at its first step: its parameters, and the memory that a step needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+from agcnn_jax.models.agcnn import BRANCHES, Variables
+from agcnn_jax.runtime.errors import UserError
+
+GIB = 2**30
+PARTS = {"argument": "arguments", "output": "outputs", "temp": "scratch", "alias": "reused"}
+"""The parts of a step's memory as XLA and as messages name them."""
+
+
+def parameter_table(variables: Variables) -> str:
+    """List all parameters with their shapes and sizes, and a total for each branch.
+
+    Args:
+        variables: as in `models.agcnn`; shapes alone suffice.
+    """
+    rows = [("parameter", "shape", "count")]
+    total = 0
+    for branch in sorted(variables["params"], key=BRANCHES.index):
+        leaves, _ = jax.tree.flatten_with_path(variables["params"][branch])
+        counts = [math.prod(leaf.shape) for _, leaf in leaves]
+        for (path, leaf), count in zip(leaves, counts, strict=True):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            rows.append((f"{branch}/{name}", "x".join(map(str, leaf.shape)), f"{count:,}"))
+        rows.append((f"{branch}, total", "", f"{sum(counts):,}"))
+        total += sum(counts)
+    rows.append(("all branches", "", f"{total:,}"))
+    width, wide, long = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{a:{width}}  {b:{wide}}  {c:>{long}}" for a, b, c in rows)
+
+
+def step_memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Read what XLA plans for a compiled step on one device, in bytes.
+
+    Returns:
+        `argument`, `output`, `temp` and `alias`, the part of the outputs that takes the place of
+        donated arguments; and `total`, which is argument + output + temp - alias.
+    """
+    analysis: Any = compiled.memory_analysis()
+    memory = {part: int(getattr(analysis, f"{part}_size_in_bytes")) for part in PARTS}
+    return memory | {"total": sum(memory.values()) - 2 * memory["alias"]}
+
+
+def check_memory(needed: dict[str, int], device: jax.Device) -> None:
+    """Refuse a step that does not fit into a device's memory.
+
+    A device that reports no limit, such as a CPU, is not checked.
+
+    Args:
+        needed: as `step_memory` returns it.
+        device: one of those that the step runs on.
+
+    Raises:
+        UserError: with the sizes, if `total` exceeds the device's limit.
+    """
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit and needed["total"] > limit:
+        parts = ", ".join(f"{words} {needed[part] / GIB:.2f}" for part, words in PARTS.items())
+        raise UserError(
+            f"a training step needs {needed['total'] / GIB:.2f} GiB ({parts}) and {device} allows "
+            f"{limit / GIB:.2f} GiB; raise --config.accumulate, lower --config.batch_size or "
+            "--config.input_size, use --config.dtype=bfloat16, or use more devices"
+        )
