@@ -8,9 +8,8 @@ import numpy as np
 
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, init_variables
-from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.models.resnet import ResNet
-from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel
+from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
 from agcnn_jax.training.steps import Recipe, select_branches, train_step
 
 LABELS = 5

@@ -16,21 +16,16 @@ from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
-from agcnn_jax.run.agreement import describe_run, require_agreement
+from agcnn_jax.run.agreement import describe_run
 from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.run.lineage import Overlap, digest
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.devices import (
-    check_batch_size,
-    from_primary,
-    is_primary,
-    replicate,
-    together,
-)
+from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import from_primary, is_primary, require_agreement, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place
 from agcnn_jax.training.prediction import Prediction, make_predict_step, predict
 
@@ -68,10 +63,10 @@ def evaluate(
     if split not in SUBSETS:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
     directory = checkpoint_place(workdir)
-    run_config = together(lambda: read_run_config(config, directory, overrides))
-    experiment = together(lambda: open_evaluation(run_config, directory, overrides))
+    run_config = sync_call(lambda: read_run_config(config, directory, overrides))
+    experiment = sync_call(lambda: open_evaluation(run_config, directory, overrides))
     require_agreement(lambda: describe_run(run_config, experiment.data_summary))
-    loaded, _ = together(
+    loaded, _ = sync_call(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
     require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
@@ -91,7 +86,7 @@ def evaluate(
         experiment.mesh,
         split,
     )
-    table = together(
+    table = sync_call(
         lambda: (
             report(experiment, split, indices, overlap, prediction, loaded) if is_primary() else ""
         )

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-BATCH_AXIS = "batch"
-"""Name of the mesh axis over which statistics and gradients are averaged."""
-
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 

@@ -1,9 +1,9 @@
-"""Processes of a run compared with each other: same config, same code, same data, same weights."""
+"""What the processes of a run must have in common: same config, same code, same data."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,35 +12,11 @@ import ml_collections
 
 import agcnn_jax
 from agcnn_jax.run.config import flatten
-from agcnn_jax.runtime.devices import exchange, process_share
-from agcnn_jax.runtime.errors import UserError
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 PLACES = frozenset({"data.dir", "workdir"})
 """Keys that may differ: the same data and the same workdir may lie elsewhere on each host."""
-
-
-def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Compare what this process has with what all others have, if there are others.
-
-    Args:
-        facts: gives JSON values by their names, such as `describe_run` returns; not called in a
-            run of one process, which need not read its sources and hash its weights.
-
-    Raises:
-        UserError: in every process, naming the first difference and the process.
-    """
-    if process_share()[1] == 1:
-        return
-    first, *others = exchange(dict(facts()))
-    for process, theirs in enumerate(others, start=1):
-        for key in sorted(first.keys() | theirs.keys()):
-            if first.get(key) != theirs.get(key):
-                raise UserError(
-                    f"process {process} differs from process 0 in {key}: {theirs.get(key)!r} "
-                    f"instead of {first.get(key)!r}; start all with the same config, code and data"
-                )
 
 
 def describe_run(config: ml_collections.ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 
 from agcnn_jax.run.checkpoint_errors import intact, quieten, train_again, written
 from agcnn_jax.runtime import cluster
-from agcnn_jax.runtime.devices import alone, from_primary, on_one_device
+from agcnn_jax.runtime.devices import alone, on_one_device
 from agcnn_jax.runtime.errors import USAGE_STATUS, UserError, say
+from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import reported, write_json
 
 NO_AUC = -1.0

@@ -115,7 +115,7 @@ def _check_address(address: str | None, processes: int | None, process: int | No
 
 def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:
     from agcnn_jax.runtime import cluster
-    from agcnn_jax.runtime.devices import together
+    from agcnn_jax.runtime.processes import sync_call
 
     # The others learn of any other mistake in this process's config: they are joined first.
     peer_timeout = check_value("peer_timeout", FLAGS.config.peer_timeout)
@@ -131,7 +131,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
         if not cluster.is_joined():
             # JAX has taken the signal, but asks nobody when to stop.
             signal.signal(signal.SIGTERM, _stop)
-        together(configured)
+        sync_call(configured)
         return main()
     except UserError as error:
         cluster.announce(str(error))

@@ -15,9 +15,8 @@ from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.data.records import Records, open_records
 from agcnn_jax.data.splits import Split, make_split
 from agcnn_jax.models.agcnn import AGCNN
-from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.runtime.devices import device_mesh
+from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh
 from agcnn_jax.training.steps import Recipe
 
 

@@ -20,8 +20,8 @@ import jax
 from jax._src import distributed  # the key-value store has no public name yet (jax 0.10)
 
 from agcnn_jax.runtime import supervisor
-from agcnn_jax.runtime.devices import exchange
 from agcnn_jax.runtime.errors import USAGE_STATUS, Stopped, UserError, say
+from agcnn_jax.runtime.processes import exchange
 
 _FAILURES = "agcnn_jax/failures/"
 _LOOK_EVERY = 2.0

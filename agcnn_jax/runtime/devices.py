@@ -10,9 +10,8 @@ this module and `cluster` knows how many devices and processes there are.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,13 +19,13 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.runtime.errors import UserError
+
+BATCH_AXIS = "batch"
+"""Name of the mesh axis over which statistics and gradients are averaged."""
 
 REPLICATED = PartitionSpec()
 SHARDED = PartitionSpec(BATCH_AXIS)
-
-Result = TypeVar("Result")
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -42,16 +41,6 @@ def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def local_mesh(mesh: Mesh) -> Mesh:
     """The part of a mesh that belongs to this process."""
     return mesh if jax.process_count() == 1 else device_mesh(mesh.local_devices)
-
-
-def is_primary() -> bool:
-    """Whether this is the process that writes tables, figures and logs."""
-    return jax.process_index() == 0
-
-
-def process_share() -> tuple[int, int]:
-    """This process's number and the number of processes, as the pipeline takes them."""
-    return jax.process_index(), jax.process_count()
 
 
 def alone() -> ocp.options.MultiprocessingOptions:
@@ -205,55 +194,3 @@ def gather_batches(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.nda
         }
         return {name: rows.reshape(-1, *rows.shape[3:]) for name, rows in stacked.items()}
     return {name: rows.reshape(-1, *rows.shape[2:]) for name, rows in stacked.items()}
-
-
-def exchange(value: Any) -> list[Any]:
-    """Tell all processes something, and hear what they tell.
-
-    Args:
-        value: anything that JSON can hold.
-
-    Returns:
-        Every process's value, in the order of the processes.
-    """
-    if jax.process_count() == 1:
-        return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(text))))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: len(text)] = text
-    rows = np.asarray(multihost_utils.process_allgather(padded))
-    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
-
-
-def together(function: Callable[[], Result]) -> Result:
-    """Call a function in every process; if it refuses in one, it does in all.
-
-    Without this, the others would wait for the one that stopped.
-
-    Raises:
-        UserError: that of the first process that raised one, naming the process if it is another.
-    """
-    message, result = None, None
-    try:
-        result = function()
-    except UserError as error:
-        if jax.process_count() == 1:
-            raise
-        message = str(error)
-    messages = exchange(message)
-    for process, raised in enumerate(messages):
-        if raised is not None:
-            # What all of them say needs no name.
-            same = all(other == raised for other in messages)
-            raise UserError(raised if same else f"process {process}: {raised}")
-    return result  # type: ignore[return-value]
-
-
-def from_primary(function: Callable[[], Result]) -> Result:
-    """Call a function in the primary process and give its result, JSON, to all.
-
-    What lies in the workdir is decided on once: hosts may see a shared folder at different times.
-    """
-    result = together(lambda: function() if is_primary() else None)
-    return exchange(result)[0]  # type: ignore[no-any-return]

@@ -13,8 +13,8 @@ import jax
 from etils import epath
 
 from agcnn_jax.runtime import storage
-from agcnn_jax.runtime.devices import is_primary
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import is_primary
 
 WARM_UP = 10
 """Steps of a call that are not traced if there are enough: the first compiles, others wait."""

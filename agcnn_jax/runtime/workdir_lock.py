@@ -29,9 +29,9 @@ from typing import Any, NoReturn
 
 from etils import epath
 
-from agcnn_jax.runtime.devices import from_primary, is_primary
 from agcnn_jax.runtime.errors import TEMPORARY_STATUS, Stopped, say
 from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.processes import from_primary, is_primary
 from agcnn_jax.runtime.storage import is_remote, reported, write_bytes
 
 FILE = "training.json"

@@ -17,18 +17,10 @@ from agcnn_jax.run import checkpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.log import open_log, progress_bar
 from agcnn_jax.run.strategies import Stage
-from agcnn_jax.runtime.devices import (
-    REPLICATED,
-    SHARDED,
-    data_parallel,
-    from_primary,
-    is_primary,
-    process_share,
-    replicate,
-    shard_batch,
-)
+from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.processes import from_primary, is_primary, process_share
 from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training import divergence
 from agcnn_jax.training.host_crop import make_host_cropper

@@ -9,22 +9,23 @@ import ml_collections
 import numpy as np
 
 from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.agreement import describe_run, require_agreement
+from agcnn_jax.run.agreement import describe_run
 from agcnn_jax.run.config import check_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.stage_results import finished_stages, trained_from_what_is_gone
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.devices import (
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.preemption import stop_requests
+from agcnn_jax.runtime.processes import (
     exchange,
     from_primary,
     is_primary,
     process_share,
-    together,
+    require_agreement,
+    sync_call,
 )
-from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.preemption import stop_requests
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, delete, exists, write_json
 from agcnn_jax.runtime.workdir_lock import claimed
 from agcnn_jax.training.batches import check_batches
@@ -44,10 +45,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`.
     """
     with stop_requests() as stop_requested, contextlib.ExitStack() as held:
-        experiment = together(lambda: prepare(config, workdir))
+        experiment = sync_call(lambda: prepare(config, workdir))
         require_agreement(lambda: describe_run(config, experiment.data_summary))
         needed = from_primary(lambda: needs_init(experiment))
-        start = together(lambda: open_start(experiment, needed))
+        start = sync_call(lambda: open_start(experiment, needed))
         require_agreement(
             lambda: {
                 "weights in config.init": digest(start.variables),
@@ -109,7 +110,7 @@ def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Star
     # A new name, which no host can remember as missing or from an earlier run.
     mark = absolute(str(workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")))
     from_primary(lambda: write_json(mark, {}))
-    seen = exchange(together(lambda: exists(mark)))
+    seen = exchange(sync_call(lambda: exists(mark)))
     from_primary(lambda: delete(mark))
     if not all(seen):
         raise UserError(

@@ -21,11 +21,10 @@ from agcnn_jax.runtime.devices import (
     SHARDED,
     data_parallel,
     gather_batches,
-    is_primary,
     local_rows,
-    process_share,
     shard_batch,
 )
+from agcnn_jax.runtime.processes import is_primary, process_share
 from agcnn_jax.training.steps import Recipe
 
 

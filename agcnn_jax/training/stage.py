@@ -19,8 +19,9 @@ from agcnn_jax.run.stage_results import (
     stage_directory,
 )
 from agcnn_jax.run.strategies import Stage, branches_before
-from agcnn_jax.runtime.devices import from_primary, is_primary, replicate, together
+from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.processes import from_primary, is_primary, sync_call
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.schedule import make_schedule
@@ -53,13 +54,13 @@ def train_stage(
     started_from = digests(variables, branches_before(experiment.config.strategy, stage))
     seen = from_primary(lambda: lineage.kept(experiment.workdir)[0].digest)
     identity = {**experiment.identity, "started_from": started_from, "lineage": seen}
-    manager = together(lambda: checkpoints.open_manager(directory / "checkpoints"))
+    manager = sync_call(lambda: checkpoints.open_manager(directory / "checkpoints"))
     try:
         latest = from_primary(manager.latest_step)
         if latest is not None:
             saved = checkpoints.saved_identity(manager, latest)
-            together(lambda: check_lineage(directory, saved.get("lineage"), seen))
-            together(lambda: check_start(directory, saved.get("started_from", {}), started_from))
+            sync_call(lambda: check_lineage(directory, saved.get("lineage"), seen))
+            sync_call(lambda: check_start(directory, saved.get("started_from", {}), started_from))
         result = from_primary(lambda: read_result(experiment.workdir, stage))
         scores = result
         if scores is None:
@@ -73,7 +74,7 @@ def train_stage(
     if result is None:
         result = {**scores, "weights": now, "started_from": started_from, "lineage": seen}
         from_primary(lambda: write_json(directory / "result.json", result))
-    together(lambda: check_weights(directory, result, now))
+    sync_call(lambda: check_weights(directory, result, now))
     if is_primary():
         print(describe_result(stage, result, len(experiment.records.finding_columns)))
     return merge_branches(variables, trained)

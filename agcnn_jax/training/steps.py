@@ -16,8 +16,8 @@ from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.data.augment import Augmentation, augment
 from agcnn_jax.models.agcnn import AGCNN, Variables, apply_branch, forward
-from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import BATCH_AXIS
 
 Batch = Mapping[str, jax.Array]
 

@@ -12,9 +12,9 @@ import torch
 from agcnn_jax.attention.crop import crop_device
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch
-from agcnn_jax.models.layers import BATCH_AXIS
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import (
+    BATCH_AXIS,
     REPLICATED,
     SHARDED,
     data_parallel,

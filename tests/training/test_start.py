@@ -18,11 +18,12 @@ from agcnn_jax.evaluation import evaluate as evaluation
 from agcnn_jax.evaluation.overlap import results_directory, trained_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import agreement, lineage, saved_config
 from agcnn_jax.run import experiment as experiment_module
+from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
 from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.runtime import processes
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.workdir_lock import FILE as CLAIM
@@ -481,10 +482,11 @@ def test_processes_agree_on_what_they_start_from(make, monkeypatch, tmp_path, fa
     """Here the other process is one that only says what it has."""
 
     def exchange(value):
-        return [value, {**value, fact: "other"} if fact in value else value]
+        described = isinstance(value, dict) and fact in value
+        return [value, {**value, fact: "other"} if described else value]
 
-    monkeypatch.setattr(agreement, "process_share", lambda: (0, 2))
-    monkeypatch.setattr(agreement, "exchange", exchange)
+    monkeypatch.setattr(processes, "process_share", lambda: (0, 2))
+    monkeypatch.setattr(processes, "exchange", exchange)
     text = refusal(train, make(), str(tmp_path / "new"))
     assert f"process 1 differs from process 0 in {fact}: 'other' instead of" in text
     assert not (tmp_path / "new").exists()

@@ -9,11 +9,7 @@ import optax
 import pytest
 
 from agcnn_jax.run.strategies import STRATEGIES, Stage, stages
-from agcnn_jax.runtime.devices import (
-    device_mesh,
-    replicate,
-    shard_batch,
-)
+from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.steps import (
     binary_cross_entropy,
     init_state,
