@@ -1,0 +1,14 @@
+"""What several tests of the phantoms share."""
+
+import pytest
+
+from data_prep import phantoms
+from tests.data_prep.phantom_files import SIZE
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """A small finished cohort, drawn by two processes."""
+    folder = tmp_path_factory.mktemp("phantoms") / "raw"
+    assert phantoms.generate(folder, 60, SIZE, seed=3, workers=2)
+    return folder

@@ -1,0 +1,123 @@
+"""NIH's tables: both editions, quirks, mistakes."""
+
+import gzip
+
+import pytest
+
+from agcnn_jax.runtime.errors import UserError
+from data_prep.nih.tables import LABELS, read_boxes, read_labels
+from tests.data_prep.nih_files import (
+    BOX_HEADER,
+    HEADER_2017,
+    HEADER_2020,
+    row,
+)
+
+
+def test_both_editions_of_the_table_read_alike(tmp_path):
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv.gz"
+    old.write_text(
+        f"{HEADER_2017}\r\na.png,Mass|Edema,3,7,058Y,F,AP,1,2,3,4,\r\n\r\n"
+        "b.png,No Finding,0,8,018M,M,PA,1,2,3,4,\r\nc.png,Hernia,0,9,003D,M,PA,1,2,3,4,\r\n",
+        newline="",
+    )
+    text = (
+        f"\ufeff{HEADER_2020}\na.png,Mass|Edema,3,7,58,F,AP,1,2,3,4\n"
+        "b.png,No Finding,0,8,1,M,PA,1,2,3,4\nc.png,Hernia,0,9,0,M,PA,1,2,3,4\n"
+    )
+    new.write_bytes(gzip.compress(text.encode()))
+    assert read_labels(old) == read_labels(new)
+    assert read_labels(old)["a.png"] == ((4, 9), "7", 3, 58, "F", "AP")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["Image Index,Finding Labels", "a.png,Mass"], ["'Patient ID'", "'Patient Age'"]),
+        ([HEADER_2020, row("a.png"), row("b.png", "Mass|Pnuemonia")], ["'Pnuemonia'", "line 3"]),
+        ([HEADER_2020, row("a.png", "No Finding|Mass")], ["'No Finding|Mass'", "line 2"]),
+        ([HEADER_2020, row("a.png"), row("a.png", "Mass")], ["a.png", "line 3", "line 2"]),
+        ([HEADER_2020, row("a.png", age="old")], ["'old'", "line 2"]),
+        ([HEADER_2020, row("a.png", age="9" * 11)], ["'Patient Age'", "'99999999999'", "line 2"]),
+        ([HEADER_2020, row("a.png", age="9" * 5000)], ["'Patient Age'", "too large", "line 2"]),
+        ([HEADER_2020, row("a.png", follow_up="9" * 11)], ["'Follow-up #'", "too large", "line 2"]),
+        ([HEADER_2020, row("a.png", follow_up="9" * 5000)], ["'Follow-up #'", "line 2"]),
+        ([HEADER_2020, row("a.png"), row("")], ["'Image Index' is empty", "line 3"]),
+        ([HEADER_2020, row("a.png", patient=" ")], ["'Patient ID' is empty", "line 2"]),
+        ([HEADER_2020, "a.png,Mass,0"], ["line 2", "3 columns"]),
+        ([HEADER_2020], ["no rows"]),
+        ([], ["'Image Index'"]),
+    ],
+)
+def test_bad_label_table_is_one_clear_line(tmp_path, lines, words):
+    path = tmp_path / "Data_Entry_2017.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError) as error:
+        read_labels(path)
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+def test_real_oddities_of_the_table_are_kept(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([HEADER_2020, row("a.png", age="411", follow_up=str(2**31 - 1))]))
+    assert read_labels(path)["a.png"][2:4] == (2**31 - 1, 411)
+
+
+def test_sex_is_read_under_either_header(tmp_path):
+    path = tmp_path / "t.csv"
+    header = HEADER_2020.replace("Patient Gender", "Patient Sex")
+    path.write_text(f"{header}\n{row('a.png')}\n")
+    assert read_labels(path)["a.png"].sex == "M"
+    path.write_text(f"{HEADER_2020},Patient Sex\n{row('a.png')},F\n")  # NIH's own goes first
+    assert read_labels(path)["a.png"].sex == "M"
+    path.write_text(f"{HEADER_2020.replace('Gender', 'Size')}\n{row('a.png')}\n")
+    with pytest.raises(UserError, match="no column 'Patient Gender'"):
+        read_labels(path)
+
+
+def test_repeated_equal_rows_are_one(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([HEADER_2020, row("a.png"), row("a.png")]))
+    assert list(read_labels(path)) == ["a.png"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "binary"])
+def test_damaged_table(tmp_path, damage):
+    path = tmp_path / "t.csv.gz"
+    packed = gzip.compress("\n".join([HEADER_2020, *map(row, "abcdefgh")]).encode())
+    path.write_bytes(
+        {
+            "cut": packed[:-20],
+            "flipped": packed[:-8] + bytes(8),
+            "binary": gzip.compress(b"\xff\xfe\x80"),
+        }[damage]
+    )
+    with pytest.raises(UserError, match=r"t\.csv\.gz"):
+        read_labels(path)
+
+
+def test_box_list_quirks(tmp_path):
+    path = tmp_path / "b.csv"
+    path.write_text(f"{BOX_HEADER}\na.png,Infiltrate,1,2,3,4\na.png,Mass,5,6,7.5,8,,\n")
+    infiltration, mass = LABELS.index("Infiltration"), LABELS.index("Mass")
+    assert read_boxes(path, 1024) == {"a.png": ((infiltration, 1, 2, 4, 6), (mass, 5, 6, 12.5, 14))}
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("a.png,Mass,1,2,3", "no four numbers"),
+        ("a.png,Mass,1,2,x,4", "no four numbers"),
+        ("a.png,Mass,1,2,nan,4", "not a box"),
+        ("a.png,Mass,1,2,0,4", "not a box"),
+        ("a.png,Lump,1,2,3,4", "'Lump'"),
+        ("a.png,Mass,1000,2,30,4", "--box_size"),
+    ],
+)
+def test_bad_box(tmp_path, line, word):
+    path = tmp_path / "b.csv"
+    path.write_text(f"{BOX_HEADER}\n{line}\n")
+    with pytest.raises(UserError, match=word) as error:
+        read_boxes(path, 1024)
+    assert f"{path}, line 2" in str(error.value)
