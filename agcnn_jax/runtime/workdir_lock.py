@@ -36,13 +36,13 @@ from agcnn_jax.runtime.storage import is_remote, reported, write_bytes
 
 FILE = "training.json"
 
-Claim = dict[str, Any]
+Lock = dict[str, Any]
 """Who trains: `host`, `process`, `since`, `token`, `peer_timeout`, and what tells whether that
 process is alive (`machine`, `started`); `refreshed` counts. Empty if it cannot be read."""
 
 
 @contextlib.contextmanager
-def claimed(
+def lock_workdir(
     workdir: epath.Path, peer_timeout: float, stop_requested: StopRequest
 ) -> Iterator[None]:
     """Let no other training into the workdir while the block runs. All processes of a run call it.
@@ -73,7 +73,7 @@ def claimed(
             release(path, own)
 
 
-def describe_process(peer_timeout: float) -> Claim:
+def describe_process(peer_timeout: float) -> Lock:
     """Make this process's claim."""
     now = datetime.datetime.now(datetime.UTC)
     return {
@@ -88,8 +88,8 @@ def describe_process(peer_timeout: float) -> Claim:
     }
 
 
-def wait_until_free(path: epath.Path, own: Claim, stop_requested: StopRequest) -> None:
-    """Take the claim when no other training holds it; see `claimed`."""
+def wait_until_free(path: epath.Path, own: Lock, stop_requested: StopRequest) -> None:
+    """Take the claim when no other training holds it; see `lock_workdir`."""
     watch = Watch(path, own)
     told = False
     while True:
@@ -118,7 +118,7 @@ class Watch:
         patience: seconds to wait: its own `peer_timeout`, or the other's if that is longer.
     """
 
-    def __init__(self, path: epath.Path, own: Claim):
+    def __init__(self, path: epath.Path, own: Lock):
         self.patience: float = own["peer_timeout"]
         self._path, self._own = path, own
         self._seen: list[tuple[float, bytes | None]] = []  # when the file changed, and to what
@@ -152,7 +152,7 @@ class Watch:
         return is_same(read(self._path), self._own)
 
 
-def keep(path: epath.Path, own: Claim, ended: threading.Event) -> None:
+def keep(path: epath.Path, own: Lock, ended: threading.Event) -> None:
     """Refresh the claim until `ended`; end this process if another training has taken it."""
     refreshed = 0
     while not ended.wait(own["peer_timeout"] / 4):
@@ -175,7 +175,7 @@ def leave(message: str) -> NoReturn:
     os._exit(TEMPORARY_STATUS)
 
 
-def release(path: epath.Path, own: Claim) -> None:
+def release(path: epath.Path, own: Lock) -> None:
     """Delete the claim if it is still this process's own."""
     # Why the training ends matters more than this; a claim that is left behind goes stale.
     with contextlib.suppress(Exception):
@@ -210,12 +210,12 @@ def read(path: epath.Path) -> bytes | None:
         return None
 
 
-def render(claim: Claim) -> bytes:
+def render(claim: Lock) -> bytes:
     """Make a claim's file."""
     return (json.dumps(claim, indent=2) + "\n").encode()
 
 
-def parse(content: bytes | None) -> Claim:
+def parse(content: bytes | None) -> Lock:
     """Read a claim's file; an empty claim if the file holds none, or only a part."""
     try:
         claim = json.loads(content or b"")
@@ -225,12 +225,12 @@ def parse(content: bytes | None) -> Claim:
         return {}
 
 
-def is_same(content: bytes | None, own: Claim) -> bool:
+def is_same(content: bytes | None, own: Lock) -> bool:
     """Whether a claim's file is this process's."""
     return parse(content).get("token") == own["token"]
 
 
-def name(claim: Claim) -> str:
+def name(claim: Lock) -> str:
     """Name the process that a claim is of."""
     if not claim:
         return "another training"
@@ -250,7 +250,7 @@ def machine() -> list[str] | None:
         return None
 
 
-def is_dead(claim: Claim) -> bool:
+def is_dead(claim: Lock) -> bool:
     """Whether a claim's process has certainly ended."""
     if not claim.get("machine") or claim["machine"] != machine():
         return False

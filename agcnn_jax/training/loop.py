@@ -27,7 +27,7 @@ from agcnn_jax.runtime.processes import (
     sync_call,
 )
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, delete, exists, write_json
-from agcnn_jax.runtime.workdir_lock import claimed
+from agcnn_jax.runtime.workdir_lock import lock_workdir
 from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.start import Start, check_init, needs_init, open_start
@@ -56,14 +56,14 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
             }
         )
         plan = stages(config.strategy)
-        # Before the claim, which a workdir that nobody may write to any more does not take.
+        # Before the lock, which a workdir that is no longer writable cannot take.
         if from_primary(
             lambda: len(finished_stages(experiment.workdir, config.strategy)) == len(plan)
         ):
             if is_primary():
                 print(f"training in {workdir} is complete: nothing left to do", flush=True)
             return
-        held.enter_context(claimed(experiment.workdir, config.peer_timeout, stop_requested))
+        held.enter_context(lock_workdir(experiment.workdir, config.peer_timeout, stop_requested))
         claim(config, experiment, start)
         if is_primary():
             print(describe(experiment, start), flush=True)

@@ -9,7 +9,7 @@ import pytest
 from agcnn_jax.runtime import workdir_lock
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute
-from agcnn_jax.runtime.workdir_lock import claimed
+from agcnn_jax.runtime.workdir_lock import lock_workdir
 
 WORKDIR = "gs://bucket/run"
 
@@ -19,7 +19,7 @@ def never():
 
 
 def train(seconds=0.0):
-    with claimed(absolute(WORKDIR), 2, never):
+    with lock_workdir(absolute(WORKDIR), 2, never):
         found = json.loads((absolute(WORKDIR) / workdir_lock.FILE).read_text())
         time.sleep(seconds)
         return found

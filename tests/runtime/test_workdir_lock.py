@@ -14,7 +14,7 @@ from etils import epath
 
 from agcnn_jax.runtime import workdir_lock
 from agcnn_jax.runtime.errors import Stopped, UserError
-from agcnn_jax.runtime.workdir_lock import claimed
+from agcnn_jax.runtime.workdir_lock import lock_workdir
 
 LONG = 60
 
@@ -24,7 +24,7 @@ def never():
 
 
 def train(workdir, peer_timeout, stop_requested=never):
-    with claimed(workdir, peer_timeout, stop_requested):
+    with lock_workdir(workdir, peer_timeout, stop_requested):
         return json.loads((workdir / workdir_lock.FILE).read_text())
 
 
@@ -80,7 +80,7 @@ def left(monkeypatch):
 
 
 def test_the_file_says_who_trains_while_it_does(workdir, file):
-    with claimed(workdir, LONG, never):
+    with lock_workdir(workdir, LONG, never):
         found = json.loads(file.read_text())
         assert found["process"] == os.getpid()
         assert found["host"] == os.uname().nodename
@@ -90,13 +90,13 @@ def test_the_file_says_who_trains_while_it_does(workdir, file):
 
 @pytest.mark.parametrize("error", [UserError("x"), Stopped("x"), KeyboardInterrupt(), OSError()])
 def test_it_goes_however_the_training_ends(workdir, error):
-    with pytest.raises(type(error)), claimed(workdir, LONG, never):
+    with pytest.raises(type(error)), lock_workdir(workdir, LONG, never):
         raise error
     assert list(workdir.iterdir()) == []
 
 
 def test_it_is_refreshed_every_quarter(workdir, file, left):
-    with claimed(workdir, 0.2, never):
+    with lock_workdir(workdir, 0.2, never):
         seen = set()
         end = time.monotonic() + 10
         while len(seen) < 4 and time.monotonic() < end:
@@ -107,7 +107,7 @@ def test_it_is_refreshed_every_quarter(workdir, file, left):
 
 
 def test_a_second_training_is_told_of_the_first(workdir, file, capsys):
-    with claimed(workdir, 0.4, never):
+    with lock_workdir(workdir, 0.4, never):
         begun = time.monotonic()
         with pytest.raises(Stopped) as error:
             train(workdir, 0.4)
@@ -120,7 +120,7 @@ def test_a_second_training_is_told_of_the_first(workdir, file, capsys):
 
 def test_a_second_training_begins_when_the_first_ends(workdir, file):
     with ThreadPoolExecutor(1) as pool:
-        with claimed(workdir, LONG, never):
+        with lock_workdir(workdir, LONG, never):
             token = json.loads(file.read_text())["token"]
             waiting = pool.submit(train, workdir, 2)
             time.sleep(0.3)
@@ -196,7 +196,7 @@ def test_of_many_trainings_one_gets_it(workdir):
         inside, most = [], []
 
         def train_slowly(number, inside=inside, most=most):
-            with claimed(workdir, 2, never):
+            with lock_workdir(workdir, 2, never):
                 inside.append(number)
                 most.append(len(inside))
                 time.sleep(0.05)
@@ -210,7 +210,7 @@ def test_of_many_trainings_one_gets_it(workdir):
 
 
 def test_a_training_that_was_taken_over_stops(workdir, file, left):
-    with claimed(workdir, 0.2, never):
+    with lock_workdir(workdir, 0.2, never):
         put(file, host="elsewhere", process=7)
         deadline = time.monotonic() + 10
         while not left and time.monotonic() < deadline:

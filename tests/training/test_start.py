@@ -26,7 +26,7 @@ from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime import processes
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.workdir_lock import FILE as CLAIM
+from agcnn_jax.runtime.workdir_lock import FILE as LOCK
 from agcnn_jax.training import fit, loop
 from agcnn_jax.training.initial import _draw
 from agcnn_jax.training.loop import train
@@ -367,12 +367,12 @@ class TestStartingFromConvertedWeights:
         converted(tmp_path / "weights", config, seed=8)
 
         @contextlib.contextmanager
-        def claimed(*arguments):
+        def lock_workdir(*arguments):
             shutil.copytree(tmp_path / "first", workdir)
             shutil.rmtree(workdir / "stages")
             yield
 
-        monkeypatch.setattr(loop, "claimed", claimed)
+        monkeypatch.setattr(loop, "lock_workdir", lock_workdir)
         text = refusal(train, config, str(workdir))
         assert config.init in text and "digest" in text
         assert not (workdir / "stages").exists()
@@ -415,7 +415,7 @@ class TestAStageOfAnotherRun:
 
 
 def test_a_finished_run_need_not_be_writable(make, run, capsys):
-    (run / CLAIM).mkdir()  # so that nobody, whatever their rights, can claim it
+    (run / LOCK).mkdir()  # nobody, whatever their rights, can lock it
     before = files_of(run)
     train(make(), str(run))
     assert capsys.readouterr().out.endswith(f"training in {run} is complete: nothing left to do\n")
