@@ -134,8 +134,9 @@ def server(small_state):
 def start(tmp_path, endpoint, *arguments):
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
+    program = ("tests/tiny.py", "data_prep/torch_weights.py")
     return subprocess.Popen(
-        [sys.executable, "data_prep/torch_weights.py", *arguments, "--out", tmp_path / "out/w"],
+        [sys.executable, *program, *arguments, "--out", tmp_path / "out/w"],
         env={
             **os.environ,
             "HF_ENDPOINT": endpoint,
