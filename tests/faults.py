@@ -520,7 +520,7 @@ FAULTS = (
     Fault(
         "a validation that was stopped is forgotten",
         FIT,
-        "manager.metrics(resumed) is None",
+        "checkpoints.score(resumed) is None",
         "False",
         TEST_STOPPED,
     ),

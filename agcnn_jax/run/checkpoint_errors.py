@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be written or read, in one line."""
+"""Checkpoints that cannot be written or read, reported in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from etils import epath
@@ -15,57 +15,53 @@ from etils import epath
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import advice, error_number, is_remote, reason
 
+_previous_hook = sys.unraisablehook
 
-def quieten() -> None:
-    """Keep tracebacks off stderr of what a save that fails in the background also raises."""
-    # Every thread and event loop of orbax (0.12) logs the same error once more.
-    logging.getLogger("absl").addFilter(_is_not_of_orbax)
+
+def silence_background_errors() -> None:
+    """Keep off stderr what a save that failed in the background logs besides raising it."""
+    # Every thread and event loop of orbax (0.12) logs the error once more.
+    logging.getLogger("absl").addFilter(_is_not_orbax)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-    # Of what it no longer does after the error.
+    # After the error, coroutines stay unstarted and arrays outlive the event loop.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if sys.unraisablehook is not _unraisable:
-        _others.append(sys.unraisablehook)
-        sys.unraisablehook = _unraisable
+    sys.unraisablehook = _unraisable_hook
 
 
-_others: list[Callable[[sys.UnraisableHookArgs], object]] = []
-
-
-def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """Pass over arrays whose writing ends after the event loop that an error has closed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _others[-1](unraisable)
-
-
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+def _is_not_orbax(record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname
 
 
+def _unraisable_hook(unraisable: sys.UnraisableHookArgs) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _previous_hook(unraisable)
+
+
 @contextmanager
-def written(directory: epath.PathLike) -> Iterator[None]:
-    """Turn a checkpoint that cannot be written into one line; the ones before it stay whole."""
+def report_unwritable(directory: epath.PathLike) -> Iterator[None]:
+    """Turn a checkpoint that cannot be written into a `UserError`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        # The clients of object stores have no common class for their errors; TensorStore raises
+        # Clients of object stores have no common class of errors, and TensorStore raises a
         # `ValueError` for those of the system.
         if error_number(error) is None and not is_remote(directory):
             raise
         raise UserError(
-            f"no checkpoint can be written to {directory}: {reason(directory, error)}; those "
-            f"before are whole: {advice(directory, error)}"
+            f"no checkpoint can be written to {directory}: {reason(directory, error)}; earlier "
+            f"ones are complete: {advice(directory, error)}"
         ) from error
 
 
 @contextmanager
-def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]:
-    """Turn a checkpoint that cannot be read into one line.
+def report_unreadable(directory: epath.PathLike, step: int | None = None) -> Iterator[None]:
+    """Turn a checkpoint that cannot be read into a `UserError`.
 
     Args:
-        directory: of a stage's checkpoints.
-        step: which one is read; None where what all of them scored is.
+        directory: a stage's checkpoints.
+        step: of the checkpoint; None while the scores of all are read.
     """
     try:
         yield
@@ -78,26 +74,24 @@ def intact(directory: epath.PathLike, step: int | None = None) -> Iterator[None]
             raise
         if not (damaged or isinstance(error, OSError) or number or is_remote(directory)):
             raise
-        remedy = train_again(folder.parent)
-        what, state = f"checkpoint {folder / str(step)}", "is damaged or incomplete"
-        if step is None:
-            what = f"a checkpoint in {folder}"
+        state, remedy = "is damaged or incomplete", train_again(folder.parent)
         if is_remote(directory):
             state = "cannot be read"
             remedy = f"check your permission and the network, or, if it is damaged, {remedy}"
         elif number not in (None, errno.ENOENT):
-            state, remedy = "cannot be read", "see that it can be and run the same command again"
+            state, remedy = "cannot be read", "make it readable and run the same command again"
+        what = f"a checkpoint in {folder}" if step is None else f"checkpoint {folder}/{step}"
         raise UserError(f"{what} {state} ({reason(directory, error)}); {remedy}") from error
 
 
 def train_again(stage: epath.Path) -> str:
-    """Say how to train a stage again, and with it all later ones, which were trained from it.
+    """Say how to train a stage again, and all later ones, which started from its weights.
 
     Args:
-        stage: its folder, beside those of the other stages.
+        stage: its folder, beside the folders of the other stages.
     """
     later: list[str] = []
-    # What is wrong with this stage is worth more than what may be wrong with listing folders.
+    # The caller reports an error already; another one from listing the folders would hide it.
     with contextlib.suppress(Exception):
         names = sorted(path.name for path in stage.parent.iterdir())
         later = [name for name in names if name[:1].isdigit() and name > stage.name]

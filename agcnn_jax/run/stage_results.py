@@ -9,8 +9,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run import checkpoints, lineage
+from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoint_errors import train_again
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
@@ -169,8 +170,8 @@ def finished_variables(
     saved: dict[str, Any] = {}
     for stage, result in finished_stages(workdir, strategy):
         directory = stage_directory(workdir, stage)
-        with checkpoints.reading(directory / "checkpoints") as manager:
-            best, saved = checkpoints.restore_best(manager, identity, result["best_step"])
+        with StageCheckpoints(directory / "checkpoints", read_only=True) as checkpoints:
+            best, saved = checkpoints.restore_best(identity, result["best_step"])
         check_weights(directory, result, digests(best["variables"], stage.branches))
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:

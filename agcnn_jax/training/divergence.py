@@ -9,16 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.steps import TrainState
 
 
 def fetch_losses(
-    stage: Stage, manager: ocp.CheckpointManager, step: int, metrics: dict[str, jax.Array]
+    stage: Stage, checkpoints: StageCheckpoints, step: int, metrics: dict[str, jax.Array]
 ) -> dict[str, float]:
     """Bring a step's losses to the host.
 
@@ -28,7 +27,7 @@ def fetch_losses(
     """
     losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not math.isfinite(losses["loss"]):
-        raise diverged(stage, manager, step, f"the loss is {losses['loss']}")
+        raise diverged(stage, checkpoints, step, f"the loss is {losses['loss']}")
     return losses
 
 
@@ -38,27 +37,25 @@ def _all_finite(tree: Any) -> jax.Array:
     return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
 
 
-def check_finite(
-    stage: Stage, manager: ocp.CheckpointManager, step: int, state: TrainState
-) -> None:
+def check_finite(stage: Stage, checkpoints: StageCheckpoints, step: int, state: TrainState) -> None:
     """Raise `UserError` if a state is not finite; its step's loss was taken before the update."""
     if not np.asarray(jax.device_get(_all_finite(state))):
-        raise diverged(stage, manager, step, "weights are not finite")
+        raise diverged(stage, checkpoints, step, "weights are not finite")
 
 
-def diverged(stage: Stage, manager: ocp.CheckpointManager, step: int, what: str) -> UserError:
+def diverged(stage: Stage, checkpoints: StageCheckpoints, step: int, what: str) -> UserError:
     """Say at which step of a stage training diverged, and which checkpoint is left.
 
     Args:
         stage: that is trained.
-        manager: of its checkpoints.
+        checkpoints: of the stage.
         step: at which that was found. It may be saved already; what counts is the one before.
         what: is not finite.
     """
-    checkpoints.finish(manager)
-    good = max((saved for saved in manager.all_steps() if saved < step), default=None)
+    checkpoints.finish()
+    good = max((saved for saved in checkpoints.all_steps() if saved < step), default=None)
     kept = "there is no checkpoint yet" if good is None else f"the last checkpoint is step {good}"
     return UserError(
-        f"{what} at step {step} of stage {stage.name}; {kept} in {manager.directory}; try a "
+        f"{what} at step {step} of stage {stage.name}; {kept} in {checkpoints.directory}; try a "
         f"smaller config.learning_rate in another --workdir"
     )

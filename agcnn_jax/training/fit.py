@@ -9,11 +9,10 @@ from typing import Any
 
 import grain
 import jax
-import orbax.checkpoint as ocp
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.log import open_log, progress_bar
 from agcnn_jax.run.strategies import Stage
@@ -33,7 +32,7 @@ def fit(
     experiment: Experiment,
     stage: Stage,
     schedule: Schedule,
-    manager: ocp.CheckpointManager,
+    checkpoints: StageCheckpoints,
     identity: dict[str, Any],
     state: TrainState,
     variables: Variables,
@@ -45,7 +44,7 @@ def fit(
         experiment: see `Experiment`.
         stage: which branches to train.
         schedule: see `Schedule`.
-        manager: of the stage's checkpoints.
+        checkpoints: of the stage.
         identity: what the weights are of, as every checkpoint says.
         state: to start from, replicated.
         variables: of all branches, for the frozen ones.
@@ -61,13 +60,13 @@ def fit(
     batches = open_batches(experiment, stage, schedule, frozen)
     step_function = make_train_step(experiment, stage, schedule)
     score = make_validation(experiment, stage, frozen)
-    resumed = from_primary(manager.latest_step) or 0
+    resumed = from_primary(checkpoints.latest_step) or 0
     # A run that was stopped in a validation has saved the step without a score.
     unscored = resumed > 0 and from_primary(
-        lambda: schedule.ends_epoch(resumed) and manager.metrics(resumed) is None
+        lambda: schedule.ends_epoch(resumed) and checkpoints.score(resumed) is None
     )
     if resumed:
-        state = checkpoints.restore(manager, resumed, state, identity, batches)
+        state = checkpoints.restore(resumed, state, identity, batches)
     log = open_log(experiment.workdir, stage.name, resumed, not unscored, is_primary())
     learning_rates = schedule.learning_rates()
     clock = Clock(schedule.batch_size, resumed)
@@ -83,7 +82,7 @@ def fit(
         """Check the losses of a step done, and log them if it is their turn."""
         while unseen:
             step, metrics = unseen.pop()
-            losses = divergence.fetch_losses(stage, manager, step, metrics)
+            losses = divergence.fetch_losses(stage, checkpoints, step, metrics)
             if step % config.log_every == 0 or schedule.ends_epoch(step):
                 log.write(
                     step,
@@ -96,10 +95,10 @@ def fit(
 
     def save(step: int, state: TrainState) -> None:
         look_at_losses()
-        divergence.check_finite(stage, manager, step, state)
+        divergence.check_finite(stage, checkpoints, step, state)
         # The log has to hold all steps up to a checkpoint.
         log.flush()
-        checkpoints.save(manager, step, state, batches, identity)
+        checkpoints.save(step, state, batches, identity)
 
     def validate(step: int, state: TrainState) -> None:
         """Score a step that is saved already, so that a stop here loses only the score."""
@@ -111,14 +110,14 @@ def fit(
         try:
             scores = score(state, after_batch)
         except FloatingPointError as error:
-            raise divergence.diverged(stage, manager, step, str(error)) from error
+            raise divergence.diverged(stage, checkpoints, step, str(error)) from error
         log.write(step, epoch=schedule.epoch(step), **scores)
         log.flush()
-        checkpoints.add_score(manager, step, scores["val_auc_mean"], scores["val_auc_findings"])
+        checkpoints.add_score(step, scores["val_auc_mean"], scores["val_auc_findings"])
         clock.lap(step)
 
     def stopped(step: int) -> Stopped:
-        checkpoints.finish(manager)
+        checkpoints.finish()
         return Stopped(f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}")
 
     profile = Profile(
@@ -150,7 +149,7 @@ def fit(
                     validate(step, state)
     finally:
         batches.close()
-    checkpoints.finish(manager)
+    checkpoints.finish()
 
 
 GO_ON = "run the same command again to continue"

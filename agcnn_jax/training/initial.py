@@ -12,7 +12,8 @@ from etils import epath
 
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
-from agcnn_jax.run import checkpoints, lineage, saved_config
+from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.runtime.errors import UserError
@@ -106,8 +107,8 @@ def _stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
             f"data_prep/torch_weights.py wrote, that of a trained stage, such as "
             f"runs/resnet/stages/1_global, or random"
         )
-    with checkpoints.reading(directory) as manager:
-        best, saved = checkpoints.restore_best(manager, _identity(experiment))
+    with StageCheckpoints(directory, read_only=True) as checkpoints:
+        best, saved = checkpoints.restore_best(_identity(experiment))
     trained = best["variables"]
     if "global" not in trained["params"]:
         raise UserError(

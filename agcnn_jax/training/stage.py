@@ -8,7 +8,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run import checkpoints, lineage
+from agcnn_jax.run import lineage
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.stage_results import (
     check_lineage,
@@ -54,21 +55,20 @@ def train_stage(
     started_from = digests(variables, branches_before(experiment.config.strategy, stage))
     seen = from_primary(lambda: lineage.kept(experiment.workdir)[0].digest)
     identity = {**experiment.identity, "started_from": started_from, "lineage": seen}
-    manager = sync_call(lambda: checkpoints.open_manager(directory / "checkpoints"))
-    try:
-        latest = from_primary(manager.latest_step)
+    with sync_call(lambda: StageCheckpoints(directory / "checkpoints")) as checkpoints:
+        latest = from_primary(checkpoints.latest_step)
         if latest is not None:
-            saved = checkpoints.saved_identity(manager, latest)
+            saved = checkpoints.identity(latest)
             sync_call(lambda: check_lineage(directory, saved.get("lineage"), seen))
             sync_call(lambda: check_start(directory, saved.get("started_from", {}), started_from))
         result = from_primary(lambda: read_result(experiment.workdir, stage))
         scores = result
         if scores is None:
-            fit(experiment, stage, schedule, manager, identity, state, variables, stop_requested)
-            scores = from_primary(lambda: best_of(manager))
-        best = checkpoints.restore(manager, scores["best_step"], template, identity)
-    finally:
-        checkpoints.close(manager)
+            fit(
+                experiment, stage, schedule, checkpoints, identity, state, variables, stop_requested
+            )
+            scores = from_primary(lambda: best_of(checkpoints))
+        best = checkpoints.restore(scores["best_step"], template, identity)
     trained = jax.device_get(best.variables)
     now = digests(trained, stage.branches)
     if result is None:
@@ -80,15 +80,14 @@ def train_stage(
     return merge_branches(variables, trained)
 
 
-def best_of(manager: ocp.CheckpointManager) -> dict[str, Any]:
+def best_of(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Name a stage's best checkpoint, as `result.json` does."""
-    step = manager.best_step()
-    metrics = manager.metrics(step)
-    score = metrics["val_auc_mean"]
+    step: Any = checkpoints.best_step()
+    score: Any = checkpoints.score(step)
     return {
         "best_step": step,
-        "best_val_auc_mean": None if score == checkpoints.NO_AUC else score,
-        "val_auc_findings": metrics["val_auc_findings"],
+        "best_val_auc_mean": score["val_auc_mean"],
+        "val_auc_findings": score["val_auc_findings"],
     }
 
 

@@ -13,7 +13,8 @@ from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run import checkpoints, lineage, saved_config, stage_results
+from agcnn_jax.run import lineage, saved_config, stage_results
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.runtime.errors import UserError
 from configs import demo
 from data_prep import torch_weights
@@ -46,10 +47,10 @@ def make_run(workdir, variables, branches):
     for number, branch in enumerate(branches, start=1):
         folder = epath.Path(workdir) / "stages" / f"{number}_{branch}"
         trained = {kind: {branch: tree[branch]} for kind, tree in variables.items()}
-        with checkpoints.open_manager(folder / "checkpoints") as manager:
+        with StageCheckpoints(folder / "checkpoints") as checkpoints:
             state = State(np.int32(7), trained)
-            checkpoints.save(manager, 7, state, batches, identity)
-            checkpoints.add_score(manager, 7, 0.6, 2)
+            checkpoints.save(7, state, batches, identity)
+            checkpoints.add_score(7, 0.6, 2)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2}
         result["weights"] = stage_results.digests(trained, [branch])
         result["lineage"] = SEEN.digest

@@ -17,7 +17,7 @@ from etils import epath
 
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.import_weights import import_weights
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.saved_config import read_config
 from agcnn_jax.runtime.errors import UserError
 from configs import demo
@@ -73,14 +73,14 @@ def test_the_mark_is_left_by_an_import(imported):
 
 def test_checkpoints(imported, tmp_path):
     place = epath.Path(tmp_path / "checkpoints")
-    with checkpoints.open_manager(place) as manager:
-        checkpoints.save(manager, 1, STATE, Position(), IDENTITY)
-        checkpoints.add_score(manager, 1, 0.5, 1)
+    with StageCheckpoints(place) as checkpoints:
+        checkpoints.save(1, STATE, Position(), IDENTITY)
+        checkpoints.add_score(1, 0.5, 1)
     assert poison(tmp_path / "checkpoints") >= 2
-    with contextlib.suppress(UserError), checkpoints.open_manager(place) as manager:
-        checkpoints.restore(manager, 1, STATE, IDENTITY, Position())
-    with contextlib.suppress(UserError), checkpoints.reading(place) as manager:
-        checkpoints.restore_best(manager, IDENTITY)
+    with contextlib.suppress(UserError), StageCheckpoints(place) as checkpoints:
+        checkpoints.restore(1, STATE, IDENTITY, Position())
+    with contextlib.suppress(UserError), StageCheckpoints(place, read_only=True) as checkpoints:
+        checkpoints.restore_best(IDENTITY)
     assert not imported()
 
 

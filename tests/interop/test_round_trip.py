@@ -5,7 +5,7 @@ import pytest
 
 from agcnn_jax.data.records import open_records
 from agcnn_jax.interop import weights
-from agcnn_jax.run import checkpoints, lineage
+from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute
 from agcnn_jax.training import stage
@@ -26,9 +26,9 @@ def records(data_dir):
 def without_steps(monkeypatch):
     """Runs save what they start from as their best checkpoint, which saves compiling steps."""
 
-    def fit(experiment, stage, schedule, manager, identity, state, *_):
-        checkpoints.save(manager, 1, state, Position(1), identity)
-        checkpoints.add_score(manager, 1, 0.5, 14)
+    def fit(experiment, stage, schedule, checkpoints, identity, state, *_):
+        checkpoints.save(1, state, Position(1), identity)
+        checkpoints.add_score(1, 0.5, 14)
 
     monkeypatch.setattr(stage, "fit", fit)
 

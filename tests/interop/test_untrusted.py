@@ -11,7 +11,7 @@ from etils import epath
 
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.read import read_tensor_file
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.runtime.errors import UserError
 from tests.run import test_checkpoints as stages
@@ -164,8 +164,8 @@ def test_descriptions(tmp_path, marker):
 def test_checkpoints_of_a_stage(tmp_path, marker):
     """Every description in it, one after the other."""
     directory = epath.Path(tmp_path / "checkpoints")
-    with checkpoints.open_manager(directory) as manager:
-        stages.save(manager, 1, 0.5)
+    with StageCheckpoints(directory) as checkpoints:
+        stages.save(checkpoints, 1, 0.5)
     changed = 0
     for path in sorted((tmp_path / "checkpoints").rglob("*")):
         try:
@@ -177,8 +177,11 @@ def test_checkpoints_of_a_stage(tmp_path, marker):
         changed += "evil" in path.read_text()
         with contextlib.suppress(UserError):
             stages.restore(directory)
-        with contextlib.suppress(UserError), checkpoints.reading(directory) as manager:
-            checkpoints.restore_best(manager, stages.IDENTITY)
+        with (
+            contextlib.suppress(UserError),
+            StageCheckpoints(directory, read_only=True) as checkpoints,
+        ):
+            checkpoints.restore_best(stages.IDENTITY)
         path.write_text(before)
     assert changed >= 3
     assert not marker.exists()

@@ -5,11 +5,9 @@ import re
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
-from agcnn_jax.run import checkpoints
-from agcnn_jax.runtime.devices import on_one_device
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from tests.processes import DEMO, Run
 
 STAGES = ("1_global", "2_local", "3_fusion")
@@ -46,13 +44,11 @@ def has_begun(workdir, stage):
 
 def latest(workdir, stage):
     """The step of a stage's latest checkpoint, and all its arrays."""
-    with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
-        step = manager.latest_step()
-        # Without x64, jax would make float32 of what was saved as float64.
-        with jax.enable_x64(True):
-            template = on_one_device(manager.item_metadata(step)["state"])
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-            return step, jax.tree.map(np.array, manager.restore(step, args=args)["state"])
+    with StageCheckpoints(
+        epath.Path(workdir) / "stages" / stage / "checkpoints", read_only=True
+    ) as checkpoints:
+        step = checkpoints.latest_step()
+        return step, checkpoints.restore_best({}, step)[0]
 
 
 def same_records(workdir, other):

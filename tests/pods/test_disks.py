@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import write_json
@@ -37,23 +37,23 @@ class TestParts:
     @pytest.mark.parametrize("words", [FULL, READ_ONLY], ids=["full", "read-only"])
     def test_checkpoints(self, disk, words, capfd):
         directory = epath.Path(disk.outside) / "stages/1_global/checkpoints"
-        with checkpoints.open_manager(directory) as manager:
-            save(manager, 1)
-            checkpoints.finish(manager)
+        with StageCheckpoints(directory) as checkpoints:
+            save(checkpoints, 1)
+            checkpoints.finish()
             if words == FULL:
                 disk.fill(leave=100_000)
             else:
                 disk.forbid_writing(disk.path)
             with pytest.raises(UserError) as error:
-                save(manager, 2)
-                checkpoints.finish(manager)
+                save(checkpoints, 2)
+                checkpoints.finish()
         assert str(error.value) == (
-            f"no checkpoint can be written to {directory}: {words[0]}; those before are whole: "
+            f"no checkpoint can be written to {directory}: {words[0]}; earlier ones are complete: "
             f"{words[1]}"
         )
         assert capfd.readouterr().err == ""
-        with checkpoints.reading(directory) as manager:
-            assert list(manager.all_steps()) == [1]
+        with StageCheckpoints(directory, read_only=True) as checkpoints:
+            assert list(checkpoints.all_steps()) == [1]
         if words == FULL:
             assert len(list(directory.iterdir())) == 2  # what was torn, for the next start
             disk.make_room()
@@ -61,8 +61,8 @@ class TestParts:
             disk.allow_writing(disk.path)
         assert saved(directory) == 1
         assert [path.name for path in directory.iterdir()] == ["1"]
-        with checkpoints.open_manager(directory) as manager:
-            save(manager, 2)
+        with StageCheckpoints(directory) as checkpoints:
+            save(checkpoints, 2)
         assert saved(directory) == 2
 
     @pytest.mark.parametrize("words", [FULL, READ_ONLY], ids=["full", "read-only"])

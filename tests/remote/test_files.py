@@ -3,19 +3,19 @@
 import json
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
 from agcnn_jax.evaluation import results
-from agcnn_jax.run import checkpoints, saved_config
 from agcnn_jax.run import log as log_module
+from agcnn_jax.run import saved_config
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.test_results import given
 from tests.remote.json_api import Refused
-from tests.run.test_checkpoints import IDENTITY, save, saved
+from tests.run.test_checkpoints import IDENTITY, Position, save, saved
 
 
 @pytest.fixture
@@ -117,24 +117,20 @@ def test_the_scores_come_last(store, monkeypatch):
 
 def test_checkpoints_are_saved_and_found_again(store, workdir):
     directory = workdir / "stages" / "1_global" / "checkpoints"
-    with checkpoints.open_manager(directory) as manager:
+    with StageCheckpoints(directory) as checkpoints:
         for step, score in ((1, 0.5), (2, 0.9), (3, 0.7)):
             state = {"weights": np.arange(5.0) + step, "big": np.full((300, 300), step, np.float32)}
-            manager.save(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
-                metrics={"val_auc_mean": score, "step": step},
-                force=True,
-            )
+            checkpoints.save(step, state, Position(step), IDENTITY)
+            checkpoints.add_score(step, score, 3)
     # What was killed while it was saved is no checkpoint.
     for name in store.names("bucket", "run/stages/1_global/checkpoints/3/"):
         store.put("bucket", name.replace("/3/", "/4/"), store.read("bucket", name))
     del store.objects["bucket"]["run/stages/1_global/checkpoints/4/commit_success.txt"]
-    with checkpoints.reading(directory) as manager:
-        assert (sorted(manager.all_steps()), manager.best_step()) == ([2, 3], 2)
-        state = manager.restore(2, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-    np.testing.assert_array_equal(state["state"]["weights"], np.arange(5.0) + 2)
-    assert (state["state"]["big"] == 2).all()
+    with StageCheckpoints(directory, read_only=True) as checkpoints:
+        assert (sorted(checkpoints.all_steps()), checkpoints.best_step()) == ([2, 3], 2)
+        state, _ = checkpoints.restore_best(IDENTITY)
+    np.testing.assert_array_equal(state["weights"], np.arange(5.0) + 2)
+    assert (state["big"] == 2).all()
 
 
 class TestMistakes:
@@ -173,21 +169,21 @@ class TestMistakes:
         if when == "opening":
             store.forbidden.add("bucket")
             with pytest.raises(UserError) as error:
-                checkpoints.open_manager(directory)
+                StageCheckpoints(directory)
         else:
-            with checkpoints.open_manager(directory) as manager:
-                save(manager, 1)
-                checkpoints.finish(manager)
+            with StageCheckpoints(directory) as checkpoints:
+                save(checkpoints, 1)
+                checkpoints.finish()
                 if when == "saving":
                     store.forbidden.add("bucket")
                 else:
                     monkeypatch.setattr(store, "put", refuse_arrays)
                 with pytest.raises(UserError) as error:
-                    save(manager, 2)
-                    checkpoints.finish(manager)
+                    save(checkpoints, 2)
+                    checkpoints.finish()
         text = str(error.value)
         assert text.startswith(f"no checkpoint can be written to {directory}: ")
-        assert text.endswith(f"; those before are whole: {storage.REACHABLE}")
+        assert text.endswith(f"; earlier ones are complete: {storage.REACHABLE}")
         assert ("PERMISSION_DENIED" if when == "writing arrays" else "Forbidden") in text
         assert "\n" not in text
         assert capfd.readouterr().err == ""
@@ -195,20 +191,20 @@ class TestMistakes:
         monkeypatch.undo()
         if when != "opening":
             assert saved(directory) == 1
-            with checkpoints.open_manager(directory) as manager:
-                save(manager, 2)
+            with StageCheckpoints(directory) as checkpoints:
+                save(checkpoints, 2)
             assert saved(directory) == 2
 
     @pytest.mark.parametrize("what", ["no permission", "damaged", "gone"])
     def test_checkpoints_that_a_bucket_does_not_give(self, store, workdir, what):
         directory = workdir / "stages" / "1_global" / "checkpoints"
-        with checkpoints.open_manager(directory) as manager:
-            save(manager, 1, 0.5)
+        with StageCheckpoints(directory) as checkpoints:
+            save(checkpoints, 1, 0.5)
         prefix = "run/stages/1_global/checkpoints/1/state/"
         [data, *_] = store.names("bucket", f"{prefix}d/")
         with (
             pytest.raises(UserError) as error,
-            checkpoints.reading(directory) as manager,
+            StageCheckpoints(directory, read_only=True) as checkpoints,
         ):
             if what == "no permission":
                 store.forbidden.add("bucket")
@@ -216,7 +212,7 @@ class TestMistakes:
                 store.put("bucket", data, store.read("bucket", data)[:100])
             else:
                 del store.objects["bucket"][data]
-            checkpoints.restore_best(manager, IDENTITY)
+            checkpoints.restore_best(IDENTITY)
         text = str(error.value)
         assert text.startswith(f"checkpoint {directory}/1 cannot be read (")
         assert "check your permission and the network, or, if it is damaged, delete gs://" in text

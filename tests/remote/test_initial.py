@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.interop.weights import save_weights
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.runtime.errors import UserError
@@ -42,9 +42,9 @@ def backbones(experiment, init):
 def test_a_trained_stage(store, experiment, variables):
     stage = "gs://bucket/run/stages/1_global"
     trained = {kind: {"global": tree["global"]} for kind, tree in variables.items()}
-    with checkpoints.open_manager(absolute(stage) / "checkpoints") as manager:
-        checkpoints.save(manager, 1, {"variables": trained}, Position(1), experiment.identity)
-        checkpoints.add_score(manager, 1, 0.5, 14)
+    with StageCheckpoints(absolute(stage) / "checkpoints") as checkpoints:
+        checkpoints.save(1, {"variables": trained}, Position(1), experiment.identity)
+        checkpoints.add_score(1, 0.5, 14)
     for found in backbones(experiment, stage):
         jax.tree.map(np.testing.assert_array_equal, found, trained["params"]["global"]["backbone"])
     store.forbidden.add("bucket")

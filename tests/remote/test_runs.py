@@ -8,11 +8,10 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from tests.pods.refusals import refused, said
 from tests.processes import Run
 from tests.programs import ROOT, run
@@ -44,9 +43,10 @@ def losses(content):
 
 
 def weights(workdir, stage):
-    with checkpoints.reading(epath.Path(workdir) / "stages" / stage / "checkpoints") as manager:
-        items = ocp.args.Composite(state=ocp.args.StandardRestore())
-        return manager.restore(manager.latest_step(), args=items)["state"]
+    with StageCheckpoints(
+        epath.Path(workdir) / "stages" / stage / "checkpoints", read_only=True
+    ) as checkpoints:
+        return checkpoints.restore_best({}, checkpoints.latest_step())[0]
 
 
 def until_killed(command, condition):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.stage import best_of, describe_result
@@ -36,17 +36,17 @@ def state_of(step):
     return {"weights": {str(index): array for index, array in enumerate(numbers)}}
 
 
-def save(manager, step, score=None):
-    checkpoints.save(manager, step, state_of(step), Position(step), IDENTITY)
+def save(checkpoints, step, score=None):
+    checkpoints.save(step, state_of(step), Position(step), IDENTITY)
     if score is not None:
-        checkpoints.add_score(manager, step, score, 3)
+        checkpoints.add_score(step, score, 3)
 
 
 def restore(directory):
     """The latest checkpoint's step, its state, and the position that goes with it."""
-    with checkpoints.open_manager(directory) as manager:
-        step, position = manager.latest_step(), Position(0)
-        state = checkpoints.restore(manager, step, state_of(0), IDENTITY, position)
+    with StageCheckpoints(directory) as checkpoints:
+        step, position = checkpoints.latest_step(), Position(0)
+        state = checkpoints.restore(step, state_of(0), IDENTITY, position)
     return step, state, position
 
 
@@ -62,9 +62,9 @@ def saved(directory):
 def stage(tmp_path_factory):
     """A stage whose best checkpoint is 1 and whose latest is 3."""
     stage = epath.Path(tmp_path_factory.mktemp("run") / "1_global")
-    with checkpoints.open_manager(stage / "checkpoints") as manager:
+    with StageCheckpoints(stage / "checkpoints") as checkpoints:
         for step, score in ((1, 0.9), (2, 0.5), (3, 0.7)):
-            save(manager, step, score)
+            save(checkpoints, step, score)
     return stage
 
 
@@ -75,12 +75,12 @@ def names(directory):
 def test_the_latest_and_the_best_are_kept(stage):
     assert names(stage / "checkpoints") == ["1", "3"]
     assert saved(stage / "checkpoints") == 3
-    with checkpoints.reading(stage / "checkpoints") as manager:
-        best, identity = checkpoints.restore_best(manager, IDENTITY)
+    with StageCheckpoints(stage / "checkpoints", read_only=True) as checkpoints:
+        best, identity = checkpoints.restore_best(IDENTITY)
         jax.tree.map(np.testing.assert_array_equal, best, state_of(1))
         assert identity == IDENTITY
         # A `result.json` may name another, which was best when it was written.
-        named, _ = checkpoints.restore_best(manager, IDENTITY, 3)
+        named, _ = checkpoints.restore_best(IDENTITY, 3)
     jax.tree.map(np.testing.assert_array_equal, named, state_of(3))
 
 
@@ -93,12 +93,12 @@ def test_the_latest_and_the_best_are_kept(stage):
 )
 def test_the_best_is_named_with_what_its_score_is_over(tmp_path, scores, best, said):
     """Of equal checkpoints the first counts; without any AUC, the last."""
-    with checkpoints.open_manager(epath.Path(tmp_path) / "checkpoints") as manager:
+    with StageCheckpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
         for step, score in enumerate(scores, start=1):
             state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
-            checkpoints.save(manager, step, state, Position(step), IDENTITY)
-            checkpoints.add_score(manager, step, score, findings)
-        result = best_of(manager)
+            checkpoints.save(step, state, Position(step), IDENTITY)
+            checkpoints.add_score(step, score, findings)
+        result = best_of(checkpoints)
     assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best - 1])
     assert said in describe_result(Stage(1, ("global",)), result, 14)
 
@@ -134,8 +134,8 @@ def test_a_damaged_file_is_one_line(stage, tmp_path, step, name, how):
         if step == 3:
             restore(directory)
         else:
-            with checkpoints.reading(directory) as manager:
-                checkpoints.restore_best(manager, IDENTITY)
+            with StageCheckpoints(directory, read_only=True) as checkpoints:
+                checkpoints.restore_best(IDENTITY)
     text = str(error.value)
     assert text.startswith(f"checkpoint {directory}/{step} is damaged or incomplete (")
     # With the stages that were trained from it.
@@ -159,9 +159,9 @@ def test_damaged_scores_are_one_line(stage, tmp_path, step, how):
         restore(copy / "checkpoints")
     with (
         pytest.raises(UserError, match=expected),
-        checkpoints.reading(copy / "checkpoints") as manager,
+        StageCheckpoints(copy / "checkpoints", read_only=True) as checkpoints,
     ):
-        checkpoints.restore_best(manager, IDENTITY)
+        checkpoints.restore_best(IDENTITY)
 
 
 def test_an_old_checkpoint_that_is_half_deleted_is_in_nobodys_way(stage, tmp_path):
@@ -172,20 +172,20 @@ def test_an_old_checkpoint_that_is_half_deleted_is_in_nobodys_way(stage, tmp_pat
         shutil.copytree(directory / "3", directory / "2")
         path = directory / "2" / name
         path.rmtree() if path.is_dir() else path.unlink()
-        with checkpoints.reading(directory) as manager:
-            assert (manager.latest_step(), manager.best_step()) == (3, 1)
+        with StageCheckpoints(directory, read_only=True) as checkpoints:
+            assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 1)
         shutil.rmtree(directory / "2")
     shutil.copytree(directory / "3/state", directory / "2/state")
     assert saved(directory) == 3
-    with checkpoints.open_manager(directory) as manager:
-        save(manager, 4, 0.6)
+    with StageCheckpoints(directory) as checkpoints:
+        save(checkpoints, 4, 0.6)
     assert names(directory) == ["1", "4"]
 
 
 KILLED = """
 import os, pathlib, shutil, signal, sys, time
 from etils import epath
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from tests.run.test_checkpoints import save
 
 folder = pathlib.Path(sys.argv[1])
@@ -197,10 +197,10 @@ def torn():
 for kill in range(8):
     child = os.fork()  # before JAX starts its threads
     if child == 0:
-        with checkpoints.open_manager(epath.Path(directory)) as manager:
-            first = (manager.latest_step() or 0) + 1
+        with StageCheckpoints(epath.Path(directory)) as checkpoints:
+            first = (checkpoints.latest_step() or 0) + 1
             for step in range(first, first + 1000):
-                save(manager, step, 1 / step)
+                save(checkpoints, step, 1 / step)
         os._exit(1)
     start = set(os.listdir(directory)) if directory.exists() else set()
     while not torn() or set(os.listdir(directory)) == start:
@@ -224,9 +224,9 @@ def test_a_killed_save_is_never_loaded_and_cleaned_up(tmp_path):
         last = max(finished, default=0)
         if finished:
             assert saved(directory) == last
-        with checkpoints.open_manager(directory) as manager:
-            assert (manager.latest_step() or 0) == last
-            save(manager, last + 1)
+        with StageCheckpoints(directory) as checkpoints:
+            assert (checkpoints.latest_step() or 0) == last
+            save(checkpoints, last + 1)
         assert saved(directory) == last + 1
         assert not [name for name in names(directory) if not name.isdigit()]
     assert torn >= 2

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
@@ -118,8 +118,8 @@ def test_weights_that_are_not_finite_are_not_saved(config, fake_step, tmp_path):
     fake_step(lambda step, state: (spoil(state) if step == 4 else state, LOSS))
     with pytest.raises(UserError, match=r"weights are not finite at step 4 .* is step 2 "):
         train(config, str(tmp_path / "run"))
-    with checkpoints.reading(checkpoint_folder(tmp_path / "run")) as manager:
-        assert manager.all_steps() == [2]
+    with StageCheckpoints(checkpoint_folder(tmp_path / "run"), read_only=True) as checkpoints:
+        assert checkpoints.all_steps() == [2]
 
 
 def test_a_transfer_hidden_in_the_step_is_refused(config, fake_step, tmp_path):

@@ -12,11 +12,10 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from agcnn_jax.run import checkpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -60,13 +59,9 @@ def evaluate(workdir, *options, **settings):
 
 def weights(workdir, stage):
     """All arrays of a stage's latest checkpoint."""
-    with checkpoints.open_manager(
-        epath.Path(workdir) / "stages" / stage / "checkpoints"
-    ) as manager:
-        state = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
-        )["state"]
-    return state
+    folder = epath.Path(workdir) / "stages" / stage / "checkpoints"
+    with StageCheckpoints(folder, read_only=True) as checkpoints:
+        return checkpoints.restore_best({}, checkpoints.latest_step())[0]
 
 
 def entries(workdir):
@@ -356,9 +351,11 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     assert "complete" in done.stdout
     started = weights(tmp_path / "run", "2_local")["variables"]["params"]["local"]["backbone"]
     result = json.loads((finished / "stages/1_global/result.json").read_text())
-    with checkpoints.reading(epath.Path(finished) / "stages/1_global/checkpoints") as manager:
-        best, _ = checkpoints.restore_best(manager, {})
-    assert manager.best_step() == result["best_step"]
+    with StageCheckpoints(
+        epath.Path(finished) / "stages/1_global/checkpoints", read_only=True
+    ) as checkpoints:
+        best, _ = checkpoints.restore_best({})
+    assert checkpoints.best_step() == result["best_step"]
     for a, b in zip(
         jax.tree.leaves(best["variables"]["params"]["global"]["backbone"]),
         jax.tree.leaves(started),

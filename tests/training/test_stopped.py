@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.run import checkpoints, experiment
+from agcnn_jax.run import experiment
+from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import Stopped
@@ -136,8 +137,8 @@ def ends_as(workdir, whole):
     assert steps_kept(workdir) == steps_kept(whole)
     best = []
     for path in (workdir, whole):
-        with checkpoints.reading(folder(path)) as manager:
-            best.append((manager.best_step(), checkpoints.restore_best(manager, {})[0]))
+        with StageCheckpoints(folder(path), read_only=True) as checkpoints:
+            best.append((checkpoints.best_step(), checkpoints.restore_best({})[0]))
     assert best[0][0] == best[1][0]
     for pair in (best[0][1], best[1][1]), (latest(workdir, STAGE)[1], latest(whole, STAGE)[1]):
         jax.tree.map(np.testing.assert_array_equal, *pair)
@@ -149,9 +150,9 @@ def stops(train, workdir, at, step):
     with pytest.raises(Stopped, match=f"^saved and stopped at step {step} of stage .*; run the"):
         train(workdir, request)
     assert request.asked == at
-    with checkpoints.reading(folder(workdir)) as manager:
-        assert manager.latest_step() == step
-        assert manager.metrics(step) is None
+    with StageCheckpoints(folder(workdir), read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == step
+        assert checkpoints.score(step) is None
     assert step not in validated(workdir)
 
 
@@ -160,8 +161,8 @@ def test_stopped_in_any_batch_of_the_first_validation(train, whole, steps, batch
     for batch in (1, batches):
         workdir = tmp_path / str(batch)
         stops(train, workdir, 1 + steps + batch, steps)
-        with checkpoints.reading(folder(workdir)) as manager:
-            assert manager.best_step() is None
+        with StageCheckpoints(folder(workdir), read_only=True) as checkpoints:
+            assert checkpoints.best_step() is None
         # The validation that was stopped is what comes next, and may be stopped again.
         stops(train, workdir, 1 + batch, steps)
         request = train(workdir)
@@ -196,7 +197,7 @@ def test_killed_between_the_log_and_the_checkpoint(
     train, whole, steps, tmp_path, monkeypatch, place
 ):
     """The line of a validation is written first; where its score is not, it is written again."""
-    add_score = checkpoints.add_score
+    add_score = StageCheckpoints.add_score
 
     def killed(*arguments):
         if place == "after":
@@ -204,7 +205,7 @@ def test_killed_between_the_log_and_the_checkpoint(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "add_score", killed)
+        patch.setattr(StageCheckpoints, "add_score", killed)
         with pytest.raises(Killed):
             train(tmp_path)
     assert validated(tmp_path) == [steps]
