@@ -9,27 +9,23 @@ writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-import tqdm
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
-from data_prep.nih import plans, publish, shards, tables, workers
-from data_prep.nih.plans import Plan, make_plan
+from data_prep.nih import publish, tables, workers
+from data_prep.nih.examples import record_features
+from data_prep.nih.lock import lock_data_dir
+from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
 from data_prep.nih.report import REPORT, check_bad, make_report, reasons, write_report
 
-NAME = "chest_xray14"
-VERSION = "1.0.0"
 SPLIT = "images"
 # Names the files and options that a dataset was made from; not in its metadata, since the same
 # images in other files give the same dataset.
@@ -60,7 +56,7 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             builder=self,
             description="Frontal chest radiographs, one grayscale image a record.",
             homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-            features=shards.record_features(context.image_size),
+            features=record_features(context.image_size),
             metadata=tfds.core.MetadataDict(
                 labels=list(tables.LABELS),
                 findings=list(tables.FINDINGS),
@@ -114,12 +110,12 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         UserError: another dataset is there, too many files are set aside, the disk is full.
     """
     store = data_dir / NAME / VERSION
-    with _locked(data_dir):
+    with lock_data_dir(data_dir):
         if store.exists():
             _require_same(store, plan)
             return f"{store} is already prepared from these files with these options"
         started = time.monotonic()
-        new_images = _write_shards(plan, num_workers)
+        new_images = workers.write_shards(plan, num_workers)
         seconds = time.monotonic() - started
         outcome = publish.collect(plan.units, plan.context.scratch)
         report = make_report(plan, outcome)
@@ -145,41 +141,6 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     )
 
 
-def _write_shards(plan: Plan, num_workers: int) -> int:
-    """Write the units that no earlier run finished; return how many images that were."""
-    scratch = plan.context.scratch
-    current = {unit.key for unit in plan.units}
-    for path in scratch.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
-            path.unlink()
-    pending = []
-    kept = 0
-    for unit in plan.units:
-        result = shards.read_result(scratch, unit)
-        if result is None:
-            pending.append(unit)
-        else:
-            kept += len(result.written) + len(result.set_aside)
-    # `disable=None` shows no bar where standard error is not a terminal.
-    with tqdm.tqdm(
-        total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
-    ) as bar:
-        new = 0
-
-        def report(images: int, units: int) -> None:
-            nonlocal new
-            new = images
-            bar.update(kept + images - bar.n)
-            bar.set_postfix_str(
-                f"shard {len(plan.units) - len(pending) + units}/{len(plan.units)}", refresh=False
-            )
-
-        workers.run_units(pending, plan.context, num_workers, report)
-        return new
-
-
 def _require_same(store: Path, plan: Plan) -> None:
     try:
         inputs = (store / INPUTS).read_text().strip()
@@ -190,44 +151,6 @@ def _require_same(store: Path, plan: Plan) -> None:
             f"--data_dir: {store} was made from other files or with other options; "
             "delete it or choose another --data_dir"
         )
-
-
-@contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Hold the scratch folder of `data_dir` for this process alone."""
-    try:
-        str(data_dir.absolute()).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"--data_dir {data_dir}: the name is not UTF-8, as ArrayRecord needs; choose another"
-        ) from None
-    scratch = data_dir / plans.SCRATCH
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        lock = (scratch / "lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"--data_dir {data_dir}: cannot write there ({error.strerror}); choose another folder"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"--data_dir {data_dir}: another run is preparing it; wait for that one to end"
-            ) from None
-        for leftover in (data_dir / NAME).glob(f"*incomplete*{VERSION}"):
-            shutil.rmtree(leftover)  # of a run that was killed while publishing
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"--data_dir {data_dir}: {error.strerror} ({error.filename}); make room or choose "
-                "another folder and rerun, what is done is kept"
-            ) from None
-        finally:
-            if scratch.exists() and os.listdir(scratch) == ["lock"]:
-                shutil.rmtree(scratch)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:

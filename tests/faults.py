@@ -32,7 +32,7 @@ HEAT_MAP = "agcnn_jax/attention/heatmap.py"
 AUGMENT = "agcnn_jax/data/augment.py"
 PIPELINE = "agcnn_jax/data/pipeline.py"
 SPLITS = "agcnn_jax/data/splits.py"
-RECORDS = "agcnn_jax/data/records.py"
+STORE = "agcnn_jax/data/store.py"
 IMAGES = "agcnn_jax/data/images.py"
 PUBLISH = "data_prep/nih/publish.py"
 COHORT = "data_prep/phantom/cohort.py"
@@ -347,7 +347,7 @@ FAULTS = (
     # The dataset.
     Fault(
         "a table that was changed is read",
-        RECORDS,
+        STORE,
         "if found != digests[path.name]:",
         "if not found:",
         TEST_RECORDS,

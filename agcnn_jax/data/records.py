@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
 from etils import epath
 
 from agcnn_jax.data.images import ImagesAndLabels
-from agcnn_jax.data.text import read_rows
+from agcnn_jax.data.store import TABLES, check_digest, check_shards, read_columns, read_metadata
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.mirror import mirror
 from agcnn_jax.runtime.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
-SPLIT = "images"
-SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
-TABLES = ("records.csv", "boxes.csv")
-# What `metadata.json` holds for `Records`.
-METADATA = (
-    *("labels", "findings", "provenance", "collection", "image_size", "fingerprint", "digests"),
-    "official_names",
-)
 HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
 
 
@@ -107,7 +94,7 @@ class Records:
     @functools.cached_property
     def boxes(self) -> Boxes:
         """The annotated boxes."""
-        columns = _read_columns(self.directory / "boxes.csv")
+        columns = read_columns(self.directory / "boxes.csv")
         index = {name: position for position, name in enumerate(self.image_ids.tolist())}
         corners = [columns[side] for side in ("xmin", "ymin", "xmax", "ymax")]
         return Boxes(
@@ -165,11 +152,11 @@ def _open_remote(data_dir: epath.Path) -> Records:
 
 
 def _open(directory: Path) -> Records:
-    metadata = _read_metadata(directory)
-    shards = _check_shards(directory)
+    metadata = read_metadata(directory)
+    shards = check_shards(directory)
     for name in TABLES:
-        _check_digest(directory / name, metadata["digests"])
-    columns = _read_columns(directory / "records.csv")
+        check_digest(directory / name, metadata["digests"])
+    columns = read_columns(directory / "records.csv")
     stored = sum(count for _, count in shards)
     if len(columns["image_id"]) != stored:
         raise UserError(
@@ -212,75 +199,3 @@ def _label_matrix(rows: list[str], labels: tuple[str, ...]) -> np.ndarray:
     for index, row in enumerate(rows):
         matrix[index, [labels.index(name) for name in row.split("|")]] = 1
     return matrix
-
-
-def _read_metadata(directory: Path) -> dict[str, Any]:
-    path = directory / "metadata.json"
-    try:
-        metadata = json.loads(path.read_text("utf-8"))
-        for key in METADATA:
-            metadata[key]
-        for name in TABLES:
-            metadata["digests"][name]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(path) from None
-    return dict(metadata)
-
-
-def _check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
-    """Open every shard once: a missing or truncated one is found now, not hours into training."""
-    lengths = _read_shard_lengths(directory / "dataset_info.json")
-    shards = []
-    for index, expected in enumerate(lengths):
-        path = directory / SHARD.format(index=index, count=len(lengths))
-        if not path.is_file():
-            raise UserError(f"{path}: missing; copy it again, or prepare the dataset again")
-        try:
-            reader = array_record_module.ArrayRecordReader(str(path))
-            found = reader.num_records()
-            reader.close()
-        except (RuntimeError, ValueError):
-            found = -1
-        if found != expected:
-            raise UserError(
-                f"{path}: truncated or damaged; copy it again, or prepare the dataset again"
-            )
-        shards.append((str(path), expected))
-    return tuple(shards)
-
-
-def _read_shard_lengths(path: Path) -> list[int]:
-    """Return the shards' numbers of records from TFDS's description of the dataset.
-
-    Not through TFDS, which imports the modules and makes the classes that `features.json` names.
-    """
-    try:
-        splits = json.loads(path.read_text("utf-8"))["splits"]
-        (lengths,) = (split["shardLengths"] for split in splits if split["name"] == SPLIT)
-        return [int(length) for length in lengths]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(path) from None
-
-
-def _check_digest(path: Path, digests: Mapping[str, str]) -> None:
-    """Refuse a table that is not the one that was written with the images."""
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise _damaged(path) from None
-    if found != digests[path.name]:
-        raise UserError(
-            f"{path}: changed since the dataset was prepared; delete the dataset and prepare it "
-            "again"
-        )
-
-
-def _read_columns(path: Path) -> dict[str, list[str]]:
-    """Return a table's columns by header name."""
-    header, *rows = [row for _, row in read_rows(path)]
-    columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-    return {name: list(column) for name, column in zip(header, columns, strict=True)}
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: missing or damaged; delete the dataset and prepare it again")

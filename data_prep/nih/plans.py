@@ -12,6 +12,8 @@ from data_prep.nih import layout, shards
 from data_prep.nih.shards import Context, Unit
 from data_prep.nih.tables import read_boxes, read_labels, read_official
 
+NAME = "chest_xray14"
+VERSION = "1.0.0"
 SCRATCH = ".chest_xray14.partial"
 # Part of every unit's key: change it when the same inputs would give other records.
 FORMAT = 2

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import gzip
 import hashlib
 import json
 import os
-import stat
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from agcnn_jax.data.films import MAX_BYTES, UnreadableImageError, WrongSizeError, read_image
+from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_image
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.layout import Input, is_image_name
+from data_prep.nih.examples import serialize
+from data_prep.nih.layout import Input
+from data_prep.nih.raw_files import read_files
 from data_prep.nih.tables import LABELS, Box, LabelRow
 
 UNREADABLE = "unreadable image"
@@ -86,36 +81,6 @@ class Context(NamedTuple):
     boxes: dict[str, tuple[Box, ...]]
     box_size: int
     image_size: int
-
-
-def record_features(image_size: int) -> tfds.features.FeaturesDict:
-    """Return the features of a record.
-
-    `image` is uint8 `[S, S]`, `labels` uint8 0/1 `[C]`, `boxes` float32 `[N, 4]` half-open
-    `xmin, ymin, xmax, ymax` in pixels of the original file, `box_findings` int64 `[N]` indices
-    into the labels; `age` is in years, -1 when not given; `height` and `width` are the original's.
-    The image is raw bytes: `tfds.features.Image` would import TensorFlow.
-    """
-    features = tfds.features
-    image_shape = (image_size, image_size)
-    return features.FeaturesDict(
-        {
-            "image": features.Tensor(
-                shape=image_shape, dtype=np.uint8, encoding=features.Encoding.BYTES
-            ),
-            "labels": features.Tensor(shape=(len(LABELS),), dtype=np.uint8),
-            "image_id": features.Text(),
-            "patient_id": features.Text(),
-            "follow_up": features.Scalar(np.int32),
-            "age": features.Scalar(np.int32),
-            "sex": features.Text(),
-            "view": features.Text(),
-            "height": features.Scalar(np.int32),
-            "width": features.Scalar(np.int32),
-            "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
-            "box_findings": features.Tensor(shape=(None,), dtype=np.int64),
-        }
-    )
 
 
 def split_units(inputs: list[Input], settings: str) -> list[Unit]:
@@ -204,7 +169,7 @@ def _write_shard(
 ) -> UnitResult:
     result = UnitResult([], [])
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
-    for file, image_id, data in _files(unit, context.raw_dir):
+    for file, image_id, data in read_files(unit.inputs, context.raw_dir):
         example = _example(file, image_id, data, context, result)
         if example is not None:
             writer.write(example)
@@ -242,7 +207,7 @@ def _example(
     result.written.append(
         Written(file, image_id, hashlib.sha256(image.tobytes()).hexdigest(), side)
     )
-    return _serialize(
+    return serialize(
         context.image_size,
         {
             "image": image,
@@ -259,78 +224,3 @@ def _example(
             "box_findings": np.array([box.finding for box in boxes], np.int64),
         },
     )
-
-
-@functools.cache
-def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
-    features = record_features(image_size)
-    return features, ExampleSerializer(features.get_serialized_info())
-
-
-def _serialize(image_size: int, record: dict[str, Any]) -> bytes:
-    """Return the record's `tf.train.Example`.
-
-    As `features.serialize_example`, but deterministic: protobuf orders a map's entries by a hash
-    that differs from process to process.
-    """
-    features, serializer = _serializer(image_size)
-    example = serializer.get_tf_example(features.encode_example(record))
-    return example.SerializeToString(deterministic=True)
-
-
-def _files(unit: Unit, raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
-    """Yield each image's place, its name, and its bytes or a text saying why there are none."""
-    for item in unit.inputs:
-        path = raw_dir / item.path
-        if item.kind == "archive":
-            yield from _members(path, item.path)
-            continue
-        yield item.path, item.path.rsplit("/", 1)[-1], _content(path)
-
-
-def _content(path: Path) -> bytes | str:
-    """Return the file's bytes, or a text saying why there are none."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait forever
-            return "not a regular file"
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        return error.strerror or "cannot be read"
-
-
-def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
-    """As `_files`, for an archive's images, without unpacking it to disk."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: an archive's name, but not a regular file; remove or rename it")
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                while (member := archive.next()) is not None:
-                    # tarfile keeps every member it met; memory would grow with the archive.
-                    archive.members.clear()  # type: ignore[attr-defined]
-                    if not is_image_name(member.name):
-                        continue
-                    content = archive.extractfile(member) if member.isreg() else None
-                    yield (
-                        f"{name}:{member.name}",
-                        member.name.rsplit("/", 1)[-1],
-                        content.read(MAX_BYTES + 1) if content else "not a regular file",
-                    )
-            # tarfile takes the end of the file for the end of the archive; gzip checks its sum
-            # only when read to the end.
-            if packed:
-                while stream.read(1 << 20):
-                    pass
-            else:
-                file.seek(-512, os.SEEK_END)
-                if file.read().strip(b"\0"):
-                    raise EOFError
-    except (tarfile.TarError, EOFError, OSError, zlib.error):
-        raise UserError(
-            f"{path}: the archive is damaged or was not downloaded to its end; download it again "
-            "and rerun, what is done is kept"
-        ) from None

@@ -6,7 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -15,8 +17,11 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import tqdm
+
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.shards import Context, Unit, write_unit
+from data_prep.nih.plans import Plan
+from data_prep.nih.shards import Context, Unit, read_result, write_unit
 
 POLL_SECONDS = 0.2
 
@@ -34,6 +39,41 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def write_shards(plan: Plan, num_workers: int) -> int:
+    """Write the units that no earlier run finished; return how many images that were."""
+    scratch = plan.context.scratch
+    current = {unit.key for unit in plan.units}
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
+            path.unlink()
+    pending = []
+    kept = 0
+    for unit in plan.units:
+        result = read_result(scratch, unit)
+        if result is None:
+            pending.append(unit)
+        else:
+            kept += len(result.written) + len(result.set_aside)
+    # `disable=None` shows no bar where standard error is not a terminal.
+    with tqdm.tqdm(
+        total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
+    ) as bar:
+        new = 0
+
+        def report(images: int, units: int) -> None:
+            nonlocal new
+            new = images
+            bar.update(kept + images - bar.n)
+            bar.set_postfix_str(
+                f"shard {len(plan.units) - len(pending) + units}/{len(plan.units)}", refresh=False
+            )
+
+        run_units(pending, plan.context, num_workers, report)
+        return new
 
 
 def run_units(

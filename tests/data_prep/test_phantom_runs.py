@@ -17,6 +17,7 @@ import pytest
 
 from agcnn_jax.runtime.errors import UserError
 from data_prep import phantoms
+from data_prep.phantom import generate
 from data_prep.phantom.sheet import contact_sheet
 from tests.data_prep.nih_files import ROOT
 from tests.data_prep.phantom_files import SIZE, files
@@ -24,7 +25,7 @@ from tests.data_prep.phantom_files import SIZE, files
 
 def test_an_interrupted_run_is_completed_by_the_same_command(raw, tmp_path, monkeypatch):
     folder = tmp_path / "raw"
-    draw, calls = phantoms._draw, itertools.count()
+    draw, calls = generate._draw, itertools.count()
 
     def draw_once(*task):
         if next(calls):
@@ -32,13 +33,13 @@ def test_an_interrupted_run_is_completed_by_the_same_command(raw, tmp_path, monk
             raise KeyboardInterrupt
         return draw(*task)
 
-    monkeypatch.setattr(phantoms, "_draw", draw_once)
+    monkeypatch.setattr(generate, "_draw", draw_once)
     with pytest.raises(KeyboardInterrupt):
         phantoms.generate(folder, 60, SIZE, seed=3, workers=1)
     assert not (folder / "phantoms.json").exists()
     with pytest.raises(UserError, match="other options"):
         phantoms.generate(folder, 61, SIZE, seed=3, workers=1)
-    monkeypatch.setattr(phantoms, "_draw", draw)
+    monkeypatch.setattr(generate, "_draw", draw)
     assert phantoms.generate(folder, 60, SIZE, seed=3, workers=1)
     assert files(folder) == files(raw)
 

@@ -1,0 +1,59 @@
+"""One record of the dataset: its features and its bytes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from data_prep.nih.tables import LABELS
+
+
+def record_features(image_size: int) -> tfds.features.FeaturesDict:
+    """Return the features of a record.
+
+    `image` is uint8 `[S, S]`, `labels` uint8 0/1 `[C]`, `boxes` float32 `[N, 4]` half-open
+    `xmin, ymin, xmax, ymax` in pixels of the original file, `box_findings` int64 `[N]` indices
+    into the labels; `age` is in years, -1 when not given; `height` and `width` are the original's.
+    The image is raw bytes: `tfds.features.Image` would import TensorFlow.
+    """
+    features = tfds.features
+    image_shape = (image_size, image_size)
+    return features.FeaturesDict(
+        {
+            "image": features.Tensor(
+                shape=image_shape, dtype=np.uint8, encoding=features.Encoding.BYTES
+            ),
+            "labels": features.Tensor(shape=(len(LABELS),), dtype=np.uint8),
+            "image_id": features.Text(),
+            "patient_id": features.Text(),
+            "follow_up": features.Scalar(np.int32),
+            "age": features.Scalar(np.int32),
+            "sex": features.Text(),
+            "view": features.Text(),
+            "height": features.Scalar(np.int32),
+            "width": features.Scalar(np.int32),
+            "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
+            "box_findings": features.Tensor(shape=(None,), dtype=np.int64),
+        }
+    )
+
+
+@functools.cache
+def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
+    features = record_features(image_size)
+    return features, ExampleSerializer(features.get_serialized_info())
+
+
+def serialize(image_size: int, record: dict[str, Any]) -> bytes:
+    """Return the record's `tf.train.Example`.
+
+    As `features.serialize_example`, but deterministic: protobuf orders a map's entries by a hash
+    that differs from process to process.
+    """
+    features, serializer = _serializer(image_size)
+    example = serializer.get_tf_example(features.encode_example(record))
+    return example.SerializeToString(deterministic=True)

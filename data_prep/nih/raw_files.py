@@ -1,0 +1,74 @@
+"""The bytes of NIH's image files, in folders or in archives."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from agcnn_jax.data.films import MAX_BYTES
+from agcnn_jax.runtime.errors import UserError
+from data_prep.nih.layout import Input, is_image_name
+
+
+def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
+    """Yield each image's place, its name, and its bytes or a text saying why there are none."""
+    for item in inputs:
+        path = raw_dir / item.path
+        if item.kind == "archive":
+            yield from _members(path, item.path)
+            continue
+        yield item.path, item.path.rsplit("/", 1)[-1], _content(path)
+
+
+def _content(path: Path) -> bytes | str:
+    """Return the file's bytes, or a text saying why there are none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait forever
+            return "not a regular file"
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        return error.strerror or "cannot be read"
+
+
+def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
+    """As `read_files`, for an archive's images, without unpacking it to disk."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: an archive's name, but not a regular file; remove or rename it")
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                while (member := archive.next()) is not None:
+                    # tarfile keeps every member it met; memory would grow with the archive.
+                    archive.members.clear()  # type: ignore[attr-defined]
+                    if not is_image_name(member.name):
+                        continue
+                    content = archive.extractfile(member) if member.isreg() else None
+                    yield (
+                        f"{name}:{member.name}",
+                        member.name.rsplit("/", 1)[-1],
+                        content.read(MAX_BYTES + 1) if content else "not a regular file",
+                    )
+            # tarfile takes the end of the file for the end of the archive; gzip checks its sum
+            # only when read to the end.
+            if packed:
+                while stream.read(1 << 20):
+                    pass
+            else:
+                file.seek(-512, os.SEEK_END)
+                if file.read().strip(b"\0"):
+                    raise EOFError
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        raise UserError(
+            f"{path}: the archive is damaged or was not downloaded to its end; download it again "
+            "and rerun, what is done is kept"
+        ) from None

@@ -1,0 +1,146 @@
+"""Drawing a cohort into a folder, in processes and in steps that a later run can take up."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from agcnn_jax.data.marker import MARKER
+from agcnn_jax.runtime import errors
+from data_prep.phantom import cohort
+from data_prep.phantom.cohort import Patient
+from data_prep.phantom.output import UNFINISHED, is_complete, open_output, read_json
+from data_prep.phantom.render import PROVENANCE, render
+from data_prep.phantom.tables import BOX_NAMES, corner_and_size, file_name, write_tables
+
+VERSION = 1
+PATIENTS_A_TASK = 24
+
+
+def collection(seed: int, prevalence: str) -> str:
+    """Within which a name means one phantom, at whatever size and in however large a cohort."""
+    return f"phantoms {VERSION}, seed {seed}, prevalence {prevalence}"
+
+
+def generate(
+    out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str = "floor"
+) -> bool:
+    """Write a cohort of phantoms, or what is missing of it.
+
+    Args:
+        out_dir: the folder to write; absent, empty, or left by the same options.
+        count: patients.
+        size: pixels a side.
+        seed: of the cohort.
+        workers: processes; the output does not depend on it.
+        prevalence: of the findings, one of `cohort.PREVALENCES`.
+
+    Returns:
+        False when the output was already complete.
+
+    Raises:
+        UserError: `out_dir` holds something else, or it cannot be written.
+    """
+    try:
+        return _generate(out_dir, count, size, seed, workers, prevalence)
+    except OSError as error:
+        raise errors.UserError(
+            f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); make "
+            "room or choose another folder and run again, what is done is kept"
+        ) from None
+
+
+def _generate(
+    out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str
+) -> bool:
+    options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
+               "prevalence": prevalence, "patients": count}  # fmt: skip
+    if is_complete(out_dir, options):
+        return False
+    work = open_output(out_dir, options)
+    people = list(cohort.patients(seed, count, prevalence))
+    tasks = [people[i : i + PATIENTS_A_TASK] for i in range(0, count, PATIENTS_A_TASK)]
+    stream = cohort.stream(seed, prevalence)
+    todo = [(stream, size, out_dir, i, task) for i, task in enumerate(tasks)
+            if not _boxes_file(work, i).exists()]  # fmt: skip
+    total = sum(len(person.films) for person in people)
+    with tqdm(total=total, unit="image", desc="phantoms", disable=None) as progress:
+        progress.update(total - sum(len(p.films) for *_, task in todo for p in task))
+        if workers == 1 or len(todo) <= 1:
+            for job in todo:
+                progress.update(_draw(*job))
+        elif todo:
+            _draw_parallel(todo, workers, progress)
+    boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
+    write_tables(out_dir, people, boxes, size)
+    marker = work / MARKER
+    made = options | {"collection": collection(seed, prevalence), "images": total}
+    marker.write_text(json.dumps(made, indent=1) + "\n")
+    os.replace(marker, out_dir / MARKER)
+    shutil.rmtree(work)
+    return True
+
+
+def _draw_parallel(todo: list[tuple], workers: int, progress: tqdm) -> None:
+    """Run `_draw` in processes that start clean, with neither threads nor JAX of the caller."""
+    context = multiprocessing.get_context("spawn")
+    count = min(workers, len(todo))
+    with ProcessPoolExecutor(count, context, _leave_interrupts_to_the_parent) as pool:
+        try:
+            for films in pool.map(_draw, *zip(*todo, strict=True)):
+                progress.update(films)
+        except BrokenProcessPool as error:
+            raise errors.UserError(
+                "a worker process was killed, perhaps for memory; run the same command again, "
+                f"with fewer than --workers {workers}"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C reaches every process of the terminal; only the parent shall speak of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _draw(stream: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
+    """Draw the films of some patients; their boxes, written last, tell that they are complete."""
+    cv2.setNumThreads(1)
+    rows: list[list[str | int]] = []
+    films = 0
+    for person in people:
+        for film in person.films:
+            image, found = render(stream, person, film, size)
+            name = file_name(person.number, film.follow_up)
+            path = out_dir / "images" / name
+            # Not imwrite: it crashes on names that are not UTF-8 and hides why it fails.
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+            films += 1
+            for finding, boxes in found:
+                label = BOX_NAMES.get(finding, finding)
+                rows += [[name, label, *corner_and_size(box)] for box in boxes.tolist()]
+    target = _boxes_file(out_dir / UNFINISHED, task)
+    target.with_suffix(".part").write_text(json.dumps(rows))
+    os.replace(target.with_suffix(".part"), target)
+    return films
+
+
+def _boxes_file(work: Path, task: int) -> Path:
+    return work / f"boxes_{task:05d}.json"
+
+
+def _read_boxes(path: Path) -> list[list[str | int]]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise errors.UserError(f"{path}: damaged; remove it and run the same command again")
+    return rows
