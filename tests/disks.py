@@ -91,7 +91,7 @@ def mounted(folder, size="64m"):
 
 
 if __name__ == "__main__":
-    command = [sys.executable, Path(__file__).with_name("tiny.py"), *sys.argv[1:]]
+    command = [sys.executable, *sys.argv[1:]]
     if _VARIABLE in os.environ:
         command = [*_ENTER, os.environ[_VARIABLE], *command]
     os.execvp(command[0], command)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 REGISTRY = "agcnn_jax.models.registry"
 
+REAL = {}
+"""Makes `resnet_small` as it is, once the registry is imported."""
+
 
 class _Finder:
     """Changes the registry when it is imported, since importing JAX for it takes seconds."""
@@ -24,6 +27,7 @@ class _Finder:
 
         def exec_module(module):
             execute(module)
+            REAL["resnet_small"] = module.BACKBONES["resnet_small"]
             module.BACKBONES["resnet_small"] = lambda **settings: module.ResNet(
                 blocks=(1, 1), width=8, **settings
             )

@@ -197,6 +197,7 @@ def test_the_hub_says_no(tmp_path, server, name, revision, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_unreachable(tmp_path):
     arguments = ("--weights", NAME, "--backbone", "resnet50")
     status, _, err = finish(start(tmp_path, "http://127.0.0.1:9", *arguments))

@@ -19,6 +19,7 @@ from tests.pods.refusals import refused, said
 from tests.processes import DEMO, Run
 from tests.programs import run
 from tests.run.test_checkpoints import save, saved
+from tests.started import TINY
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
 FULL = ("No space left on device", "free some space and run the same command again")
@@ -144,6 +145,7 @@ def training(data_dir, workdir, *options, disks=None, **settings):
     """Start `train.py`; `disks` says which of the processes see which disk."""
     return Run(
         *WITH_DISK,
+        TINY,
         "train.py",
         *OPTIONS,
         f"--config.data.dir={data_dir}",

@@ -41,7 +41,7 @@ def test_matmul_precision_reaches_every_convolution_and_product(open_with, preci
         .as_text()
     )
     operations = re.findall(r"stablehlo\.(?:convolution|dot_general)\(?.*", text)
-    assert len(operations) > 40  # 16 convolutions, forwards and backwards
+    assert len(operations) > 24  # 9 convolutions in each of two branches, forwards and backwards
     wanted = precision.upper()
     for operation in operations:
         assert f"precision = [{wanted}, {wanted}]" in operation or (
