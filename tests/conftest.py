@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cach
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -38,3 +39,12 @@ def data_dir(tmp_path_factory):
         ["--raw_dir", str(raw), "--data_dir", str(data), "--image_size=64", "--workers=1"]
     )
     return data
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """XLA leaves out most optimisations, for tests of what happens around the steps."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -12,6 +12,8 @@ from ml_collections import config_flags  # noqa: F401
 from agcnn_jax.training.loop import train
 from configs import demo
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def compilations():

@@ -24,6 +24,8 @@ from tests.processes import DEMO, environment
 from tests.programs import run
 from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def config(data_dir):

@@ -33,6 +33,8 @@ from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from configs import demo
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STAGES = ("1_global", "2_local", "3_fusion")
 SCORES = {"val_auc_mean": 0.5, "val_auc_findings": 14}
 

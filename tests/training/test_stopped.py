@@ -17,6 +17,8 @@ from agcnn_jax.training import fit, loop, start, validation
 from configs import demo
 from tests.pods.interrupted import entries, latest, same_records
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STAGE = "1_global"
 EPOCHS, BATCH = 2, 16
 
