@@ -21,7 +21,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from agcnn_jax.metrics.auc import auc_table, bootstrap_aucs, paired_difference
+from agcnn_jax.metrics.auc import bootstrap_aucs
+from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import LEVEL, patient_resamples
 
 FINDINGS = tuple(f"finding {number}" for number in range(14))
@@ -160,7 +161,7 @@ def _intervals(
         patient_ids=cohort.patient,
         resamples=0,
     )
-    first, second = results["first"].overall, results["second"].overall
+    first, second = results["first"].mean, results["second"].mean
     assert first.value is not None
     assert second.value is not None
     paired = paired_difference(second, first)

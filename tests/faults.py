@@ -419,10 +419,10 @@ FAULTS = (
     ),
     Fault(
         "images resampled instead of patients",
-        METRICS,
+        "agcnn_jax/metrics/auc_table.py",
         "_, patient = np.unique(np.asarray(patient_ids), return_inverse=True)",
         "patient = np.arange(len(patient_ids))",
-        TEST_METRICS,
+        ("tests/metrics/test_auc_table.py",),
     ),
     Fault(
         "a finding without a positive counts as 0",
@@ -443,7 +443,7 @@ FAULTS = (
         INFLUENCE,
         "return Influence(self.values - other.values, self.weights)",
         "return Influence(np.hypot(self.values, other.values), self.weights)",
-        ("tests/metrics/test_auc.py", "tests/metrics/test_influence.py"),
+        ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
     ),
     # Lineage.
     Fault(

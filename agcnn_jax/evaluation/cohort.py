@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.evaluation.references import Setting
-from agcnn_jax.metrics.auc import FEW_PATIENTS
 from agcnn_jax.run.lineage import Overlap
 
 SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
@@ -47,12 +46,6 @@ class Cohort:
     def synthetic(self) -> bool:
         """Whether the images are phantoms, whose scores must not be compared with patients'."""
         return "phantom" in self.provenance.lower()
-
-    @property
-    def rare(self) -> tuple[str, ...]:
-        """Labels with too few positive patients for a good bootstrap interval."""
-        counts = self.positive_patients.items()
-        return tuple(label for label, count in counts if count < FEW_PATIENTS)
 
 
 def describe_cohort(

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.tables import mean_name, number
-from agcnn_jax.metrics.auc import BranchAUC
+from agcnn_jax.metrics.auc_table import BranchAUC
 
 # Okabe and Ito's colours stay apart for colour-blind readers; line styles do so in grey.
 _STYLES = {
@@ -99,7 +99,7 @@ def roc_figure(
     for axes in grid.flat[len(findings) :]:
         axes.set_axis_off()
     if len(findings) < grid.size:
-        means = [f"{branch} {number(scores.mean)}" for branch, scores in results.items()]
+        means = [f"{branch} {number(scores.mean.value)}" for branch, scores in results.items()]
         text = "\n".join([mean_name(next(iter(results.values()))), *means])
         grid.flat[len(findings)].text(0.1, 0.9, text, va="top", fontsize=12, linespacing=1.6)
     # The last panel of a column may be hidden: the one above then carries the labels.

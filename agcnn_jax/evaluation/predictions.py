@@ -17,7 +17,7 @@ from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.text import read_rows
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.tables import Table, build_table
-from agcnn_jax.metrics.auc import auc_table
+from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.runtime.errors import UserError
 

@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.tables import (
     number,
     paper,
 )
-from agcnn_jax.metrics.auc import BranchAUC
+from agcnn_jax.metrics.auc_table import BranchAUC
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --line: #ccc; --soft: #f3f5f7;
@@ -108,16 +108,16 @@ def summary(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """One or two sentences: the mean AUC of the last branch, its interval, and the paper's."""
     branch, scores = list(results.items())[-1]
     images = f"{cohort.images:,} images of {cohort.patients:,} patients"
-    if scores.mean is None:
+    if scores.mean.value is None:
         return f"There is no AUC: no finding is both present and absent in these {images}."
     text = (
-        f"The {branch} branch reaches a mean AUC of {number(scores.mean)} "
-        f"{interval_text(scores.mean_interval) + ' ' if scores.mean_interval else ''}over "
-        f"{len(scores.findings) - len(scores.missing)} of {len(scores.findings)} findings, "
+        f"The {branch} branch reaches a mean AUC of {number(scores.mean.value)} "
+        f"{interval_text(scores.mean.interval) + ' ' if scores.mean.interval else ''}over "
+        f"{len(scores.mean.findings)} of {len(scores.findings)} findings, "
         f"on {images}."
     )
     row = paper([branch], cohort).rows.get(branch)
-    theirs = row.mean(scores.overall.findings) if row else None
+    theirs = row.mean(scores.mean.findings) if row else None
     if theirs is not None:
         text += f" The paper reports {number(theirs)} on its own random split."
     return text

@@ -21,7 +21,7 @@ from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, describe_cohort
 from agcnn_jax.evaluation.overlap import SCORES
 from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
 from agcnn_jax.evaluation.references import Setting
-from agcnn_jax.metrics.auc import BranchAUC, Mean, auc_table, paired_difference
+from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -158,9 +158,9 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
         others = [label for label in scores.auc if label not in scores.findings]
         branches[branch] = {
             "auc": {finding: scores.auc[finding] for finding in scores.findings},
-            "mean": scores.mean,
-            "mean_interval": scores.mean_interval,
-            "mean_of_frequent": _mean(scores.frequent),
+            "mean": scores.mean.value,
+            "mean_interval": scores.mean.interval,
+            "mean_of_frequent": _mean(scores.frequent_mean),
             "missing": list(scores.missing),
             "auc_not_in_mean": {label: scores.auc[label] for label in others},
             "interval": {finding: scores.intervals[finding] for finding in scores.findings},
@@ -198,11 +198,11 @@ def _difference(results: Mapping[str, BranchAUC]) -> dict[str, Any] | None:
     if not {"global", "fusion"} <= set(results):
         return None
     first, second = results["fusion"], results["global"]
-    overall = paired_difference(first.overall, second.overall) or (None, None)
-    frequent = paired_difference(first.frequent, second.frequent) or (None, None)
+    mean = paired_difference(first.mean, second.mean) or (None, None)
+    frequent = paired_difference(first.frequent_mean, second.frequent_mean) or (None, None)
     return {
-        "mean": overall[0],
-        "mean_interval": overall[1],
+        "mean": mean[0],
+        "mean_interval": mean[1],
         "mean_of_frequent": {"mean": frequent[0], "interval": frequent[1]},
     }
 

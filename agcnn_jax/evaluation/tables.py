@@ -11,7 +11,7 @@ from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.references import Comparison, PublishedRow, compare
-from agcnn_jax.metrics.auc import FEW_PATIENTS, BranchAUC, Mean, paired_difference
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
 from agcnn_jax.metrics.bootstrap import Interval
 
 DASH = "–"
@@ -58,7 +58,7 @@ def interval_text(interval: Interval | None, digits: int = 3) -> str:
 
 def mean_name(scores: BranchAUC) -> str:
     """The name of the mean's row, which says over how many findings it is."""
-    return f"Mean ({len(scores.overall.findings)} of {len(scores.findings)})"
+    return f"Mean ({len(scores.mean.findings)} of {len(scores.findings)})"
 
 
 def mean_rows(results: Mapping[str, BranchAUC]) -> list[tuple[str, dict[str, Mean]]]:
@@ -67,11 +67,11 @@ def mean_rows(results: Mapping[str, BranchAUC]) -> list[tuple[str, dict[str, Mea
     The second, over the findings that enough patients have, is there where it is another mean.
     """
     first = next(iter(results.values()))
-    rows = [(mean_name(first), {branch: one.overall for branch, one in results.items()})]
-    frequent = first.frequent.findings
-    if 0 < len(frequent) < len(first.overall.findings):
+    rows = [(mean_name(first), {branch: one.mean for branch, one in results.items()})]
+    frequent = first.frequent_mean.findings
+    if 0 < len(frequent) < len(first.mean.findings):
         name = f"Mean, {FEW_PATIENTS}+ patients ({len(frequent)} of {len(first.findings)})"
-        rows.append((name, {branch: one.frequent for branch, one in results.items()}))
+        rows.append((name, {branch: one.frequent_mean for branch, one in results.items()}))
     return rows
 
 
@@ -151,7 +151,7 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
         "Intervals: 95 %, over patients: of findings by bootstrap, of means and differences from "
         "each patient's influence (clustered DeLong)."
     )
-    few = [f for f in first.overall.findings if f not in first.frequent.findings]
+    few = [f for f in first.mean.findings if f not in first.frequent_mean.findings]
     if few:
         row = f"the row {means[0][0]!r}" + (", not the one below it," if len(means) > 1 else "")
         lines.append(

@@ -1,4 +1,4 @@
-"""Resampling patients, the units that are independent of one another."""
+"""Bootstrap over patients, the units that are independent of one another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 RESAMPLES = 1000
 LEVEL = 0.95
-# One block of resampled weights of 25,000 images is 3 MB of int32: it stays in the CPU's cache.
+# A block of int32 weights of 25,000 images takes 3 MB and so stays in the CPU's cache.
 _BLOCK = 32
 
 
@@ -24,8 +24,8 @@ def patient_resamples(patients: int, resamples: int, seed: int) -> Iterator[np.n
     """Draw all patients with replacement, `resamples` times.
 
     Args:
-        patients: how many there are.
-        resamples: how many rows the blocks have together.
+        patients: number of patients.
+        resamples: total number of rows in all blocks.
         seed: of the draws.
 
     Yields:
@@ -41,7 +41,7 @@ def patient_resamples(patients: int, resamples: int, seed: int) -> Iterator[np.n
 
 
 def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
-    """The central `level` of the resampled values `[R]`, NaN left out; None if nothing is left."""
+    """Return the central `level` of resampled values `[R]` that are not NaN; None if all are."""
     samples = samples[~np.isnan(samples)]
     if not len(samples):
         return None

@@ -1,13 +1,15 @@
-"""Intervals of mean AUCs from what each patient adds to their error.
+"""Intervals of mean AUCs from each patient's contribution to their error.
 
 An AUC is a mean over positive images of the share of negatives that each outranks (its placement),
-and equally a mean over negative images. How much a patient's images deviate from that mean is the
-patient's influence on the AUC; the influences on all findings add up to that on the mean AUC, so
-that findings which share patients need no independence (DeLong et al. 1988; for clusters of images,
-Obuchowski 1997). The bootstrap is too narrow where a finding has few positive patients: resampling
-three patients shows two thirds of their variance. Here every influence is scaled for the patients
-that its side has, and the quantile is that of a t distribution whose degrees of freedom follow from
-the sides with few patients (Satterthwaite). `benchmarks/coverage.py` measures what that covers.
+and equally a mean over negative images. The deviation of a patient's images from that mean is the
+patient's influence on the AUC. The influences on all findings add up to the influence on the mean
+AUC, so findings that share patients need not be independent (DeLong et al. 1988; for clusters of
+images, Obuchowski 1997).
+
+The bootstrap is too narrow where a finding has few positive patients: resampling three patients
+shows two thirds of their variance. Here every influence is scaled by the number of patients on its
+side, and the quantile comes from a t distribution whose degrees of freedom follow from the sides
+with few patients (Satterthwaite). `benchmarks/coverage.py` measures the coverage.
 """
 
 from __future__ import annotations
@@ -20,41 +22,40 @@ from scipy.special import expit, logit, stdtrit
 
 from agcnn_jax.metrics.bootstrap import LEVEL, Interval
 
-# Sums of influences round to about 1e-17; a smaller variance is none.
+# Sums of influences have rounding errors of about 1e-17; a smaller variance counts as zero.
 _NO_VARIANCE = 1e-28
-# A side that has one patient is not scaled to infinity: it borrows its variance.
+# Keeps the scale of a side with one patient finite; that side borrows its variance.
 _LARGEST_WEIGHT = 0.9
 
 
 class Influence(NamedTuple):
-    """What each patient adds to the error of an AUC, or of F of them.
+    """The contribution of each patient to the error of F AUCs.
 
-    The first axis is the side: positive images, negative images.
+    The first axis is the side: positive images, then negative images.
 
     Attributes:
         values: float64 `[2, F, K]`, for K patients; each `[K]` sums to 0.
-        weights: float64 `[2, F, K]`, the share of a side's images that are the patient's; each
-            `[K]` sums to 1.
+        weights: float64 `[2, F, K]`, each patient's share of a side's images; each `[K]` sums to 1.
     """
 
     values: np.ndarray
     weights: np.ndarray
 
     def minus(self, other: Influence) -> Influence:
-        """The influence on the difference of two AUCs of the same images."""
+        """Return the influence on the difference of two AUCs of the same images."""
         return Influence(self.values - other.values, self.weights)
 
 
 def influence_of(
     wins: tuple[np.ndarray, np.ndarray], patients: tuple[np.ndarray, np.ndarray], count: int
 ) -> Influence:
-    """The influence of `count` patients on one AUC.
+    """Compute the influence of K patients on one AUC.
 
     Args:
         wins: for positive and for negative images, float64 `[P]` and `[M]`: the share of the other
-            side's images that each is on the right side of; both average to the AUC.
-        patients: for both, int `[P]` and `[M]`, whose images they are.
-        count: K, how many patients there are.
+            side's images that each is ranked correctly against; both average to the AUC.
+        patients: for positive and for negative images, int `[P]` and `[M]`, their patients.
+        count: K.
 
     Returns:
         `Influence` with F = 1.
@@ -66,8 +67,8 @@ def influence_of(
     return Influence(values, weights)
 
 
-def stacked(influences: Sequence[Influence], count: int) -> Influence:
-    """The influences of `count` patients on several AUCs in one; F may be 0."""
+def stack(influences: Sequence[Influence], count: int) -> Influence:
+    """Join the influences of `count` patients on F AUCs into one; F may be 0."""
     if not influences:
         return Influence(np.zeros((2, 0, count)), np.zeros((2, 0, count)))
     values, weights = (np.concatenate(parts, axis=1) for parts in zip(*influences, strict=True))
@@ -75,13 +76,13 @@ def stacked(influences: Sequence[Influence], count: int) -> Influence:
 
 
 def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> Interval | None:
-    """The interval of the mean of F AUCs, on the logit scale, where its error is symmetric.
+    """Compute the interval of the mean of F AUCs on the logit scale, where its error is symmetric.
 
-    Each influence is divided by 1 less its patient's weight, as leaving that patient out does
-    (jackknife).
+    Each influence is divided by 1 minus its patient's weight, as in the jackknife.
 
     Returns:
-        The interval within (0, 1); None where nothing varies, or no side has two patients.
+        The interval within (0, 1); None where nothing varies, or no finding has two patients
+        on one of the sides.
     """
     error = _error(influence, 1.0, level)
     if error is None or not 0 < mean < 1:
@@ -93,10 +94,10 @@ def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> In
 def difference_interval(
     difference: float, influence: Influence, level: float = LEVEL
 ) -> Interval | None:
-    """The interval of the difference of two means of F AUCs over the same images.
+    """Compute the interval of the difference of two means of F AUCs over the same images.
 
-    A difference does not run into the end of its scale, so that the unbiased variance will do:
-    each influence is divided by the square root of 1 less its patient's weight.
+    A difference stays away from the ends of its scale, so the unbiased variance suffices: each
+    influence is divided by the square root of 1 minus its patient's weight.
 
     Args:
         difference: of the means.
@@ -104,7 +105,8 @@ def difference_interval(
         level: coverage of the interval.
 
     Returns:
-        The interval within [-1, 1]; None where nothing varies, or no side has two patients.
+        The interval within [-1, 1]; None where nothing varies, or no finding has two patients
+        on one of the sides.
     """
     error = _error(influence, 0.5, level)
     if error is None:
@@ -113,7 +115,7 @@ def difference_interval(
 
 
 def _error(influence: Influence, power: float, level: float) -> float | None:
-    """Half the width of the interval of the mean of F AUCs; None if it cannot be known."""
+    """Return half the width of the interval of the mean of F AUCs; None if it is unknown."""
     findings, patients = influence.values.shape[1:]
     weights = influence.weights
     values = influence.values / findings
@@ -122,8 +124,8 @@ def _error(influence: Influence, power: float, level: float) -> float | None:
         here = (weights > 0).sum(axis=-1, keepdims=True)
         values = values * np.sqrt((here - 1) / here)
     total = (values.sum(axis=(0, 1)) ** 2).sum()
-    # Of each side of each finding: its variance, and how many patients of equal weight would give
-    # it, less one.
+    # Per side and finding: the variance, and its degrees of freedom, the number of patients of
+    # equal weight that would give it, minus one.
     squares = (weights**2).sum(axis=-1)
     variances = (values**2).sum(axis=-1)
     freedom = 1 / squares - 1
@@ -133,7 +135,7 @@ def _error(influence: Influence, power: float, level: float) -> float | None:
             continue
         if lone.all():
             return None
-        # One patient does not show how patients vary: the other findings' patients do.
+        # One patient cannot show how patients vary; the patients of the other findings do.
         known = ~lone
         pooled = np.average((variances[side] / squares[side])[known], weights=freedom[side][known])
         variances[side][lone] = pooled
@@ -141,7 +143,7 @@ def _error(influence: Influence, power: float, level: float) -> float | None:
         total += pooled * lone.sum()
     if total < _NO_VARIANCE:
         return None
-    # What findings and sides have in common rests on all patients.
+    # The covariance of findings and sides rests on all patients.
     shared = max(total - variances.sum(), 0) ** 2 / (patients - 1)
     degrees = total**2 / ((variances**2 / np.maximum(freedom, 1)).sum() + shared)
     return float(stdtrit(degrees, (1 + level) / 2) * np.sqrt(total))

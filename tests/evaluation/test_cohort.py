@@ -23,7 +23,6 @@ def test_counts():
     assert (one.images, one.patients) == (3, 2)
     assert one.positives == {"Mass": 3, "Nodule": 1}
     assert one.positive_patients == {"Mass": 2, "Nodule": 1}
-    assert one.rare == ("Mass", "Nodule")
 
 
 @pytest.mark.parametrize(

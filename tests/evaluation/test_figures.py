@@ -6,7 +6,7 @@ from PIL import Image
 
 from agcnn_jax.evaluation import figures
 from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.metrics.auc import auc_table
+from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
 

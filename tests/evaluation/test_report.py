@@ -8,7 +8,7 @@ from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.references import PAPER_SETTING
 from agcnn_jax.evaluation.report import render_report, summary
 from agcnn_jax.evaluation.tables import build_table
-from agcnn_jax.metrics.auc import auc_table
+from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
 FINDINGS = ("Mass", "Nodule")

@@ -9,7 +9,7 @@ from agcnn_jax.evaluation import tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
 from agcnn_jax.evaluation.report import summary
-from agcnn_jax.metrics.auc import auc_table
+from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Nodule", "Hernia", "No Finding")
@@ -64,7 +64,7 @@ def test_rows_and_the_paper():
     assert table.rows[0][2:6] == ("1.000", "[1.000, 1.000]", "0.863", "+0.137")
     assert table.rows[2][2:6] == ("–", "–", "0.889", "–")
     # The paper's mean is over the findings that have an AUC here: Mass 0.863 and Nodule 0.780.
-    mean = results["global"].mean
+    mean = results["global"].mean.value
     assert table.rows[3][2] == f"{mean:.3f}"
     assert table.rows[3][4:6] == ("0.822", f"{mean - (0.863 + 0.780) / 2:+.3f}")
     assert table.rows[4][4:6] == ("–", "–")
@@ -195,5 +195,5 @@ def test_csv_has_full_precision():
     paper = published_row("resnet50", "fusion").auc["Nodule"]
     difference = results["fusion"].auc["Nodule"] - paper
     assert float(rows["Nodule"]["fusion_difference"]) == difference
-    assert float(rows["Mean (2 of 3)"]["fusion_auc"]) == results["fusion"].mean
+    assert float(rows["Mean (2 of 3)"]["fusion_auc"]) == results["fusion"].mean.value
     assert list(rows)[-1] == "No Finding"

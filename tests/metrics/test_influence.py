@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
-from agcnn_jax.metrics.auc import auc, auc_table, paired_difference
+from agcnn_jax.metrics.auc import auc
+from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval
 from benchmarks.coverage import SCENARIOS, coverage
 
@@ -28,7 +29,7 @@ def test_one_image_a_patient_is_delong(seed):
     """The variance of a difference, from the placements of all pairs (DeLong et al. 1988)."""
     labels, scores, owner, names = scored(seed)
     results = table(labels, scores, owner, names)
-    difference, interval = paired_difference(results["one"].overall, results["two"].overall)
+    difference, interval = paired_difference(results["one"].mean, results["two"].mean)
     placed = {}
     for branch, values in scores.items():
         positive, negative = values[labels == 1], values[labels == 0]
@@ -48,7 +49,7 @@ def test_one_image_a_patient_is_delong(seed):
 def test_influences_are_what_leaving_a_patient_out_does():
     labels, scores, owner, names = scored(3, patients=12)
     owner = np.where(labels[:, 0] == 1, owner, owner + 100)  # nobody has images on both sides
-    influence = table(labels, scores, owner, names)["one"].overall.influence
+    influence = table(labels, scores, owner, names)["one"].mean.influence
     everyone = auc(labels[:, 0], scores["one"][:, 0])
     np.testing.assert_allclose(influence.values.sum(axis=2), 0, atol=1e-15)
     np.testing.assert_allclose(influence.weights.sum(axis=2), 1)
@@ -62,7 +63,7 @@ def test_influences_are_what_leaving_a_patient_out_does():
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_a_mean_is_within_its_interval_within_0_and_1(seed, findings):
     result = table(*scored(seed, patients=15, findings=findings))["one"]
-    assert 0 < result.mean_interval.low < result.mean < result.mean_interval.high < 1
+    assert 0 < result.mean.interval.low < result.mean.value < result.mean.interval.high < 1
 
 
 def test_patients_with_many_images_do_not_count_as_many_patients():
@@ -70,7 +71,7 @@ def test_patients_with_many_images_do_not_count_as_many_patients():
     again = [np.repeat(x, 3, axis=0) for x in (labels, owner)]
     repeated = table(again[0], {b: s.repeat(3, axis=0) for b, s in scores.items()}, again[1], names)
     once = table(labels, scores, owner, names)
-    assert repeated["one"].mean_interval == pytest.approx(once["one"].mean_interval)
+    assert repeated["one"].mean.interval == pytest.approx(once["one"].mean.interval)
 
 
 def lone(spread):

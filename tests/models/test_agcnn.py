@@ -54,22 +54,22 @@ def test_branches_do_not_share_weights(variables):
 
 def test_fusion_is_a_linear_layer_on_both_pooled_features(model, variables, images, local_images):
     logits, _ = forward(model, variables, images, local_images)
-    overall, _ = apply_branch(model, variables, "global", images, train=False)
-    local, _ = apply_branch(model, variables, "local", local_images, train=False)
+    global_output, _ = apply_branch(model, variables, "global", images, train=False)
+    local_output, _ = apply_branch(model, variables, "local", local_images, train=False)
     head = variables["params"]["fusion"]["head"]
-    pooled = np.concatenate([overall.pooled, local.pooled], axis=1).astype(np.float64)
+    pooled = np.concatenate([global_output.pooled, local_output.pooled], axis=1).astype(np.float64)
     np.testing.assert_allclose(
         logits["fusion"], pooled @ np.asarray(head["kernel"]) + head["bias"], rtol=1e-4, atol=1e-4
     )
-    np.testing.assert_allclose(overall.pooled, overall.feature_map.max(axis=(1, 2)))
+    np.testing.assert_allclose(global_output.pooled, global_output.feature_map.max(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_a_branch_alone_is_what_it_is_among_all(model, variables, images, local_images, branch):
     alone, _ = forward(model, variables, images, local_images, branches=[branch])
-    together, _ = forward(model, variables, images, local_images)
+    among_all, _ = forward(model, variables, images, local_images)
     assert list(alone) == [branch]
-    np.testing.assert_allclose(alone[branch], together[branch], rtol=1e-5)
+    np.testing.assert_allclose(alone[branch], among_all[branch], rtol=1e-5)
 
 
 def test_branches_not_asked_for_are_not_computed(model, variables, images):
