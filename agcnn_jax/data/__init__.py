@@ -1,1 +1,1 @@
-"""From prepared records to batches."""
+"""Reading films, splitting records, batching and augmenting them."""

@@ -1,7 +1,6 @@
-"""Stored images to the model's input, inside jit: random crops for training, the centre otherwise.
+"""Augmentation inside jit: random crops and flips for training, the centre crop otherwise.
 
-Crops keep to Section IV-B: stored images are 256x256, the input is 224x224. With other sizes the
-proportion 224/256 stays.
+In Section IV-B stored images are 256x256 and the input is 224x224. Other sizes keep that ratio.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from agcnn_jax.attention.resample import crop_and_resize
 
 CENTRE_FRACTION = 224 / 256
-"""Side of the centre crop, and of a plain random crop, as a fraction of the stored image's."""
+"""Side of the centre crop and of a plain random crop, as a fraction of the stored image's side."""
 
 CROPS = ("random_resized", "random", "centre")
 _ATTEMPTS = 10
@@ -26,11 +25,11 @@ class Augmentation:
     """How a training image is cropped and flipped.
 
     Attributes:
-        crop: `random_resized` (area and aspect ratio drawn as torchvision's RandomResizedCrop
-            does), `random` (the size of the centre crop, at a random place) or `centre` (none).
-        scale: range of the crop's area as a fraction of the image's, for `random_resized`.
+        crop: `random_resized` (random area and aspect ratio, as in torchvision's
+            RandomResizedCrop), `random` (a random window as large as the centre crop) or `centre`.
+        scale: range of the crop's area as a fraction of the image's area, for `random_resized`.
         ratio: range of the crop's width over height, for `random_resized`.
-        flip: mirror every other image left to right.
+        flip: mirror half of the images left to right, at random.
     """
 
     crop: str = "random_resized"
@@ -40,13 +39,13 @@ class Augmentation:
 
 
 def centre_box(stored_size: int) -> tuple[int, int, int, int]:
-    """Box of the centre crop in a stored image, `xmin, ymin, xmax, ymax` in pixels."""
+    """Return the box of the centre crop, `xmin, ymin, xmax, ymax` in pixels of the stored image."""
     margin = round(stored_size * (1 - CENTRE_FRACTION) / 2)
     return margin, margin, stored_size - margin, stored_size - margin
 
 
 def centre_crop(images: jax.Array, input_size: int) -> jax.Array:
-    """Crop the centre of stored images, as validation and testing do (Section IV-B).
+    """Crop the centre of stored images, for validation and testing (Section IV-B).
 
     Args:
         images: uint8 `[B, S, S]`.
@@ -69,14 +68,14 @@ def augment(
 ) -> jax.Array:
     """Crop and flip a training batch at random.
 
-    An image's crop depends on the stage's seed, the step and its own record number alone: neither
-    on its place in the batch nor on the device that holds it, and a resumed run repeats it.
+    An image's crop depends only on the stage's seed, the step and the image's record number. It
+    does not depend on the position in the batch or on the device, and a resumed run repeats it.
 
     Args:
         images: uint8 `[B, S, S]`.
-        records: int32 `[B]`, each image's number in the store.
+        records: int32 `[B]`, each image's index in the dataset.
         step: int32 scalar, the training step.
-        seed: of the stage.
+        seed: the stage's seed.
         input_size: side of the result in pixels.
         augmentation: how to crop and flip.
 
@@ -115,9 +114,9 @@ def _random_box(key: jax.Array, stored_size: int, augmentation: Augmentation) ->
 def _random_resized(
     key: jax.Array, stored_size: int, augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw width and height of a RandomResizedCrop: the first of ten draws that fits.
+    """Draw the width and height of a RandomResizedCrop: the first of ten draws that fits.
 
-    Should none fit, the whole image, which is what torchvision falls back to on square images.
+    If none fits, the crop is the whole image, as in torchvision for square images.
     """
     area_key, ratio_key = jax.random.split(key)
     low, high = augmentation.scale

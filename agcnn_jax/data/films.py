@@ -1,4 +1,4 @@
-"""Decoding: the bytes of a PNG to one grayscale image of the size the model reads."""
+"""Reading one film: decode a PNG, convert it to gray, resize it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import tensorstore
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# A 1024 x 1024 radiograph is 1 Mpx; what claims to be far larger is damaged or hostile.
+# A 1024 x 1024 radiograph has 1 Mpx. A file that claims to be far larger is damaged or hostile.
 MAX_PIXELS = 64 * 1024 * 1024
 MAX_BYTES = 64 * 1024 * 1024
 
 
 class UnreadableImageError(Exception):
-    """The bytes are not a whole, undamaged PNG."""
+    """The bytes are not a complete, undamaged PNG."""
 
 
 class WrongSizeError(Exception):
-    """The image is not square, or smaller than what is asked for."""
+    """The image is not square, or smaller than the requested size."""
 
 
 class _Header(NamedTuple):
@@ -34,38 +34,37 @@ class _Header(NamedTuple):
     transparency: bool
 
 
-def read_image(data: bytes, image_size: int) -> tuple[np.ndarray, int]:
-    """Decode a PNG to gray and shrink it.
+def read_film(data: bytes, size: int) -> tuple[np.ndarray, int]:
+    """Decode a PNG, convert it to gray and resize it.
 
-    Shrinking is PIL's antialiased bilinear filter, what torchvision's `Resize` does to PIL images,
-    so inputs agree with the PyTorch ports'. An image that has the size already is not resampled.
+    Resizing uses Pillow's antialiased bilinear filter, as torchvision's `Resize` does for PIL
+    images, so that inputs agree with those of PyTorch ports. An image that already has the
+    requested size is not resampled.
 
     Args:
-        data: the file's bytes.
-        image_size: side of the result, in pixels.
+        data: content of the PNG file; 8 or 16 bits a sample, gray, RGB or RGBA.
+        size: side of the result in pixels.
 
     Returns:
-        The image, uint8 `[image_size, image_size]`, and the side of the original in pixels.
+        The image, uint8 `[size, size]`, and the side of the original in pixels.
 
     Raises:
         UnreadableImageError: not a PNG, truncated, damaged, or larger than `MAX_PIXELS`.
-        WrongSizeError: not square, or smaller than `image_size`.
+        WrongSizeError: not square, or smaller than `size`.
     """
     header = _check_container(data)
     gray = _decode(data, header)
     if header.width != header.height:
         raise WrongSizeError(f"{header.width} x {header.height}, not square")
-    if header.width < image_size:
-        raise WrongSizeError(
-            f"{header.width} x {header.height}, smaller than {image_size} x {image_size}"
-        )
-    if header.width != image_size:
-        gray = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    if header.width < size:
+        raise WrongSizeError(f"{header.width} x {header.height}, smaller than {size} x {size}")
+    if header.width != size:
+        gray = gray.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(gray), header.width
 
 
 def _check_container(data: bytes) -> _Header:
-    """Walk the chunks and their checksums: decoders accept a file whose last bytes are missing."""
+    """Check every chunk's length and checksum: decoders accept a file without its last bytes."""
     if not data:
         raise UnreadableImageError("empty file")
     if len(data) > MAX_BYTES:
@@ -105,16 +104,16 @@ def _decode(data: bytes, header: _Header) -> Image.Image:
             return Image.fromarray(_decode_gray8(data))
         image = Image.open(io.BytesIO(data), formats=["PNG"])
         image.load()
-    except Exception as error:  # decoders raise anything from OSError to SyntaxError on bad data
+    except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
         raise UnreadableImageError(" ".join(str(error).split())[:200]) from None
-    if image.mode.startswith("I"):  # 16 bits a pixel: 65535 / 255 = 257 levels to one
+    if image.mode.startswith("I"):  # 16 bits a pixel; 65535 / 255 = 257
         levels = np.asarray(image, np.uint32)
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    return image.convert("L")  # alpha is ignored: NIH's RGBA files are opaque gray
+    return image.convert("L")  # drops alpha: NIH's RGBA files are opaque gray
 
 
 # tensorstore's libpng decodes 8-bit gray 1.3 times as fast as Pillow 13 (6.6 against 8.5 ms for
-# 1024 x 1024), which takes preparing past 100 files a second a core; the pixels are the same.
+# 1024 x 1024), so one core prepares more than 100 files a second. The pixels are the same.
 _context = tensorstore.Context({"data_copy_concurrency": {"limit": 1}})
 _store = tensorstore.KvStore.open("memory://", context=_context).result()
 _spec = {"driver": "png", "kvstore": {"driver": "memory", "path": "image.png"}}

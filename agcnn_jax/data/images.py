@@ -16,10 +16,9 @@ from agcnn_jax.runtime.errors import UserError
 class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
     """Item i is `{"image": uint8 [S, S], "labels": uint8 [C]}` of record i.
 
-    The labels are those of the dataset's table, which are also what is scored; a record is checked
-    to be the image that the table's row is about. Picklable: a copy opens the shards by itself.
-    Only the image and its name are parsed; on one core a 256 x 256 record takes about 35
-    microseconds.
+    The labels come from the dataset's table, which evaluation uses as well. Each record's image id
+    is checked against the table. Instances can be pickled; a copy reopens the shards. Only the
+    image and its id are parsed: a 256 x 256 record takes about 35 microseconds on one core.
     """
 
     def __init__(
@@ -32,10 +31,10 @@ class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
         """Open the shards.
 
         Args:
-            shards: each one's path and number of records.
-            image_size: S.
-            image_ids: of all records, str `[N]`.
-            label_matrix: uint8 `[N, C]`.
+            shards: path and number of records of each shard.
+            image_size: side S of the images in pixels.
+            image_ids: str `[N]`.
+            label_matrix: 0 or 1, uint8 `[N, C]`.
         """
         self._shards = shards
         self._image_ids = image_ids
@@ -69,8 +68,8 @@ class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
         """Return one record.
 
         Raises:
-            IndexError: not in `[0, len)`.
-            UserError: the record's shard is damaged, or of another dataset.
+            IndexError: the index is not in `[0, len)`.
+            UserError: the record's shard is damaged or belongs to another dataset.
         """
         position = index.__index__()
         if not 0 <= position < len(self):
@@ -82,8 +81,8 @@ class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
         except (RuntimeError, ValueError, IndexError, OSError):
             shard = self._shards[int(np.searchsorted(self._ends, position, side="right"))][0]
             raise UserError(
-                f"{shard}: record {position} is damaged or not {self._image_ids[position]}, as "
-                "records.csv says; delete the dataset and prepare it again"
+                f"{shard}: record {position} is damaged or is not {self._image_ids[position]}, the "
+                "image that records.csv names; delete the dataset and prepare it again"
             ) from None
         return {"image": record["image"], "labels": self._label_matrix[position]}
 

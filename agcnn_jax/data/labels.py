@@ -1,6 +1,6 @@
 """The labels of ChestX-ray14."""
 
-# The paper's order (Section IV-A); AUC is averaged over all but the last.
+# In the paper's order (Section IV-A). AUC is averaged over the findings.
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",

@@ -1,4 +1,4 @@
-"""The file that lies beside phantoms, so that they never pass for radiographs."""
+"""The file beside phantoms that says that they are synthetic."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MARKER = "phantoms.json"
 
 
 def read_marker(raw_dir: Path) -> dict[str, Any]:
-    """Return what the phantoms' marker says, {} for real images.
+    """Return the content of the phantoms' marker, or {} for real images.
 
-    Like the tables, the marker is looked for in `raw_dir` and in the folder above it, so that
-    phantoms never pass for real images.
+    The marker may be in `raw_dir` or in the folder above it, as the tables may, so that phantoms
+    are never taken for real images.
 
     Raises:
         UserError: the marker is not JSON or lacks "provenance", "collection" or "box_size".

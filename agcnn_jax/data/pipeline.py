@@ -1,4 +1,4 @@
-"""Stored records to batches, with grain: read, shuffle, share between processes, batch.
+"""Batches of records, with grain: shuffle, divide among processes, read, batch.
 
 The host only moves bytes. Crops, flips and normalisation run on the device.
 """
@@ -19,7 +19,7 @@ class Source(Protocol):
     """Random access to records."""
 
     def __len__(self) -> int:
-        """Count the records."""
+        """Return the number of records."""
 
     def __getitem__(self, record: SupportsIndex) -> dict[str, np.ndarray]:
         """Read a record: `image` uint8 `[S, S]` and `labels` uint8 `[C]`."""
@@ -33,26 +33,26 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """Endless batches in a new order every epoch; element k is the batch of step k.
+    """Return endless batches, reshuffled each epoch; element k is the batch of step k.
 
-    Every epoch is a permutation of `indices` drawn from `seed` and the epoch's number; its last
-    images, too few for a batch, are left out of that epoch. The global batch of a step holds the
-    same records however many processes share it.
+    Each epoch is a permutation of `indices` drawn from `seed` and the epoch number, without the
+    incomplete last batch. The records of a step's global batch do not depend on the number of
+    processes.
 
     Args:
-        source: the store's records.
-        indices: int64 `[N]`, records of the training subset.
-        batch_size: of the global batch; a multiple of `process_count`.
-        seed: of the order.
-        process_index: this process.
-        process_count: all processes.
+        source: the records.
+        indices: int64 `[N]`, the training subset.
+        batch_size: global batch size, a multiple of `process_count`.
+        seed: seed of the shuffling.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Returns:
         Elements `{"image": uint8 [b, S, S], "labels": uint8 [b, C], "record": int32 [b],
         "step": int}` with `b = batch_size / process_count`.
     """
     dataset = grain.MapDataset.source(indices).seed(seed).shuffle()
-    # Whole global batches first, then this process's part of each.
+    # First whole global batches, then this process's part of each.
     dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
     mine = process_rows(batch_size, process_index, process_count)
     return dataset.map(lambda records: read_batch(source, records[mine])).map_with_index(
@@ -61,7 +61,7 @@ def training_batches(
 
 
 def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The rows of a global batch that a process reads: side by side, as its devices are."""
+    """Return the rows of a global batch that a process reads, contiguous like its devices."""
     share = batch_size // process_count
     return slice(process_index * share, (process_index + 1) * share)
 
@@ -69,16 +69,16 @@ def process_rows(batch_size: int, process_index: int, process_count: int) -> sli
 def iterate(
     dataset: grain.MapDataset, stage: Callable[[Batch], Batch] | None = None, ahead: int = 1
 ) -> grain.DatasetIterator:
-    """Read a dataset in threads, ahead of its consumer.
+    """Read a dataset in threads, ahead of the consumer.
 
     Args:
         dataset: see `training_batches`.
-        stage: a last transformation, such as the host cropper. It runs in one thread of its own,
-            `ahead` batches before the consumer.
-        ahead: number of batches that may wait behind `stage`.
+        stage: a last transformation, such as the host cropper. It runs in its own thread, `ahead`
+            batches before the consumer.
+        ahead: number of batches that `stage` may finish in advance.
 
     Returns:
-        An iterator whose state counts the batches consumed, not those read ahead.
+        An iterator whose state counts the consumed batches, not those read ahead.
     """
     threads = min(16, os.cpu_count() or 1)
     batches = dataset.to_iter_dataset(
@@ -98,19 +98,18 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Batches of a subset in order, all of one size: the last is filled up with repeats.
+    """Return the batches of a subset in order; repeats of the last record fill the last batch.
 
     Args:
-        source: the store's records.
-        indices: int64 `[N]`, records of the subset.
-        batch_size: of the global batch; a multiple of `process_count`.
-        process_index: this process.
-        process_count: all processes.
+        source: the records.
+        indices: int64 `[N]`, the subset.
+        batch_size: global batch size, a multiple of `process_count`.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Returns:
-        An iterator over `{"image": ..., "labels": ..., "record": ...}` as `training_batches`; in
-        all processes together `ceil(N / batch_size) * batch_size` images, of which the first N
-        count.
+        An iterator over `{"image": ..., "labels": ..., "record": ...}` as in `training_batches`.
+        All processes together read `ceil(N / batch_size) * batch_size` images; the first N count.
     """
     padding = -len(indices) % batch_size
     padded = np.concatenate([indices, np.repeat(indices[-1:], padding)])
@@ -120,7 +119,7 @@ def evaluation_batches(
 
 
 def read_batch(source: Source, records: np.ndarray) -> Batch:
-    """Read records `[b]` as one batch of arrays."""
+    """Read records `[b]` into one batch of arrays."""
     rows = [source[record] for record in records]
     return {
         "image": np.stack([row["image"] for row in rows]),

@@ -1,4 +1,4 @@
-"""Opening a prepared dataset: its metadata and its columns."""
+"""A prepared dataset: its metadata and its columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """The annotated rectangles of all records, in record order.
+    """The annotated boxes of all records, in record order.
 
     Attributes:
         records: index of each box's record, int64 `[M]`.
@@ -41,26 +41,26 @@ class Records:
 
     Attributes:
         directory: the folder of the dataset itself.
-        labels: the C names of `label_matrix`'s columns.
-        findings: the labels that AUC is averaged over.
-        provenance: where the images come from; phantoms say that they are synthetic.
-        collection: within which an image id means one image: `ChestX-ray14`, or one cohort of
+        labels: names of the columns of `label_matrix`.
+        findings: the labels over which AUC is averaged.
+        provenance: origin of the images; says "synthetic" for phantoms.
+        collection: the set in which image ids are unique: `ChestX-ray14`, or one cohort of
             phantoms.
-        image_size: side S of the stored images, pixels.
-        fingerprint: hex digest of all columns, boxes and pixels, in record order.
+        image_size: side S of the stored images in pixels.
+        fingerprint: hex digest of all columns, boxes and pixels in record order.
         image_ids: file names, str `[N]`.
         patient_ids: str `[N]`, as in the label table.
         label_matrix: 0 or 1, uint8 `[N, C]`.
         follow_ups: int64 `[N]`.
-        ages: years, -1 where not given, int64 `[N]`.
+        ages: in years, -1 if unknown, int64 `[N]`.
         sexes: str `[N]`.
-        views: str `[N]`, "PA" or "AP".
-        widths: of the original file, pixels, int64 `[N]`.
-        heights: of the original file, pixels, int64 `[N]`.
-        official: "train_val", "test" or "" where the dataset's own lists name no subset, str `[N]`.
-        official_names: how many names are in the dataset's own lists, also of images that are not
-            here; 0 where there are no lists.
-        shards: each shard's path and number of records.
+        views: "PA" or "AP", str `[N]`.
+        widths: of the original files in pixels, int64 `[N]`.
+        heights: of the original files in pixels, int64 `[N]`.
+        official: subset in the dataset's own lists, "train_val" or "test", else ""; str `[N]`.
+        official_names: number of names in the dataset's own lists, including images that are not
+            in the dataset; 0 without lists.
+        shards: path and number of records of each shard.
     """
 
     directory: Path
@@ -104,7 +104,7 @@ class Records:
         )
 
     def images_and_labels(self) -> ImagesAndLabels:
-        """Return random access to what training reads."""
+        """Return random access to images and labels."""
         return ImagesAndLabels(self.shards, self.image_size, self.image_ids, self.label_matrix)
 
 
@@ -112,14 +112,14 @@ def open_records(data_dir: str | Path) -> Records:
     """Open the dataset that `data_prep/chestxray14.py` wrote.
 
     Args:
-        data_dir: the `--data_dir` it was written to, or a copy of that folder; one in an object
-            store, such as `gs://bucket/data`, is copied to the disk first: see `mirror`.
+        data_dir: the `--data_dir` that it was written to, or a copy of that folder. A folder in an
+            object store, such as `gs://bucket/data`, is first copied to disk; see `mirror`.
 
     Returns:
-        Its metadata and columns; images are read when asked for.
+        Its metadata and columns. Images are read on access.
 
     Raises:
-        UserError: no dataset there, or one that is incomplete; the message names the file.
+        UserError: the dataset is missing, incomplete or damaged; the message names the file.
     """
     if is_remote(data_dir):
         return _open_remote(absolute(data_dir))
@@ -139,15 +139,15 @@ def _open_remote(data_dir: epath.Path) -> Records:
     if not there:
         raise UserError(
             f"{data_dir}: no prepared dataset in it, or no permission to see it; "
-            f"{HOW_TO_PREPARE} DATA, and copy what is in DATA there"
+            f"{HOW_TO_PREPARE} DATA, and copy the content of DATA there"
         )
     copy = mirror(directory)
     try:
         return _open(copy)
     except UserError as error:
         raise UserError(
-            f"{error} (this is a copy of {directory}: if that is whole, delete {copy} and run the "
-            "same command again)"
+            f"{error} (this is a copy of {directory}; if the original is intact, delete {copy} and "
+            "run the same command again)"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which records train, validate and test: index lists, computed from names and a seed alone."""
+"""Training, validation and test subsets: index lists computed from image names and a seed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agcnn_jax.runtime.errors import UserError
 SUBSETS = ("train", "validation", "test")
 PROTOCOLS = ("random", "patient", "official", "lists")
 LISTED = ("official", "lists")
-"""Protocols that follow lists of names."""
-# NIH's lists join training and validation; CheXNet's public splits keep 70/10/20, so 1 to 7.
+"""Protocols that use lists of image names."""
+# NIH's lists join training and validation. An eighth gives 70/10/20, as in CheXNet's splits.
 OFFICIAL_VALIDATION = 1 / 8
-# Share of the images that lists may leave out; if they leave out more, one was probably cut short.
+# Largest share of the images that lists may leave out; beyond it, a list is probably truncated.
 MAX_UNLISTED = 0.01
-# What a folder's list files are called, as in chexnet_val_list.txt.gz.
+# Words in the names of list files, such as chexnet_val_list.txt.gz.
 LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -36,11 +36,10 @@ class Split:
         train: ascending record indices, int64.
         validation: ascending record indices, int64.
         test: ascending record indices, int64.
-        shared_patients: test patients that also occur in training; 0 unless images were split
-            without regard to patients.
-        digests: of each subset's image ids in order, hex, by the subset's name.
-        absent_names: names in the lists that are not in the dataset; 0 without lists.
-        unlisted_images: images that no list names; 0 without lists.
+        shared_patients: number of test patients who also occur in training.
+        digests: subset -> hex digest of its image ids, in order.
+        absent_names: number of listed names that are not in the dataset; 0 without lists.
+        unlisted_images: number of images in no list; 0 without lists.
     """
 
     protocol: str
@@ -53,7 +52,7 @@ class Split:
     unlisted_images: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """Return what a run records about its split; JSON."""
+        """Return what a run records about its split, as JSON values."""
         return {
             "protocol": self.protocol,
             **{subset: len(getattr(self, subset)) for subset in SUBSETS},
@@ -64,7 +63,7 @@ class Split:
         }
 
     def in_words(self) -> str:
-        """Say by which protocol the images were divided, and what its lists leave open."""
+        """Describe the protocol and, if it uses lists, how they differ from the dataset."""
         if self.protocol not in LISTED:
             return f"protocol {self.protocol}"
         return (
@@ -81,27 +80,26 @@ def make_split(
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     allow_unlisted: bool = False,
 ) -> Split:
-    """Divide the records.
+    """Split the records into training, validation and test subsets.
 
-    The result depends on the records' names and patients and on the seed, not on their order, so
-    a dataset that is prepared again is split the same.
+    The result depends on image names, patients and the seed, but not on the order of the records.
 
     Args:
         records: the dataset.
-        protocol: `random` shuffles images, as in the paper (Section IV-A), so that a patient may
-            be in two subsets; `patient` shuffles patients; `official` takes the dataset's own test
-            list and carves validation from the rest by patient; `lists` reads the names.
-        seed: of the shuffle, not negative; `lists` does not use it.
-        lists: for `lists`: {"train", "validation", "test"} -> names or the path of a list, or a
-            folder with one list each, such as `chexnet_train_list.txt.gz`.
-        fractions: shares of train, validation, test for `random` and `patient`; they sum to 1.
+        protocol: `random` shuffles images as in the paper (Section IV-A), so a patient may be in
+            several subsets; `patient` shuffles patients; `official` uses the dataset's own test
+            list and takes validation from the rest by patient; `lists` uses the given lists.
+        seed: seed of the shuffling, 0 or more; `lists` ignores it.
+        lists: for `lists`: subset -> names or the path of a list, or a folder with one list for
+            each subset, such as `chexnet_train_list.txt.gz`.
+        fractions: shares of train, validation and test for `random` and `patient`; their sum is 1.
         allow_unlisted: accept lists that leave out more than `MAX_UNLISTED` of the images.
 
     Returns:
         The split; no subset is empty.
 
     Raises:
-        UserError: unknown protocol, lists missing, overlapping or cut short, or an empty subset.
+        UserError: an unknown protocol; missing, overlapping or truncated lists; an empty subset.
     """
     if seed < 0:
         raise UserError(f"config.data.split_seed {seed}: must be 0 or more")
@@ -128,8 +126,8 @@ def make_split(
         raise UserError(
             f"config.data.protocol {protocol!r}: its lists leave out {len(unlisted)} of the "
             f"{len(records)} images in {records.directory}, such as "
-            f"{records.image_ids[unlisted[0]]}; are the lists whole? If you mean to leave these "
-            "images out, set --config.data.allow_unlisted=True"
+            f"{records.image_ids[unlisted[0]]}; check that they are complete, or set "
+            "--config.data.allow_unlisted=True to leave these images out"
         )
     train, validation, test = parts = [np.flatnonzero(member) for member in members]
     shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
@@ -147,22 +145,22 @@ def make_split(
 
 
 def _digest(names: np.ndarray) -> str:
-    """Return a digest of names in order, 16 hex digits."""
+    """Return 16 hex digits of the SHA-256 of the names, in order."""
     return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()[:16]
 
 
 def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
-    """Return each subset's members, bool `[N]`; records with equal keys stay together."""
+    """Return each subset's members, bool `[N]`. Records with equal keys stay together."""
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(f"split fractions {tuple(fractions)}: must be three shares that sum to 1")
-    unique, inverse = np.unique(keys, return_inverse=True)  # sorted, so order does not matter
+    unique, inverse = np.unique(keys, return_inverse=True)  # sorted, so order has no effect
     rank = np.random.default_rng(seed).permutation(len(unique))[inverse]
     ends = np.rint(np.cumsum((0.0, *fractions)) * len(unique))
     return [(rank >= low) & (rank < high) for low, high in itertools.pairwise(ends)]
 
 
 def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarray], int]:
-    """Return each subset's members and how many listed names the dataset lacks."""
+    """Return each subset's members and the number of listed names not in the dataset."""
     if not records.official_names:
         others = "random, patient or lists" if lists else "random or patient"
         raise UserError(
@@ -184,7 +182,7 @@ def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarr
 def _from_lists(
     records: Records, lists: Mapping[str, str | Path | Sequence[str]] | str | Path | None
 ) -> tuple[list[np.ndarray], int]:
-    """Return each subset's members and how many listed names the dataset lacks."""
+    """Return each subset's members and the number of listed names not in the dataset."""
     if lists is None:
         raise UserError(
             "config.data.protocol 'lists' needs a folder with train, val and test lists; "

@@ -1,4 +1,4 @@
-"""The files of a prepared dataset, read and checked."""
+"""Reading and checking the files of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agcnn_jax.runtime.errors import UserError
 SPLIT = "images"
 SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
 TABLES = ("records.csv", "boxes.csv")
-# What `metadata.json` holds for `Records`.
+# The keys of `metadata.json` that `Records` needs.
 METADATA = (
     *("labels", "findings", "provenance", "collection", "image_size", "fingerprint", "digests"),
     "official_names",
@@ -38,7 +38,10 @@ def read_metadata(directory: Path) -> dict[str, Any]:
 
 
 def check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
-    """Open every shard once: a missing or truncated one is found now, not hours into training."""
+    """Return each shard's path and number of records.
+
+    Opens every shard, to find a missing or truncated one now and not hours into training.
+    """
     lengths = _read_shard_lengths(directory / "dataset_info.json")
     shards = []
     for index, expected in enumerate(lengths):
@@ -60,9 +63,9 @@ def check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _read_shard_lengths(path: Path) -> list[int]:
-    """Return the shards' numbers of records from TFDS's description of the dataset.
+    """Return each shard's number of records from TFDS's `dataset_info.json`.
 
-    Not through TFDS, which imports the modules and makes the classes that `features.json` names.
+    Does not use TFDS, which would import the modules that the dataset's files name.
     """
     try:
         splits = json.loads(path.read_text("utf-8"))["splits"]
@@ -73,7 +76,7 @@ def _read_shard_lengths(path: Path) -> list[int]:
 
 
 def check_digest(path: Path, digests: Mapping[str, str]) -> None:
-    """Refuse a table that is not the one that was written with the images."""
+    """Raise `UserError` unless the table is the one that was written with the images."""
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -86,7 +89,7 @@ def check_digest(path: Path, digests: Mapping[str, str]) -> None:
 
 
 def read_columns(path: Path) -> dict[str, list[str]]:
-    """Return a table's columns by header name."""
+    """Return the columns of a csv file by header name."""
     header, *rows = [row for _, row in read_rows(path)]
     columns = zip(*rows, strict=True) if rows else ([] for _ in header)
     return {name: list(column) for name, column in zip(header, columns, strict=True)}

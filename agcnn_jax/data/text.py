@@ -1,4 +1,4 @@
-"""Small text files as NIH ships them: plain or gzipped, with or without a byte order mark."""
+"""Small text files: plain or gzipped, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_text(path: Path) -> str:
-    """Return the whole text of `path`, unpacked if its content is gzip, without a BOM.
+    """Return the text of a file, gunzipped if necessary, without a byte order mark.
 
     Raises:
-        UserError: the file cannot be read, is corrupt, or is not UTF-8.
+        UserError: the file cannot be read, is corrupt or is not UTF-8.
     """
     try:
         data = path.read_bytes()
@@ -36,10 +36,10 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield `(line number from 1, fields)` of a comma-separated file, blank lines left out.
+    """Yield `(line number from 1, fields)` of a csv file, skipping blank lines.
 
     Raises:
-        UserError: as `read_text`, or the text is no csv.
+        UserError: as for `read_text`, or the text is not csv.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
@@ -51,5 +51,5 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the image names of a list file: the first word of each line that is not blank."""
+    """Return the image names in a list file: the first word of each non-blank line."""
     return [line.split()[0] for line in read_text(path).splitlines() if line.strip()]

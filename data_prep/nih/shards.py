@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python import array_record_module
 
-from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_image
+from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_film
 from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input
@@ -189,7 +189,7 @@ def _example(
     try:
         if isinstance(data, str):
             raise UnreadableImageError(data)
-        image, side = read_image(data, context.image_size)
+        image, side = read_film(data, context.image_size)
         reason, detail = "", ""
     except UnreadableImageError as error:
         reason, detail = UNREADABLE, str(error)

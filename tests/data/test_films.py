@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_image
+from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_film
 from tests.data_prep.nih_files import (
     pixels,
     png,
@@ -22,7 +22,7 @@ from tests.data_prep.nih_files import (
 def test_gray_image_is_what_pillow_reads_and_shrinks(seed, side, compress):
     array = pixels(seed, side)
     expected = Image.fromarray(array).resize((8, 8), Image.Resampling.BILINEAR)
-    image, found = read_image(png(array, compress_level=compress), 8)
+    image, found = read_film(png(array, compress_level=compress), 8)
     np.testing.assert_array_equal(image, expected if side != 8 else array)
     assert found == side and image.dtype == np.uint8
 
@@ -32,7 +32,7 @@ def test_gray_in_color_modes_is_the_same_gray(mode):
     array = pixels(1)
     alpha = pixels(2)
     bands = {"RGB": [array] * 3, "RGBA": [array] * 3 + [alpha], "LA": [array, alpha]}[mode]
-    np.testing.assert_array_equal(read_image(png(np.stack(bands, -1)), 64)[0], array)
+    np.testing.assert_array_equal(read_film(png(np.stack(bands, -1)), 64)[0], array)
 
 
 def test_palette_and_bilevel():
@@ -41,18 +41,18 @@ def test_palette_and_bilevel():
     palette = palette.convert("P")
     buffer = io.BytesIO()
     palette.save(buffer, "PNG")
-    np.testing.assert_array_equal(read_image(buffer.getvalue(), 64)[0], array)
+    np.testing.assert_array_equal(read_film(buffer.getvalue(), 64)[0], array)
     buffer = io.BytesIO()
     Image.fromarray(array > 127).save(buffer, "PNG")
-    np.testing.assert_array_equal(read_image(buffer.getvalue(), 64)[0], 255 * (array > 127))
+    np.testing.assert_array_equal(read_film(buffer.getvalue(), 64)[0], 255 * (array > 127))
 
 
 def test_sixteen_bit_is_scaled_linearly():
     array = pixels(4)
     deep = array.astype(np.uint16) * 257
-    np.testing.assert_array_equal(read_image(png(deep), 64)[0], array)
+    np.testing.assert_array_equal(read_film(png(deep), 64)[0], array)
     ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
-    np.testing.assert_array_equal(read_image(png(ramp), 64)[0], np.rint(ramp / 257))
+    np.testing.assert_array_equal(read_film(png(ramp), 64)[0], np.rint(ramp / 257))
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +60,7 @@ def test_sixteen_bit_is_scaled_linearly():
 def test_every_truncation_is_noticed(cut):
     whole = png(pixels(5))
     with pytest.raises(UnreadableImageError):
-        read_image(whole[: -min(cut, len(whole))], 32)
+        read_film(whole[: -min(cut, len(whole))], 32)
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,7 +69,7 @@ def test_every_flipped_bit_is_noticed(position, bit, deep):
     whole = bytearray(png(pixels(6).astype(np.uint16) if deep else pixels(6)))
     whole[position % (len(whole) - 8) + 8] ^= 1 << bit
     with pytest.raises(UnreadableImageError):
-        read_image(bytes(whole), 32)
+        read_film(bytes(whole), 32)
 
 
 def test_decompression_bomb_and_missing_pixels_are_unreadable():
@@ -82,7 +82,7 @@ def test_decompression_bomb_and_missing_pixels_are_unreadable():
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
         data = chunk(b"IDAT", zlib.compress(b"\0" * 650)) + chunk(b"IEND", b"")
         with pytest.raises(UnreadableImageError):
-            read_image(b"\x89PNG\r\n\x1a\n" + head + data, 32)
+            read_film(b"\x89PNG\r\n\x1a\n" + head + data, 32)
 
 
 @pytest.mark.parametrize("kind", [b"gAMA", b"sBIT", b"bKGD", b"tRNS"])
@@ -90,11 +90,11 @@ def test_chunks_about_display_do_not_change_pixels(kind):
     body = {b"gAMA": b"\0\0\xb1\x8f", b"sBIT": b"\5", b"bKGD": b"\0\1", b"tRNS": b"\0\7"}[kind]
     whole = png(pixels(8))
     extra = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    np.testing.assert_array_equal(read_image(whole[:33] + extra + whole[33:], 64)[0], pixels(8))
+    np.testing.assert_array_equal(read_film(whole[:33] + extra + whole[33:], 64)[0], pixels(8))
 
 
 def test_wrong_size():
     with pytest.raises(WrongSizeError, match="not square"):
-        read_image(png(pixels(7)[:40]), 32)
+        read_film(png(pixels(7)[:40]), 32)
     with pytest.raises(WrongSizeError, match="smaller"):
-        read_image(png(pixels(7)[:16, :16]), 32)
+        read_film(png(pixels(7)[:16, :16]), 32)

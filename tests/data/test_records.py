@@ -215,7 +215,7 @@ def test_what_is_trained_on_is_what_is_scored(copy):
     shards[1].write_bytes(first)
     source = open_records(copy).images_and_labels()
     with pytest.raises(
-        UserError, match=r"00000-of-00003: record 0 is .*not 00000000_000\.png, as "
+        UserError, match=r"00000-of-00003: record 0 is .*not 00000000_000\.png, the "
     ):
         source[0]
     item = source[64]

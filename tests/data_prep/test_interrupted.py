@@ -105,7 +105,7 @@ def test_publishing_that_ended_early_decodes_nothing_again(tmp_path, monkeypatch
     assert how != "full" or "no space left on the device; free some and rerun" in str(error.value)
     assert not (data / STORE).exists()
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", write)
-    monkeypatch.setattr("data_prep.nih.shards.read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("data_prep.nih.shards.read_film", lambda *_: pytest.fail("decoded again"))
     prepare(raw, data)
     assert contents(data / STORE) == contents(tmp_path / "whole" / STORE)
     assert sorted(os.listdir(data)) == ["chest_xray14", "prepare_report.json"]
