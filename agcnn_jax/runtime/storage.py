@@ -190,6 +190,29 @@ def write_json(
         write_bytes(path, (json.dumps(value, indent=indent) + "\n").encode())
 
 
+def create_json(path: epath.Path, value: Any) -> bool:
+    """Write a JSON file unless it exists, and return True if it was written; make its folder.
+
+    Of several processes, one creates a file on a disk. An object store replaces what is there.
+    """
+    content = json.dumps(value, indent=2) + "\n"
+    if is_remote(path):
+        path.write_text(content)
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = open(path, "x")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
     """Read a JSON object; `UserError` with the remedy if the file holds none."""
     with reported(path, "read", remedy):

@@ -32,7 +32,7 @@ def test_one_after_the_other(store):
         first = pool.submit(train, 1.0)
         while not store.names("bucket"):
             time.sleep(0.01)
-        time.sleep(0.1)  # in which the first reads back what it wrote
+        time.sleep(0.1)  # The first reads back what it wrote.
         second = pool.submit(train)
         assert second.result(timeout=20)["token"] != first.result(timeout=20)["token"]
     assert store.names("bucket") == []
@@ -50,14 +50,19 @@ def test_a_training_that_goes_on(store):
 
 
 def test_a_silent_one_elsewhere_goes_stale(store):
-    theirs = {**workdir_lock.describe_process(0.5), "token": "theirs", "machine": None}
-    store.put("bucket", f"run/{workdir_lock.FILE}", workdir_lock.render(theirs))
+    path = absolute(WORKDIR) / workdir_lock.FILE
+    entry = workdir_lock.Lock(path, 0.5).entry
+    store.put(
+        "bucket",
+        f"run/{workdir_lock.FILE}",
+        json.dumps({**entry, "token": "theirs", "identity": None}).encode(),
+    )
     assert train()["token"] != "theirs"
     assert store.names("bucket") == []
 
 
 def test_two_at_the_same_time(store):
-    """Both find no claim and write theirs; the last one that wrote goes on."""
+    """Both find no file and write theirs; the last writer goes on."""
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(train, 2.5) for _ in range(2)]
         errors = [end.exception(timeout=30) for end in ends]

@@ -14,6 +14,8 @@ from etils import epath
 
 from agcnn_jax.runtime import workdir_lock
 from agcnn_jax.runtime.errors import Stopped, UserError
+from agcnn_jax.runtime.liveness import identity
+from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.runtime.workdir_lock import lock_workdir
 
 LONG = 60
@@ -39,10 +41,9 @@ def file(workdir):
 
 
 def put(file, **values):
-    """Leave a claim behind, as of another machine unless told otherwise."""
-    made = {**workdir_lock.describe_process(0.2), "token": "theirs", "machine": None, **values}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(workdir_lock.render(made))
+    """Write the file of another training, by default on another machine."""
+    entry = workdir_lock.Lock(file, 0.2).entry
+    write_json(file, {**entry, "token": "theirs", "identity": None, **values})
 
 
 @contextmanager
@@ -68,14 +69,15 @@ def refreshed(file, every=0.02, **values):
 
 @pytest.fixture
 def left(monkeypatch):
-    """Messages with which `keep` would have ended this process."""
+    """Messages with which `Lock.refresh` would have ended this process."""
     messages = []
 
-    def leave(message):
-        messages.append(message)
+    def leave(status):
+        assert status == 75
         raise OSError
 
-    monkeypatch.setattr(workdir_lock, "leave", leave)
+    monkeypatch.setattr(workdir_lock, "say", messages.append)
+    monkeypatch.setattr(workdir_lock.cluster, "leave", leave)
     return messages
 
 
@@ -151,8 +153,8 @@ def test_the_longer_of_two_timeouts_counts(workdir, file):
         train(workdir, 0.1)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"{}"])
-def test_a_damaged_claim_goes_stale(workdir, file, content):
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+def test_a_damaged_file_goes_stale(workdir, file, content):
     workdir.mkdir(parents=True)
     file.write_bytes(content)
     assert train(workdir, 0.2)["process"] == os.getpid()
@@ -160,36 +162,37 @@ def test_a_damaged_claim_goes_stale(workdir, file, content):
 
 def test_a_dead_training_on_this_machine_is_stale_at_once(workdir, file):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    here = {"process": process.pid, "machine": workdir_lock.machine(), "peer_timeout": LONG}
-    put(file, **here, started=workdir_lock.start_of(process.pid))
+    known = identity(process.pid)
+    put(file, process=process.pid, identity=known, peer_timeout=LONG)
     with pytest.raises(Stopped):
         train(workdir, 0.2, lambda: True)
     process.kill()
-    # Before anyone waits for it, as for a supervised process whose parent was killed, too.
-    while workdir_lock.start_of(process.pid) != "ended":
+    # A killed process is a zombie until its parent waits for it.
+    while identity(process.pid)[2] != "ended":
         time.sleep(0.01)
     train(workdir, 0.2)
     process.communicate()
-    put(file, **here, started="1")
+    put(file, process=process.pid, identity=known, peer_timeout=LONG)
     train(workdir, 0.2)
 
 
-def test_a_process_number_given_again_is_another_process(workdir, file):
-    put(file, machine=workdir_lock.machine(), process=os.getpid(), started="1", peer_timeout=LONG)
+def test_a_reused_process_number_is_another_process(workdir, file):
+    known = [*identity(os.getpid())[:2], "1"]
+    put(file, process=os.getpid(), identity=known, peer_timeout=LONG)
     train(workdir, 0.2)
 
 
-@pytest.mark.parametrize("machine", [["another boot", "pid:[1]"], None])
-def test_process_numbers_of_other_machines_tell_nothing(workdir, file, machine):
-    put(file, machine=machine, process=2**22 + 1, started="1", peer_timeout=LONG)
+@pytest.mark.parametrize("known", [["another boot", "pid:[1]", "1"], None])
+def test_process_numbers_of_other_machines_tell_nothing(workdir, file, known):
+    put(file, process=2**22 + 1, identity=known, peer_timeout=LONG)
     asked = iter([False, True])
     with pytest.raises(Stopped, match="stopped while waiting for process 4194305"):
         train(workdir, 0.2, lambda: next(asked))
     assert file.exists()
 
 
-def test_of_many_trainings_one_gets_it(workdir):
-    """Of a stale claim as well, that all find stale at the same time."""
+def test_one_of_many_trainings_gets_the_lock(workdir):
+    """A file that all find stale at the same time is replaced by one of them, too."""
     for content in (None, b"damaged"):
         if content is not None:
             (workdir / workdir_lock.FILE).write_bytes(content)
@@ -216,7 +219,7 @@ def test_a_training_that_was_taken_over_stops(workdir, file, left):
         while not left and time.monotonic() < deadline:
             time.sleep(0.01)
     assert "taken over by process 7 on elsewhere" in left[0]
-    # What it finds is not its own to delete.
+    # It leaves the file of the other training.
     assert json.loads(file.read_text())["host"] == "elsewhere"
 
 
