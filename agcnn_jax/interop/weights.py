@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.run.lineage import Lineage, digest
-from agcnn_jax.runtime.devices import alone, on_one_device
+from agcnn_jax.runtime.devices import on_one_device, this_process_only
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 
@@ -116,7 +116,7 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
     about = describe(directory)
     path = absolute(directory) / VARIABLES
     try:
-        with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=this_process_only()) as checkpointer:
             template = on_one_device(checkpointer.metadata(path).item_metadata.tree)
             variables = jax.tree.map(np.array, checkpointer.restore(path, template))
     except Exception as error:

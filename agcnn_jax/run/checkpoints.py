@@ -20,7 +20,7 @@ from agcnn_jax.run.checkpoint_errors import (
     train_again,
 )
 from agcnn_jax.runtime import cluster
-from agcnn_jax.runtime.devices import alone, on_one_device
+from agcnn_jax.runtime.devices import on_one_device, this_process_only
 from agcnn_jax.runtime.errors import USAGE_STATUS, UserError, say
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import reported, write_json
@@ -272,12 +272,12 @@ def _open_to_read(directory: epath.Path) -> _Manager:
         create=False,
         read_only=True,
         enable_async_checkpointing=False,
-        multiprocessing_options=alone(),
+        multiprocessing_options=this_process_only(),
     )
     # A manager knows the shapes only of items whose handlers it was given.
     handlers: dict[str, Any] = {
-        "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone()),
-        "identity": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
+        "state": ocp.StandardCheckpointHandler(multiprocessing_options=this_process_only()),
+        "identity": ocp.JsonCheckpointHandler(multiprocessing_options=this_process_only()),
     }
     with reported(directory, "read"), report_unreadable(directory):
         return _Manager(directory, options=options, item_handlers=handlers)

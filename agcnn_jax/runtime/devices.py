@@ -43,7 +43,7 @@ def local_mesh(mesh: Mesh) -> Mesh:
     return mesh if jax.process_count() == 1 else device_mesh(mesh.local_devices)
 
 
-def alone() -> ocp.options.MultiprocessingOptions:
+def this_process_only() -> ocp.options.MultiprocessingOptions:
     """What orbax must be told to read in this process without waiting for the others.
 
     Else a process that finds nothing to read would leave the others waiting in the middle.

@@ -69,7 +69,7 @@ class Lock:
         self.path, self.timeout, self.patience = path, timeout, timeout
         self.began = self.changed = time.monotonic()
         self.seen: dict[str, Any] | None = None
-        self.entry = {
+        self.entry: dict[str, Any] = {
             "host": socket.gethostname(),
             "process": os.getpid(),
             "since": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
