@@ -9,11 +9,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.films import show_films
-from agcnn_jax.evaluation.overlap import results_directory, trained_overlap
+from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.references import Setting
-from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.results import ScoredImages, write_results
+from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.agreement import describe_run
@@ -124,24 +126,34 @@ def report(
             records.image_size,
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
-    return write_results(
-        results_directory(experiment, split),
+    labels, patient_ids = records.label_matrix[indices], records.patient_ids[indices]
+    scored = ScoredImages(
+        image_ids=records.image_ids[indices],
+        patient_ids=patient_ids,
+        labels=records.labels,
+        findings=records.findings,
+        label_matrix=labels,
+        probabilities=prediction.probabilities,
+        boxes=boxes,
+    )
+    cohort = describe_cohort(
+        labels,
+        records.labels,
+        patient_ids,
         split=split,
         protocol=experiment.split.protocol,
         backbone=config.backbone,
         provenance=records.provenance,
-        labels=records.labels,
-        findings=records.findings,
-        label_matrix=records.label_matrix[indices],
-        probabilities=prediction.probabilities,
-        image_ids=records.image_ids[indices],
-        patient_ids=records.patient_ids[indices],
         overlap=overlap,
         setting=Setting(
             config.strategy, config.attention.statistic, config.attention.tau, config.local_input
         ),
+    )
+    return write_results(
+        results_directory(experiment, split),
+        scored,
+        cohort,
         images_digest=experiment.split.digests[split],
-        boxes=boxes,
         films=show_films(experiment, variables, indices, prediction),
         settings=config.to_dict(),
     )

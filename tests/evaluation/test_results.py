@@ -1,38 +1,53 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from agcnn_jax.evaluation import results as module
+from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.figures import Films
 from agcnn_jax.evaluation.predictions import evaluate_predictions, read_predictions
-from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.results import ScoredImages, write_results
+from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 
 LABELS = ("Mass", "Hernia", "No Finding")
 
 
-def given(**kwargs):
+def given(**changes):
+    """Arguments of `write_results` for four images; `changes` are fields to replace."""
     labels = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]], np.uint8)
     scores = np.array([0.9, 0.6, 0.5, 0.1], np.float32)[:, None].repeat(3, axis=1)
+    provenance = changes.pop("provenance", "ChestX-ray14")
+    films = changes.pop("films", None)
+    scored = ScoredImages(
+        image_ids=["a.png", "b.png", "c.png", "d.png"],
+        patient_ids=[1, 2, 3, 3],
+        labels=LABELS,
+        findings=LABELS[:2],
+        label_matrix=labels,
+        probabilities={"global": scores, "local": 1 - scores, "fusion": scores},
+        boxes=np.tile([0, 10, 1024, 1000], (4, 1)).astype(np.int32),
+    )
+    cohort = describe_cohort(
+        labels,
+        LABELS,
+        [1, 2, 3, 3],
+        split="test",
+        protocol="official",
+        backbone="resnet50",
+        provenance=provenance,
+        overlap=Overlap(0, 0, True),
+    )
     return {
-        "split": "test",
-        "protocol": "official",
-        "backbone": "resnet50",
-        "provenance": "ChestX-ray14",
-        "labels": LABELS,
-        "findings": LABELS[:2],
-        "label_matrix": labels,
-        "probabilities": {"global": scores, "local": 1 - scores, "fusion": scores},
-        "image_ids": ["a.png", "b.png", "c.png", "d.png"],
-        "patient_ids": [1, 2, 3, 3],
-        "overlap": Overlap(0, 0, True),
-        "boxes": np.tile([0, 10, 1024, 1000], (4, 1)).astype(np.int32),
+        "scored": dataclasses.replace(scored, **changes),
+        "cohort": cohort,
+        "films": films,
         "settings": {"attention": {"tau": 0.7}},
         "resamples": 20,
-        **kwargs,
     }
 
 
@@ -76,7 +91,7 @@ def test_files_and_their_content(tmp_path):
         ["a.png", "0", "10", "1024", "1000"],
     ]
     back = read_predictions(folder / "predictions_local.csv", LABELS)
-    expected = given()["probabilities"]["local"]
+    expected = given()["scored"].probabilities["local"]
     np.testing.assert_array_equal(back.probabilities.astype(np.float32), expected)
 
 
@@ -92,7 +107,7 @@ def test_predictions_score_the_same_when_read_back(tmp_path):
 
 
 def test_one_branch_and_no_boxes(tmp_path):
-    scores = given()["probabilities"]["global"]
+    scores = given()["scored"].probabilities["global"]
     write_results(tmp_path / "t", **given(probabilities={"global": scores}, boxes=None))
     assert "boxes.csv" not in names(tmp_path / "t")
     assert list(json.loads((tmp_path / "t" / "auc.json").read_text())["branches"]) == ["global"]
@@ -126,27 +141,21 @@ def test_interrupted_while_writing_keeps_old_results(tmp_path, monkeypatch, erro
 
 
 def test_killed_between_the_renames(tmp_path):
-    """What such a run leaves is put back, so that the next interruption still finds it."""
+    """The old results are put back, so that the next interruption still finds them."""
     (tmp_path / ".test.old").mkdir()
     (tmp_path / ".test.old" / "auc.json").write_text("old")
     (tmp_path / ".test.new").mkdir()
-    with pytest.raises(KeyboardInterrupt), module._replacing(tmp_path / "test"):
+    with pytest.raises(KeyboardInterrupt), replace_directory(tmp_path / "test"):
         raise KeyboardInterrupt
     assert (tmp_path / "test" / "auc.json").read_text() == "old"
     assert names(tmp_path) == {"test"}
 
 
 def test_mistakes(tmp_path):
-    broken = given()["probabilities"]["global"].copy()
+    broken = given()["scored"].probabilities["global"].copy()
     broken[2, 1] = np.nan
-    empty = np.zeros((0, 3), np.uint8)
-    for change, message in (
-        ({"probabilities": {"fusion": broken}}, "the fusion branch gives NaN for Hernia"),
-        ({"probabilities": {}}, "no branch is trained yet"),
-        ({"image_ids": [], "label_matrix": empty}, "the test split has no images"),
-    ):
-        with pytest.raises(UserError, match=message):
-            write_results(tmp_path / "test", **given(**change))
+    with pytest.raises(UserError, match="the fusion branch gives NaN for Hernia"):
+        write_results(tmp_path / "test", **given(probabilities={"fusion": broken}))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_results(tmp_path / "file" / "test", **given())

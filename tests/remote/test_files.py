@@ -89,7 +89,7 @@ def test_results_replace_those_before(store):
     first = results.write_results(folder, **given())
     before = store.names("bucket")
     assert len(before) == 9
-    kept = given()["probabilities"]["global"]
+    kept = given()["scored"].probabilities["global"]
     store.requests.clear()
     second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))
     assert first != second

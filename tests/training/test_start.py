@@ -15,7 +15,8 @@ import pytest
 from etils import epath
 
 from agcnn_jax.evaluation import evaluate as evaluation
-from agcnn_jax.evaluation.overlap import results_directory, trained_overlap
+from agcnn_jax.evaluation.overlap import trained_overlap
+from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import experiment as experiment_module
