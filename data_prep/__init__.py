@@ -1,1 +1,1 @@
-"""Raw files to what training reads."""
+"""Commands that prepare what training reads: phantoms, ChestX-ray14, PyTorch weights."""

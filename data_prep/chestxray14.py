@@ -1,9 +1,9 @@
-"""NIH's ChestX-ray14 download to a TFDS dataset of grayscale records.
+"""Prepare a TFDS dataset of grayscale images from NIH's ChestX-ray14 download.
 
     python data_prep/chestxray14.py --raw_dir RAW --data_dir DATA [--image_size 256]
 
-writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
-`DATA/prepare_report.json`. Interrupted or killed, the same command continues.
+Writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
+`DATA/prepare_report.json`. After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from data_prep.nih import publish, tables, workers
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
 from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
-from data_prep.nih.report import REPORT, check_bad, make_report, reasons, write_report
+from data_prep.nih.report import REPORT, check_bad, make_report, summary, write_report
 
 SPLIT = "images"
-# Names the files and options that a dataset was made from; not in its metadata, since the same
-# images in other files give the same dataset.
+# The digest of the input files and options. Not part of the metadata: the same images in other
+# files give the same dataset.
 INPUTS = "inputs.txt"
 
 
 class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Publishes finished shards as a TFDS dataset.
 
-    Not registered, so that TFDS reads a prepared dataset from its own metadata
-    (`tfds.data_source("chest_xray14", data_dir=...)`), whatever its image size.
+    Not registered, so that `tfds.data_source("chest_xray14", data_dir=...)` takes the image size
+    from the dataset's own metadata.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    # No downloads, so no checksums; looking for their file needs importlib_resources, which
-    # TFDS 4.9.10 does not install.
+    # There are no downloads and no checksums. Looking for a checksum file needs
+    # importlib_resources, which TFDS 4.9.10 does not install.
     url_infos = None
 
     def __init__(self, *, data_dir: Path, plan: Plan, records: list[publish.Record]):
@@ -71,7 +71,7 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         del dl_manager, download_config  # nothing is downloaded
-        folder = Path(self.data_dir)  # TFDS's temporary folder, renamed when all is written
+        folder = Path(self.data_dir)  # TFDS's temporary folder, renamed at the end
         template = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
         )
@@ -84,7 +84,7 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
         )
         for name, table in self._columns.files():
             (folder / name).write_bytes(table)
-        (folder / INPUTS).write_text(f"{self._plan.inputs}\n")
+        (folder / INPUTS).write_text(f"{self._plan.digest}\n")
         split = tfds.core.SplitInfo(
             name=SPLIT,
             shard_lengths=[records for records, _ in sizes],
@@ -99,15 +99,16 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
 
     Args:
         plan: from `make_plan` with the same `data_dir`.
-        data_dir: folder of the dataset, made if need be.
-        num_workers: processes to decode with.
-        max_bad: share of the files seen, 0 to 1, that may be set aside.
+        data_dir: folder of the dataset, created if necessary.
+        num_workers: number of decoding processes.
+        max_bad: largest accepted share of files set aside, 0 to 1.
 
     Returns:
-        One line that says what was done.
+        A line that says what was done.
 
     Raises:
-        UserError: another dataset is there, too many files are set aside, the disk is full.
+        UserError: the folder holds another dataset, too many files are set aside, or the disk is
+            full.
     """
     store = data_dir / NAME / VERSION
     with lock_data_dir(data_dir):
@@ -121,32 +122,19 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         report = make_report(plan, outcome)
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of downloads; there are none
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
         shutil.rmtree(plan.context.scratch, ignore_errors=True)
-    absent = report["rows_without_image"]["count"]
-    listed = report["official_lists"]
-    lists = (
-        f"names in the official lists without an image {listed['absent_names']}, "
-        f"images in neither list {listed['unlisted_images']}, "
-        if listed
-        else "no official lists, "
-    )
-    return (
-        f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}{reasons(report)}, "
-        f"label rows without an image {absent}, {lists}"
-        f"{new_images / max(seconds, 1e-9):.0f} files/s: {store}"
-    )
+    return f"{summary(report)}, {new_images / max(seconds, 1e-9):.0f} files/s: {store}"
 
 
 def _require_same(store: Path, plan: Plan) -> None:
     try:
-        inputs = (store / INPUTS).read_text().strip()
+        digest = (store / INPUTS).read_text().strip()
     except (OSError, ValueError):
-        inputs = None
-    if inputs != plan.inputs:
+        digest = None
+    if digest != plan.digest:
         raise UserError(
             f"--data_dir: {store} was made from other files or with other options; "
             "delete it or choose another --data_dir"
@@ -154,18 +142,18 @@ def _require_same(store: Path, plan: Plan) -> None:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:
-    """Return the command line's options; mistakes raise `UserError`."""
+    """Parse the command line; raises `UserError` for invalid options."""
     parser = OneLineParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add = parser.add_argument
-    add("--raw_dir", type=Path, required=True, help="NIH's image folders or images_*.tar.gz")
-    add("--data_dir", type=Path, required=True, help="where the dataset goes")
-    add("--image_size", type=int, default=256, help="side of the stored images in pixels")
-    add("--workers", type=int, default=workers.available_cores(), help="default: all cores")
-    add("--max_bad", type=float, default=0.01, help="share of files that may be set aside")
-    add("--labels", type=Path, help="Data_Entry_2017*.csv[.gz]; default: look for it")
-    add("--boxes", type=Path, help="BBox_List_2017*.csv[.gz]; default: look for it")
-    add("--lists", type=Path, help="folder of train_val_list.txt and test_list.txt")
-    add("--box_size", type=int, help="side of the image that boxes refer to; default: 1024")
+    add("--raw_dir", type=Path, required=True, help="folder with NIH's images or images_*.tar.gz")
+    add("--data_dir", type=Path, required=True, help="folder to write the dataset to")
+    add("--image_size", type=int, default=256, help="side of the stored images, pixels (256)")
+    add("--workers", type=int, default=workers.available_cores(), help="processes (all cores)")
+    add("--max_bad", type=float, default=0.01, help="accepted share of unusable files (0.01)")
+    add("--labels", type=Path, help="label table; else Data_Entry_2017*.csv[.gz] near the images")
+    add("--boxes", type=Path, help="box list; else BBox_List_2017*.csv[.gz] near the images")
+    add("--lists", type=Path, help="folder with train_val_list.txt and test_list.txt")
+    add("--box_size", type=int, help="side of the images that boxes refer to (1024)")
     options = parser.parse_args(arguments)
     for name in ("image_size", "workers", "box_size"):
         value = getattr(options, name)
@@ -177,7 +165,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command; return the exit status."""
     options = parse_arguments(arguments)
     plan = make_plan(
         options.raw_dir,

@@ -1,1 +1,1 @@
-"""From the NIH's files to a store."""
+"""Preparing a dataset from NIH's files."""

@@ -1,4 +1,4 @@
-"""One record of the dataset: its features and its bytes."""
+"""The features of a record and its serialisation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def record_features(image_size: int) -> tfds.features.FeaturesDict:
 
     `image` is uint8 `[S, S]`, `labels` uint8 0/1 `[C]`, `boxes` float32 `[N, 4]` half-open
     `xmin, ymin, xmax, ymax` in pixels of the original file, `box_findings` int64 `[N]` indices
-    into the labels; `age` is in years, -1 when not given; `height` and `width` are the original's.
-    The image is raw bytes: `tfds.features.Image` would import TensorFlow.
+    into the labels, `age` in years or -1 if unknown, `height` and `width` those of the original.
+    The image is stored as raw bytes because `tfds.features.Image` would import TensorFlow.
     """
     features = tfds.features
     image_shape = (image_size, image_size)
@@ -51,8 +51,8 @@ def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSer
 def serialize(image_size: int, record: dict[str, Any]) -> bytes:
     """Return the record's `tf.train.Example`.
 
-    As `features.serialize_example`, but deterministic: protobuf orders a map's entries by a hash
-    that differs from process to process.
+    Unlike `features.serialize_example` it is deterministic: protobuf orders the entries of a map by
+    a hash that differs between processes.
     """
     features, serializer = _serializer(image_size)
     example = serializer.get_tf_example(features.encode_example(record))

@@ -1,4 +1,4 @@
-"""Where things are in an NIH download: images, archives, tables."""
+"""Finding images, archives and tables in an NIH download."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ BOX_SIZE = 1024
 
 
 class Input(NamedTuple):
-    """An image file or an archive: path relative to the raw folder, bytes, modification time.
+    """An image file or an archive.
 
-    `kind` is "image" or "archive".
+    Attributes:
+        path: relative to the raw folder.
+        kind: "image" or "archive".
+        size: in bytes.
+        mtime_ns: modification time in nanoseconds.
     """
 
     path: str
@@ -27,7 +31,7 @@ class Input(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The files that describe the images; None where there is none."""
+    """The files that describe the images; None for those that are missing."""
 
     labels: Path
     boxes: Path | None
@@ -36,7 +40,7 @@ class Tables(NamedTuple):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether `name` is a PNG's; macOS archivers add a `._` twin to each file, which is none."""
+    """Return True for `*.png`, except the `._*` files that macOS adds to archives."""
     base = name.rsplit("/", 1)[-1]
     return base.lower().endswith(".png") and not base.startswith("._")
 
@@ -44,16 +48,16 @@ def is_image_name(name: str) -> bool:
 def find_inputs(raw_dir: Path) -> list[Input]:
     """List `*.png` and `images_*.tar[.gz]` anywhere under `raw_dir`, sorted by relative path.
 
-    Links to folders are followed. What is named like an image but is none (a folder, a dangling
-    link) is listed too, so that it is reported.
+    Follows links to folders. Folders and dangling links with the name of an image are listed too,
+    so that the report names them.
 
     Raises:
-        UserError: `raw_dir` is no folder or has no image.
+        UserError: `raw_dir` is not a folder or contains no image.
     """
     if not raw_dir.is_dir():
         raise UserError(
             f"--raw_dir {raw_dir}: no such folder; give the one that holds NIH's images, "
-            "or make one with data_prep/phantoms.py"
+            "or make phantoms with data_prep/phantoms.py"
         )
     inputs = sorted(_walk(raw_dir))
     if not inputs:
@@ -71,11 +75,11 @@ def _walk(raw_dir: Path) -> Iterator[Input]:
     visited = set()
     for folder, subfolders, files in os.walk(raw_dir, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
-        if real in visited:  # a link back to a folder above would never end
+        if real in visited:  # a link to a parent folder would never end
             subfolders.clear()
             continue
         visited.add(real)
-        # Links come last, so a folder that is linked beside itself is met by its own name.
+        # Links last, so that a folder with a link beside it is listed under its own name.
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
         for name in files + subfolders:
             path = os.path.join(folder, name)
@@ -96,7 +100,7 @@ def _walk(raw_dir: Path) -> Iterator[Input]:
 def find_tables(
     raw_dir: Path, labels: Path | None, boxes: Path | None, lists: Path | None
 ) -> Tables:
-    """Find the tables: those named, else those in `raw_dir`, else those in the folder above it.
+    """Find the tables: as given, else in `raw_dir`, else in the folder above it.
 
     Args:
         raw_dir: folder with the images.
@@ -105,7 +109,7 @@ def find_tables(
         lists: folder of `train_val_list*.txt[.gz]` and `test_list*.txt[.gz]`, or None to look.
 
     Raises:
-        UserError: no label csv, a named file or folder is missing, or one list has no other.
+        UserError: a given file or folder, the label csv, or one of the two lists is missing.
     """
     for option, path in (("--labels", labels), ("--boxes", boxes)):
         if path is not None and not path.is_file():
@@ -123,13 +127,15 @@ def find_tables(
         for pattern in ("train_val_list*.txt", "test_list*.txt")
     )
     if (train_val is None) != (test is None) or (lists and train_val is None):
-        lacking = "train_val_list.txt" if train_val is None else "test_list.txt"
+        missing = "train_val_list.txt" if train_val is None else "test_list.txt"
         place = f"--lists {lists}" if lists else f"{(train_val or test or raw_dir).parent}"
-        raise UserError(f"{place}: no {lacking} there; NIH's two lists belong together")
+        raise UserError(f"{place}: no {missing} there; both of NIH's lists are needed")
     tables = Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
     for path in tables:
-        if path and path.exists() and not path.is_file():  # reading a FIFO would wait forever
-            raise UserError(f"{path}: a table's name, but not a regular file; remove or rename it")
+        if path and path.exists() and not path.is_file():  # reading a FIFO would hang
+            raise UserError(
+                f"{path}: named like a table, but not a regular file; remove or rename it"
+            )
     return tables
 
 
@@ -138,6 +144,6 @@ def _find(raw_dir: Path, pattern: str) -> Path | None:
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
-    """Return the last match by name (`..._v2020` after the first edition), plain before gzipped."""
+    """Return the newest edition (`..._v2020` is the second); a plain file before a gzipped one."""
     matches = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
     return max(matches, key=lambda path: (len(path.stem), path.stem), default=None)

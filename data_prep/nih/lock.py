@@ -1,4 +1,4 @@
-"""One run at a time in a `--data_dir`."""
+"""A lock on `--data_dir`, so that only one process prepares it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from data_prep.nih.plans import NAME, SCRATCH, VERSION
 
 @contextlib.contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the scratch folder of `data_dir` for this process alone."""
+    """Create the scratch folder in `data_dir` and lock it for this process.
+
+    Raises:
+        UserError: `data_dir` cannot be written, another process prepares it, or the disk is full.
+    """
     try:
         str(data_dir.absolute()).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"--data_dir {data_dir}: the name is not UTF-8, as ArrayRecord needs; choose another"
+            f"--data_dir {data_dir}: the name is not UTF-8, which ArrayRecord needs; choose another"
         ) from None
     scratch = data_dir / SCRATCH
     try:
@@ -35,16 +39,16 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"--data_dir {data_dir}: another run is preparing it; wait for that one to end"
+                f"--data_dir {data_dir}: another process is preparing it; wait until it ends"
             ) from None
         for leftover in (data_dir / NAME).glob(f"*incomplete*{VERSION}"):
-            shutil.rmtree(leftover)  # of a run that was killed while publishing
+            shutil.rmtree(leftover)  # from a run that was killed while publishing
         try:
             yield
         except OSError as error:
             raise UserError(
-                f"--data_dir {data_dir}: {error.strerror} ({error.filename}); make room or choose "
-                "another folder and rerun, what is done is kept"
+                f"--data_dir {data_dir}: {error.strerror} ({error.filename}); free some space or "
+                "choose another folder, then rerun to continue"
             ) from None
         finally:
             if scratch.exists() and os.listdir(scratch) == ["lock"]:

@@ -1,4 +1,4 @@
-"""What a run is about to do: inputs, tables and options, all checked before anything is written."""
+"""The plan of a run: inputs, tables and options, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from data_prep.nih.tables import read_boxes, read_labels, read_official
 NAME = "chest_xray14"
 VERSION = "1.0.0"
 SCRATCH = ".chest_xray14.partial"
-# Part of every unit's key: change it when the same inputs would give other records.
+# Part of every unit's key. Increase it when the same inputs would give different records.
 FORMAT = 2
 
 
 class Plan(NamedTuple):
-    """All that a run depends on, read and checked before anything is written."""
+    """Everything that a run depends on.
+
+    Attributes:
+        context: what each unit needs.
+        tables: paths of the tables.
+        official: image name -> "train_val" or "test"; empty without official lists.
+        provenance: origin of the images.
+        collection: the set in which image names are unique.
+        units: the shards to write.
+        digest: hex SHA-256 of the inputs and options.
+        images: number of image files; None with archives, whose content is not known yet.
+    """
 
     context: Context
     tables: layout.Tables
     official: dict[str, str]
     provenance: str
-    collection: str  # within which an image name means one image
+    collection: str
     units: list[Unit]
-    inputs: str  # hash of the inputs and options
-    images: int | None  # image files to come, None when archives hide their number
+    digest: str
+    images: int | None
 
 
 def make_plan(
@@ -42,20 +53,20 @@ def make_plan(
     lists: Path | None = None,
     box_size: int | None = None,
 ) -> Plan:
-    """Find and read all that describes the images; writes nothing.
+    """Find the inputs and read the tables; writes nothing.
 
     Args:
-        raw_dir: NIH's folders or archives.
-        data_dir: where the dataset will be.
-        image_size: side of a record's image, pixels.
-        labels: label csv; None, as for `boxes` and `lists`, to look for it.
-        boxes: box list.
-        lists: folder with the official lists.
-        box_size: side in pixels of the image that the box list refers to; None for what the
-            phantoms' marker says, else NIH's 1024.
+        raw_dir: folder with NIH's images or archives.
+        data_dir: folder of the dataset.
+        image_size: side of the stored images in pixels.
+        labels: label csv, or None to look for it.
+        boxes: box list, or None to look for it.
+        lists: folder with the official lists, or None to look for them.
+        box_size: side in pixels of the images that the box list refers to; by default the value in
+            the phantoms' marker, else 1024 as for NIH's.
 
     Raises:
-        UserError: something is missing or malformed.
+        UserError: an input is missing or malformed.
     """
     inputs = layout.find_inputs(raw_dir)
     tables = layout.find_tables(raw_dir, labels, boxes, lists)

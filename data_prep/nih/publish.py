@@ -1,7 +1,6 @@
-"""The finished dataset: records in the order of their names, and their columns beside them.
+"""The finished dataset: records ordered by image name, with tables of their columns.
 
-What is published depends on the images and tables alone, not on the files and archives that held
-them: the same input gives the same bytes.
+Its bytes depend only on the images and tables, not on the folders and archives that held them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from data_prep.nih.shards import (
     Context,
     SetAside,
     Unit,
-    UnitResult,
     Written,
     full_disk_named,
     read_result,
@@ -40,12 +38,12 @@ RECORDS_HEADER = (
     *("width", "height", "official"),
 )
 BOXES_HEADER = ("image_id", "finding", "xmin", "ymin", "xmax", "ymax")
-# Shards of units that may be open at once, far below what systems allow.
+# Most units' shards open at once, far below the usual limit on open files.
 OPEN_SHARDS = 256
 
 
 class Record(NamedTuple):
-    """A record of the dataset and where it is: its unit and its position in the unit's shard."""
+    """A record of the dataset, its unit and its position in the unit's shard."""
 
     entry: Written
     unit: Unit
@@ -53,21 +51,21 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What happened to each file: the records, sorted by image id, and the files set aside."""
+    """The records, sorted by image id, and the files set aside."""
 
     records: list[Record]
     set_aside: list[SetAside]
 
 
 class Columns(NamedTuple):
-    """The tables beside the records, as they are written."""
+    """The contents of `records.csv` and `boxes.csv`."""
 
     records: bytes
     boxes: bytes
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hex SHA-256 of each table, by its file's name."""
+        """Hex SHA-256 of each table by file name."""
         return {name: hashlib.sha256(table).hexdigest() for name, table in self.files()}
 
     def files(self) -> tuple[tuple[str, bytes], ...]:
@@ -76,20 +74,16 @@ class Columns(NamedTuple):
 
 
 def collect(units: list[Unit], scratch: Path) -> Outcome:
-    """Read the notes of all units, finished all; keep one image of each name.
+    """Read the results of all units, which must have finished; keep one image of each name.
 
-    Of several files with one name, the one whose pixels have the smallest digest is kept, wherever
-    it lies. The others are set aside: as duplicates, or, where their pixels differ, as conflicts.
+    Of several files with the same name, the one with the smallest pixel digest is kept, wherever it
+    is. The others are set aside: as duplicates or, if their pixels differ, as conflicts.
     """
-    results = (read_result(scratch, unit) for unit in units)
-    return keep_one_each(units, [result for result in results if result is not None])
-
-
-def keep_one_each(units: list[Unit], results: Iterable[UnitResult]) -> Outcome:
-    """As `collect`, of notes that were read."""
     found = []
     set_aside = []
-    for unit, result in zip(units, results, strict=True):
+    for unit in units:
+        result = read_result(scratch, unit)
+        assert result is not None
         set_aside += result.set_aside
         found += [Record(entry, unit, at) for at, entry in enumerate(result.written)]
     found.sort(key=lambda one: (one.entry.image_id, *_content(one.entry), one.entry.file))
@@ -112,15 +106,15 @@ def keep_one_each(units: list[Unit], results: Iterable[UnitResult]) -> Outcome:
 
 
 def _content(entry: Written) -> tuple[str, int]:
-    """What makes two files of one name give the same record."""
+    """Return the values that are equal if two files of one name give the same record."""
     return entry.digest, entry.side
 
 
 def make_columns(records: Sequence[Record], context: Context, official: dict[str, str]) -> Columns:
-    """Return `records.csv`, in the order of the records, and `boxes.csv`.
+    """Return `records.csv` and `boxes.csv`, in the order of the records.
 
-    They repeat what the records hold, so that opening 112,120 records reads one table instead of
-    every image. Boxes are in pixels of the original file, half-open.
+    They repeat values that the records contain, so that opening a dataset of 112,120 records reads
+    a table instead of every record. Boxes are half-open, in pixels of the original file.
     """
     entries = [record.entry for record in records]
 
@@ -149,10 +143,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def fingerprint(records: Sequence[Record], columns: Columns, image_size: int) -> str:
-    """Return the hex SHA-256 over all that the dataset holds, in its order.
+    """Return the hex SHA-256 of all pixels, columns and boxes, in the order of the records.
 
-    Pixels, image ids, labels, patients, boxes and every other column: of two datasets with one
-    fingerprint, record i is the same.
+    Two datasets with the same fingerprint have the same record i for every i.
     """
     pixels = [record.entry.digest for record in records]
     whole = [image_size, LABELS, columns.digests, pixels]
@@ -162,20 +155,20 @@ def fingerprint(records: Sequence[Record], columns: Columns, image_size: int) ->
 def write_shards(
     records: Sequence[Record], scratch: Path, name: Callable[[int, int], Path]
 ) -> list[tuple[int, int]]:
-    """Deal the records to shards, in order.
+    """Write the dataset's shards, copying one record at a time.
 
-    Memory holds one record at a time. A shard with exactly the records of one unit, as from a
-    folder without unusable files, is linked instead of copied. Units stay until the dataset is
-    finished, so that a run that is killed here need not decode them again; until then shards that
-    were copied take up their space twice.
+    A shard with exactly the records of one unit is linked instead of copied. This is the usual case
+    for folders in which every file is usable. The units' shards are kept until the dataset is
+    complete, so that a run that is killed here need not decode again; until then, copied shards
+    take up their space twice.
 
     Args:
-        records: in the dataset's order.
-        scratch: where the units' shards are.
-        name: gives the path of shard `index` of `count`.
+        records: in the order of the dataset.
+        scratch: folder with the units' shards.
+        name: returns the path of shard `index` of `count`.
 
     Returns:
-        Each shard's number of records and bytes.
+        Number of records and bytes of each shard.
 
     Raises:
         UserError: the disk is full.
@@ -186,7 +179,7 @@ def write_shards(
     @functools.lru_cache(OPEN_SHARDS)
     def reader(unit: Unit) -> array_record_module.ArrayRecordReader:
         path = os.fspath(shard_path(scratch, unit))
-        # Reading ahead would fetch records that other shards get.
+        # Reading ahead would fetch records that belong into other shards.
         return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
 
     sizes = []
@@ -210,5 +203,5 @@ def write_shards(
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # some file systems have no links
+    except OSError:  # some file systems do not support links
         shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""The bytes of NIH's image files, in folders or in archives."""
+"""Reading NIH's image files from folders and archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_prep.nih.layout import Input, is_image_name
 
 
 def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
-    """Yield each image's place, its name, and its bytes or a text saying why there are none."""
+    """Yield each image's location, its name, and its bytes or the reason why it cannot be read."""
     for item in inputs:
         path = raw_dir / item.path
         if item.kind == "archive":
@@ -27,9 +27,9 @@ def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, st
 
 
 def _content(path: Path) -> bytes | str:
-    """Return the file's bytes, or a text saying why there are none."""
+    """Return the file's bytes, or the reason why it cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait forever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would hang
             return "not a regular file"
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -38,9 +38,11 @@ def _content(path: Path) -> bytes | str:
 
 
 def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
-    """As `read_files`, for an archive's images, without unpacking it to disk."""
+    """Yield what `read_files` does for the images in an archive, without unpacking it to disk."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: an archive's name, but not a regular file; remove or rename it")
+        raise UserError(
+            f"{path}: named like an archive, but not a regular file; remove or rename it"
+        )
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -48,7 +50,7 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
             stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 while (member := archive.next()) is not None:
-                    # tarfile keeps every member it met; memory would grow with the archive.
+                    # tarfile keeps a list of all members; memory would grow with the archive.
                     archive.members.clear()  # type: ignore[attr-defined]
                     if not is_image_name(member.name):
                         continue
@@ -58,8 +60,8 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
                         member.name.rsplit("/", 1)[-1],
                         content.read(MAX_BYTES + 1) if content else "not a regular file",
                     )
-            # tarfile takes the end of the file for the end of the archive; gzip checks its sum
-            # only when read to the end.
+            # tarfile accepts the end of the file as the end of the archive, and gzip verifies its
+            # checksum only at the end of the stream.
             if packed:
                 while stream.read(1 << 20):
                     pass
@@ -69,6 +71,5 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
                     raise EOFError
     except (tarfile.TarError, EOFError, OSError, zlib.error):
         raise UserError(
-            f"{path}: the archive is damaged or was not downloaded to its end; download it again "
-            "and rerun, what is done is kept"
+            f"{path}: the archive is damaged or incomplete; download it again and rerun to continue"
         ) from None

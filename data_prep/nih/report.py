@@ -1,4 +1,4 @@
-"""`prepare_report.json`: what became of every file, and whether too many are bad."""
+"""`prepare_report.json`: what happened to every file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_prep.nih.plans import Plan
 from data_prep.nih.publish import Outcome
 
 REPORT = "prepare_report.json"
-# Why a file is set aside -> what to do when all are.
+# Reason for setting a file aside -> remedy if no file is usable.
 REMEDIES = {
     shards.UNREADABLE: "download the images again",
     shards.NO_ROW: "name the table of these images with --labels",
@@ -25,7 +25,7 @@ REMEDIES = {
 
 
 def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
-    """Return what `prepare_report.json` holds: `files_seen` = `written` + set aside."""
+    """Return the content of `prepare_report.json`; `files_seen` = `written` + set aside."""
     set_aside = outcome.set_aside
     written = {record.entry.image_id for record in outcome.records}
     seen = written | {entry.image_id for entry in set_aside}
@@ -54,39 +54,60 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 
 
 def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
-    """Refuse a run with nothing written or more than `max_bad` (0 to 1) of its files set aside.
+    """Check that some files were written and that few were set aside.
+
+    Args:
+        report: from `make_report`.
+        max_bad: largest accepted share of files set aside, 0 to 1.
+        path: of the report file, for the message.
 
     Raises:
-        UserError: names how many, why, and the first; `path` is where all are listed.
+        UserError: too many files were set aside; gives their number, the reasons and an example.
     """
     bad, seen = report["set_aside"], report["files_seen"]
     if not seen:
         raise UserError(
-            f"--raw_dir {report['raw_dir']}: the archives hold no *.png; give NIH's archives"
+            f"--raw_dir {report['raw_dir']}: the archives contain no *.png; give NIH's archives"
         )
     if not report["written"]:
         reason, count = max(report["set_aside_counts"].items(), key=lambda item: item[1])
         first = next(entry for entry in bad if entry["reason"] == reason)
         raise UserError(
-            f"none of the {seen} files can be used: {count} for {reason}, as {first['file']} "
-            f"({first['detail']}); {REMEDIES[reason].format(**report)}; all are listed in {path}"
+            f"none of the {seen} files can be used: {count} for {reason}, such as {first['file']} "
+            f"({first['detail']}); {REMEDIES[reason].format(**report)}; {path} lists them all"
         )
     if len(bad) > max_bad * seen:
         raise UserError(
-            f"{len(bad)} of {seen} files cannot be used{reasons(report)}, more than "
-            f"--max_bad {max_bad:g} allows; the first is {bad[0]['file']} ({bad[0]['detail']}); "
-            f"all are listed in {path}"
+            f"{len(bad)} of {seen} files cannot be used{_reasons(report)}, more than "
+            f"--max_bad {max_bad:g} allows, such as {bad[0]['file']} ({bad[0]['detail']}); {path} "
+            "lists them all"
         )
 
 
-def reasons(report: dict[str, Any]) -> str:
-    """Say how many files were set aside for which reason, in brackets; nothing if there is none."""
+def summary(report: dict[str, Any]) -> str:
+    """Return the report's counts as a phrase."""
+    listed = report["official_lists"]
+    lists = (
+        f"names in the official lists without an image {listed['absent_names']}, "
+        f"images in neither list {listed['unlisted_images']}"
+        if listed
+        else "no official lists"
+    )
+    return (
+        f"written {report['written']} of {report['files_seen']} files, "
+        f"set aside {len(report['set_aside'])}{_reasons(report)}, "
+        f"label rows without an image {report['rows_without_image']['count']}, {lists}"
+    )
+
+
+def _reasons(report: dict[str, Any]) -> str:
+    """Return the number of files set aside for each reason, in parentheses; empty if none."""
     counts = [f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count]
     return f" ({', '.join(counts)})" if counts else ""
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report as JSON, whole or not at all."""
+    """Write the report as JSON, atomically."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     os.replace(part, path)

@@ -1,8 +1,8 @@
-"""Units of work: a run of image files or one archive becomes one ArrayRecord shard.
+"""Units of work: consecutive image files, or one archive, become one ArrayRecord shard.
 
-A worker reads, decodes and writes a unit by itself, so no image crosses a process boundary and
-memory does not grow with the number of images. A finished unit is a shard and a JSON file beside
-it, named by a hash of everything they depend on: a later run with the same inputs finds them.
+One worker reads, decodes and writes a unit, so no image crosses a process boundary and memory does
+not grow with the number of images. A finished unit is a shard and a JSON file with its result. Both
+are named by a hash of everything they depend on, so a later run with the same inputs reuses them.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ DUPLICATE = "duplicate"
 CONFLICT = "same name, other image"
 REASONS = (UNREADABLE, NO_ROW, WRONG_SIZE, DUPLICATE, CONFLICT)
 
-# Radiographs hardly compress: Zstandard takes 13 % off a shard and makes reading 3 times slower.
+# Radiographs hardly compress: Zstandard saves 13 % of a shard and makes reading 3 times slower.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-# Images in a shard: few enough for all cores to share a small set, so many that a full one is about
-# a hundred shards. A function of the inputs alone, so workers do not change the store.
+# Images in a shard: small sets still have work for every core, and all of ChestX-ray14 makes about
+# a hundred shards. Independent of the number of workers, so that it does not change the dataset.
 MIN_SHARD, MAX_SHARD, SHARDS = 32, 1024, 64
 
 
 class Unit(NamedTuple):
-    """One shard's inputs; `key` names its files and changes with anything they depend on."""
+    """The inputs of one shard; `key` names its files and is a hash of all that they depend on."""
 
     inputs: tuple[Input, ...]
     key: str
 
 
 class Written(NamedTuple):
-    """A record: its file and image name, hex SHA-256 of its pixels, side of the file in pixels."""
+    """A record: its file, image name, hex SHA-256 of the pixels, side of the original in pixels."""
 
     file: str
     image_id: str
@@ -57,7 +57,7 @@ class Written(NamedTuple):
 
 
 class SetAside(NamedTuple):
-    """A file that did not become a record: where and what, why (one of `REASONS`), details."""
+    """A file that is not in the dataset: its location, image name, one of `REASONS`, details."""
 
     file: str
     image_id: str
@@ -66,14 +66,14 @@ class SetAside(NamedTuple):
 
 
 class UnitResult(NamedTuple):
-    """What became of a unit's files; `written` is in the order of the shard's records."""
+    """The outcome for a unit's files; `written` is in the order of the shard's records."""
 
     written: list[Written]
     set_aside: list[SetAside]
 
 
 class Context(NamedTuple):
-    """What every unit needs: folders, tables (see `tables`), sizes in pixels."""
+    """What every unit needs: folders, tables, sizes in pixels."""
 
     raw_dir: Path
     scratch: Path
@@ -84,11 +84,11 @@ class Context(NamedTuple):
 
 
 def split_units(inputs: list[Input], settings: str) -> list[Unit]:
-    """Divide sorted inputs into units: each archive is one, files between archives in runs.
+    """Divide the sorted inputs into units: one for each archive, one for up to `shard_size` files.
 
     Args:
-        inputs: what `find_inputs` returned.
-        settings: text that changes with every option and table that a record depends on.
+        inputs: from `find_inputs`.
+        settings: a text that identifies the options and tables that records depend on.
     """
     size = shard_size(sum(item.kind == "image" for item in inputs))
     runs: list[list[Input]] = []
@@ -104,36 +104,36 @@ def split_units(inputs: list[Input], settings: str) -> list[Unit]:
 
 
 def shard_size(images: int) -> int:
-    """Return how many of so many images go into one shard."""
+    """Return the number of images in a shard of a dataset with `images` images."""
     return min(max(images // SHARDS, MIN_SHARD), MAX_SHARD)
 
 
 def shard_path(scratch: Path, unit: Unit) -> Path:
-    """Return where the unit's shard is while the dataset is being prepared."""
+    """Return the path of the unit's shard in the scratch folder."""
     return scratch / f"{unit.key}.array_record"
 
 
 def read_result(scratch: Path, unit: Unit) -> UnitResult | None:
-    """Return what an earlier run noted about the unit, None if it did not finish it."""
+    """Return the unit's result, or None if the unit is not finished."""
     try:
-        note = json.loads((scratch / f"{unit.key}.json").read_text("utf-8"))
-        if shard_path(scratch, unit).stat().st_size != note["shard_bytes"]:
+        result = json.loads((scratch / f"{unit.key}.json").read_text("utf-8"))
+        if shard_path(scratch, unit).stat().st_size != result["shard_bytes"]:
             return None
         return UnitResult(
-            [Written(*entry) for entry in note["written"]],
-            [SetAside(*entry) for entry in note["set_aside"]],
+            [Written(*entry) for entry in result["written"]],
+            [SetAside(*entry) for entry in result["set_aside"]],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> None:
-    """Write the unit's shard, then the note that it is finished.
+    """Write the unit's shard, then its result.
 
     Args:
         unit: the inputs.
         context: folders, tables and sizes.
-        progress: called after each image; what it raises stops the unit.
+        progress: called after each image; an exception from it stops the unit.
 
     Raises:
         UserError: an archive is damaged, or the disk is full.
@@ -144,8 +144,8 @@ def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> No
         with full_disk_named(context.scratch):
             result = _write_shard(part, unit, context, progress)
             os.replace(part, path)
-            note = result._asdict() | {"shard_bytes": path.stat().st_size}
-            part.write_text(json.dumps(note), "utf-8")
+            content = result._asdict() | {"shard_bytes": path.stat().st_size}
+            part.write_text(json.dumps(content), "utf-8")
             os.replace(part, path.with_suffix(".json"))
     finally:
         part.unlink(missing_ok=True)
@@ -153,13 +153,13 @@ def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> No
 
 @contextlib.contextmanager
 def full_disk_named(folder: Path) -> Iterator[None]:
-    """Raise `UserError` naming a folder for which the disk has no room while shards are written."""
+    """Raise `UserError` with the folder's name if writing shards fills the disk."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # array_record says RuntimeError for any I/O error
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError for any I/O error
         if os.strerror(errno.ENOSPC) in str(error):
             raise UserError(
-                f"{folder}: no space left on the device; free some and rerun, what is done is kept"
+                f"{folder}: no space left on the device; free some space and rerun to continue"
             ) from None
         raise
 
@@ -179,13 +179,9 @@ def _write_shard(
 
 
 def _example(
-    file: str,
-    image_id: str,
-    data: bytes | str,
-    context: Context,
-    result: UnitResult,
+    file: str, image_id: str, data: bytes | str, context: Context, result: UnitResult
 ) -> bytes | None:
-    """Return the record of an image; note in `result` whether it is written or set aside."""
+    """Return the serialised record of an image, or None if it is set aside; add it to `result`."""
     try:
         if isinstance(data, str):
             raise UnreadableImageError(data)

@@ -1,4 +1,4 @@
-"""NIH's tables: the label csv in both its versions, the box list, the official lists."""
+"""Reading NIH's tables: both editions of the label csv, the box list, the official lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDEX = {name: index for index, name in enumerate(LABELS)}
 # NIH's box list spells one finding differently from its label table.
 BOX_FINDINGS = {"Infiltrate": "Infiltration"} | {name: name for name in FINDINGS}
 
-# Field of a record -> the header of its column.
+# Field of a record -> header of its column.
 COLUMNS = {
     "image_id": "Image Index",
     "labels": "Finding Labels",
@@ -25,19 +25,19 @@ COLUMNS = {
     "sex": "Patient Gender",
     "view": "View Position",
 }
-# Other headers of the same columns, in tables that others have made from NIH's.
+# Other headers of the same columns in tables derived from NIH's.
 RENAMED = {"Patient Sex": "Patient Gender"}
 # `58` in the 2020 table; `058Y`, `012M`, `003D` in the 2017 table.
 AGE = re.compile(r"(\d+)([YMD]?)", re.IGNORECASE)
 AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
-INT32 = range(-(2**31), 2**31)  # what a record holds; NIH's table has ages such as 411
+INT32 = range(-(2**31), 2**31)  # the type of a record's field; NIH's table has ages such as 411
 
 
 class LabelRow(NamedTuple):
-    """One image's row of the label table.
+    """An image's row in the label table.
 
-    `labels` are ascending indices into `LABELS`; `age` is in whole years, -1 when not given;
-    `patient_id` is the text of the table, so that ids that are no numbers work too.
+    `labels` are ascending indices into `LABELS`; `age` is in whole years, -1 if unknown;
+    `patient_id` is a text, so ids need not be numbers.
     """
 
     labels: tuple[int, ...]
@@ -49,7 +49,7 @@ class LabelRow(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A finding's half-open rectangle `[xmin, xmax) x [ymin, ymax)`, in pixels."""
+    """A finding's half-open box `[xmin, xmax) x [ymin, ymax)` in pixels."""
 
     finding: int
     xmin: float
@@ -58,7 +58,7 @@ class Box(NamedTuple):
     ymax: float
 
     def scaled(self, factor: float) -> Box:
-        """Return the same box in an image `factor` times as large."""
+        """Return the box in an image `factor` times as large."""
         return Box(self.finding, *(factor * side for side in self[1:]))
 
 
@@ -66,15 +66,15 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
     Args:
-        path: the csv, gzipped or not. Columns other than `COLUMNS`, or as `RENAMED`, are ignored.
+        path: the csv, gzipped or not. Columns that are not in `COLUMNS` or `RENAMED` are ignored.
 
     Returns:
         Image name -> its row.
 
     Raises:
-        UserError: the file is unreadable, lacks a column, names an unknown finding, has an empty
-            name or a number beyond int32, or gives one image two different rows; the message
-            names file and line.
+        UserError: the file is unreadable, lacks a column, contains an unknown finding, an empty
+            name or a number beyond int32, or has two different rows for one image; the message
+            names the file and the line.
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))
@@ -83,7 +83,7 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     if missing:
         raise UserError(
             f"{path}: no column {', '.join(repr(name) for name in missing)} in its first line; "
-            "it must be NIH's Data_Entry_2017 table"
+            "give NIH's Data_Entry_2017 table"
         )
     position = {field: header.index(name) for field, name in COLUMNS.items()}
     table: dict[str, LabelRow] = {}
@@ -129,7 +129,7 @@ def _parse_labels(text: str, where: str) -> tuple[int, ...]:
                 f"the known ones are {', '.join(LABELS)}"
             )
     if NO_FINDING in names and len(set(names)) > 1:
-        raise UserError(f"{where}: {text!r} is both a finding and none; correct the row")
+        raise UserError(f"{where}: {text!r} combines a finding with 'No Finding'; correct the row")
     return tuple(sorted({INDEX[name] for name in names}))
 
 
@@ -154,7 +154,7 @@ def _parse_age(text: str, where: str) -> int:
             f"{where}: 'Patient Age' is {text[:40]!r}, not like 58, 058Y, 012M or 003D; correct it"
         )
     digits = match[1].lstrip("0") or "0"
-    # Python refuses to read thousands of digits.
+    # int() refuses thousands of digits.
     age = int(digits[:20]) // AGE_UNITS_PER_YEAR[match[2].upper()]
     if age not in INT32:
         raise UserError(f"{where}: 'Patient Age' is {text[:40]!r}, too large; correct it")
@@ -164,25 +164,25 @@ def _parse_age(text: str, where: str) -> int:
 def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
     """Read `BBox_List_2017.csv`.
 
-    Its header's commas are misplaced (`Bbox [x,y,w,h],,,`), so columns go by position: image,
-    finding, then x, y, width, height in pixels of a `box_size` x `box_size` image.
+    The commas of its header are misplaced (`Bbox [x,y,w,h],,,`), so columns are read by position:
+    image, finding, then x, y, width, height in pixels of a `box_size` x `box_size` image.
 
     Args:
         path: the csv, gzipped or not.
-        box_size: side of the image that the boxes refer to, in pixels.
+        box_size: side in pixels of the images that the boxes refer to.
 
     Returns:
-        Image name -> its boxes in the order of the file.
+        Image name -> its boxes, in the order of the file.
 
     Raises:
-        UserError: the file is unreadable, or a row is no box within the image.
+        UserError: the file is unreadable, or a row is not a box within the image.
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))
     if header[:2] != ["Image Index", "Finding Label"]:
         raise UserError(
-            f"{path}: its first line must begin with 'Image Index,Finding Label'; "
-            "it must be NIH's BBox_List_2017 table"
+            f"{path}: its first line does not begin with 'Image Index,Finding Label'; give NIH's "
+            "BBox_List_2017 table"
         )
     boxes: dict[str, tuple[Box, ...]] = {}
     for line, row in rows:
@@ -190,7 +190,7 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
         try:
             x, y, width, height = (float(value) for value in row[2:6])
         except ValueError:
-            raise UserError(f"{where}: no four numbers x, y, width, height") from None
+            raise UserError(f"{where}: no four numbers x, y, width, height; correct it") from None
         if row[1] not in BOX_FINDINGS:
             raise UserError(f"{where}: unknown finding {row[1]!r}; see {', '.join(FINDINGS)}")
         # `not` also catches NaN.
@@ -198,8 +198,9 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
             raise UserError(f"{where}: not a box: x {x}, y {y}, width {width}, height {height}")
         if not (x + width <= box_size and y + height <= box_size):
             raise UserError(
-                f"{where}: the box ends at {x + width:g}, {y + height:g}, outside of an image of "
-                f"{box_size} x {box_size}; give the side that the boxes refer to with --box_size"
+                f"{where}: the box ends at {x + width:g}, {y + height:g}, outside an image of "
+                f"{box_size} x {box_size}; give the side of the images that boxes refer to with "
+                "--box_size"
             )
         box = Box(INDEX[BOX_FINDINGS[row[1]]], x, y, x + width, y + height)
         boxes[row[0]] = (*boxes.get(row[0], ()), box)
@@ -215,5 +216,5 @@ def read_official(train_val: Path, test: Path) -> dict[str, str]:
     subsets = dict.fromkeys(read_names(train_val), "train_val")
     for name in read_names(test):
         if subsets.setdefault(name, "test") != "test":
-            raise UserError(f"{name} is in {train_val} and in {test}; download both lists again")
+            raise UserError(f"{name} is in both {train_val} and {test}; download both lists again")
     return subsets

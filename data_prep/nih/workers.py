@@ -1,4 +1,4 @@
-"""Running units on all cores: progress, Ctrl-C, and workers that die with their parent."""
+"""Writing the units in several processes, with progress and an orderly end on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -27,87 +27,84 @@ POLL_SECONDS = 0.2
 
 
 class _StoppedError(Exception):
-    """The main process asked to stop between two images."""
+    """The main process has asked the workers to stop."""
 
 
-# What a worker process was started with.
+# State of a worker process, set by `_start`.
 _worker: dict[str, Any] = {}
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def write_shards(plan: Plan, num_workers: int) -> int:
-    """Write the units that no earlier run finished; return how many images that were."""
+    """Write the units that no earlier run has finished; return their number of images."""
     scratch = plan.context.scratch
-    current = {unit.key for unit in plan.units}
-    for path in scratch.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.suffix == ".part" or path.name.split(".")[0] not in current | {"lock"}:
-            path.unlink()
-    pending = []
-    kept = 0
-    for unit in plan.units:
-        result = read_result(scratch, unit)
-        if result is None:
-            pending.append(unit)
-        else:
-            kept += len(result.written) + len(result.set_aside)
-    # `disable=None` shows no bar where standard error is not a terminal.
+    _remove_stale(scratch, plan.units)
+    results = [read_result(scratch, unit) for unit in plan.units]
+    finished = [result for result in results if result is not None]
+    kept = sum(len(result.written) + len(result.set_aside) for result in finished)
+    pending = [unit for unit, result in zip(plan.units, results, strict=True) if result is None]
+    # `disable=None` shows no bar if standard error is not a terminal.
     with tqdm.tqdm(
         total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
     ) as bar:
-        new = 0
 
         def report(images: int, units: int) -> None:
-            nonlocal new
-            new = images
             bar.update(kept + images - bar.n)
-            bar.set_postfix_str(
-                f"shard {len(plan.units) - len(pending) + units}/{len(plan.units)}", refresh=False
-            )
+            bar.set_postfix_str(f"shard {len(finished) + units}/{len(plan.units)}", refresh=False)
 
-        run_units(pending, plan.context, num_workers, report)
-        return new
+        return run_units(pending, plan.context, num_workers, report)
+
+
+def _remove_stale(scratch: Path, units: list[Unit]) -> None:
+    """Remove what earlier runs left and this one cannot use."""
+    current = {unit.key for unit in units} | {"lock"}
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".part" or path.name.split(".")[0] not in current:
+            path.unlink()
 
 
 def run_units(
     units: list[Unit], context: Context, workers: int, report: Callable[[int, int], None]
-) -> None:
-    """Write every unit's shard and note.
+) -> int:
+    """Write the shard and the result of every unit.
 
     Args:
-        units: what is still to be done.
+        units: the unfinished units.
         context: passed to `write_unit`.
-        workers: number of processes; 1 runs in this one.
-        report: called now and then with (images, units) done so far.
+        workers: number of processes; with 1, this process does the work.
+        report: called periodically with the numbers of images and units done so far.
+
+    Returns:
+        The number of images.
 
     Raises:
-        UserError: from a unit, or a worker was killed from outside.
+        UserError: raised by a unit, or a worker was killed.
         KeyboardInterrupt: Ctrl-C; workers have stopped, finished units are kept.
     """
     workers = min(workers, len(units))
     if workers <= 1:
-        _run_here(units, context, report)
-        return
-    spawn = multiprocessing.get_context("spawn")  # forking a process with threads may hang
+        return _run_here(units, context, report)
+    spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
     stop = spawn.Event()
     images = spawn.Value("q", 0)
-    # In a file, since arguments that overfill a pipe make workers start one after the other.
+    # In a file: arguments larger than a pipe's buffer would make workers start one by one.
     shared = context.scratch / "context.part"
     shared.write_bytes(pickle.dumps(context))
     with ProcessPoolExecutor(
         workers, mp_context=spawn, initializer=_start, initargs=(shared, stop, images)
     ) as pool:
         try:
-            # Workers start with the first task and inherit the signal mask: Ctrl-C, which the
-            # terminal sends to all of them, is for this process alone to answer.
-            with _interrupts_held_back():
+            # Workers start with the first task and inherit the signal mask. A terminal sends
+            # Ctrl-C to all processes, but only this one handles it.
+            with _block_interrupts():
                 pending = {pool.submit(_run_in_worker, unit) for unit in units}
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
@@ -116,18 +113,19 @@ def run_units(
                 report(images.value, len(units) - len(pending))
         except BrokenProcessPool:
             raise UserError(
-                f"--workers {workers}: a worker was killed, as when memory runs out; "
-                "run again with fewer, what is done is kept"
+                f"--workers {workers}: a worker was killed, perhaps for lack of memory; run again "
+                "with fewer to continue"
             ) from None
         finally:
             stop.set()
-            # Waits for the image in hand, and for workers that are still starting: they need the
-            # queue's semaphores, which go with the pool.
+            # Waits for the current images, and for workers that are still starting: they need the
+            # semaphores of the queue, which the pool destroys.
             pool.shutdown(wait=True, cancel_futures=True)
             shared.unlink()
+    return int(images.value)
 
 
-def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], None]) -> None:
+def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], None]) -> int:
     images = 0
     for done, unit in enumerate(units):
 
@@ -137,11 +135,12 @@ def _run_here(units: list[Unit], context: Context, report: Callable[[int, int], 
             report(images, done)
 
         write_unit(unit, context, progress)
+    return images
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C to this process afterwards, and never to processes started meanwhile."""
+def _block_interrupts() -> Iterator[None]:
+    """Block Ctrl-C: this process receives it afterwards, processes started here never do."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -155,7 +154,7 @@ def _start(shared: Path, stop: Any, images: Any) -> None:
 
 
 def _follow_parent() -> None:
-    """End this worker when its parent is killed; it would wait for work forever."""
+    """Exit when the parent is killed; this worker would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -135,7 +135,7 @@ def test_tables_may_be_in_the_folder_above_or_named(tmp_path):
         (["--lists=missing"], "--lists missing"),
         (["--raw_dir=missing"], "--raw_dir missing"),
         (["--surprise"], "--surprise"),
-        (["--box_size=300"], "outside of an image of 300 x 300"),
+        (["--box_size=300"], "outside an image of 300 x 300"),
     ],
 )
 def test_bad_option_writes_nothing(tmp_path, options, words):
@@ -161,7 +161,7 @@ def test_missing_pieces(tmp_path):
     with pytest.raises(UserError, match=r"no test_list\.txt"):
         prepare(raw, tmp_path / "data")
     (raw / "test_list.txt").write_text((raw / "train_val_list.txt").read_text())
-    with pytest.raises(UserError, match=r"is in .*train_val_list\.txt and in"):
+    with pytest.raises(UserError, match=r"is in both .*train_val_list\.txt and"):
         prepare(raw, tmp_path / "data")
     assert not (tmp_path / "data").exists()
     (tmp_path / "file").write_text("")

@@ -102,7 +102,9 @@ def test_publishing_that_ended_early_decodes_nothing_again(tmp_path, monkeypatch
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", failing)
     with pytest.raises(UserError if how == "full" else how) as error:
         prepare(raw, data)
-    assert how != "full" or "no space left on the device; free some and rerun" in str(error.value)
+    assert how != "full" or "no space left on the device; free some space and rerun" in str(
+        error.value
+    )
     assert not (data / STORE).exists()
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", write)
     monkeypatch.setattr("data_prep.nih.shards.read_film", lambda *_: pytest.fail("decoded again"))

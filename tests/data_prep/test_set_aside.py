@@ -116,7 +116,7 @@ def test_nothing_usable_says_so(tmp_path):
         path.unlink()
     with tarfile.open(raw / "images_1.tar", "w") as archive:
         archive.add(raw / "test_list.txt")
-    with pytest.raises(UserError, match=r"the archives hold no \*\.png"):
+    with pytest.raises(UserError, match=r"the archives contain no \*\.png"):
         prepare(raw, tmp_path / "data")
 
 
