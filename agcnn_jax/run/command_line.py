@@ -147,8 +147,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
     except Exception as error:
         if not cluster.is_joined():
             raise
-        if cluster.may_be_lost_peer(error):
-            cluster.wait_for_verdict(error, peer_timeout)
+        cluster.wait_for_verdict(error, peer_timeout)
         traceback.print_exc()
         cluster.announce(f"{type(error).__name__}: {error}"[:500])
         cluster.leave(1)

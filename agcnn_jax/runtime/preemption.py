@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at a place of our choosing: between steps, with everything saved."""
+"""SIGTERM and Ctrl-C take effect between steps, where everything can be saved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,23 +16,24 @@ from orbax.checkpoint.utils import reached_preemption
 from agcnn_jax.runtime.errors import Stopped
 
 StopRequest = Callable[[], bool]
-"""Says whether to stop now. All processes of a run ask equally often, and hear the same."""
+"""Returns True if it is time to stop. All processes call it equally often and get one answer."""
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Hold back SIGTERM and the first Ctrl-C; a second Ctrl-C stops at once.
 
-    With several processes, JAX catches SIGTERM in each and has all of them agree on a step that
-    none has done yet; orbax's `reached_preemption` asks for it. Ctrl-C in one of them counts as
-    SIGTERM there.
+    With several processes, JAX catches SIGTERM and makes all of them agree on a future step;
+    orbax's `reached_preemption` asks for it. Ctrl-C counts as SIGTERM there.
 
     Yields:
-        See `StopRequest`. Who hears that it is time saves, and raises `Stopped`; if it was
-        Ctrl-C, that becomes a `KeyboardInterrupt`.
+        A `StopRequest`. When it returns True, the caller saves and raises `Stopped`, which becomes
+        a `KeyboardInterrupt` if Ctrl-C was the reason.
     """
     several = jax.process_count() > 1
     caught: list[int] = []
+    calls = itertools.count(1)
+    agreed = False
 
     def hold(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in caught:
@@ -44,24 +44,17 @@ def stop_requests() -> Iterator[StopRequest]:
             if several:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    asked = itertools.count(1)
-    agreed = False
-
     def requested() -> bool:
         nonlocal agreed
         if not several:
             return bool(caught)
-        # Counted here, since every stage counts its steps from 1: JAX agrees on one number to come.
-        # It says so at that number alone, which may be the last step of a stage; the stage after
-        # it is then not to begin.
-        agreed = reached_preemption(next(asked)) or agreed
+        # Calls are counted because every stage counts its steps from 1. JAX says yes at one number
+        # only, possibly that of a stage's last step; the next stage must not begin.
+        agreed = reached_preemption(next(calls)) or agreed
         return agreed
 
-    # JAX's own handler of SIGTERM stays where there are several processes.
+    # With several processes, JAX keeps its own handler of SIGTERM.
     numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
     previous = {number: signal.signal(number, hold) for number in numbers}
     try:
         yield requested

@@ -1,6 +1,6 @@
-"""The processes of a run: which one this is, what each knows, and failing together.
+"""The processes of a run: which one this is, what the others know, and failing together.
 
-With one process, every function here only calls or returns what it is given.
+With one process, each function here only calls or returns what it is given.
 """
 
 from __future__ import annotations
@@ -19,41 +19,33 @@ Result = TypeVar("Result")
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes tables, figures and logs."""
+    """Return True in the process that writes tables, figures and logs."""
     return jax.process_index() == 0
 
 
 def process_share() -> tuple[int, int]:
-    """This process's number and the number of processes, as the pipeline takes them."""
+    """Return this process's number and the number of processes, as the pipeline takes them."""
     return jax.process_index(), jax.process_count()
 
 
 def exchange(value: Any) -> list[Any]:
-    """Tell all processes something, and hear what they tell.
-
-    Args:
-        value: anything that JSON can hold.
-
-    Returns:
-        Every process's value, in the order of the processes.
-    """
+    """Send a JSON value to all processes; return the values of all, in order of the processes."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(text))))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: len(text)] = text
+    padded = np.pad(text, (0, int(lengths.max()) - len(text)))
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
 def sync_call(function: Callable[[], Result]) -> Result:
-    """Call a function in every process; if it refuses in one, it does in all.
+    """Call a function in every process; if one raises `UserError`, all do.
 
-    Without this, the others would wait for the one that stopped.
+    Otherwise the others would wait for the process that stopped.
 
     Raises:
-        UserError: that of the first process that raised one, naming the process if it is another.
+        UserError: the first process's; it names that process unless all raised the same.
     """
     message, result = None, None
     try:
@@ -65,30 +57,29 @@ def sync_call(function: Callable[[], Result]) -> Result:
     messages = exchange(message)
     for process, raised in enumerate(messages):
         if raised is not None:
-            # What all of them say needs no name.
             same = all(other == raised for other in messages)
             raise UserError(raised if same else f"process {process}: {raised}")
     return result  # type: ignore[return-value]
 
 
 def from_primary(function: Callable[[], Result]) -> Result:
-    """Call a function in the primary process and give its result, JSON, to all.
+    """Call a function in the primary process and return its JSON result in all.
 
-    What lies in the workdir is decided on once: hosts may see a shared folder at different times.
+    The primary decides alone, since hosts may see a shared folder change at different times.
     """
     result = sync_call(lambda: function() if is_primary() else None)
     return exchange(result)[0]  # type: ignore[no-any-return]
 
 
 def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Compare what this process has with what all others have, if there are others.
+    """Check that all processes have the same facts.
 
     Args:
-        facts: gives JSON values by their names, such as `describe_run` returns; not called in a
-            run of one process, which need not read its sources and hash its weights.
+        facts: returns JSON values by name; not called in a run of one process, which has nothing
+            to compare and need not hash its sources and weights.
 
     Raises:
-        UserError: in every process, naming the first difference and the process.
+        UserError: in every process, naming the first difference and its process.
     """
     if process_share()[1] == 1:
         return
