@@ -18,7 +18,7 @@ def main() -> None:
             print(table)
         return
     from agcnn_jax.evaluation import tables
-    from agcnn_jax.evaluation.predictions import evaluate_predictions
+    from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 
     if not predictions or not labels:
         raise UserError("--predictions and --labels go together; give both csv files")

@@ -28,7 +28,7 @@ TINY = Path(__file__).with_name("tiny.py")
 IMPORTS = (
     "agcnn_jax.training.loop",
     "agcnn_jax.evaluation.evaluate",
-    "agcnn_jax.evaluation.predictions",
+    "agcnn_jax.evaluation.evaluate_predictions",
     "agcnn_jax.evaluation.report",
 )
 READ_LATER = {"XLA_FLAGS", "PYTEST_CURRENT_TEST"}

@@ -14,7 +14,8 @@ import numpy as np
 
 from agcnn_jax.evaluation import figures, report, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
-from agcnn_jax.evaluation.predictions import IMAGE_COLUMN, write_predictions
+from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
+from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES

@@ -7,8 +7,9 @@ import pytest
 
 from agcnn_jax.evaluation import results as module
 from agcnn_jax.evaluation.cohort import describe_cohort
+from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.figures import Films
-from agcnn_jax.evaluation.predictions import evaluate_predictions, read_predictions
+from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.evaluation.results import ScoredImages, write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.run.lineage import Overlap

@@ -1,0 +1,90 @@
+"""CSV files of other programs, read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.data.text import read_rows
+from agcnn_jax.runtime.errors import UserError
+
+IMAGE_COLUMN = "Image Index"
+
+
+class CsvTable(NamedTuple):
+    """A CSV file.
+
+    Attributes:
+        path: of the file.
+        header: names of the columns.
+        rows: (line number, cells) of every row that is not blank; each has a cell per column.
+    """
+
+    path: str | Path
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def column(self, name: str) -> int:
+        """Return the index of the column of this name in any spelling.
+
+        Raises:
+            UserError: if there is none or more than one.
+        """
+        found = [i for i, column in enumerate(self.header) if plain(column) == plain(name)]
+        if len(found) > 1:
+            raise UserError(f"{self.path}: has {len(found)} columns {name!r}; keep one")
+        if not found:
+            shown = ", ".join(self.header[:6]) + (", ..." if len(self.header) > 6 else "")
+            raise UserError(f"{self.path}: has no column {name!r}; its columns are: {shown[:200]}")
+        return found[0]
+
+    def image_ids(self) -> list[str]:
+        """Return the image name of every row.
+
+        Raises:
+            UserError: if an image has more than one row.
+        """
+        index = self.column(IMAGE_COLUMN)
+        counts = Counter(row[index] for _, row in self.rows)
+        name, count = counts.most_common(1)[0]
+        if count > 1:
+            raise UserError(f"{self.path}: image {name!r} has more than one row; keep one")
+        return list(counts)
+
+
+def plain(name: str) -> str:
+    """Remove what spellings of a name differ in: capitals, spaces and underscores."""
+    return re.sub(r"[\s_]+", "", name).lower()
+
+
+def read_csv(path: str | Path) -> CsvTable:
+    """Read a CSV file, gzipped or not.
+
+    Raises:
+        UserError: if it is empty, a row is longer or shorter than the header, or a column has no
+            name.
+    """
+    rows = list(read_rows(Path(path)))
+    if len(rows) < 2:
+        raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
+    header = rows[0][1]
+    # Lines of the first edition of NIH's table end with a comma, as if before a nameless column.
+    while not header[-1]:
+        header.pop()
+    for line, row in rows[1:]:
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise UserError(
+                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}"
+            )
+    for i, column in enumerate(header):
+        if not column and not _are_row_numbers([row[i] for _, row in rows[1:]]):
+            raise UserError(f"{path}, line 1: column {i + 1} has no name; name or remove it")
+    return CsvTable(path, header, rows[1:])
+
+
+def _are_row_numbers(cells: Sequence[str]) -> bool:
+    """Tell whether a nameless column may be pandas' index."""
+    return len(set(cells)) == len(cells) and all(re.fullmatch("[0-9]+", cell) for cell in cells)

@@ -1,0 +1,89 @@
+"""NIH's table of labels, from any data set that has its columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+
+from agcnn_jax.data.labels import LABELS, NO_FINDING
+from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN, plain, read_csv
+from agcnn_jax.runtime.errors import UserError
+
+# Names more similar than this may be a misspelling ("Efusion": 0.93, "Infiltrate": 0.82).
+_SIMILAR = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The labels and the patient of each image, and the first line that names each label."""
+
+    of_image: dict[str, frozenset[str]]
+    patient: dict[str, str]
+    lines: dict[str, int]
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Read NIH's `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, gzipped or not.
+
+    Labels need not be ChestX-ray14's, but each must have one spelling.
+
+    Raises:
+        UserError: if the file is unusable or not such a table, or a row would make a score wrong;
+            the message names file, line and value.
+    """
+    table = read_csv(path)
+    header = table.header
+    image, finding, patient = map(table.column, (IMAGE_COLUMN, "Finding Labels", "Patient ID"))
+    image_ids = table.image_ids()
+    labels: list[frozenset[str]] = []
+    lines: dict[str, int] = {}
+    spelling = {plain(name): name for name in LABELS}
+    for line, row in table.rows:
+        where = f"{path}, line {line}"
+        for column in (image, patient):
+            # pandas writes "nan" for what is missing in a column of text.
+            if row[column].lower() in ("", "nan"):
+                problem = repr(row[column]) if row[column] else "empty"
+                raise UserError(
+                    f"{where}: {header[column]!r} is {problem}; complete or delete the row"
+                )
+        parts = [part.strip() for part in row[finding].split("|")]
+        for name in parts:
+            if not name:
+                raise UserError(f"{where}: the column {header[finding]!r} has an empty label")
+            if (usual := spelling.setdefault(plain(name), name)) != name:
+                raise UserError(
+                    f"{where}: {name!r} in {header[finding]!r}; write {usual!r}, as elsewhere"
+                )
+            lines.setdefault(name, line)
+        if NO_FINDING in parts and len(set(parts)) > 1:
+            raise UserError(
+                f"{where}: {row[finding]!r} is both a finding and none; correct the row"
+            )
+        labels.append(frozenset(parts))
+    return Labels(
+        dict(zip(image_ids, labels, strict=True)),
+        dict(zip(image_ids, (row[patient] for _, row in table.rows), strict=True)),
+        lines,
+    )
+
+
+def refuse_misspelt(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:
+    """Refuse labels that may be misspelt, since their images would count as negative.
+
+    A label outside ChestX-ray14 is accepted only if the predictions have a column for it. If it
+    resembles one of ChestX-ray14's, they must have a column for that one too.
+    """
+    for name, line in labels.lines.items():
+        if name in LABELS:
+            continue
+        similar = difflib.get_close_matches(name.lower(), [x.lower() for x in LABELS], 1, _SIMILAR)
+        meant = next((x for x in LABELS if [x.lower()] == similar), None)
+        if name in predicted and (meant is None or meant in predicted):
+            continue
+        advice = f"the known ones are {', '.join(LABELS)}, and those that are predicted"
+        if meant is not None:
+            advice = f"did you mean {meant!r}?"
+        raise UserError(f"{path}, line {line}: unknown finding {name!r}; {advice}")

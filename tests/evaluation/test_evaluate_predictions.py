@@ -1,0 +1,170 @@
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+from agcnn_jax.evaluation.label_table import read_labels
+from agcnn_jax.evaluation.predictions import read_predictions
+from agcnn_jax.evaluation.tables import as_text
+from agcnn_jax.runtime.errors import UserError
+
+REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
+LABELS = """Image Index,Finding Labels,Follow-up #,Patient ID
+a.png,Mass,0,1
+b.png,No Finding,0,2
+c.png,Mass|Pleural_Thickening,1,1
+d.png,No Finding,0,3
+"""
+PREDICTIONS = """Image Index,prob_Mass,prob_Pleural_Thickening,prob_No Finding
+a.png,0.9,0.1,0.2
+b.png,0.1,0.2,0.8
+c.png,0.8,0.7,0.1
+d.png,0.85,0.3,0.1
+"""
+
+
+def test_table_of_predictions(write):
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=20)
+    assert table.rows[0][:3] == ("Mass", "2", "0.750000")
+    assert table.rows[1][:3] == ("Pleural_Thickening", "1", "1.000000")
+    assert table.rows[2][:3] == ("Mean (2 of 2)", "", "0.875000")
+    assert table.rows[3][0] == "No Finding (apart)"
+    assert table.above == ("4 images of 3 patients; p.csv on l.csv",)
+
+
+def test_phantoms_labels_say_so(write):
+    marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 1024}
+    write("phantoms.json", json.dumps(marker))
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=2)
+    assert table.above[0] == table.below[-1]
+    assert "SYNTHETIC" in table.above[0]
+
+
+def test_a_finding_that_no_image_has_is_a_dash(write):
+    """A run's own predictions have a column for every label, whichever its images have."""
+    lines = [
+        "Image Index,prob_Mass,prob_Hernia",
+        "a.png,1,0",
+        "b.png,0,1",
+        "c.png,0,0",
+        "d.png,1,0",
+    ]
+    table = evaluate_predictions(write("p.csv", "\n".join(lines)), write("l.csv", LABELS))
+    assert table.rows[1][:4] == ("Hernia", "0", "–", "–")
+    assert table.rows[2][0] == "Mean (1 of 2)"
+
+
+CUSTOM = "Image Index,Finding Labels,Patient ID\na.png,{},1\nb.png,No Finding,2\n"
+
+
+def test_labels_of_another_data_set_have_a_column(write):
+    for name in ("Fracture", "Empyema"):
+        labels = write("l.csv", CUSTOM.format(f"{name}|Mass"))
+        path = write("p.csv", f"Image Index,{name},Emphysema,Mass\na.png,1,0,1\nb.png,0,1,0\n")
+        table = evaluate_predictions(path, labels, resamples=2)
+        assert table.rows[0][:3] == (name, "1", "1.000000")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "advice"),
+    [
+        ("Efusion", "Effusion", "did you mean 'Effusion'?"),
+        ("Efusion", "Efusion", "did you mean 'Effusion'?"),
+        ("efussion", "Effusion", "did you mean 'Effusion'?"),
+        ("Infiltrate", "Infiltration", "did you mean 'Infiltration'?"),
+        ("Nodules", "Nodule", "did you mean 'Nodule'?"),
+        ("Pleural Thickenning", "Pleural_Thickening", "did you mean 'Pleural_Thickening'?"),
+        ("No Findings", "Mass", "did you mean 'No Finding'?"),
+        ("Fracture", "Mass", "the known ones are Atelectasis, "),
+    ],
+)
+def test_misspelt_findings_are_refused(write, name, column, advice):
+    labels = write("l.csv", LABELS + f"e.png,{name}|Mass,0,4\n")
+    path = write("p.csv", f"Image Index,{column}\na.png,1\nb.png,0\n")
+    with pytest.raises(UserError) as caught:
+        evaluate_predictions(path, labels, resamples=2)
+    assert f"l.csv, line 6: unknown finding {name!r}; {advice}" in str(caught.value)
+
+
+HEADER = "Image Index,prob_Mass\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "p.csv: is empty"),
+        (HEADER, "p.csv: has no rows below its header"),
+        (b"\x89PNG\r\n\xff\xfe", "p.csv: not a UTF-8 text file"),
+        (
+            gzip.compress(PREDICTIONS.encode(), mtime=0)[:-20],
+            "p.csv: the gzip file is corrupt",
+        ),
+        (
+            "image,prob_Mass\na.png,1\n",
+            "p.csv: has no column 'Image Index'; its columns are: image",
+        ),
+        ("Image Index\na.png\n", "p.csv: has no column of probabilities, such as prob_"),
+        (
+            "Image Index,prob_Moss\na.png,1\n",
+            "p.csv: column 'prob_Moss' is not a known finding; name it prob_<finding> with one of: "
+            "Atelectasis, Cardiomegaly, ",
+        ),
+        ("Image Index,Mass,Moss\na.png,1,1\n", "p.csv: column 'Moss' is not a known finding"),
+        (
+            "Image Index,prob_Mass,prob_mass\na.png,1,1\n",
+            "p.csv: 'prob_Mass' and 'prob_mass' are both Mass",
+        ),
+        (HEADER + "a.png,1,2\n", "p.csv, line 2: 3 columns, but the header has 2"),
+        (HEADER + "a.png\n", "p.csv, line 2: 1 columns, but the header has 2"),
+        (HEADER + "\na.png,high\n", "p.csv, line 3, prob_Mass: 'high' is not a finite number"),
+        (HEADER + "a.png,1_0\n", "p.csv, line 2, prob_Mass: '1_0' is not a finite number"),
+        (HEADER + "a.png,٣\n", "p.csv, line 2, prob_Mass: '٣' is not a finite number"),
+        (HEADER + "a.png,1e999\n", "p.csv, line 2, prob_Mass: '1e999' is not a finite number"),
+        (",Image Index,prob_Mass\n0.2,a.png,1\n", "p.csv, line 1: column 1 has no name"),
+        ("Image Index,,prob_Mass\na.png,1,1\nb.png,1,1\n", "p.csv, line 1: column 2 has no name"),
+        ("Image Index,prob_Mass,\na.png,1,0.5\n", "p.csv, line 2: 3 columns, but the header has 2"),
+        (
+            "Image Index,image_index,prob_Mass\na.png,b.png,1\n",
+            "p.csv: has 2 columns 'Image Index'; keep one",
+        ),
+        (HEADER + "a.png,nan\n", "p.csv, line 2, prob_Mass: 'nan' is not a finite number"),
+        (HEADER + "a.png,\n", "p.csv, line 2, prob_Mass: '' is not a finite number"),
+        (HEADER + "a.png,1\na.png,1\n", "p.csv: image 'a.png' has more than one row"),
+        (
+            HEADER + "a.png,1\nx.png,1\ny.png,1\n",
+            "p.csv: 2 of 3 images, the first 'x.png', are not in ",
+        ),
+    ],
+)
+def test_mistakes_in_predictions(write, content, message):
+    path = write("p.csv", content)
+    with pytest.raises(UserError) as caught:
+        evaluate_predictions(path, write("l.csv", LABELS), resamples=2)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path, write):
+    for path, message in ((tmp_path / "no.csv", "no such file"), (tmp_path, "directory")):
+        with pytest.raises(UserError, match=message):
+            evaluate_predictions(path, write("l.csv", LABELS))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="../shared/chestxray14 is not here")
+def test_published_pytorch_aucs_to_six_digits():
+    predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
+    labels = REAL / "Data_Entry_2017_v2020.csv.gz"
+    table = evaluate_predictions(predictions, labels, resamples=20)
+    with open(REAL / "pytorch_chexnet_aucs.csv", encoding="utf-8") as file:
+        published = {row["label"]: f"{float(row['auc']):.6f}" for row in csv.DictReader(file)}
+    assert {row[0]: row[2] for row in table.rows[:-1]} == published
+    assert "Hernia                     42  0.917525" in as_text(table)
+    truth = read_labels(labels)
+    scored = read_predictions(predictions, truth.lines)
+    edema = ["Edema" in truth.of_image[name] for name in scored.image_ids]
+    expected = roc_auc_score(edema, scored.probabilities[:, scored.labels.index("Edema")])
+    assert table.rows[9][2] == f"{expected:.6f}"

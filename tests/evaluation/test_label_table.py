@@ -1,0 +1,53 @@
+import pytest
+
+from agcnn_jax.evaluation.label_table import read_labels
+from agcnn_jax.runtime.errors import UserError
+
+LABELS = """Image Index,Finding Labels,Follow-up #,Patient ID
+a.png,Mass,0,1
+b.png,No Finding,0,2
+c.png,Mass|Pleural_Thickening,1,1
+d.png,No Finding,0,3
+"""
+
+
+def test_labels_of_the_first_edition_end_with_a_comma(write):
+    lines = [f"{line}," for line in LABELS.splitlines()]
+    labels = read_labels(write("l.csv", "\n".join(lines)))
+    assert labels.of_image["c.png"] == {"Mass", "Pleural_Thickening"}
+    assert labels.patient["c.png"] == "1"
+    assert labels.lines == {"Mass": 2, "No Finding": 3, "Pleural_Thickening": 4}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("Image Index,prob_Mass\na.png,1\n", "l.csv: has no column 'Finding Labels'"),
+        ("Image Index,Finding Labels\na.png,Mass\n", "l.csv: has no column 'Patient ID'"),
+        (
+            "Image Index,Finding Labels,Patient ID\na.png,Mass|,1\n",
+            "l.csv, line 2: the column 'Finding Labels' has an empty label",
+        ),
+        (LABELS + "e.png,Mass,0,\n", "l.csv, line 6: 'Patient ID' is empty"),
+        (LABELS + "e.png,Mass,0,nan\n", "l.csv, line 6: 'Patient ID' is 'nan'"),
+        (LABELS + ",Mass,0,5\n", "l.csv, line 6: 'Image Index' is empty"),
+        (LABELS + "e.png,mass,0,5\n", "l.csv, line 6: 'mass' in 'Finding Labels'; write 'Mass'"),
+        (LABELS + "e.png,Pleural Thickening,0,5\n", "write 'Pleural_Thickening', as elsewhere"),
+        (
+            LABELS + "e.png,Mass|No Finding,0,5\n",
+            "l.csv, line 6: 'Mass|No Finding' is both a finding and none",
+        ),
+        (LABELS + "a.png,Mass,0,1\n", "l.csv: image 'a.png' has more than one row"),
+    ],
+)
+def test_mistakes_in_labels(write, content, message):
+    with pytest.raises(UserError) as caught:
+        read_labels(write("l.csv", content))
+    assert message in str(caught.value)
+
+
+def test_patients_that_are_all_nan_are_refused(write):
+    """They would count as one patient, and every interval would be missing."""
+    rows = "".join(f"{name}.png,Mass,nan\n" for name in "abc")
+    with pytest.raises(UserError, match=r"l\.csv, line 2: 'Patient ID' is 'nan'; complete or"):
+        read_labels(write("l.csv", "Image Index,Finding Labels,Patient ID\n" + rows))
