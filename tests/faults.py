@@ -527,7 +527,7 @@ FAULTS = (
     Fault(
         "a resumed run repeats the batches from the start",
         "agcnn_jax/run/checkpoints.py",
-        'batches.set_state(restored["batches"])',
+        'batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])',
         "pass",
         TEST_STOPPED,
     ),

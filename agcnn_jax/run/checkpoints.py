@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
+from grain import DatasetIterator
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from agcnn_jax.run.checkpoint_errors import (
     report_unreadable,
-    report_unwritable,
     silence_background_errors,
     train_again,
 )
@@ -25,15 +24,19 @@ from agcnn_jax.runtime.errors import USAGE_STATUS, UserError, say
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import reported, write_json
 
+Identity = dict[str, Any]
+"""What weights belong to: their backbone, labels, lineage ..."""
+
 _NO_AUC = -1.0
 """Saved where no finding has a validation AUC; below any AUC."""
 
 
-class StageCheckpoints:
-    """The checkpoints of a stage, at most two: the latest, and the best that has been scored.
+class StageCheckpoints(ocp.CheckpointManager):
+    """The checkpoints of a stage, at most two: the latest, and the best that has a score.
 
     Saves run in the background. A checkpoint appears by a rename once it is complete, so that a
-    torn one is never loaded. Whatever cannot be read or written is a `UserError`.
+    torn one is never loaded. A file that cannot be read or written is a `UserError`. The class
+    overrides and calls private methods of orbax; checked with version 0.12.
     """
 
     def __init__(self, directory: epath.Path, read_only: bool = False):
@@ -43,138 +46,103 @@ class StageCheckpoints:
             directory: need not exist yet, unless `read_only`.
             read_only: neither write nor delete anything, nor wait for other processes.
         """
-        self.directory = directory
-        self._manager = _open_to_read(directory) if read_only else _open_to_write(directory)
+        silence_background_errors()
+        everyone = ocp.options.MultiprocessingOptions()
+        processes = this_process_only() if read_only else everyone
+        best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+            best_fn=_rank,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only,
+            # Where orbax cannot make a folder in the background, it waits for 5 minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            multiprocessing_options=processes,
+        )
+        arrays = ocp.StandardCheckpointHandler(multiprocessing_options=processes)
+        text = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
+        items = {"state": arrays, "batches": text, "identity": text}
+        with reported(directory, "read" if read_only else "written"), report_unreadable(directory):
+            super().__init__(directory, options=options, item_handlers=items)
+        if read_only and self.latest_step() is None:
+            raise UserError(
+                f"{directory} holds no finished checkpoint; {train_again(directory.parent)}"
+            )
 
-    def __enter__(self) -> StageCheckpoints:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def latest_step(self) -> int | None:
-        """Return the step of the latest checkpoint; None if there is none."""
-        return self._manager.latest_step()
-
-    def best_step(self) -> int | None:
-        """Return the step of the best checkpoint; None if none has been scored."""
-        return self._manager.best_step()
-
-    def all_steps(self) -> list[int]:
-        """Return the steps of all checkpoints."""
-        return list(self._manager.all_steps())
-
-    def score(self, step: int) -> dict[str, Any] | None:
-        """Return a checkpoint's `val_auc_mean` and `val_auc_findings`; None if it has no score."""
-        metrics = self._manager.metrics(step)
-        if metrics is None:
-            return None
-        mean = metrics["val_auc_mean"]
-        return {
-            "val_auc_mean": None if mean == _NO_AUC else mean,
-            "val_auc_findings": metrics["val_auc_findings"],
-        }
-
-    def save(
-        self, step: int, state: Any, batches: grain.DatasetIterator, identity: dict[str, Any]
-    ) -> None:
-        """Save a checkpoint without a score, in the background.
-
-        Args:
-            step: training steps done.
-            state: pytree of arrays.
-            batches: iterator whose position goes with the state.
-            identity: what the weights belong to (backbone, labels ...), checked by `restore`.
-        """
+    def save(self, step: int, state: Any, batches: DatasetIterator, identity: Identity) -> None:
+        """Save a tree of arrays, the position of an iterator and an identity, in the background."""
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             batches=ocp.args.JsonSave(batches.get_state()),
             identity=ocp.args.JsonSave(identity),
         )
-        with report_unwritable(self.directory):
+        with reported(self.directory, "written"):
             # Without `force`, orbax asks whether any process has been told to stop.
-            self._manager.save(step, args=args, force=True)
+            super().save(step, args=args, force=True)
 
     def add_score(self, step: int, val_auc_mean: float | None, val_auc_findings: int) -> None:
-        """Add a checkpoint's validation score, and delete the checkpoint that it beats.
+        """Add the validation score of a checkpoint, and delete the checkpoint that it beats.
 
         Args:
             step: of a checkpoint without a score.
-            val_auc_mean: mean validation AUC; None if no finding has one.
+            val_auc_mean: None if no finding has a validation AUC.
             val_auc_findings: number of findings in that mean.
         """
         self.finish()
-        metrics = {
-            "val_auc_mean": _NO_AUC if val_auc_mean is None else val_auc_mean,
-            "val_auc_findings": val_auc_findings,
-            "step": step,
-        }
-        with report_unwritable(self.directory):
-            self._manager.add_metrics(step, metrics)
+        mean = _NO_AUC if val_auc_mean is None else val_auc_mean
+        metrics = {"val_auc_mean": mean, "val_auc_findings": val_auc_findings, "step": step}
+        path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
+        with reported(self.directory, "written"):
+            from_primary(lambda: write_json(path, metrics))
+            # Hosts may see the file at different times, so all take it from memory.
+            for info in self._checkpoints:
+                if info.step == step:
+                    info.metrics = metrics
+            for old in self._get_old_steps_to_remove():
+                self.delete(old)
+
+    def score(self, step: int) -> dict[str, Any] | None:
+        """Return a checkpoint's `val_auc_mean` and `val_auc_findings`; None if it has no score."""
+        metrics: dict[str, Any] | None = self.metrics(step)
+        if metrics and metrics["val_auc_mean"] == _NO_AUC:
+            return {**metrics, "val_auc_mean": None}
+        return metrics
 
     def finish(self) -> None:
         """Wait until the checkpoint that is being saved is complete."""
-        with report_unwritable(self.directory):
-            self._manager.wait_until_finished()
+        with reported(self.directory, "written"):
+            self.wait_until_finished()
 
-    def close(self) -> None:
-        """Finish and close."""
-        with report_unwritable(self.directory):
-            self._manager.close()
-
-    def identity(self, step: int) -> dict[str, Any]:
+    def identity(self, step: int) -> Identity:
         """Return what a checkpoint's weights belong to."""
-        args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        with report_unreadable(self.directory, step):
-            return dict(self._manager.restore(step, args=args)["identity"])
+        return dict(self._restore(step, identity=ocp.args.JsonRestore())["identity"])
 
     def restore(
-        self,
-        step: int,
-        template: Any,
-        identity: dict[str, Any],
-        batches: grain.DatasetIterator | None = None,
+        self, step: int, template: Any, identity: Identity, batches: DatasetIterator | None = None
     ) -> Any:
-        """Load a checkpoint.
+        """Load a checkpoint into the structure and the shardings of a template.
 
         Args:
-            step: which one.
-            template: pytree of arrays, or of `ShapeDtypeStruct` with shardings, to restore into.
-            identity: what the weights must belong to.
+            step: of the checkpoint.
+            template: pytree of arrays or of `ShapeDtypeStruct`.
+            identity: what the weights must belong to; `UserError` if they do not.
             batches: iterator to set to the checkpoint's position.
-
-        Returns:
-            The state, with the structure and the shardings of `template`.
-
-        Raises:
-            UserError: if the checkpoint is unreadable or belongs to something else.
         """
         self._check_identity(step, identity)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
         if batches is not None:
-            items["batches"] = ocp.args.JsonRestore()
-        with report_unreadable(self.directory, step):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-            if batches is not None:
-                batches.set_state(restored["batches"])
-            return restored["state"]
+            with report_unreadable(self.directory, step):
+                batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
 
-    def restore_best(
-        self, identity: dict[str, Any], step: int | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Load a checkpoint whose shapes are unknown to host memory; only if `read_only`.
-
-        Args:
-            identity: what the weights must belong to.
-            step: which one; by default the best.
+    def restore_best(self, identity: Identity, step: int | None = None) -> tuple[Any, Identity]:
+        """Load the best checkpoint, or that of a given step, to host memory.
 
         Returns:
-            The state as nested dicts of numpy arrays in the precision they were saved in, and
-            everything that the weights belong to.
-
-        Raises:
-            UserError: if there is none, or it is unreadable or belongs to something else.
+            The state as nested dicts of numpy arrays, and everything that the weights belong to,
+            which includes `identity`.
         """
         step = self.best_step() if step is None else step
         if step is None:
@@ -184,13 +152,16 @@ class StageCheckpoints:
         saved = self._check_identity(step, identity)
         # Without x64, JAX would load float64 arrays as float32.
         with report_unreadable(self.directory, step), jax.enable_x64(True):
-            template = on_one_device(self._manager.item_metadata(step)["state"])
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-            restored = self._manager.restore(step, args=args)
+            template = on_one_device(self.item_metadata(step)["state"])
+            state = self._restore(step, state=ocp.args.StandardRestore(template))["state"]
             # Numpy, because branches may share these arrays, and a step donates its buffers.
-            return jax.tree.map(np.array, restored["state"]), saved
+            return jax.tree.map(np.array, state), saved
 
-    def _check_identity(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _restore(self, step: int, **items: Any) -> Any:
+        with report_unreadable(self.directory, step):
+            return super().restore(step, args=ocp.args.Composite(**items))
+
+    def _check_identity(self, step: int, wanted: Identity) -> Identity:
         saved = self.identity(step)
         for key, value in wanted.items():
             if saved.get(key) != value:
@@ -201,26 +172,17 @@ class StageCheckpoints:
                 )
         return saved
 
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, adapted to several processes; uses private names of orbax 0.12."""
-
     def reached_preemption(self, step: int) -> bool:
-        """Never ask: `stop_requests` does.
-
-        JAX makes all processes agree on a number that none has asked about yet. Orbax asks in the
-        background, late and with a stage's steps, so that the run might never reach that number.
-        """
+        """Leave it to `stop_requests`: orbax asks late, and JAX may name a step past the end."""
         return False
 
     def _wait_for_checkpointers(self) -> None:
         """End all processes if this one could not write its part of a checkpoint.
 
-        Orbax calls this in the background. The other processes wait for this one's part, and the
-        next save waits for them: all for ten minutes.
+        Otherwise the others would wait for that part for ten minutes.
         """
         try:
-            with report_unwritable(self.directory):
+            with reported(self.directory, "written"):
                 super()._wait_for_checkpointers()
         except UserError as error:
             if cluster.is_joined():
@@ -229,64 +191,8 @@ class _Manager(ocp.CheckpointManager):
                 cluster.leave(USAGE_STATUS)
             raise
 
-    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Add metrics to a saved checkpoint, which orbax takes only when it saves.
-
-        Sets them in memory too, since hosts may see the new file at different times.
-        """
-        path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
-        from_primary(lambda: write_json(path, metrics))
-        for info in self._checkpoints:
-            if info.step == step:
-                info.metrics = metrics
-        for old in self._get_old_steps_to_remove():
-            self.delete(old)
-
-
-def _open_to_write(directory: epath.Path) -> _Manager:
-    best = checkpoint_managers.BestN(
-        get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
-    )
-    latest = checkpoint_managers.LatestN(1)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
-        best_fn=_rank,
-        cleanup_tmp_directories=True,
-        # Where orbax (0.12) cannot make a folder in the background, it waits for 5 minutes.
-        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-    )
-    silence_background_errors()
-    with report_unwritable(directory), report_unreadable(directory):
-        return _Manager(directory, options=options)
-
-
-def _open_to_read(directory: epath.Path) -> _Manager:
-    with reported(directory, "read"):
-        found = any(path.name.isdigit() for path in directory.glob("*"))
-    if not found:
-        raise UserError(
-            f"{directory} holds no finished checkpoint; {train_again(directory.parent)}"
-        )
-    options = ocp.CheckpointManagerOptions(
-        best_fn=_rank,
-        create=False,
-        read_only=True,
-        enable_async_checkpointing=False,
-        multiprocessing_options=this_process_only(),
-    )
-    # A manager knows the shapes only of items whose handlers it was given.
-    handlers: dict[str, Any] = {
-        "state": ocp.StandardCheckpointHandler(multiprocessing_options=this_process_only()),
-        "identity": ocp.JsonCheckpointHandler(multiprocessing_options=this_process_only()),
-    }
-    with reported(directory, "read"), report_unreadable(directory):
-        return _Manager(directory, options=options, item_handlers=handlers)
-
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Order checkpoints by validation AUC, and equal ones by step, the earlier first.
-
-    If none has an AUC, the last counts as best: nothing speaks for stopping early.
-    """
+    """Order checkpoints by AUC, and equal ones by step, the earlier first; without AUC the last."""
     score, step = metrics["val_auc_mean"], metrics["step"]
     return score, step if score == _NO_AUC else -step

@@ -101,15 +101,16 @@ def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None)
         remedy: what the user can do; by default, how to make it writable and to go on.
 
     Raises:
-        UserError: instead of an `OSError` and, for a remote path, of any other exception: the
-            clients of object stores have no common class for theirs.
+        UserError: instead of an `OSError`, of an exception of TensorStore with the system's error
+            number and, for a remote path, of any exception: the clients of object stores have no
+            common class for theirs.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and not is_remote(path):
+        if not (isinstance(error, OSError) or error_number(error) or is_remote(path)):
             raise
         raise UserError(
             f"{os.fspath(path)} cannot be {done}: {reason(path, error)}; "

@@ -48,10 +48,7 @@ class TestParts:
             with pytest.raises(UserError) as error:
                 save(checkpoints, 2)
                 checkpoints.finish()
-        assert str(error.value) == (
-            f"no checkpoint can be written to {directory}: {words[0]}; earlier ones are complete: "
-            f"{words[1]}"
-        )
+        assert str(error.value) == f"{directory} cannot be written: {words[0]}; {words[1]}"
         assert capfd.readouterr().err == ""
         with StageCheckpoints(directory, read_only=True) as checkpoints:
             assert list(checkpoints.all_steps()) == [1]

@@ -182,8 +182,8 @@ class TestMistakes:
                     save(checkpoints, 2)
                     checkpoints.finish()
         text = str(error.value)
-        assert text.startswith(f"no checkpoint can be written to {directory}: ")
-        assert text.endswith(f"; earlier ones are complete: {storage.REACHABLE}")
+        assert text.startswith(f"{directory} cannot be written: ")
+        assert text.endswith(f"; {storage.REACHABLE}")
         assert ("PERMISSION_DENIED" if when == "writing arrays" else "Forbidden") in text
         assert "\n" not in text
         assert capfd.readouterr().err == ""
