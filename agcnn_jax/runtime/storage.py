@@ -19,9 +19,10 @@ from agcnn_jax.runtime.errors import UserError
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 """The optional dependencies of this package that each kind of object store needs."""
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 _REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
+    **dict.fromkeys(DISK_FULL, "free some space"),
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
     errno.EROFS: "make it writable",
