@@ -29,7 +29,7 @@ class Body:
         taper: how pointed the upper thorax is.
         cardiothoracic: width of the heart over that of the thorax.
         heart_tilt: 0 a hanging heart, 1 a lying one.
-        knob: radius of the aortic knob.
+        aortic_knob: radius of the aortic knob.
         air: depth of aerated lung, 1 in the mean.
         vessels: strength of the vascular markings.
         fat: soft tissue over the chest.
@@ -50,7 +50,7 @@ class Body:
     taper: float
     cardiothoracic: float
     heart_tilt: float
-    knob: float
+    aortic_knob: float
     air: float
     vessels: float
     fat: float
@@ -87,7 +87,7 @@ def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
         taper=about(3.0, 0.4),
         cardiothoracic=about(0.445 + 0.0006 * (age - 47), 0.03),
         heart_tilt=about(0.5 + 0.004 * (age - 47), 0.2),
-        knob=about(0.037 + 0.0003 * (age - 47), 0.005),
+        aortic_knob=about(0.037 + 0.0003 * (age - 47), 0.005),
         air=about(1.0, 0.06),
         vessels=about(1.0, 0.2),
         fat=about(0.5, 0.25),
@@ -145,7 +145,7 @@ def dome(body: Body, side: int, u: Array | float) -> Array:
     return top + lateral + medial
 
 
-def place(body: Body, side: int, u: float, v: float) -> tuple[float, float]:
+def lung_point(body: Body, side: int, u: float, v: float) -> tuple[float, float]:
     """A point of a lung: `u` from 0, the spine, to 1, the wall; `v` from the apex to the dome."""
     y = body.apex + v * (float(dome(body, side, u)) - body.apex)
     x = body.middle + u * (float(wall(body, side, y)) - body.middle)
@@ -171,8 +171,8 @@ def heart(body: Body) -> Array:
     widest = bottom - (0.24 - 0.08 * body.heart_tilt) * tall
     points = [
         (m + 0.045, top - 0.02),
-        (m + 0.052 + body.knob * 0.7, top + 0.04 * tall),
-        (m + 0.052 + body.knob * 0.35, top + 0.16 * tall),
+        (m + 0.052 + body.aortic_knob * 0.7, top + 0.04 * tall),
+        (m + 0.052 + body.aortic_knob * 0.35, top + 0.16 * tall),
         (m + 0.062 + 0.17 * left, top + 0.28 * tall),
         (m + 0.42 * left + 0.03, top + 0.45 * tall),
         (m + 0.80 * left, top + 0.64 * tall),
@@ -221,35 +221,3 @@ def clavicle(body: Body, side: int) -> Array:
     m, w, a = body.middle, body.half_width, body.apex
     points = [(0.1, 0.075), (0.3, 0.062), (0.62, 0.02), (0.95, 0.006), (1.16, 0.02)]
     return spline(np.array([(m + side * u * w, a + v) for u, v in points]), closed=False)
-
-
-def vessel_tree(body: Body, side: int, rng: np.random.Generator) -> list[tuple[float, Array]]:
-    """The pulmonary vessels of one lung: (width in film units, paths float [N, K, 2]), thin first.
-
-    Three orders of branches; the trunks of the first are drawn thicker than their ends.
-    """
-    turn = np.radians([-74, -48, -20, 12, 34, 52, 68, 82]) + rng.normal(0, 0.12, 8)
-    long = body.half_width * rng.uniform(0.45, 0.9, 8) * np.where(turn > 0.8, 1.15, 0.8)
-    root = np.array(hilum(body, side)) + np.stack([np.zeros(8), 0.045 * np.sin(turn)], 1)
-    parents = _branches(root + rng.normal(0, 0.008, (8, 2)), turn, long, side, rng)
-    tree = [(0.0045, parents[:, 2:]), (0.0075, parents[:, :4])]
-    for width, at, share in ((0.0036, (2, 3, 4), 0.5), (0.0024, (2, 4), 0.5)):
-        joints = np.concatenate([parents[:, i] for i in at])
-        fork = rng.choice(SIDES, len(joints)) * rng.uniform(0.35, 0.85, len(joints))
-        turn = np.concatenate([turn] * len(at)) + fork
-        long = np.concatenate([long] * len(at)) * share * rng.uniform(0.6, 1.1, len(joints))
-        parents = _branches(joints, turn, long, side, rng)
-        tree.append((width, parents))
-    return sorted(tree, key=lambda part: part[0])
-
-
-def _branches(
-    roots: Array, angles: Array, lengths: Array, side: int, rng: np.random.Generator
-) -> Array:
-    """Gently bent paths from `roots`, float [N, 6, 2]; angle 0 is lateral, pi/2 is down."""
-    s = np.linspace(0, 1, 6)[None, :]
-    bend = rng.normal(0, 0.28, (len(angles), 1)) * s**2
-    x = s * np.cos(angles)[:, None] - bend * np.sin(angles)[:, None]
-    y = s * np.sin(angles)[:, None] + bend * np.cos(angles)[:, None]
-    path = np.stack([side * x, y], 2) * lengths[:, None, None]
-    return np.asarray(roots)[:, None, :] + path

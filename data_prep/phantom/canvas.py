@@ -86,7 +86,7 @@ class Canvas:
         small = cv2.GaussianBlur(small, (0, 0), 1.2)
         return cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
 
-    def spot(
+    def ellipse(
         self,
         x: float,
         y: float,
@@ -107,9 +107,9 @@ class Canvas:
             edge: the squared elliptic radii at which it has fallen to 0 and risen to 1.
             warp: multiplies the squared radius, float32 [size, size], for an uneven border.
         """
-        return self._near(x, y, rx, ry, turn, 1.6 * edge[0], lambda r: rise(r, *edge), warp)
+        return self._near(x, y, rx, ry, turn, 1.6 * edge[0], lambda r: smoothstep(r, *edge), warp)
 
-    def bump(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
+    def gaussian(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
         """A Gaussian around (x, y) with deviations `rx` and `ry`, float32 [size, size], peak 1."""
         return self._near(x, y, rx, ry, turn, 9.0, lambda r: np.exp(np.float32(-0.5) * r), None)
 
@@ -173,7 +173,7 @@ def spline(points: Array, steps: int = 6, closed: bool = True) -> Array:
     return flat if closed else np.concatenate([flat, points[-1:]])
 
 
-def rise(values: Array, start: float, end: float) -> Array:
+def smoothstep(values: Array, start: float, end: float) -> Array:
     """A smooth step from 0 at `start` to 1 at `end` (either may be the larger)."""
     scale = np.float32(1 / (end - start))
     t = np.multiply(values, scale)

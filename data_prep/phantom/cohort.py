@@ -97,7 +97,7 @@ class Patient:
     films: tuple[Film, ...]
 
 
-def stream(seed: int, prevalence: str) -> int:
+def cohort_seed(seed: int, prevalence: str) -> int:
     """What all random numbers of a cohort are seeded with.
 
     Two cohorts share none of them, so that a film of one is never a film of the other.
@@ -113,7 +113,7 @@ def label_sets(prevalence: str) -> tuple[tuple[tuple[str, ...], ...], np.ndarray
     samples every finding evenly.
 
     Args:
-        prevalence: `real`, or `floor` to raise the shares with `with_floor`.
+        prevalence: `real`, or `floor` to raise the shares with `raise_to_floor`.
     """
     with LABEL_SETS.open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -132,12 +132,12 @@ def label_sets(prevalence: str) -> tuple[tuple[tuple[str, ...], ...], np.ndarray
     shares = np.array([images[names] for names in ordered], float)
     shares /= shares.sum()
     if prevalence == "floor":
-        shares = with_floor(ordered, shares)
+        shares = raise_to_floor(ordered, shares)
     shares = np.cumsum(shares)
     return tuple(ordered), shares / shares[-1]
 
 
-def with_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarray:
+def raise_to_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarray:
     """Raise the shares of label sets until every finding is on `FLOOR` of the films.
 
     The sets that have the same rarest finding are raised by one factor, which keeps how findings
@@ -163,11 +163,11 @@ def with_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarray:
 
 def patient(seed: int, number: int, prevalence: str = "floor") -> Patient:
     """Patient `number` (from 1) of the cohort `seed`."""
-    rng = np.random.default_rng([stream(seed, prevalence), number])
+    rng = np.random.default_rng([cohort_seed(seed, prevalence), number])
     sets = _sets(seed, prevalence, number)
-    forced = _forced(seed, prevalence).get(number)
-    if forced is not None:
-        sets = [forced, *sets[1:]]
+    guaranteed = _guaranteed(seed, prevalence).get(number)
+    if guaranteed is not None:
+        sets = [guaranteed, *sets[1:]]
     first = sets[0] or (NO_FINDING,)
     female = rng.random() > np.mean([MEN.get(name, 0.58) for name in first])
     age = rng.normal(np.mean([MEAN_AGE[name] for name in first]) + 0.5, 16.5)
@@ -205,7 +205,7 @@ def in_test(cohort: list[Patient]) -> list[bool]:
 @functools.lru_cache(maxsize=8)
 def _offsets(seed: int, prevalence: str) -> np.ndarray:
     """Where the sequences of a cohort start, float64 [3]."""
-    return np.random.default_rng([stream(seed, prevalence), 0]).random(3)
+    return np.random.default_rng([cohort_seed(seed, prevalence), 0]).random(3)
 
 
 @functools.lru_cache(maxsize=8)
@@ -218,7 +218,7 @@ def _first_films(seed: int, prevalence: str, count: int) -> np.ndarray:
 
 
 def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
-    """The label sets of a patient's films, before the guarantee of `_forced`."""
+    """The label sets of a patient's films, before the guarantee of `_guaranteed`."""
     starts = _first_films(seed, prevalence, max(1024, 1 << number.bit_length()))
     index = np.arange(starts[number - 1], starts[number])
     begin = _offsets(seed, prevalence)
@@ -232,7 +232,7 @@ def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _forced(seed: int, prevalence: str) -> dict[int, tuple[str, ...]]:
+def _guaranteed(seed: int, prevalence: str) -> dict[int, tuple[str, ...]]:
     """First label sets to replace so that no finding is missing in the first patients."""
     numbers = range(1, ALL_FINDINGS_WITHIN + 1)
     early = {number: _sets(seed, prevalence, number) for number in numbers}

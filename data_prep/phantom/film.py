@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.phantom import anatomy, layers
 from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array, Canvas, rise
+from data_prep.phantom.canvas import Array, Canvas, smoothstep
 
 # From so many pixels a side on, the smooth layers are drawn on half the grid.
 COARSE_FROM = 192
@@ -80,13 +80,13 @@ def draw_pose(rng: np.random.Generator, portable: bool) -> Array:
     return np.concatenate([matrix, (middle - matrix @ middle + shift)[:, None]], 1)
 
 
-def build(canvas: Canvas, body: Body, rng: np.random.Generator) -> Scene:
+def draw_chest(canvas: Canvas, body: Body, rng: np.random.Generator) -> Scene:
     """All layers of a chest without findings; `rng` draws its details (vessels, gas, texture)."""
     right, left = (canvas.fill(anatomy.lung(body, side)) for side in SIDES)
     both = right + left
     hollow = np.minimum(1.7 * canvas.blur(both, 0.028), 1.0)
     air = canvas.blur(both, 0.0022) * (0.30 + 0.40 * hollow) * np.float32(body.air)
-    air *= 1.04 - 0.1 * rise(canvas.y, 0.35, 0.75)
+    air *= 1.04 - 0.1 * smoothstep(canvas.y, 0.35, 0.75)
     outline = canvas.fill(anatomy.heart(body), 0.004)
     air *= 1 - 0.9 * outline
     vessels = layers.vessels(canvas, body, rng) * canvas.blur(both, 0.003)

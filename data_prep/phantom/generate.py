@@ -69,7 +69,7 @@ def _generate(
     work = open_output(out_dir, options)
     people = list(cohort.patients(seed, count, prevalence))
     tasks = [people[i : i + PATIENTS_A_TASK] for i in range(0, count, PATIENTS_A_TASK)]
-    stream = cohort.stream(seed, prevalence)
+    stream = cohort.cohort_seed(seed, prevalence)
     todo = [(stream, size, out_dir, i, task) for i, task in enumerate(tasks)
             if not _boxes_file(work, i).exists()]  # fmt: skip
     total = sum(len(person.films) for person in people)

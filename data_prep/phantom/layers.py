@@ -10,7 +10,8 @@ import numpy as np
 
 from data_prep.phantom import anatomy
 from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array, Canvas, rise, spline
+from data_prep.phantom.canvas import Array, Canvas, smoothstep, spline
+from data_prep.phantom.vessels import vessel_tree
 
 
 def soft_tissue(canvas: Canvas, body: Body) -> Array:
@@ -27,7 +28,7 @@ def soft_tissue(canvas: Canvas, body: Body) -> Array:
     left = [(m + x, y) for x, y in reversed(half)]
     trunk = canvas.fill(spline(np.array(right + left), 4))
     lean = 0.03 + 0.09 * body.arms
-    limbs = np.zeros_like(canvas.x)
+    arms = np.zeros_like(canvas.x)
     for side in SIDES:
         at = m + side * (w + 0.1 + skin)
         arm = [
@@ -35,14 +36,14 @@ def soft_tissue(canvas: Canvas, body: Body) -> Array:
             (at + side * (0.07 + lean), a + 0.3), (at + side * (0.09 + 1.6 * lean), 1.0),
             (at + side * (0.0 + 1.6 * lean), 1.0), (at + side * (-0.04 + lean), a + 0.33),
         ]  # fmt: skip
-        limbs += canvas.fill(spline(np.array(arm), 4))
+        arms += canvas.fill(spline(np.array(arm), 4))
     across = np.square((canvas.x - np.float32(m)) * np.float32(1 / (w + 0.12 + skin)))
     depth = trunk * (0.3 + 0.7 * np.sqrt(np.maximum(1 - across, 0)))
-    depth *= 0.3 + 0.7 * rise(canvas.blur(trunk, 0.03), 0.4, 1.0)
-    belly = 0.92 + 0.12 * body.fat + 0.75 * rise(canvas.y, 0.5, 0.88)
-    depth *= belly * (1 - 0.35 * rise(canvas.y, a + 0.12, a - 0.1))
-    limbs *= 0.1 + 0.42 * canvas.blur(limbs, 0.02)
-    return np.maximum(depth, limbs) + 0.3 * np.minimum(depth, limbs)
+    depth *= 0.3 + 0.7 * smoothstep(canvas.blur(trunk, 0.03), 0.4, 1.0)
+    belly = 0.92 + 0.12 * body.fat + 0.75 * smoothstep(canvas.y, 0.5, 0.88)
+    depth *= belly * (1 - 0.35 * smoothstep(canvas.y, a + 0.12, a - 0.1))
+    arms *= 0.1 + 0.42 * canvas.blur(arms, 0.02)
+    return np.maximum(depth, arms) + 0.3 * np.minimum(depth, arms)
 
 
 def mediastinum(canvas: Canvas, body: Body, lungs: Array) -> Array:
@@ -57,14 +58,14 @@ def mediastinum(canvas: Canvas, body: Body, lungs: Array) -> Array:
         0.008,
     )  # fmt: skip
     dense = upper * canvas.blur(lungs, 0.01) * 0.5
-    windpipe = [np.array([(m - 0.004, -0.02), (m - 0.004, a), (m - 0.012, carina)])]
+    trachea = [np.array([(m - 0.004, -0.02), (m - 0.004, a), (m - 0.012, carina)])]
     bronchi = [
         np.array([(m - 0.01, carina - 0.005), (m + side * 0.075 - 0.005, carina + 0.055)])
         for side in SIDES
     ]
-    airway = canvas.strokes(windpipe, 0.034, soften=0.006)
+    airway = canvas.strokes(trachea, 0.034, soften=0.006)
     airway = np.maximum(airway, 0.55 * canvas.strokes(bronchi, 0.02, soften=0.006))
-    return dense - 0.3 * airway + 0.14 * canvas.bump(m, 0.6, 0.05, 0.25)
+    return dense - 0.3 * airway + 0.14 * canvas.gaussian(m, 0.6, 0.05, 0.25)
 
 
 def bones(canvas: Canvas, body: Body) -> Array:
@@ -83,15 +84,15 @@ def bones(canvas: Canvas, body: Body) -> Array:
     m, w, a = body.middle, body.half_width, body.apex
     for side in SIDES:
         edge = m + side * (0.88 * w + 0.03)
-        blade = [
+        scapula = [
             (edge, a + 0.05), (edge + side * 0.012, a + 0.16), (edge + side * 0.035, a + 0.27),
             (edge + side * 0.07, a + 0.17), (edge + side * 0.1, a + 0.045),
         ]  # fmt: skip
-        canvas.stroke(girdle, [spline(np.array(blade), closed=False)], 0.008, 0.5)
+        canvas.stroke(girdle, [spline(np.array(scapula), closed=False)], 0.008, 0.5)
         joint = np.array([m + side * (w + 0.125), a + 0.035])
-        shaft = joint + np.array([(0, 0), (side * 0.035, 0.12), (side * 0.06, 0.32)])
-        canvas.stroke(girdle, [shaft], 0.036, 0.75)
-        canvas.stroke(girdle, [shaft], 0.02, 0.5)
+        humerus = joint + np.array([(0, 0), (side * 0.035, 0.12), (side * 0.06, 0.32)])
+        canvas.stroke(girdle, [humerus], 0.036, 0.75)
+        canvas.stroke(girdle, [humerus], 0.02, 0.5)
         canvas.stroke(girdle, [joint[None], joint[None] + 0.001], 0.062, 0.7)
     levels = np.linspace(0.0, 1.0, 23)
     x = anatomy.spine(body, levels)
@@ -102,8 +103,8 @@ def bones(canvas: Canvas, body: Body) -> Array:
     ]
     canvas.stroke(column, [np.stack([x, levels], 1)], 0.066, 0.62)
     canvas.stroke(column, discs, 0.009, 0.42)
-    knobs = [np.array([(x[i], y), (x[i], y + 0.018)]) for i, y in enumerate(levels + 0.012)]
-    canvas.stroke(column, knobs, 0.013, 0.95)
+    spinous = [np.array([(x[i], y), (x[i], y + 0.018)]) for i, y in enumerate(levels + 0.012)]
+    canvas.stroke(column, spinous, 0.013, 0.95)
     scale = body.bone / 255
     layers: Array = cv2.addWeighted(back, 0.15 * scale, front, 0.12 * scale, 0, dtype=cv2.CV_32F)
     layers += cv2.addWeighted(girdle, 0.27 * scale, column, 0.38 * scale, 0, dtype=cv2.CV_32F)
@@ -121,13 +122,13 @@ def vessels(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
     layer = canvas.blank()
     hila = np.zeros_like(canvas.x)
     for side in SIDES:
-        for width, paths in anatomy.vessel_tree(body, side, rng):
+        for width, paths in vessel_tree(body, side, rng):
             canvas.stroke(layer, list(paths), width, min(1.0, 0.45 + width * 45))
-        hila += canvas.bump(*anatomy.hilum(body, side), 0.019, 0.04, 0.25 * side)
+        hila += canvas.gaussian(*anatomy.hilum(body, side), 0.019, 0.04, 0.25 * side)
     fine = canvas.blur(layer * np.float32(0.22 * body.vessels / 255), 0.0019)
     # Vessels taper below what a film resolves towards the pleura.
     m, y = body.middle, anatomy.hilum(body, 1)[1] + 0.04
-    fine *= 0.3 + 0.7 * canvas.bump(m, y, 0.53 * body.half_width, 0.23)
+    fine *= 0.3 + 0.7 * canvas.gaussian(m, y, 0.53 * body.half_width, 0.23)
     return fine + 0.13 * hila
 
 
@@ -142,8 +143,8 @@ def breasts(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
     layer = np.zeros_like(canvas.x)
     for side in SIDES:
         at = body.middle + side * x_off
-        layer += canvas.spot(at, y_at, rx, ry, 0.25 * side, (1.04, 0.9)) * (
-            0.55 + 0.45 * rise(canvas.y, y_at - ry, y_at + ry)
+        layer += canvas.ellipse(at, y_at, rx, ry, 0.25 * side, (1.04, 0.9)) * (
+            0.55 + 0.45 * smoothstep(canvas.y, y_at - ry, y_at + ry)
         )
     return np.float32(dense) * layer
 
@@ -155,13 +156,13 @@ def abdominal_gas(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array
     if rng.random() < 0.7:
         x, y = body.middle + rng.uniform(0.08, 0.2), top + rng.uniform(0.035, 0.06)
         rx, ry = rng.uniform(0.03, 0.075), rng.uniform(0.015, 0.035)
-        bubble = canvas.spot(x, y, rx, ry, edge=(1.15, 0.75))
+        bubble = canvas.ellipse(x, y, rx, ry, edge=(1.15, 0.75))
         if rng.random() < 0.6:
-            bubble *= rise(canvas.y, y + 0.5 * ry, y + 0.3 * ry)
+            bubble *= smoothstep(canvas.y, y + 0.5 * ry, y + 0.3 * ry)
         layer += bubble * np.float32(rng.uniform(0.2, 0.42))
     for _ in range(rng.poisson(1.2)):
         x, y = body.middle + rng.uniform(-0.1, 0.3), top + rng.uniform(0.13, 0.33)
-        gas = canvas.spot(
+        gas = canvas.ellipse(
             x, y, rng.uniform(0.012, 0.045), rng.uniform(0.012, 0.045), edge=(1.3, 0.5)
         )
         layer += gas * np.float32(rng.uniform(0.08, 0.25))

@@ -1,6 +1,6 @@
 """The 14 findings of ChestX-ray14, painted into a scene with their true boxes.
 
-A finding acts twice: `reshape` changes the body before it is drawn (a wider heart, a raised or
+A finding acts twice: `deform` changes the body before it is drawn (a wider heart, a raised or
 flattened diaphragm), `paint` changes the attenuation afterwards. What fills alveoli takes the
 place of air, so it stays within the lung and cannot exceed the density of soft tissue.
 
@@ -15,16 +15,16 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.phantom import anatomy, opacities, pleura
-from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array, rise
+from data_prep.phantom.anatomy import SIDES, Body, lung_point
+from data_prep.phantom.canvas import Array, smoothstep
 from data_prep.phantom.film import Scene
-from data_prep.phantom.opacities import fill, pick_side, visible
+from data_prep.phantom.opacities import fill_air, pick_side, visible_mask
 
 Random = np.random.Generator
 Painter = Callable[[Scene, Random, Random, float], list[Array]]
 
 
-def reshape(finding: str, body: Body, where: Random, severity: float) -> Body:
+def deform(finding: str, body: Body, where: Random, severity: float) -> Body:
     """The body as a finding changes it; most findings leave it alone."""
     if finding == "Cardiomegaly":
         wide = max(body.cardiothoracic, 0.465) + 0.065 + 0.12 * severity
@@ -52,7 +52,7 @@ def paint(finding: str, scene: Scene, where: Random, rng: Random, severity: floa
     Args:
         finding: one of `FINDINGS`.
         scene: the chest; `total` and `air` are changed.
-        where: the patient's generator for this finding, fresh as for `reshape`.
+        where: the patient's generator for this finding, fresh as for `deform`.
         rng: the film's generator for this finding.
         severity: 0 barely visible, 1 gross.
 
@@ -71,7 +71,7 @@ def _boxes(scene: Scene, changes: list[Array]) -> Array:
             shown = change
         else:
             scene.total += change
-            shown = visible(change)
+            shown = visible_mask(change)
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         if len(rows):
             boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
@@ -88,10 +88,10 @@ def _cardiomegaly(scene: Scene, where: Random, rng: Random, severity: float) -> 
 def _emphysema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
     bullae = np.zeros_like(scene.canvas.x)
     for _ in range(where.poisson(2 + 3 * severity)):
-        x, y = anatomy.place(
+        x, y = lung_point(
             scene.body, int(where.choice(SIDES)), where.uniform(0.4, 0.9), where.uniform(0.1, 0.6)
         )
-        bullae += scene.canvas.spot(
+        bullae += scene.canvas.ellipse(
             x, y, where.uniform(0.03, 0.06), where.uniform(0.03, 0.06), edge=(1.2, 0.6)
         )
     scene.total -= 0.05 * np.minimum(bullae, 1) * (scene.lungs[0] + scene.lungs[1])
@@ -103,10 +103,10 @@ def _hernia(scene: Scene, where: Random, rng: Random, severity: float) -> list[A
     radius = 0.088 + 0.045 * severity
     x, y = body.middle + where.uniform(0.0, 0.06), body.dome - 0.5 * radius
     wide = radius * where.uniform(1.0, 1.25)
-    inside = canvas.spot(x, y, wide, radius, edge=(1.1, 0.8))
-    gas = canvas.spot(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
-    gas *= rise(canvas.y, y + 0.003, y - 0.003) * (0.6 + 0.25 * severity)
-    return [fill(scene, 0.8 * inside) + inside * np.float32(0.4 + 0.15 * severity) - gas]
+    inside = canvas.ellipse(x, y, wide, radius, edge=(1.1, 0.8))
+    gas = canvas.ellipse(x, y, 0.85 * wide, 0.85 * radius, edge=(1.05, 0.8))
+    gas *= smoothstep(canvas.y, y + 0.003, y - 0.003) * (0.6 + 0.25 * severity)
+    return [fill_air(scene, 0.8 * inside) + inside * np.float32(0.4 + 0.15 * severity) - gas]
 
 
 PAINTERS: dict[str, Painter] = {
@@ -128,31 +128,33 @@ PAINTERS: dict[str, Painter] = {
 FINDINGS = tuple(PAINTERS)
 
 
-def confusers(scene: Scene, rng: Random) -> None:
+def add_incidental_findings(scene: Scene, rng: Random) -> None:
     """What a report does not mention: granulomas, nipples, scars, haze of fat."""
     canvas, body = scene.canvas, scene.body
     if rng.random() < 0.12:
-        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.2], [0.85, 0.9]))
+        x, y = lung_point(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.2], [0.85, 0.9]))
         radius = rng.uniform(0.006, 0.011)
-        scene.total += canvas.spot(x, y, radius, radius) * rng.uniform(0.15, 0.4)
+        scene.total += canvas.ellipse(x, y, radius, radius) * rng.uniform(0.15, 0.4)
     if rng.random() < 0.10:
         for side in SIDES:
-            x, y = anatomy.place(body, side, 0.62, 0.86 + 0.05 * rng.random())
-            scene.total += canvas.spot(x, y, 0.014, 0.012) * rng.uniform(0.06, 0.14)
+            x, y = lung_point(body, side, 0.62, 0.86 + 0.05 * rng.random())
+            scene.total += canvas.ellipse(x, y, 0.014, 0.012) * rng.uniform(0.06, 0.14)
     if rng.random() < 0.12:
-        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.4, 0.1], [0.8, 0.9]))
-        band = canvas.spot(x, y, rng.uniform(0.03, 0.06), 0.005, rng.uniform(-0.7, 0.7))
-        scene.total += fill(scene, 0.35 * band)
+        x, y = lung_point(body, int(rng.choice(SIDES)), *rng.uniform([0.4, 0.1], [0.8, 0.9]))
+        band = canvas.ellipse(x, y, rng.uniform(0.03, 0.06), 0.005, rng.uniform(-0.7, 0.7))
+        scene.total += fill_air(scene, 0.35 * band)
     for _ in range(rng.poisson(0.5)):
-        x, y = anatomy.place(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.3], [0.75, 0.95]))
-        haze = canvas.bump(x, y, rng.uniform(0.04, 0.08), rng.uniform(0.03, 0.07))
-        scene.total += fill(scene, rng.uniform(0.08, 0.32) * haze)
-    scene.total += fill(scene, max(0.0, rng.normal(0.0, 0.11)) * np.ones_like(canvas.x))
+        x, y = lung_point(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.3], [0.75, 0.95]))
+        haze = canvas.gaussian(x, y, rng.uniform(0.04, 0.08), rng.uniform(0.03, 0.07))
+        scene.total += fill_air(scene, rng.uniform(0.08, 0.32) * haze)
+    scene.total += fill_air(scene, max(0.0, rng.normal(0.0, 0.11)) * np.ones_like(canvas.x))
     if rng.random() < 0.08:
         # An old blunted angle.
         side = int(rng.choice(SIDES))
-        x, y = anatomy.place(body, side, 0.95, 1.0)
-        scene.total += fill(scene, 0.9 * canvas.bump(x, body.angle(side) - 0.02, 0.03, 0.025))
+        x, y = lung_point(body, side, 0.95, 1.0)
+        scene.total += fill_air(
+            scene, 0.9 * canvas.gaussian(x, body.angle(side) - 0.02, 0.03, 0.025)
+        )
 
 
 def severity(rng: Random) -> float:

@@ -9,9 +9,9 @@ import numpy as np
 
 from data_prep.phantom import anatomy
 from data_prep.phantom.anatomy import SIDES
-from data_prep.phantom.canvas import Array, rise
+from data_prep.phantom.canvas import Array, smoothstep
 from data_prep.phantom.film import Scene
-from data_prep.phantom.opacities import fill, pick_side
+from data_prep.phantom.opacities import fill_air, pick_side
 
 Random = np.random.Generator
 
@@ -27,8 +27,8 @@ def effusion(scene: Scene, where: Random, rng: Random, severity: float) -> list[
         level = body.angle(side) - 0.02 - 0.05 * amount - 0.22 * amount**2
         surface = level - (0.02 + 0.06 * amount) * np.clip(u, 0, 1.1) ** 3 + 0.02 * amount
         soft = 0.008 + 0.02 * where.random()
-        fluid = rise(canvas.y - surface, -soft, soft) * scene.lungs[side > 0]
-        changes.append(fill(scene, 0.93 * fluid))
+        fluid = smoothstep(canvas.y - surface, -soft, soft) * scene.lungs[side > 0]
+        changes.append(fill_air(scene, 0.93 * fluid))
     return changes
 
 
@@ -66,5 +66,5 @@ def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float
         thick = 0.042 + 0.038 * severity
     inner = _shrunk(scene, side, thick * extent * lumps)
     band = np.clip(scene.lungs[side > 0] - canvas.fill(inner, 0.002), 0, 1)
-    along = rise(canvas.y, body.apex - 0.1, body.apex)
-    return [fill(scene, band * along * 0.9) + 0.46 * band]
+    along = smoothstep(canvas.y, body.apex - 0.1, body.apex)
+    return [fill_air(scene, band * along * 0.9) + 0.46 * band]

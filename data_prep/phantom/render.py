@@ -6,15 +6,15 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.phantom import anatomy, extras, lesions
+from data_prep.phantom import anatomy, devices, lesions
 from data_prep.phantom.canvas import Array, Canvas
 from data_prep.phantom.cohort import Film, Patient
-from data_prep.phantom.film import build, draw_exposure, draw_pose, expose
+from data_prep.phantom.film import draw_chest, draw_exposure, draw_pose, expose
 from data_prep.phantom.lesions import FINDINGS
 
 PROVENANCE = "phantoms (synthetic)"
 # Streams of random numbers, so that a finding more or less leaves everything else as it was.
-BODY, FILM, DETAILS, NOISE, DEVICES, CONFUSERS, LESION = range(1000, 1007)
+BODY, FILM, DETAILS, NOISE, DEVICES, INCIDENTAL, LESION = range(1000, 1007)
 # As in life, some reports name a finding that the film hardly shows, and some miss one.
 OVERCALLED, OVERLOOKED = 0.03, 0.02
 OFTEN_OVERLOOKED = ("Infiltration", "Atelectasis", "Nodule", "Pleural_Thickening", "Effusion")
@@ -28,7 +28,7 @@ def render(
     The pixels depend on the seed, the patient, the follow-up and the size alone.
 
     Args:
-        seed: of the cohort's random numbers, see `cohort.stream`.
+        seed: of the cohort's random numbers, see `cohort.cohort_seed`.
         person: whose film it is.
         film: one of the patient's films, or one with other findings (for paired comparisons).
         size: pixels a side.
@@ -74,16 +74,16 @@ def render(
         return stream(BODY, LESION, FINDINGS.index(name))
 
     for name, severity in severities.items():
-        body = lesions.reshape(name, body, where(name), severity)
+        body = lesions.deform(name, body, where(name), severity)
     canvas = Canvas(size, pose)
-    scene = build(canvas, body, stream(DETAILS))
-    lesions.confusers(scene, stream(CONFUSERS))
+    scene = draw_chest(canvas, body, stream(DETAILS))
+    lesions.add_incidental_findings(scene, stream(INCIDENTAL))
     found = []
     for name, severity in severities.items():
         rng = of_film(LESION, FINDINGS.index(name), 1)
         boxes = lesions.paint(name, scene, where(name), rng, severity)
         if name != hidden:
             found.append((name, boxes))
-    extras.add_devices(scene, of_film(DEVICES), film.portable)
+    devices.add_devices(scene, of_film(DEVICES), film.portable)
     noise = of_film(NOISE)
-    return extras.finish(expose(scene, exposure, noise), canvas, noise), found
+    return devices.add_marker_and_borders(expose(scene, exposure, noise), canvas, noise), found

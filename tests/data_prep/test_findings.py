@@ -62,6 +62,6 @@ def test_cardiomegaly_widens_the_heart_beyond_half_the_thorax():
     rng = np.random.default_rng(0)
     for _ in range(30):
         body = anatomy.draw_body(rng, 50, female=bool(rng.integers(2)))
-        large = lesions.reshape("Cardiomegaly", body, rng, lesions.severity(rng))
+        large = lesions.deform("Cardiomegaly", body, rng, lesions.severity(rng))
         assert ratio(body) < 0.56
         assert ratio(large) > max(0.5, ratio(body) + 0.04)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data_prep.phantom import anatomy
-from data_prep.phantom.anatomy import SIDES
+from data_prep.phantom.anatomy import SIDES, lung_point
 from data_prep.phantom.canvas import Array, Canvas, spline
 from data_prep.phantom.film import Scene
 
@@ -39,7 +38,7 @@ def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:
         path = np.array([(m + 0.01, -0.02), (m + 0.012, a + 0.3), (m + 0.08, body.dome + 0.1)])
         canvas.stroke(plastic, [spline(path, closed=False)], 0.009, 0.5)
     if rng.random() < 0.025:
-        at = np.array(anatomy.place(body, 1, rng.uniform(0.75, 0.9), 0.22))
+        at = np.array(lung_point(body, 1, rng.uniform(0.75, 0.9), 0.22))
         canvas.stroke(metal, [at[None] + [[0, 0], [0.01, 0.014]]], 0.06, 1.0)
         tip = np.array([(m + 0.02, a + 0.1), (m - 0.05, a + 0.2), (m + 0.03, body.dome - 0.02)])
         canvas.stroke(metal, [spline(np.concatenate([at[None], tip]), closed=False)], 0.005, 0.8)
@@ -48,7 +47,7 @@ def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:
         scene.total += canvas.blur(layer / 255, 0.0018)
 
 
-def finish(film: Array, canvas: Canvas, rng: np.random.Generator) -> Array:
+def add_marker_and_borders(film: Array, canvas: Canvas, rng: np.random.Generator) -> Array:
     """Marker and borders on an exposed film; returns the file's pixels, uint8 [size, size]."""
     size = canvas.size
     image = np.clip(np.round(film), 0, 255).astype(np.uint8)
