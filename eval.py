@@ -1,4 +1,4 @@
-"""Print AUC tables: python eval.py --config configs/demo.py."""
+"""Print AUC tables of a trained run: python eval.py --config configs/demo.py."""
 
 from absl import flags
 
@@ -7,7 +7,7 @@ from agcnn_jax.runtime.errors import UserError
 
 
 def main() -> None:
-    """Parse the flags; score a run, or anyone's predictions."""
+    """Score a run, or a file of predictions."""
     predictions, labels = flags.FLAGS.predictions, flags.FLAGS.labels
     if predictions is None and labels is None:
         config, workdir, overrides = command_line.configured()
@@ -17,21 +17,21 @@ def main() -> None:
         if table:
             print(table)
         return
-    from agcnn_jax.evaluation import tables
     from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+    from agcnn_jax.evaluation.table_text import as_text
 
     if not predictions or not labels:
-        raise UserError("--predictions and --labels go together; give both csv files")
+        raise UserError("--predictions and --labels go together; give both CSV files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")
     command_line.refuse_flags_beside("predictions", "labels")
-    print(tables.as_text(evaluate_predictions(predictions, labels)))
+    print(as_text(evaluate_predictions(predictions, labels)))
 
 
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
-    flags.DEFINE_bool("include_trained", False, "Score images that the run was trained on.")
-    flags.DEFINE_string("predictions", None, "Csv of anyone's predictions to score instead.")
-    flags.DEFINE_string("labels", None, "Data_Entry csv with the labels of --predictions.")
+    flags.DEFINE_bool("include_trained", False, "Also score images that the run was trained on.")
+    flags.DEFINE_string("predictions", None, "CSV file of predictions to score instead of a run.")
+    flags.DEFINE_string("labels", None, "Data_Entry CSV file with the labels of --predictions.")
     command_line.run(main)

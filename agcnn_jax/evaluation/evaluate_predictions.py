@@ -30,7 +30,7 @@ def evaluate_predictions(
         resamples: of the bootstrap over patients.
 
     Returns:
-        The table, with AUCs to 6 decimals; print it with `tables.as_text`.
+        The table, with AUCs to 6 decimals; print it with `table_text.as_text`.
 
     Raises:
         UserError: if a file is unusable, a label is unknown, or an image has no labels.

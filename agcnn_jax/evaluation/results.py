@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation import figures, report, tables
+from agcnn_jax.evaluation import figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.predictions import write_predictions
@@ -100,7 +100,7 @@ def write_results(
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / SCORES).write_text(text + "\n", encoding="utf-8")
         (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
-        (folder / "auc.md").write_text(tables.as_markdown(table), encoding="utf-8")
+        (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
         for branch, matrix in probabilities.items():
             write_predictions(
                 folder / f"predictions_{branch}.csv", scored.image_ids, labels, matrix
@@ -109,7 +109,7 @@ def write_results(
             _write_boxes(folder / "boxes.csv", scored.image_ids, scored.boxes)
         (folder / "roc.png").write_bytes(roc)
         (folder / "report.html").write_text(page, encoding="utf-8")
-    return tables.as_text(table)
+    return table_text.as_text(table)
 
 
 def _refuse_nan(scored: ScoredImages, split: str | None) -> None:

@@ -1,8 +1,7 @@
-"""The AUC table, for the terminal, Markdown, and spreadsheets."""
+"""The AUC table: its cells, its notes, and its values as CSV."""
 
 from __future__ import annotations
 
-import collections
 import csv
 import dataclasses
 import io
@@ -15,7 +14,6 @@ from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_di
 from agcnn_jax.metrics.bootstrap import Interval
 
 DASH = "–"
-_GAP = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +23,8 @@ class Table:
     Attributes:
         above: lines before the table.
         groups: column groups: a name ("" for the row names) and the headers of its columns.
-        rows: cells, as many as there are columns in all groups; the first is the row's name.
-        summary_rows: how many of the last rows summarise rather than being findings.
+        rows: one cell per column of all groups; the first is the row's name.
+        summary_rows: number of last rows that are not findings.
         below: lines after the table.
     """
 
@@ -38,7 +36,10 @@ class Table:
 
 
 def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
-    """What the paper has to compare with; nothing, without a word, for phantoms and predictions."""
+    """Find the paper's numbers to compare with, or the reason why there are none.
+
+    Phantoms and predictions of unknown models get neither.
+    """
     if cohort.synthetic or cohort.backbone is None:
         return Comparison({}, "", "")
     if cohort.overlap is not None and cohort.overlap.images:
@@ -47,24 +48,24 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
 
 
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
-    """A number with fixed digits, or an en dash where there is none."""
+    """Format a number with fixed digits, or None as an en dash."""
     return DASH if value is None else f"{value:{sign}z.{digits}f}"
 
 
 def interval_text(interval: Interval | None, digits: int = 3) -> str:
-    """An interval as "[low, high]", or an en dash."""
+    """Format an interval as "[low, high]", or None as an en dash."""
     return DASH if interval is None else f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def mean_name(scores: BranchAUC) -> str:
-    """The name of the mean's row, which says over how many findings it is."""
+    """Name the row of the mean by the number of findings it covers."""
     return f"Mean ({len(scores.mean.findings)} of {len(scores.findings)})"
 
 
 def mean_rows(results: Mapping[str, BranchAUC]) -> list[tuple[str, dict[str, Mean]]]:
-    """The rows of means: name, and the mean of each branch.
+    """List the rows of means: the name, and the mean of each branch.
 
-    The second, over the findings that enough patients have, is there where it is another mean.
+    A second row, over the findings that enough patients have, is added if it differs.
     """
     first = next(iter(results.values()))
     rows = [(mean_name(first), {branch: one.mean for branch, one in results.items()})]
@@ -82,7 +83,7 @@ Row = tuple[float | None, Interval | None, float | None]
 def branch_rows(
     results: Mapping[str, BranchAUC], branch: str, published: PublishedRow | None
 ) -> list[Row]:
-    """A branch's rows: findings, means, and the labels that are not findings."""
+    """List a branch's rows: findings, means, and labels that are not findings."""
     scores = results[branch]
 
     def of_label(label: str) -> Row:
@@ -90,7 +91,7 @@ def branch_rows(
         return scores.auc[label], scores.intervals[label], theirs
 
     def of_mean(mean: Mean) -> Row:
-        # Over the findings that have an AUC here, so that like meets like.
+        # Over the findings that have an AUC here, so that both means cover the same findings.
         return mean.value, mean.interval, published.mean(mean.findings) if published else None
 
     return [
@@ -101,12 +102,12 @@ def branch_rows(
 
 
 def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 3) -> Table:
-    """The AUC table: findings by branches, means, and the labels that are not findings.
+    """Build the table: findings by branches, means, and labels that are not findings.
 
     Args:
         results: per branch, from `metrics.auc_table`.
-        cohort: what was scored. Paper columns appear where the paper has a run of this setting
-            and the images are radiographs.
+        cohort: the scored images. Paper columns appear if the images are radiographs and the
+            paper has a run of this setting.
         digits: decimals of the AUCs.
     """
     papers = paper(list(results), cohort).rows
@@ -138,25 +139,25 @@ def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 
 
 
 def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
-    """What to know when reading the table: leakage, gaps, intervals, what the paper measured."""
+    """Write the notes of the table: leakage, missing AUCs, intervals and the paper's setting."""
     lines = [leakage(cohort)]
     first = next(iter(results.values()))
     if first.missing:
         lines.append(
-            f"{DASH} no AUC, for want of a positive or a negative image: "
-            f"{', '.join(first.missing)}. Missing ones are left out of the mean."
+            f"{DASH} no AUC, since no image is positive or none is negative: "
+            f"{', '.join(first.missing)}. The mean leaves them out."
         )
     means = mean_rows(results)
     lines.append(
-        "Intervals: 95 %, over patients: of findings by bootstrap, of means and differences from "
-        "each patient's influence (clustered DeLong)."
+        "Intervals: 95 %, over patients; bootstrap for findings, each patient's influence "
+        "(clustered DeLong) for means and differences."
     )
     few = [f for f in first.mean.findings if f not in first.frequent_mean.findings]
     if few:
         row = f"the row {means[0][0]!r}" + (", not the one below it," if len(means) > 1 else "")
         lines.append(
-            f"Fewer than {FEW_PATIENTS} positive patients, rough at best: {', '.join(few)}; "
-            f"{row} rests on them too."
+            f"Fewer than {FEW_PATIENTS} positive patients, so rough at best: {', '.join(few)}; "
+            f"{row} includes them."
         )
     for name, difference, interval in differences(results):
         lines.append(
@@ -171,14 +172,14 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
             "70/10/20 split."
         )
     elif comparison.why_not:
-        lines.append(f"No numbers of the paper beside these: {comparison.why_not}.")
+        lines.append(f"Not compared with the paper: {comparison.why_not}.")
     return tuple(line for line in lines if line)
 
 
 def differences(
     results: Mapping[str, BranchAUC],
 ) -> list[tuple[str, float, Interval | None]]:
-    """For each row of means: its name, the mean of fusion minus global, and the interval."""
+    """List fusion minus global for each row of means: its name, the mean, and the interval."""
     if not {"global", "fusion"} <= set(results):
         return []
     found = []
@@ -189,63 +190,8 @@ def differences(
     return found
 
 
-def as_text(table: Table, width: int = 120) -> str:
-    """The table for a terminal; column groups that do not fit in `width` go below one another."""
-    columns = list(zip(*table.rows, strict=True))
-    headers = [header for _, group in table.groups for header in group]
-    widths = [max(map(len, (h, *c))) for h, c in zip(headers, columns, strict=True)]
-    groups: collections.deque[tuple[str, range]] = collections.deque()
-    start = 0
-    for name, group in table.groups:
-        groups.append((name, range(start, start + len(group))))
-        start += len(group)
-    names = groups.popleft()
-    blocks = []
-    while groups:
-        block = [names, groups.popleft()]
-        while groups and _width([*block, groups[0]], widths) <= width:
-            block.append(groups.popleft())
-        blocks.append(_text_block(block, widths, headers, table))
-    return "\n".join([*table.above, "", "\n\n".join(blocks), "", *table.below])
-
-
-def _width(block: Sequence[tuple[str, range]], widths: Sequence[int]) -> int:
-    return sum(widths[i] + _GAP for _, group in block for i in group) - _GAP
-
-
-def _text_block(
-    block: Sequence[tuple[str, range]], widths: Sequence[int], headers: Sequence[str], table: Table
-) -> str:
-    gap = " " * _GAP
-
-    def line(cells: Sequence[str]) -> str:
-        parts = [
-            cells[i].ljust(widths[i]) if i == 0 else cells[i].rjust(widths[i])
-            for _, group in block
-            for i in group
-        ]
-        return gap.join(parts).rstrip()
-
-    over = gap.join(name.center(_width([(name, group)], widths), " ") for name, group in block)
-    rule = gap.join("-" * _width([(name, group)], widths) for name, group in block)
-    body = [line(row) for row in table.rows]
-    body.insert(len(body) - table.summary_rows, rule)
-    return "\n".join([over.rstrip(), line(headers), rule, *body])
-
-
-def as_markdown(table: Table) -> str:
-    """The table as GitHub Markdown, notes as paragraphs."""
-    headers = [f"{name} {header}".strip() for name, group in table.groups for header in group]
-    first_summary = len(table.rows) - table.summary_rows
-    lines = [f"| {' | '.join(headers)} |", "| --- " + "| ---: " * (len(headers) - 1) + "|"]
-    for i, row in enumerate(table.rows):
-        bold = [f"**{cell}**" if cell and i == first_summary else cell for cell in row]
-        lines.append(f"| {' | '.join(bold)} |")
-    return "\n\n".join([*table.above, "\n".join(lines), *table.below]) + "\n"
-
-
 def as_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
-    """The table with full precision: one row a finding, then means; empty where missing."""
+    """Write the table as CSV with full precision; cells are empty where an AUC is missing."""
     papers = paper(list(results), cohort).rows
     first = next(iter(results.values()))
     text = io.StringIO()

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.label_table import read_labels
 from agcnn_jax.evaluation.predictions import read_predictions
-from agcnn_jax.evaluation.tables import as_text
+from agcnn_jax.evaluation.table_text import as_text
 from agcnn_jax.runtime.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
@@ -45,7 +45,7 @@ def test_phantoms_labels_say_so(write):
 
 
 def test_a_finding_that_no_image_has_is_a_dash(write):
-    """A run's own predictions have a column for every label, whichever its images have."""
+    """A run's own predictions have a column for every label, even one that no image has."""
     lines = [
         "Image Index,prob_Mass,prob_Hernia",
         "a.png,1,0",

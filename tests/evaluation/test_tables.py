@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation import tables
+from agcnn_jax.evaluation import table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
 from agcnn_jax.evaluation.report import summary
@@ -25,7 +25,7 @@ def scored(
     split="test",
     **setting,
 ):
-    """60 images of 30 patients, no Hernia; Mass is separated, so that its AUC is 1."""
+    """60 images of 30 patients without Hernia; Mass is separable, with an AUC of 1."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, (60, 4)).astype(np.uint8)
     labels[:, 2] = 0
@@ -73,7 +73,7 @@ def test_rows_and_the_paper():
 def test_notes():
     text = "\n".join(tables.build_table(*scored()).below)
     assert "Images trained on: 0 of 60; patients shared with training: 0 of 30." in text
-    assert "no AUC, for want of a positive or a negative image: Hernia." in text
+    assert "no AUC, since no image is positive or none is negative: Hernia." in text
     assert "Mean (2 of 3), fusion minus global: " in text
     assert "Table I; random 70/10/20 split" in text
     leaking = "\n".join(tables.build_table(*scored(protocol="random", shared=4)).below)
@@ -83,7 +83,7 @@ def test_notes():
 def test_no_paper_without_a_row():
     table = tables.build_table(*scored(backbone="resnet_small"))
     assert table.groups[1] == ("global", ("AUC", "95 % interval"))
-    assert "No numbers of the paper beside these: it has no resnet_small." in table.below
+    assert "Not compared with the paper: it has no resnet_small." in table.below
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_no_paper_beside_another_setting(run, why):
 
 
 def test_rare_findings_and_the_means():
-    """A second mean leaves out what few patients have; the notes name the first for it."""
+    """The second mean leaves out findings of few patients; a note says that the first does not."""
     generator = np.random.default_rng(0)
     labels = np.zeros((80, 2), np.uint8)
     labels[:30, 0], labels[:3, 1] = 1, 1
@@ -134,7 +134,7 @@ def test_rare_findings_and_the_means():
     assert [row[0] for row in table.rows[2:]] == ["Mean (2 of 2)", "Mean, 10+ patients (1 of 2)"]
     assert table.rows[3][2] == table.rows[0][2] == f"{results['global'].auc['Mass']:.3f}"
     assert table.rows[3][4] == "0.863"
-    assert "at best: Hernia; the row 'Mean (2 of 2)', not the one below it, rests on" in below
+    assert "at best: Hernia; the row 'Mean (2 of 2)', not the one below it, includes" in below
     assert "Mean (2 of 2), fusion minus global: " in below
     assert "Mean, 10+ patients (1 of 2), fusion minus global: " in below
     rows = list(csv.reader(io.StringIO(tables.as_csv(results, cohort))))
@@ -147,8 +147,8 @@ def test_phantoms_are_not_compared_with_patients():
     table = tables.build_table(results, cohort)
     assert table.above[0] == table.below[-1] == SYNTHETIC_NOTE
     for text in (
-        tables.as_text(table),
-        tables.as_markdown(table),
+        table_text.as_text(table),
+        table_text.as_markdown(table),
         tables.as_csv(results, cohort),
     ):
         assert "paper" not in text
@@ -158,7 +158,7 @@ def test_phantoms_are_not_compared_with_patients():
 @pytest.mark.parametrize("width, blocks", [(60, 2), (200, 1)])
 def test_text_fits_the_terminal(width, blocks):
     table = tables.build_table(*scored(backbone="resnet_small"))
-    lines = tables.as_text(table, width).splitlines()
+    lines = table_text.as_text(table, width).splitlines()
     inside = lines[len(table.above) + 1 : -len(table.below) - 1]
     assert max(map(len, inside)) <= width
     assert sum(line.startswith("Mass ") for line in inside) == blocks
@@ -177,7 +177,8 @@ def test_no_negative_zero():
 
 
 def test_markdown_is_rectangular():
-    lines = [x for x in tables.as_markdown(tables.build_table(*scored())).split("\n") if "|" in x]
+    text = table_text.as_markdown(tables.build_table(*scored()))
+    lines = [line for line in text.split("\n") if "|" in line]
     assert {line.count("|") for line in lines} == {11}
     assert lines[0].startswith("| Finding | Positives | global AUC |")
     assert lines[5].startswith("| **Mean (2 of 3)** |")
