@@ -24,9 +24,7 @@ from agcnn_jax.runtime.processes import exchange, require_agreement
 
 _FAILURES = "agcnn_jax/failures/"
 _LOOK_EVERY = 2.0  # seconds
-
-_leaving = threading.Event()
-"""Set once this process has announced why the run ends."""
+_leaving = threading.Event()  # set once this process has announced why the run ends
 
 
 def join(
@@ -40,10 +38,9 @@ def join(
     """Find the other processes of the run, if there are any.
 
     Args:
-        coordinator_address: HOST:PORT of process 0; None if a launcher tells JAX, and for a run of
-            one process.
-        num_processes: number of processes.
-        process_id: number of this process.
+        coordinator_address: HOST:PORT of process 0; None for one process, or if a launcher says it.
+        num_processes: number of processes; None as above.
+        process_id: number of this process; None as above.
         peer_timeout: seconds without a heartbeat after which a process counts as lost.
         start_timeout: seconds to wait for the others at the start.
         preemptible: True to keep SIGTERM for `stop_requests`; otherwise it ends the process.
@@ -82,12 +79,10 @@ def _wait_for_port(coordinator_address: str, start_timeout: int) -> None:
     # A run that is ending may still hold the port. JAX 0.10.2 crashes if it cannot listen, and
     # shares the port with another run of the same user.
     port = int(coordinator_address.rpartition(":")[2])
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
     end = time.monotonic() + start_timeout
     while True:
         try:
-            with socket.create_server(("", port), family=family, dualstack_ipv6=both):
+            with socket.create_server(("", port)):
                 return
         except OSError as error:
             message = (
@@ -119,14 +114,12 @@ def announce(message: str) -> None:
 def wait_for_verdict(error: Exception, peer_timeout: int) -> None:
     """After an error that a lost process may have caused, wait; JAX ends this process if so.
 
-    A broken connection shows at once, as an error of any computation. Which process broke it is
-    known only when its heartbeat is missed.
+    A broken connection shows at once, the process that broke it only by its missing heartbeat.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        first = str(error).split("\n")[0][:200]
-        if not first.startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")):
-            say(f"{first}: a lost process may have caused this; waiting {peer_timeout} s to know")
-            time.sleep(peer_timeout + 5 * _LOOK_EVERY)
+    first, unrelated = str(error).split("\n")[0][:200], ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
+    if isinstance(error, jax.errors.JaxRuntimeError) and not first.startswith(unrelated):
+        say(f"{first}: a lost process may have caused this; waiting {peer_timeout} s to know")
+        time.sleep(peer_timeout + 5 * _LOOK_EVERY)
 
 
 def leave(status: int) -> NoReturn:

@@ -52,12 +52,9 @@ def this_process_only() -> ocp.options.MultiprocessingOptions:
 
 
 def on_one_device(metadata: Any) -> Any:
-    """Describe a checkpoint's arrays as arrays on this process's first device.
+    """Describe a checkpoint's arrays, leaves with `shape` and `dtype`, as arrays on one device.
 
     Without this, orbax looks for the devices that the arrays were saved from.
-
-    Args:
-        metadata: tree of leaves with `shape` and `dtype`.
     """
     here = SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
@@ -73,7 +70,7 @@ def check_batch_size(
     Args:
         mesh: the devices.
         batch_size: number of images.
-        option: the option that sets it, for the message.
+        option: what sets it, for the message.
         parts: number of micro-batches that each device splits its share into.
         remedy: what to use instead, for the message; by default a multiple of the shares.
     """
@@ -164,10 +161,7 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 
 def gather_batches(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Gather the rows of all processes, in one exchange.
-
-    Args:
-        batches: this process's rows `[b, ...]` of each global batch, by name.
+    """Gather this process's rows `[b, ...]` of each global batch with those of all processes.
 
     Returns:
         All rows in the order of the batches, `[len(batches) * B, ...]`, the same in every process.

@@ -72,14 +72,9 @@ def from_primary(function: Callable[[], Result]) -> Result:
 
 
 def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Check that all processes have the same facts.
+    """Raise `UserError` in every process if `facts`, JSON values by name, differ between them.
 
-    Args:
-        facts: returns JSON values by name; not called in a run of one process, which has nothing
-            to compare and need not hash its sources and weights.
-
-    Raises:
-        UserError: in every process, naming the first difference and its process.
+    A run of one process does not call `facts`, since hashing sources and weights takes time.
     """
     if process_share()[1] == 1:
         return

@@ -14,27 +14,25 @@ from etils import epath
 from agcnn_jax.runtime.processes import is_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
 
-WARM_UP = 10  # steps before the trace: the first compiles, the next ones wait
-
 
 class Profile(contextlib.ExitStack):
     """Traces `steps` steps of a stage, or those that it reaches, on the primary process."""
 
     def __init__(self, directory: epath.Path, steps: int, resumed: int, total: int):
         super().__init__()
-        # A short stage is traced from its second step rather than not at all.
-        first = max(resumed + 2, min(resumed + WARM_UP, total - steps) + 1)
+        # After ten steps of warm-up, or fewer in a short stage; the first of them compiles.
+        first = max(resumed + 2, min(resumed + 10, total - steps) + 1)
         self._steps = range(first, first + steps) if is_primary() else range(0)
         self._directory = directory
 
     def before(self, step: int) -> None:
         """Start the trace if this is its first step."""
-        if self._steps and step == self._steps[0]:
+        if step in self._steps[:1]:
             self.enter_context(_trace(self._directory))
 
     def after(self, step: int, outputs: Any) -> None:
         """End the trace if this was its last step, once the devices have finished it."""
-        if self._steps and step == self._steps[-1]:
+        if step in self._steps[-1:]:
             jax.block_until_ready(outputs)
             self.close()
 
@@ -47,7 +45,6 @@ def _trace(directory: epath.Path) -> Iterator[None]:
             with jax.profiler.trace(folder):
                 yield
         finally:
-            for path in filter(Path.is_file, Path(folder).rglob("*")):
-                target = directory / path.relative_to(folder).as_posix()
-                with reported(target, "written"):
-                    write_bytes(target, path.read_bytes())
+            with reported(directory, "written"):
+                for path in filter(Path.is_file, Path(folder).rglob("*")):
+                    write_bytes(directory / str(path.relative_to(folder)), path.read_bytes())

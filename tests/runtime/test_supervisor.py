@@ -1,4 +1,4 @@
-"""What the parent of a process makes of the last words of the C++ below JAX."""
+"""What the parent of a process concludes from the log of the C++ below JAX."""
 
 import collections
 import io
@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from agcnn_jax.runtime import supervisor
+from agcnn_jax.runtime import jax_log, supervisor
 
-# As jax 0.10.2 wrote them, each ended by a stack trace.
+# As jax 0.10.2 wrote them, each with a stack trace at its end.
 SERVICE = (
     "coordination_service.cc:1549] [17616591924645750873] Use error polling to propagate the "
     "following error to all tasks: UNAVAILABLE: "
@@ -31,7 +31,7 @@ TRACE = (
 
 
 def unhealthy(*tasks):
-    """What process 0 writes when others stopped sending heartbeats."""
+    """Return what process 0 writes when others have stopped sending heartbeats."""
     named = "".join(f"{task}\n" for task in tasks)
     message = (
         f"The following tasks are unhealthy (stopped sending heartbeats):\n{named}"
@@ -84,7 +84,7 @@ ELSE = "F1123 12:46:52.608165   24407 literal.cc:12] Check failed: shape\n"
     ],
 )
 def test_lost_processes(log, expected):
-    assert supervisor.lost_processes(log) == expected
+    assert jax_log.lost_processes(log) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_lost_processes(log, expected):
         (-signal.SIGABRT, NOBODY_CAME, [], "met at host:1 within 7 s"),
         (-signal.SIGSEGV, PORT_IN_USE, [], "port is in use"),
         (-signal.SIGTERM, "", [], "stopped by SIGTERM"),
-        # What is not understood is left to speak for itself.
+        # Other logs are shown unchanged.
         (-signal.SIGABRT, ELSE, ["a", "b"], None),
         (-signal.SIGABRT, ELSE, [], None),
         (-signal.SIGABRT, NOBODY_CAME, ["a", "b"], None),
