@@ -1,1 +1,1 @@
-"""From probabilities to tables, figures and the report."""
+"""Tables, figures and the report of a trained model."""

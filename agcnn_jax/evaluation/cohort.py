@@ -1,4 +1,4 @@
-"""Which images were scored."""
+"""The scored images, described for tables and reports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say noth
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-    """Which images were scored, and what a reader must know about them.
+    """The scored images, and what a reader must know about them.
 
     Attributes:
         split: the subset, such as "test"; None for predictions whose split is not known.
         protocol: the split protocol; None for predictions whose split is not known.
         backbone: as in the config, such as "densenet121"; None when not known.
-        setting: what else tells the paper's runs apart; None when not known.
-        provenance: a sentence on where the images come from.
+        setting: how the run was trained, to find the paper's run; None when not known.
+        provenance: where the images come from; the word "phantom" marks them as synthetic.
         images: number of images.
         patients: number of patients.
-        overlap: how much of it the weights were trained on; None for weights that say nothing.
-        positives: per label, how many images have it.
-        positive_patients: per label, how many patients have it in at least one image.
+        overlap: the images and patients that the weights were trained on; None when not known.
+        positives: number of images with each label.
+        positive_patients: number of patients with at least one image of each label.
     """
 
     split: str | None
@@ -44,7 +44,7 @@ class Cohort:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images are phantoms, whose scores must not be compared with patients'."""
+        """Whether the images are phantoms; their scores must not be compared with patients'."""
         return "phantom" in self.provenance.lower()
 
 
@@ -80,7 +80,7 @@ def describe_cohort(
 
 
 def headline(cohort: Cohort) -> str:
-    """One line on what was scored."""
+    """Describe the scored images in one line."""
     parts = [cohort.backbone, cohort.split and f"{cohort.split} split"]
     subset = ", ".join(part for part in parts if part)
     if subset and cohort.protocol:
@@ -90,14 +90,14 @@ def headline(cohort: Cohort) -> str:
 
 
 def leakage(cohort: Cohort) -> str | None:
-    """How much of this the weights were trained on; None if the weights do not tell."""
+    """Say how many of the images and patients the weights were trained on; None if not known."""
     overlap = cohort.overlap
     if overlap is None:
         return None
-    said = overlap.in_words(cohort.images, cohort.patients)
-    said = f"{said[0].upper()}{said[1:]}."
+    counts = overlap.in_words(cohort.images, cohort.patients)
+    text = f"{counts[0].upper()}{counts[1:]}."
     if overlap.images:
-        return f"{said} These AUCs say little about images that were not trained on."
+        return f"{text} These AUCs say little about images that were not trained on."
     if overlap.patients:
-        return f"{said} Expect lower AUCs on patients never seen."
-    return said
+        return f"{text} Expect lower AUCs on patients never seen."
+    return text

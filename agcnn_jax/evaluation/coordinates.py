@@ -1,6 +1,6 @@
-"""Boxes between the model's input and the files that the images were read from.
+"""Conversion of boxes between the model's input and the original image file.
 
-The input is the centre crop of the stored image, and the stored image is the whole file resized.
+The stored image is the whole file, resized; the model's input is its centre crop, resized.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from agcnn_jax.data.augment import centre_box
 def to_original_pixels(
     boxes: np.ndarray, input_size: int, stored_size: int, sizes: np.ndarray
 ) -> np.ndarray:
-    """Map boxes from the model's input to the file that the image was read from.
+    """Map boxes from the model's input to the original file.
 
     Boxes grow to whole pixels and stay inside the file.
 
@@ -37,7 +37,7 @@ def to_original_pixels(
 def to_input_pixels(
     boxes: np.ndarray, input_size: int, stored_size: int, size: np.ndarray
 ) -> np.ndarray:
-    """Map boxes from a file to the model's input; they may reach beyond what the crop kept.
+    """Map boxes from a file to the model's input; they may extend beyond the crop.
 
     Args:
         boxes: `[M, 4]` half-open pixels of the file.

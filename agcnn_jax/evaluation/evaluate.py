@@ -1,4 +1,4 @@
-"""From a trained run to its tables, figures and report."""
+"""Evaluation of a trained run: predictions, tables, figures and report."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ def evaluate(
 ) -> str:
     """Score a run's best checkpoints on a subset and write `<workdir>/eval/<split>/`.
 
-    Another split or data set than the run's goes to a folder of its own: `results_directory`.
-
-    Every branch is scored whose stage is finished. The run's own `config.json` says how it was
-    trained; `config` must be the one that it came from.
+    Scores every branch whose stage has finished. The run's `config.json` says how it was trained;
+    `config` must be the config that it was made with. Results of a split or data set other than
+    the run's go to a separate folder, see `results_directory`.
 
     Args:
-        config: the config asked for.
+        config: the requested config.
         workdir: of the run.
-        overrides: those of the config's keys that were given on the command line.
+        overrides: the config's keys that were given on the command line, with their values.
         split: `train`, `validation` or `test`.
-        include_trained: score images that the run was trained on, in another subset than `train`.
+        include_trained: allow images that the run was trained on in subsets other than `train`.
 
     Returns:
-        The AUC table as text; empty in processes other than the primary, which writes it.
+        The AUC table as text; empty in all processes but the primary, which writes the results.
 
     Raises:
-        UserError: if nothing is trained, the run is of another config, or it was trained on
-            images of the subset.
+        UserError: if nothing is trained, the run was made with another config, or it was trained
+            on images of the subset.
     """
     if split not in SUBSETS:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
@@ -99,7 +98,7 @@ def evaluate(
 def open_evaluation(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Experiment:
-    """Open the data and the model of a run, and check that they are those it was trained with."""
+    """Open the data and the model of a run, and check that the data are those it was trained on."""
     keep_compilations()
     experiment = open_experiment(config, workdir)
     if "data.dir" not in overrides:
@@ -116,7 +115,7 @@ def report(
     prediction: Prediction,
     variables: Variables,
 ) -> str:
-    """Write what an evaluation leaves on disk, and return its table."""
+    """Write the results of an evaluation and return its table."""
     config, records = experiment.config, experiment.records
     boxes = None
     if prediction.boxes is not None:
@@ -162,11 +161,11 @@ def report(
 def read_run_config(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> ml_collections.ConfigDict:
-    """Read what a run was trained with, and take over what an evaluation may choose.
+    """Read the config of a run, with the overrides that an evaluation may change.
 
     Raises:
-        UserError: if nothing was trained there, or something with another backbone, or if an
-            override contradicts how the run was trained.
+        UserError: if nothing was trained there, the run has another backbone, or an override
+            contradicts how it was trained.
     """
     saved = saved_config.read_config(workdir)
     if saved is None:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: ROC curves, and films with what the attention picked."""
+"""The figures of an evaluation: ROC curves, and films with the attended regions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.tables import mean_name, number
 from agcnn_jax.metrics.auc_table import BranchAUC
 
-# Okabe and Ito's colours stay apart for colour-blind readers; line styles do so in grey.
+# Okabe and Ito's colours are distinct for colour-blind readers, the line styles in grey print.
 _STYLES = {
     "global": ("#0072B2", "--"),
     "local": ("#D55E00", ":"),
@@ -32,15 +32,15 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Films:
-    """Some images and what the model attended to; boxes are half-open pixels of the image.
+    """Images with the regions that the model attended to; boxes are half-open pixels of the image.
 
     Attributes:
         images: uint8 `[n, S, S]`.
         heat_maps: float `[n, S, S]`, 0 to 1.
-        boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the region the local branch reads.
+        boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the region that the local branch reads.
         crops: uint8 `[n, S, S]`: that region, as the local branch reads it.
-        titles: n lines, such as the image's name and its probabilities.
-        true_boxes: per image, (finding, box) as annotated; None if there are no annotations.
+        titles: n titles, such as the image's name and its probabilities.
+        true_boxes: per image, its annotated (finding, box) pairs; None without annotations.
     """
 
     images: np.ndarray
@@ -62,14 +62,14 @@ def roc_figure(
     results: Mapping[str, BranchAUC],
     cohort: Cohort,
 ) -> Figure:
-    """One panel per finding with the ROC curve of each branch, as in the paper's Fig. 5.
+    """Draw the ROC curve of each branch, one panel per finding, as in the paper's Fig. 5.
 
     Args:
         label_matrix: 0 or 1, `[N, C]`.
         probabilities: per branch, `[N, C]`.
         labels: names of the C columns.
-        results: per branch, its AUCs, whose findings get the panels.
-        cohort: for the title.
+        results: per branch, its AUCs; each of their findings gets a panel.
+        cohort: described in the title.
     """
     findings = next(iter(results.values())).findings
     columns = min(_COLUMNS, len(findings))
@@ -77,7 +77,8 @@ def roc_figure(
     figure = Figure(figsize=(3.3 * columns, 3.3 * rows + 0.8), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, finding in zip(grid.flat, findings, strict=False):
-        truth = label_matrix[:, list(labels).index(finding)]
+        column = list(labels).index(finding)
+        truth = label_matrix[:, column]
         title = f"{finding.replace('_', ' ')} ({cohort.positives[finding]:,})"
         axes.set_title(title, fontsize=12)
         axes.plot((0, 1), (0, 1), color="0.8", linewidth=0.8)
@@ -85,7 +86,6 @@ def roc_figure(
             which = "positive" if not truth.any() else "negative"
             axes.text(0.5, 0.5, f"no {which} image", ha="center", va="center", fontsize=11)
         else:
-            column = list(labels).index(finding)
             for i, (branch, scores) in enumerate(probabilities.items()):
                 false, true, _ = roc_curve(truth, scores[:, column])
                 color, line = _style(branch, i)
@@ -102,7 +102,7 @@ def roc_figure(
         means = [f"{branch} {number(scores.mean.value)}" for branch, scores in results.items()]
         text = "\n".join([mean_name(next(iter(results.values()))), *means])
         grid.flat[len(findings)].text(0.1, 0.9, text, va="top", fontsize=12, linespacing=1.6)
-    # The last panel of a column may be hidden: the one above then carries the labels.
+    # The last panel of a column may be hidden; then the one above needs the labels.
     for axes in grid.flat[max(0, len(findings) - columns) : len(findings)]:
         axes.tick_params(labelbottom=True)
     figure.supxlabel("False positive rate (1 − specificity)", fontsize=12)
@@ -119,11 +119,11 @@ def _title(cohort: Cohort) -> str:
 
 
 def films_figure(films: Films, title: str = "") -> Figure:
-    """A row per image: the film with boxes, the heat map over it, the crop.
+    """Draw one row per image: the film with boxes, the heat map over it, the crop.
 
     Args:
         films: what to draw.
-        title: above the grid; say here if the images are synthetic.
+        title: above the grid; it must say if the images are synthetic.
     """
     count = len(films.images)
     figure = Figure(figsize=(9.6, 3.5 * count + (0.5 if title else 0)), layout="constrained")
@@ -153,7 +153,7 @@ def _draw_box(
     axes: Axes, box: Sequence[float] | np.ndarray, color: str, line: str, name: str
 ) -> None:
     xmin, ymin, xmax, ymax = (float(edge) for edge in box)
-    # imshow puts the centre of pixel 0 at 0, so the edge of a half-open box is half a pixel less.
+    # imshow puts the centre of pixel 0 at 0, so its edge is at -0.5.
     corner = (xmin - 0.5, ymin - 0.5)
     size = (xmax - xmin, ymax - ymin)
     axes.add_patch(
@@ -174,7 +174,7 @@ def _draw_box(
 
 
 def encode(figure: Figure, image_format: str = "png", dpi: int = 110) -> bytes:
-    """The figure as the bytes of a PNG or, smaller for photographs, a JPEG file."""
+    """Encode the figure as a PNG or, smaller for photographs, a JPEG file."""
     buffer = io.BytesIO()
     options = {"quality": 88} if image_format == "jpeg" else {}
     figure.savefig(buffer, format=image_format, dpi=dpi, facecolor="white", pil_kwargs=options)

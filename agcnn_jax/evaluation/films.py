@@ -1,4 +1,4 @@
-"""Films for the report: what the model attended to, beside what was annotated."""
+"""Example films for the report: attended regions beside annotated boxes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.training.prediction import Prediction
 
 FILMS = 8
-"""Number of images that the report shows with their heat maps."""
+"""Number of images in the report."""
 
 
 def show_films(
@@ -26,16 +26,17 @@ def show_films(
     prediction: Prediction,
     count: int = FILMS,
 ) -> Films | None:
-    """Pick images with findings for the report, with what the model attended to.
+    """Choose images with findings for the report, and compute the regions attended to.
 
-    One image a finding, in the findings' order: the one that the last branch is surest of.
+    Each finding, in order, contributes the positive image with the last branch's highest
+    probability.
 
     Args:
         experiment: see `Experiment`.
         variables: replicated.
-        indices: int64 `[N]`, the records that were scored.
-        prediction: of them.
-        count: how many images at most.
+        indices: int64 `[N]`, the scored records.
+        prediction: their predictions.
+        count: largest number of images.
 
     Returns:
         The films, or None if no region was cropped or no image has a finding.
@@ -86,7 +87,7 @@ def show_films(
 def _true_boxes(
     experiment: Experiment, record: int
 ) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """An image's annotated boxes in pixels of the model's input."""
+    """Return an image's annotated boxes in pixels of the model's input."""
     records = experiment.records
     chosen = np.flatnonzero(records.boxes.records == record)
     size = np.array([records.widths[record], records.heights[record]])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 PAPER_METHOD = "AG-CNN"
-# The paper's numbers are of a random 70/10/20 split of images (its Section IV-A).
+# The paper splits images 70/10/20 at random (its Section IV-A).
 PAPER_PROTOCOL, PAPER_SPLIT = "random", "test"
 
 
@@ -25,8 +25,8 @@ class PublishedRow:
         branch: "global", "local", "fusion", or "classification" for single-branch methods.
         split: the data split it was measured on, in the source's words.
         source: where the numbers are printed.
-        auc: AUC per finding, in [0, 1]; empty where only the mean is printed.
-        mean_reported: the mean as printed; None where the source prints none.
+        auc: AUC per finding, in [0, 1]; empty if only the mean is printed.
+        mean_reported: the mean as printed; None if the source prints none.
     """
 
     method: str
@@ -38,9 +38,12 @@ class PublishedRow:
     mean_reported: float | None
 
     def mean(self, findings: tuple[str, ...]) -> float | None:
-        """The mean over these findings, as printed if they are all; None if one is not in the row.
+        """Return the mean over these findings, as printed if they are all of the row's.
 
-        A run that misses a finding has to be compared with the mean over the others.
+        A run without an AUC for some finding must be compared with the mean over the others.
+
+        Returns:
+            The mean, or None without findings or if the row lacks one of them.
         """
         printed = set(self.auc) or set(load()["findings"])
         if set(findings) == printed and self.mean_reported is not None:
@@ -52,7 +55,7 @@ class PublishedRow:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a run was trained, as far as that tells the paper's runs of one backbone apart.
+    """The settings of a run that distinguish the paper's runs of one backbone.
 
     Attributes:
         strategy: as in Table II, such as "G_L_F".
@@ -67,8 +70,8 @@ class Setting:
     local_input: str
 
 
-# That of Table I.
 PAPER_SETTING = Setting("G_L_F", "max", 0.7, "crop")
+"""The setting of Table I."""
 
 
 def _key(name: str) -> str:
@@ -77,19 +80,19 @@ def _key(name: str) -> str:
 
 @functools.cache
 def load() -> dict[str, Any]:
-    """The whole of `published.json`: Table I rows, Tables II and III, the control and tau."""
+    """Load `published.json`: rows of Table I, Tables II and III, the control experiment and tau."""
     text = importlib.resources.files(__package__).joinpath("published.json").read_text("utf-8")
     return json.loads(text)
 
 
 @functools.cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """All published rows: the paper's Table I, then public PyTorch implementations."""
+    """Return all published rows: the paper's Table I, then public PyTorch implementations."""
     return tuple(PublishedRow(**row) for row in load()["published"])
 
 
 def published_row(backbone: str, branch: str) -> PublishedRow | None:
-    """The row of Guan et al. 2018, Table I, for AG-CNN; None if the paper has none.
+    """Return AG-CNN's row of Table I in Guan et al. 2018; None if the paper has none.
 
     Args:
         backbone: in any spelling: "resnet50", "ResNet-50", "densenet121".
@@ -104,12 +107,12 @@ def published_row(backbone: str, branch: str) -> PublishedRow | None:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What the paper reports for a run's setting.
+    """The paper's numbers for a run's setting.
 
     Attributes:
-        rows: per branch, its row; empty where the paper has no such run.
-        place: where in the paper, such as "Table I"; "" without rows.
-        why_not: why there are no rows; "" with rows.
+        rows: the row of each branch; empty if the paper has no such run.
+        place: their place in the paper, such as "Table I"; "" without rows.
+        why_not: the reason that there are no rows; "" with rows.
     """
 
     rows: dict[str, PublishedRow]
@@ -124,24 +127,24 @@ def compare(
     protocol: str | None,
     branches: Sequence[str],
 ) -> Comparison:
-    """Find the paper's rows for a run, if the paper has one of the same setting.
+    """Find the paper's run of the same setting.
 
     Args:
         backbone: in any spelling.
         setting: None when not known.
-        split: the subset that was scored.
+        split: the scored subset.
         protocol: the split protocol.
-        branches: those that were scored.
+        branches: the scored branches.
     """
     why_not = ""
     if split != PAPER_SPLIT:
-        why_not = f"its numbers are of a test split, these of the {split} split"
+        why_not = f"its numbers come from a test split, these from the {split} split"
     elif protocol != PAPER_PROTOCOL:
         why_not = f"it splits images at random, the {protocol} protocol does not"
     elif published_row(backbone, "global") is None:
         why_not = f"it has no {backbone}"
     elif setting is None:
-        why_not = "how these weights were trained is not known"
+        why_not = "it is not known how these weights were trained"
     if why_not or setting is None:
         return Comparison({}, "", why_not)
     place, found = _of_setting(backbone, setting)
@@ -156,15 +159,15 @@ def compare(
 
 
 def _of_setting(backbone: str, setting: Setting) -> tuple[str, dict[str, PublishedRow]]:
-    """The place and the rows, by branch, of the paper's run of this setting; "" and {} if none."""
+    """Return the place and the row per branch of the paper's run of this setting, or "" and {}."""
     if setting == PAPER_SETTING:
         rows = {branch: published_row(backbone, branch) for branch in ("global", "local", "fusion")}
         return "Table I", {branch: row for branch, row in rows.items() if row is not None}
-    # All but Table I was measured with ResNet-50.
+    # Everything outside Table I was measured with ResNet-50.
     if _key(backbone) != "resnet50":
         return "", {}
     if setting.local_input == "image":
-        # Nothing is cropped there, so that statistic and tau do not matter.
+        # Nothing is cropped, so statistic and tau do not matter.
         if setting.strategy != "GLF":
             return "", {}
         return _means("Section IV-C", "control_same_image_in_both_branches", {})
@@ -178,7 +181,7 @@ def _of_setting(backbone: str, setting: Setting) -> tuple[str, dict[str, Publish
 
 
 def _means(place: str, name: str, wanted: dict[str, str]) -> tuple[str, dict[str, PublishedRow]]:
-    """Rows of a table that prints only means; `wanted` picks its row."""
+    """Return the row, selected by `wanted`, of a table that prints means alone."""
     table = load()[name]
     for row in table.get("rows", [table]):
         if wanted.items() <= row.items():

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing else, to read on a screen or to send on."""
+"""The report: a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.references import PAPER_SPLIT, published_rows
-from agcnn_jax.evaluation.tables import (
-    Table,
-    interval_text,
-    number,
-    paper,
-)
+from agcnn_jax.evaluation.tables import Table, interval_text, number, paper
 from agcnn_jax.metrics.auc_table import BranchAUC
 
 _STYLE = """
@@ -58,15 +53,15 @@ def render_report(
     films_jpeg: bytes | None,
     settings: Mapping[str, Any],
 ) -> str:
-    """The page as HTML text; images are embedded and nothing is fetched.
+    """Render the page as HTML; images are embedded and nothing is fetched.
 
     Args:
         table: from `tables.build_table`.
-        cohort: what was scored.
+        cohort: the scored images.
         results: per branch, its AUCs.
         roc_png: the ROC figure, a PNG file.
-        films_jpeg: the films, a JPEG file; None leaves the section out.
-        settings: names and values of the run; nested mappings are flattened with dots.
+        films_jpeg: the films, a JPEG file; None omits their section.
+        settings: names and values of the run's settings; nested mappings are flattened with dots.
     """
     backbone = f" with {cohort.backbone}" if cohort.backbone else ""
     title = f"AG-CNN{backbone}: {cohort.split} split"
@@ -82,17 +77,16 @@ def render_report(
     ]
     if films_jpeg is not None:
         sections += [
-            "<h2>What the attention picked</h2>",
-            "<p>Left: the film and the box that the local branch reads (blue), with "
-            "annotated boxes where there are any (yellow, dashed). Middle: the heat map. Right: "
-            "the crop.</p>",
+            "<h2>Attention</h2>",
+            "<p>Left: the film with the box that the local branch reads (blue) and any annotated "
+            "boxes (yellow, dashed). Middle: the heat map. Right: the crop.</p>",
             _image(films_jpeg, "jpeg", "Films, heat maps, boxes and crops"),
         ]
     sections += ["<h2>Data</h2>", _data(cohort), _prevalence(cohort)]
     if not cohort.synthetic and cohort.split == PAPER_SPLIT:
         sections += [
             "<h2>Published means</h2>",
-            "<p>Each of the split and the method that it names, not of this run's.</p>",
+            "<p>Each mean comes from the split and method of its row, not from this run's.</p>",
             _published(),
         ]
     sections += ["<h2>Settings of the run</h2>", _settings(settings), warning]
@@ -105,7 +99,7 @@ def render_report(
 
 
 def summary(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
-    """One or two sentences: the mean AUC of the last branch, its interval, and the paper's."""
+    """State the last branch's mean AUC, its interval, and the paper's mean in a sentence or two."""
     branch, scores = list(results.items())[-1]
     images = f"{cohort.images:,} images of {cohort.patients:,} patients"
     if scores.mean.value is None:
@@ -134,32 +128,32 @@ def _list(lines: Iterable[str]) -> str:
 def _image(data: bytes, image_format: str, description: str) -> str:
     encoded = base64.b64encode(data).decode("ascii")
     source = f"data:image/{image_format};base64,{encoded}"
-    # On a phone the picture keeps a legible width and scrolls.
+    # On a phone the image stays legible and scrolls.
     return f'<div class="scroll"><img alt="{_text(description)}" src="{source}"></div>'
 
 
 def _auc_table(table: Table) -> str:
     edges: set[int] = set()
-    over: list[str] = []
-    under: list[str] = []
+    names: list[str] = []
+    headers: list[str] = []
     for name, group in table.groups:
-        if under:
-            edges.add(len(under))
-            over.append(f'<th class="edge" colspan="{len(group)}">{_text(name)}</th>')
+        if headers:
+            edges.add(len(headers))
+            names.append(f'<th class="edge" colspan="{len(group)}">{_text(name)}</th>')
         else:
-            over += ["<th></th>"] * len(group)
-        under += group
+            names += ["<th></th>"] * len(group)
+        headers += group
     rows = ""
     for r, row in enumerate(table.rows):
         first_summary = r == len(table.rows) - table.summary_rows
         kind = ' class="first-summary"' if first_summary else ""
         rows += f"<tr{kind}>{_cells(row, 'td', edges)}</tr>"
-    head = f"<tr>{''.join(over)}</tr><tr>{_cells(under, 'th', edges)}</tr>"
+    head = f"<tr>{''.join(names)}</tr><tr>{_cells(headers, 'th', edges)}</tr>"
     return _scroll(f"<thead>{head}</thead><tbody>{rows}</tbody>", "auc")
 
 
 def _cells(cells: Sequence[object], tag: str, edges: Collection[int] = ()) -> str:
-    """Table cells; those in `edges` begin a group of columns."""
+    """Render cells; the columns in `edges` begin a group."""
     edge = ' class="edge"'
     return "".join(
         f"<{tag}{edge if i in edges else ''}>{_text(cell)}</{tag}>" for i, cell in enumerate(cells)
@@ -172,7 +166,7 @@ def _scroll(inner: str, kind: str = "") -> str:
 
 def _plain_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     body = "".join(f"<tr>{_cells(row, 'td')}</tr>" for row in rows)
-    # The empty row takes the place of the names of column groups, which the style centres.
+    # The style centres the first row, which holds the names of column groups elsewhere.
     return _scroll(f"<thead><tr></tr><tr>{_cells(header, 'th')}</tr></thead><tbody>{body}</tbody>")
 
 
@@ -180,8 +174,8 @@ def _data(cohort: Cohort) -> str:
     lines = [headline(cohort), leakage(cohort)]
     if not cohort.synthetic:
         lines.append(
-            "The labels were mined from radiology reports by a program, not read from the images; "
-            "an AUC measures agreement with those labels."
+            "A program extracted the labels from radiology reports, not from the images; an AUC "
+            "measures agreement with those labels."
         )
     return "".join(f"<p>{_text(line)}</p>" for line in lines if line)
 
@@ -191,7 +185,7 @@ def _prevalence(cohort: Cohort) -> str:
         (
             label,
             f"{count:,}",
-            f"{100 * count / cohort.images:.1f} %" if cohort.images else "",
+            f"{100 * count / cohort.images:.1f} %",
             f"{cohort.positive_patients[label]:,}",
         )
         for label, count in cohort.positives.items()

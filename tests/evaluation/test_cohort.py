@@ -54,7 +54,7 @@ def test_headline_leaves_out_what_is_not_known():
             "Images trained on: 2 of 3; patients shared with training: 1 of 2. "
             "These AUCs say little about images that were not trained on.",
         ),
-        # What is not known is never said to be 0.
+        # An unknown count is never reported as 0.
         (
             Overlap(0, 0, False),
             "Images trained on: not known; patients shared with training: not known.",

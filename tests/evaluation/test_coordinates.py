@@ -6,7 +6,7 @@ from agcnn_jax.evaluation.coordinates import to_input_pixels, to_original_pixels
 
 
 def test_the_papers_sizes_by_hand():
-    """Input 224 is the middle of 256, which is a quarter of 1024."""
+    """The input of 224 is the centre of a stored 256, which is a quarter of 1024."""
     boxes = np.array([[0, 0, 224, 224], [10, 20, 30, 60]])
     sizes = np.array([[1024, 1024], [1024, 1024]])
     expected = [[64, 64, 960, 960], [104, 144, 184, 304]]

@@ -29,7 +29,7 @@ def test_means_are_those_of_the_findings(row):
     computed = sum(row.auc.values()) / len(row.auc)
     if row.mean_reported is not None:
         assert row.mean(tuple(row.auc)) == row.mean_reported
-        # Wang et al. and Yao et al. report means a little off those of the rounded findings.
+        # Means of Wang et al. and Yao et al. differ slightly from those of the rounded findings.
         assert computed == pytest.approx(row.mean_reported, abs=0.0011)
     else:
         assert row.mean(tuple(row.auc)) == pytest.approx(computed)
@@ -71,6 +71,6 @@ def test_a_setting_is_compared_with_the_same(backbone, setting, place, means):
     found = compare(backbone, setting, "test", "random", branches)
     assert (found.place, found.why_not) == (place, "")
     assert tuple(found.rows[branch].mean(FOURTEEN) for branch in branches) == means
-    # Where only means are printed, nothing is known of the mean over fewer findings.
+    # A row that prints only the mean says nothing about a mean over fewer findings.
     some = found.rows["fusion"].mean(("Mass", "Nodule"))
     assert (some is None) == (place != "Table I")

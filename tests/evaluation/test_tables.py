@@ -90,8 +90,8 @@ def test_no_paper_without_a_row():
     ("run", "why"),
     [
         ({"protocol": "official"}, "it splits images at random, the official protocol does not"),
-        ({"split": "train"}, "its numbers are of a test split, these of the train split"),
-        ({"split": "validation"}, "its numbers are of a test split, these of the validation split"),
+        ({"split": "train"}, "its numbers come from a test split, these from the train split"),
+        ({"split": "validation"}, "these from the validation split"),
         ({"trained": 3}, "these images were trained on"),
         ({"tau": 0.5}, "it has no run of resnet50 with strategy G_L_F, statistic max, tau 0.5"),
         ({"statistic": "l1", "strategy": "GLF"}, "strategy GLF, statistic l1, tau 0.7"),
