@@ -1,4 +1,4 @@
-"""Flags of the entry points, with a user's mistakes in one line."""
+"""Flags of the entry points; user errors become one line."""
 
 from __future__ import annotations
 
@@ -25,48 +25,35 @@ FLAGS = flags.FLAGS
 
 
 def define_config_flags() -> None:
-    """Define `--config`, `--workdir` and what a run on several hosts needs."""
+    """Define `--config`, `--workdir` and the flags of a run on several hosts."""
     config_flags.DEFINE_config_file(
         "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
     )
     FLAGS["config"].parser = _ConfigFile()
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder of the run; by default runs/<name of the config file>.",
-        flag_values=FLAGS,
-    )
-    flags.DEFINE_string(
-        "coordinator_address",
-        None,
-        "HOST:PORT of process 0, where no launcher tells: TPU pods, Slurm and Open MPI do.",
-        flag_values=FLAGS,
-    )
-    flags.DEFINE_integer(
-        "num_processes",
-        None,
-        "Number of processes, with --coordinator_address.",
-        flag_values=FLAGS,
-    )
-    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=FLAGS)
-    flags.DEFINE_integer(
-        "start_timeout",
-        300,
-        "Seconds to wait for the other processes.",
-        lower_bound=1,
-        flag_values=FLAGS,
-    )
+    for name, text in {
+        "workdir": "Folder of the run; by default runs/<name of the config file>.",
+        "coordinator_address": (
+            "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
+        ),
+    }.items():
+        flags.DEFINE_string(name, None, text, flag_values=FLAGS)
+    for name, default, lowest, text in (
+        ("num_processes", None, None, "Number of processes, with --coordinator_address."),
+        ("process_id", None, None, "Number of this process, from 0."),
+        ("start_timeout", 300, 1, "Seconds to wait for the other processes."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=FLAGS)
 
 
 def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
     """Parse flags, join the other processes of the run if there are any, then run `main`.
 
-    See `agcnn_jax.runtime.errors.run` for how it ends. A process that stops by a mistake of its own
-    tells the others, so that they stop too.
+    See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
+    tells the others, which then end too.
 
     Args:
         main: the program; returns an exit status or None for 0.
-        preemptible: whether `main` answers SIGTERM on several hosts, by `stop_requests`.
+        preemptible: True if `main` handles SIGTERM on several hosts with `stop_requests`.
     """
 
     def parse_and_run() -> int | None:
@@ -90,7 +77,7 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
 
 
 def _check_address(address: str | None, processes: int | None, process: int | None) -> None:
-    """Raise `UserError` unless the flags of a run on several hosts are all given, or none."""
+    """Raise `UserError` unless all flags of a run on several hosts are given and valid, or none."""
     if address is None and processes is None and process is None:
         return
     if address is None or processes is None or process is None:
@@ -117,7 +104,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
     from agcnn_jax.runtime import cluster
     from agcnn_jax.runtime.processes import sync_call
 
-    # The others learn of any other mistake in this process's config: they are joined first.
+    # Joined first, so that the others hear of any other error in this process's config.
     peer_timeout = check_value("peer_timeout", FLAGS.config.peer_timeout)
     try:
         cluster.join(
@@ -129,7 +116,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
             preemptible=preemptible,
         )
         if not cluster.is_joined():
-            # JAX has taken the signal, but asks nobody when to stop.
+            # JAX handles SIGTERM now, but nobody would ask it when to stop.
             signal.signal(signal.SIGTERM, _stop)
         sync_call(configured)
         return main()
@@ -141,7 +128,7 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
     except KeyboardInterrupt as interrupt:
         if interrupt.args or not cluster.is_joined():
             raise
-        # Not one that `stop_requests` held back until all stop: the others find this one lost.
+        # `stop_requests` did not hold this one back: the others find this process lost.
         errors.say(errors.INTERRUPTED)
         cluster.leave(errors.INTERRUPTED_STATUS)
     except Exception as error:
@@ -154,16 +141,16 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End a program that is not, or not yet, inside `stop_requests`.
+    """End a program outside `stop_requests`.
 
-    At once, since libraries take exceptions that are raised in the middle of them for their own.
+    At once: libraries would catch an exception raised inside them.
     """
     errors.say(errors.NOTHING_SAVED)
     os._exit(errors.TEMPORARY_STATUS)
 
 
 def _leave(status: int) -> None:
-    """Leave at once if this is one of several processes; an orderly exit waits for the others."""
+    """End one of several processes at once; an orderly exit would wait for the others."""
     from agcnn_jax.runtime import cluster
 
     if cluster.is_joined():
@@ -171,10 +158,10 @@ def _leave(status: int) -> None:
 
 
 def refuse_flags_beside(*names: str) -> None:
-    """Refuse every other flag: it would have no effect together with these.
+    """Refuse every other flag, since it has no effect with these.
 
     Raises:
-        UserError: naming the first.
+        UserError: names the first.
     """
     for module in (__name__, sys.argv[0]):
         for flag in FLAGS.get_flags_for_module(module):
@@ -183,13 +170,13 @@ def refuse_flags_beside(*names: str) -> None:
 
 
 def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
-    """Read what the flags say, and check the config.
+    """Read the flags and check the config.
 
     Returns:
-        The config with its overrides, the workdir, and the overrides that were given.
+        The config with its overrides, the workdir, and the overrides.
 
     Raises:
-        UserError: if there is no config, or it cannot be used.
+        UserError: if there is no config or it is invalid.
     """
     if FLAGS.config is None:
         raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
@@ -197,7 +184,7 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
     check_config(config)
     overrides = dict(config_flags.get_override_values(FLAGS["config"]))
     if FLAGS.workdir and "workdir" in overrides:
-        raise UserError("--workdir and --config.workdir say the same; leave one out")
+        raise UserError("--workdir and --config.workdir set the same; leave one out")
     name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
     workdir = FLAGS.workdir or config.workdir or os.path.join("runs", name)
     return config, workdir, overrides
@@ -205,7 +192,7 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
 
 class _ConfigFile(flags.ArgumentParser):
     def parse(self, argument: str) -> ml_collections.ConfigDict:
-        # What follows a colon is an argument to the file's get_config.
+        # The text after a colon is an argument of the file's get_config.
         return load_config(*argument.split(":", 1))
 
 
@@ -227,14 +214,14 @@ def _parse(arguments: list[str]) -> None:
             reason = f"config.{key} is {value}; {KEYS[key].words}"
         raise UserError(reason) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # What ml_collections raises for overrides of no value, or of values that have no type.
+        # ml_collections raises these for overrides without a value or of an unknown type.
         raise UserError(f"config override not understood: {error}") from error
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Refuse a config file that is missing or given twice, and overrides of unknown keys."""
+    """Raise `UserError` for a config file missing or given twice, and for unknown keys."""
     given = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -244,7 +231,7 @@ def _check_arguments(arguments: list[str]) -> None:
             check_name(override[1])
     if len(given) > 1:
         raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
-    # What follows a colon is an argument to the file's get_config.
+    # The text after a colon is an argument of get_config.
     path = given[0].split(":")[0] if given else ""
     if path and not os.path.isfile(path):
-        raise UserError(f"--config {path}: no such file; configs/ holds some, such as demo.py")
+        raise UserError(f"--config {path}: no such file; see configs/ for some, such as demo.py")

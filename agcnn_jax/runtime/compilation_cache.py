@@ -1,4 +1,4 @@
-"""Compiled programs kept between runs, where nobody else can put any."""
+"""Keeps compiled programs between runs, in a folder that nobody else can write to."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CPU_FIELDS = re.compile(
     r"^(vendor_id|cpu family|model|model name|stepping|flags|Features|CPU \w+)\s*:\s*(.*)$",
     re.MULTILINE,
 )
-"""What Linux says of a processor's kind, on x86 and on Arm."""
+"""The lines of /proc/cpuinfo that identify a kind of processor, on x86 and Arm."""
 
 
 def keep_compilations() -> None:
-    """Keep what XLA compiles in the user's cache folder, unless JAX was told another place.
+    """Cache what XLA compiles in the user's cache folder, unless JAX has another one configured.
 
-    A run that goes on, its evaluation and other runs of the same configuration need not compile
-    again. Where nothing can be kept safely, they do.
+    A resumed run, its evaluation and other runs with the same configuration then need not compile
+    again. Nothing is cached if there is no safe folder.
     """
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     if jax.config.values["jax_compilation_cache_dir"]:
@@ -36,17 +36,17 @@ def keep_compilations() -> None:
 
 
 def compilation_folder(device_kind: str, processor: str) -> Path | None:
-    """Make the folder for what is compiled for one kind of device and of processor.
+    """Create the folder for programs compiled for one kind of device and processor.
 
-    It lies in `$XDG_CACHE_HOME/agcnn_jax/compiled`, by default in `~/.cache`. Programs are code
-    that will be run, so the folder is for its owner alone.
+    It lies in `$XDG_CACHE_HOME/agcnn_jax/compiled`, by default under `~/.cache`. Only its owner may
+    write there, since the programs will be executed.
 
     Args:
-        device_kind: as JAX calls it.
+        device_kind: JAX's name of the device.
         processor: see `processor`; programs for one may use instructions that another lacks.
 
     Returns:
-        The folder, or None if it cannot be made or others might have written there.
+        The folder, or None if it cannot be created or others may have written to it.
     """
     kind = "-".join(re.findall(r"[a-z0-9]+", device_kind.lower()))
     digest = hashlib.sha256(processor.encode()).hexdigest()[:12]
@@ -57,18 +57,17 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
         cache.mkdir(parents=True, exist_ok=True)
         for place in (compiled.parent, compiled, folder):
             place.mkdir(mode=0o700, exist_ok=True)
-        # The first of these holds copies of datasets too, which a group may share.
+        # The first also holds copies of datasets, which a group may share.
         safe = _is_ours(compiled.parent, stat.S_IWOTH) and all(
             _is_ours(place, _WRITABLE) for place in (compiled, folder)
         )
-    except (OSError, RuntimeError):
-        # RuntimeError is raised where there is no home.
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home.
         return None
     return folder if safe else None
 
 
 def processor() -> str:
-    """Describe this machine's processors: what they are and which instructions they have."""
+    """Describe the kinds of this machine's processors and their instructions."""
     try:
         said = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
@@ -77,9 +76,9 @@ def processor() -> str:
 
 
 def describe_processor(machine: str, cpuinfo: str) -> str:
-    """Keep what programs depend on of Linux's description; keep any other description whole.
+    """Extract what programs depend on from Linux's description; keep other descriptions whole.
 
-    Clock rates and the order of the flags do not matter; of different cores, all kinds do.
+    Ignores clock rates and the order of flags. Includes all kinds of cores.
     """
     fields = {
         f"{name}: {' '.join(sorted(value.split()))}" for name, value in _CPU_FIELDS.findall(cpuinfo)
@@ -88,7 +87,7 @@ def describe_processor(machine: str, cpuinfo: str) -> str:
 
 
 def _is_ours(place: Path, forbidden: int) -> bool:
-    """Whether a path is this user's own folder, not a link, with none of the given mode bits."""
+    """Return True for a folder, not a link, of this user with none of the given mode bits."""
     status = place.lstat()
     return (
         stat.S_ISDIR(status.st_mode)

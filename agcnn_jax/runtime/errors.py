@@ -1,4 +1,4 @@
-"""How programs end: a user's mistake in one line on stderr, and what each exit status means."""
+"""How programs end: user errors as one line on stderr, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import NoReturn
 from absl import logging
 
 USAGE_STATUS = 2
-"""A mistake that running the same command again does not mend."""
+"""An error that running the same command again does not fix."""
 
 TEMPORARY_STATUS = 75
-"""Stopped from outside; the same command goes on. EX_TEMPFAIL of BSD's sysexits.h."""
+"""Stopped from outside; the same command continues. EX_TEMPFAIL in BSD's sysexits.h."""
 
 INTERRUPTED_STATUS = 130
-"""Ctrl-C, as shells count it."""
+"""Ctrl-C, as shells report it."""
 
 INTERRUPTED = "interrupted; run the same command again to continue"
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
 
 class UserError(Exception):
-    """A user's mistake; its message names the file, option or value and the remedy."""
+    """A user error; its message names the file, option or value and the remedy."""
 
 
 class Stopped(Exception):
-    """Stopped by something outside, such as SIGTERM; the same command goes on."""
+    """Stopped from outside, for example by SIGTERM; the same command continues."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line instead of the usage and a line."""
+    """An `ArgumentParser` that reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise `UserError` so that every mistake takes the same way out."""
+        """Raise `UserError`, so that all user errors end alike."""
         raise UserError(f"{message} (see --help)")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run `main` and leave the process with its status.
+    """Run `main` and exit with its status.
 
-    Status 0 on success, 2 on `UserError`, 75 on `Stopped`, 130 on Ctrl-C. Any other exception
-    is a defect of ours and keeps its traceback.
+    Exits with 0 on success, 2 on `UserError`, 75 on `Stopped` and 130 on Ctrl-C. Any other
+    exception is a bug and keeps its traceback.
 
     Args:
         main: the program; returns an exit status or None for 0.
     """
-    # Libraries' own warnings are not for the person at the command line.
+    # Users cannot act on the warnings of libraries.
     logging.set_verbosity(logging.ERROR)
     try:
         status = main() or 0
@@ -65,6 +65,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Print a message on one line of stderr, after the program's name."""
+    """Print the program's name and a message on one line of stderr."""
     program = sys.argv[0].rsplit("/", 1)[-1]
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Files that may lie in an object store (`gs://`, `s3://` ...) as well as on a disk."""
+"""Files on a disk or in an object store (`gs://`, `s3://` ...)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from etils import epath
 from agcnn_jax.runtime.errors import UserError
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
-"""The optional dependencies of this package that each kind of object store needs."""
+"""This package's optional dependency for each kind of object store."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,27 +28,27 @@ _REMEDIES = {
     errno.EROFS: "make it writable",
 }
 REACHABLE = "check the address, your permission and the network, and run the same command again"
-"""What to do when an object store does not answer as it should."""
+"""What to do if an object store fails."""
 
 _MESSAGE_LENGTH = 200
 
 _TENSORSTORE_CODE = re.compile(r"\[os_error_code='(\d+)'\]")
-"""How TensorStore, which raises a `ValueError` for everything, gives what the system said."""
+"""How TensorStore, which always raises `ValueError`, gives the system's error number."""
 
 _ANNOTATIONS = re.compile(r"\s\[\w[\w ]*=['\"].*", re.DOTALL)
-"""What it puts behind that, such as the whole specification of an array."""
+"""What TensorStore appends to a message, such as the specification of an array."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is of an object store rather than of a mounted file system."""
+    """Return True for a path in an object store, False in a mounted file system."""
     return "://" in os.fspath(path)
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """Return a path that means the same in every working directory.
+    """Return a path that does not depend on the working directory.
 
     Raises:
-        UserError: if it is of a kind of object store that is not known.
+        UserError: if the kind of object store is unknown.
     """
     name = os.fspath(path)
     if not is_remote(name):
@@ -61,18 +61,17 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
     except KeyError:
         remote = None
     if remote is None or not bucket:
-        raise UserError(f"{name} names no place that can be read; use a folder or gs://BUCKET/PATH")
-    # `Path.resolve` of etils 1.15 would make of gs://bucket a folder of the working directory.
+        raise UserError(f"{name} is not a path that can be read; use a folder or gs://BUCKET/PATH")
+    # `Path.resolve` of etils 1.15 would turn gs://bucket into a folder of the working directory.
     return remote
 
 
 def _set_up_clients() -> None:
     for scheme in EXTRAS:
-        # They remember listings, but the checkpoints, other hosts and whoever evaluates a run
-        # under way write past this process's memory.
+        # The clients cache listings, but other processes and TensorStore write without them.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
     for name in ("fsspec", "gcsfs", "s3fs", "google.auth"):
-        # What they log, with a traceback, they raise as well.
+        # They also raise what they log with a traceback.
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
@@ -84,27 +83,27 @@ def checkpoint_place(path: str | os.PathLike[str]) -> epath.Path:
     """
     place = absolute(path)
     if is_remote(place) and not os.fspath(place).startswith("gs://"):
-        # Orbax 0.12 opens anything but gs:// as a file of a disk.
+        # Orbax 0.12 treats every path without gs:// as a file on a disk.
         raise UserError(
-            f"--workdir {path}: checkpoints can lie on a disk or in gs:// only; use one of these, "
-            "or mount the bucket and name the folder"
+            f"--workdir {path}: checkpoints can only lie on a disk or in gs://; use one of these, "
+            "or mount the bucket and give the folder"
         )
     return place
 
 
 @contextlib.contextmanager
 def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong with a file into one line.
+    """Turn a failure with a file into one line.
 
     Args:
         path: what the block reads or writes.
         done: what cannot be done with it, such as "written".
-        remedy: what the user can do; by default, how to make it writable and to go on.
+        remedy: what the user can do; by default, how to make it writable and continue.
 
     Raises:
-        UserError: instead of an `OSError`, of an exception of TensorStore with the system's error
-            number and, for a remote path, of any exception: the clients of object stores have no
-            common class for theirs.
+        UserError: instead of an `OSError`, an exception of TensorStore with the system's error
+            number or, for a remote path, any exception, since the clients of object stores share
+            no class of exceptions.
     """
     try:
         yield
@@ -120,7 +119,7 @@ def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None)
 
 
 def reason(path: str | os.PathLike[str], error: BaseException) -> str:
-    """Say in a few words why a file cannot be had."""
+    """Say in a few words why a file cannot be accessed."""
     scheme = os.fspath(path).partition("://")[0]
     if isinstance(error, ImportError) and is_remote(path):
         package = f"agcnn-jax[{EXTRAS[scheme]}]" if scheme in EXTRAS else f"fsspec[{scheme}]"
@@ -131,13 +130,13 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and is_remote(path):
         text = f"not found ({text})"
     if len(text) > _MESSAGE_LENGTH:
-        # Clients begin with what they were doing and end with what went wrong.
+        # Clients say first what they were doing and last what went wrong.
         text = f"{text[: _MESSAGE_LENGTH // 2]} ... {text[-_MESSAGE_LENGTH // 2 :]}"
     return text
 
 
 def error_number(error: BaseException) -> int | None:
-    """Return the system's number of an error (`errno`); None if it has none."""
+    """Return the system's number of an error (`errno`), or None."""
     number = getattr(error, "errno", None)
     if number is None and (found := _TENSORSTORE_CODE.search(str(error))):
         number = int(found[1])
@@ -148,30 +147,30 @@ def advice(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say what the user can do about a file that cannot be written."""
     if is_remote(path):
         return REACHABLE
-    known = _REMEDIES.get(error_number(error) or 0, "see that it can be written")
+    known = _REMEDIES.get(error_number(error) or 0, "make sure that it can be written")
     return f"{known} and run the same command again"
 
 
 def exists(path: epath.Path, remedy: str | None = None) -> bool:
-    """Whether a file or folder is there; `UserError` if that cannot be found out."""
+    """Return True if a file or folder exists; `UserError` if that cannot be determined."""
     with reported(path, "read", remedy):
         return path.exists()
 
 
 def delete(path: epath.Path) -> None:
-    """Delete a file; `UserError` if that cannot be done."""
+    """Delete a file; `UserError` if that fails."""
     with reported(path, "deleted"):
         path.unlink()
 
 
 def write_bytes(path: epath.Path, content: bytes) -> None:
-    """Write a file that is either whole or, as before, the old one or none; make its folder.
+    """Write a file atomically and create its folder.
 
     Raises:
         OSError: or, for a remote path, whatever the client of that store raises.
     """
     if is_remote(path):
-        # An object appears when all of it has been received, and folders need no making.
+        # An object appears once it is complete, and needs no folder.
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,15 +186,15 @@ def write_bytes(path: epath.Path, content: bytes) -> None:
 def write_json(
     path: epath.Path, value: Any, remedy: str | None = None, indent: int | None = 2
 ) -> None:
-    """Write a JSON file that is either whole or not there; `UserError` if that cannot be done."""
+    """Write a JSON file atomically; `UserError` if that fails."""
     with reported(path, "written", remedy):
         write_bytes(path, (json.dumps(value, indent=indent) + "\n").encode())
 
 
 def create_json(path: epath.Path, value: Any) -> bool:
-    """Write a JSON file unless it exists, and return True if it was written; make its folder.
+    """Create a JSON file and its folder; return False if the file exists.
 
-    Of several processes, one creates a file on a disk. An object store replaces what is there.
+    Only one of several processes creates a file on a disk. An object store replaces it.
     """
     content = json.dumps(value, indent=2) + "\n"
     if is_remote(path):
@@ -216,7 +215,7 @@ def create_json(path: epath.Path, value: Any) -> bool:
 
 
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
-    """Read a JSON object; `UserError` with the remedy if the file holds none."""
+    """Read a JSON object; `UserError` with the remedy if there is none in the file."""
     with reported(path, "read", remedy):
         text = path.read_bytes()
     try:

@@ -39,7 +39,6 @@ _HOSTS = "agcnn_jax hosts: "
 _KEPT_LINES = 400
 _PR_SET_PDEATHSIG = 1
 
-
 _LAUNCHERS = (
     "SLURM_STEP_NODELIST",
     "OMPI_MCA_orte_hnp_uri",

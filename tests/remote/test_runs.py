@@ -127,4 +127,4 @@ def test_a_workdir_where_no_checkpoint_can_lie(data_dir, program):
     done = run(program, *SMALL, *options, env=environment(), check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "--workdir s3://bucket/run: checkpoints can lie on a disk or in gs:// only" in line
+    assert "--workdir s3://bucket/run: checkpoints can only lie on a disk or in gs://" in line

@@ -22,7 +22,7 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gs://", "gs:///x", "ftp://host/x"])
 def test_what_is_no_place_is_refused(name):
-    with pytest.raises(UserError, match=f"^{name} names no place"):
+    with pytest.raises(UserError, match=f"^{name} is not a path"):
         storage.absolute(name)
 
 
