@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard's file: every line once, whatever stopped the run."""
+"""metrics.jsonl and TensorBoard's file hold every line once, whatever stopped the run."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from etils import epath
 from tensorboardX.proto.event_pb2 import Event
 
 from agcnn_jax.run import log as module
-from agcnn_jax.run.log import MetricsLog, SilentLog, open_log, progress_bar
+from agcnn_jax.run.log import MetricsLog, progress_bar
 from agcnn_jax.runtime.errors import UserError
 
 
@@ -36,7 +36,7 @@ def scalars(folder):
     ]
 
 
-def test_a_line_is_there_when_write_returns(tmp_path):
+def test_write_puts_a_line_on_disk_at_once(tmp_path):
     log = MetricsLog(epath.Path(tmp_path), "1_global", 0)
     log.write(2, loss=0.5, note="x")
     assert lines(tmp_path) == [{"stage": "1_global", "step": 2, "loss": 0.5, "note": "x"}]
@@ -48,7 +48,7 @@ def test_a_line_is_there_when_write_returns(tmp_path):
     assert scalars(tmp_path / "events/1_global") == [(2, "loss", 0.5), (4, "loss", 0.25)]
 
 
-def test_steps_that_are_done_again_are_taken_out(tmp_path):
+def test_lines_of_repeated_steps_are_dropped(tmp_path):
     for stage, steps in (("1_global", (2, 4)), ("2_local", (2, 4, 6))):
         log = MetricsLog(epath.Path(tmp_path), stage, 0)
         for step in steps:
@@ -62,12 +62,12 @@ def test_steps_that_are_done_again_are_taken_out(tmp_path):
     log.write(6, loss=0.5)
     log.close()
     assert [(e["stage"], e["step"]) for e in lines(tmp_path)] == [*expected, ("2_local", 6)]
-    # TensorBoard drops what came before a start with a lower step.
+    # TensorBoard drops earlier events from the step of a start on.
     starts = [e.step for e in events(tmp_path / "events/2_local") if e.HasField("session_log")]
     assert starts == [1, 5]
 
 
-def test_a_line_without_its_end_is_kept_and_ended(tmp_path):
+def test_a_last_line_without_a_newline_is_kept(tmp_path):
     whole = '{"stage": "1_global", "step": 2}'
     (tmp_path / "metrics.jsonl").write_text(whole)
     log = MetricsLog(epath.Path(tmp_path), "1_global", 2)
@@ -76,21 +76,20 @@ def test_a_line_without_its_end_is_kept_and_ended(tmp_path):
     assert [e["step"] for e in lines(tmp_path)] == [2, 3]
 
 
-def test_one_process_of_several_writes(tmp_path):
-    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, True, primary=False)
-    assert isinstance(log, SilentLog)
+def test_a_log_that_writes_nothing(tmp_path):
+    log = MetricsLog(epath.Path(tmp_path / "run"), "1_global", 0, write=False)
     log.write(1, loss=1.0)
     log.flush()
     log.close()
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
-    log = open_log(epath.Path(tmp_path / "run"), "1_global", 0, True, primary=True)
+    log = MetricsLog(epath.Path(tmp_path / "run"), "1_global", 0)
     log.write(1, loss=1.0)
     log.close()
     assert len(lines(tmp_path / "run")) == 1
 
 
-def test_a_full_disk_is_named(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     log = MetricsLog(epath.Path(tmp_path), "1_global", 0)
     os.symlink("/dev/full", tmp_path / "metrics.jsonl")
     with pytest.raises(UserError) as error:
@@ -101,16 +100,16 @@ def test_a_full_disk_is_named(tmp_path):
     )
 
 
-def test_a_full_disk_of_the_events_is_named(tmp_path, monkeypatch):
+def test_a_full_disk_for_events_is_reported(tmp_path, monkeypatch):
     log = MetricsLog(epath.Path(tmp_path), "1_global", 0)
     full = open("/dev/full", "wb")  # noqa: SIM115
-    monkeypatch.setattr(log._events._writer._py_recordio_writer, "_writer", full)
+    monkeypatch.setattr(log._events._py_recordio_writer, "_writer", full)
     log.write(1, loss=1.0)
     with pytest.raises(UserError, match="events/1_global cannot be written: No space left"):
         log.flush()
 
 
-def test_lines_are_flushed_now_and_then(tmp_path, monkeypatch):
+def test_lines_are_flushed_after_a_while(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     log = MetricsLog(epath.Path(tmp_path), "1_global", 0)
