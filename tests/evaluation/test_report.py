@@ -65,6 +65,7 @@ def page(backbone="resnet50", provenance="ChestX-ray14", positives=True, films=N
 
 def test_page_is_self_contained():
     text, checker, _ = page(films=b"films")
+    assert "<h2>Attention</h2>" in text
     encoded = [base64.b64encode(data).decode() for data in (b"roc", b"films")]
     assert checker.sources == [
         f"data:image/png;base64,{encoded[0]}",
