@@ -1,11 +1,11 @@
-"""Synthetic chest radiographs in the layout of NIH's ChestX-ray14.
+"""Draw synthetic chest radiographs (phantoms) in the layout of NIH's ChestX-ray14.
 
     python data_prep/phantoms.py --out_dir RAW [--patients N] [--size 256] [--seed 0] \
         [--prevalence floor|real] [--workers N]
 
-Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (pixels
-of the files themselves), `train_val_list.txt`, `test_list.txt` and, last, `phantoms.json`, which
-says that all of it is synthetic. A run that was interrupted is completed by the same command.
+Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (in pixels
+of these files), `train_val_list.txt`, `test_list.txt` and finally `phantoms.json`, which says that
+the images are synthetic. After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # `python data_prep/phantoms.py` puts data_prep, not the project, on the path.
+    # `python data_prep/phantoms.py` puts data_prep on the path, not the project.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agcnn_jax.data.marker import MARKER
@@ -33,21 +33,21 @@ MIN_PATIENTS, MIN_SIZE, MAX_SIZE = 10, 64, 1024
 
 def _options() -> argparse.Namespace:
     parser = errors.OneLineParser(description="Draw synthetic chest radiographs (phantoms).")
-    parser.add_argument("--out_dir", type=Path, help="folder to write, in NIH's layout")
+    parser.add_argument("--out_dir", type=Path, help="output folder, in NIH's layout")
     parser.add_argument("--patients", type=int, default=DEFAULT_PATIENTS,
-                        help="patients; %(default)s make about 4,000 images")  # fmt: skip
-    parser.add_argument("--size", type=int, default=256, help="pixels a side (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
+                        help="number of patients; %(default)s have about 4,000 images")  # fmt: skip
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (256)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cohort (%(default)s)")
     parser.add_argument("--prevalence", choices=cohort.PREVALENCES, default="floor",
-                        help="floor: every finding on at least 3 %% of the films; real: as in "
-                        "ChestX-ray14, where hernias are on 0.2 %% (%(default)s)")  # fmt: skip
+                        help="floor: every finding is on at least 3 %% of the films; real: as "
+                        "in ChestX-ray14, with hernias on 0.2 %% (%(default)s)")  # fmt: skip
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)),
-                        help="processes; no matter to the output (%(default)s)")  # fmt: skip
+                        help="processes; do not change the output (%(default)s)")  # fmt: skip
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE",
-                        help="only save one picture of each finding")  # fmt: skip
+                        help="save a picture of each finding as FILE")  # fmt: skip
     given = parser.parse_args()
     if given.out_dir is None and given.contact_sheet is None:
-        raise errors.UserError("--out_dir is missing; name the folder to write")
+        raise errors.UserError("--out_dir is missing; name the output folder")
     for option, value, low, high in (
         ("--patients", given.patients, MIN_PATIENTS, 99_999_999),
         ("--size", given.size, MIN_SIZE, MAX_SIZE),
@@ -58,17 +58,17 @@ def _options() -> argparse.Namespace:
             raise errors.UserError(f"{option} {value} is outside {low} to {high}")
     sheet = given.contact_sheet
     if sheet is not None and sheet.suffix.lower() != ".png":
-        raise errors.UserError(f"--contact_sheet {sheet}: must be the name of a .png file")
+        raise errors.UserError(f"--contact_sheet {sheet}: the file name must end in .png")
     return given
 
 
 def _say(text: str) -> None:
-    """Print, also names of files that are not UTF-8."""
+    """Print a text that may contain file names that are not UTF-8."""
     print(text.encode(errors="backslashreplace").decode())
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command."""
     given = _options()
     if given.contact_sheet is not None:
         contact_sheet(given.contact_sheet, given.seed, given.size)
@@ -78,7 +78,7 @@ def main() -> None:
             given.out_dir, given.patients, given.size, given.seed, given.workers, given.prevalence
         )
         images = json.loads((given.out_dir / MARKER).read_text())["images"]
-        note = "" if new else "already complete, nothing done: "
+        note = "" if new else "already complete: "
         _say(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")
 
 

@@ -1,1 +1,1 @@
-"""Synthetic radiographs: anatomy, findings, cohort, rendering."""
+"""Phantoms, which are synthetic chest radiographs: cohort, anatomy, findings, film."""

@@ -1,7 +1,7 @@
-"""The thorax of a synthetic patient as outlines in film units; no pixels here.
+"""The thorax of a synthetic patient as outlines in film units.
 
-Film units run from 0 to 1 across (x, the patient's right first) and down (y). `side` is -1 for the
-patient's right, which is on the left of the film, and +1 for the left.
+Film units run from 0 to 1 from left to right (x) and from top to bottom (y). `side` is -1 for the
+patient's right, which is on the left of the film, and +1 for the patient's left.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ class Body:
         middle: x of the spine.
         half_width: from the spine to the inner chest wall at the widest level.
         apex: y of the lung apices.
-        dome: y of the right hemidiaphragm's top; `dome_drop` is how much lower the left is.
-        dome_shift: what atelectasis adds to each dome's y, right then left.
-        curvature: height of the domes over the costophrenic angles.
+        dome: y of the top of the right hemidiaphragm.
+        dome_drop: distance by which the left hemidiaphragm is lower.
+        curvature: height of the domes above the costophrenic angles.
         taper: how pointed the upper thorax is.
-        cardiothoracic: width of the heart over that of the thorax.
-        heart_tilt: 0 a hanging heart, 1 a lying one.
+        cardiothoracic: cardiothoracic ratio.
+        heart_tilt: 0 for a vertical heart, 1 for a horizontal one.
         aortic_knob: radius of the aortic knob.
-        air: depth of aerated lung, 1 in the mean.
+        air: depth of aerated lung, 1 on average.
         vessels: strength of the vascular markings.
-        fat: soft tissue over the chest.
-        breast: 0 none, 1 large.
+        fat: amount of subcutaneous fat.
+        breast: 0 for none, 1 for large breasts.
         bone: attenuation of bone.
         rib_slope: how steeply the ribs descend.
-        rib_width: breadth of a rib.
-        arms: how far the arms are off the trunk.
-        scoliosis: sideways bow of the spine.
+        rib_width: width of a rib.
+        arms: abduction of the arms.
+        scoliosis: lateral curvature of the spine.
+        dome_shift: added to the y of the right and the left dome by atelectasis.
     """
 
     middle: float
@@ -63,16 +64,16 @@ class Body:
     dome_shift: tuple[float, float] = (0.0, 0.0)
 
     def dome_top(self, side: int) -> float:
-        """Y of the top of the right (-1) or left (+1) hemidiaphragm."""
+        """Return y of the top of the right (-1) or left (+1) hemidiaphragm."""
         return self.dome + self.dome_drop * (side > 0) + self.dome_shift[side > 0]
 
     def angle(self, side: int) -> float:
-        """Y of the costophrenic angle."""
+        """Return y of the right (-1) or left (+1) costophrenic angle."""
         return self.dome + self.dome_drop * (side > 0) + self.curvature
 
 
 def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
-    """One patient's proportions at full inspiration on an upright PA film."""
+    """Draw a patient's proportions at full inspiration, on an upright PA film."""
 
     def about(mean: float, deviation: float) -> float:
         return float(mean + deviation * np.clip(rng.standard_normal(), -2.2, 2.2))
@@ -101,21 +102,21 @@ def draw_body(rng: np.random.Generator, age: float, female: bool) -> Body:
 
 
 def spine(body: Body, y: Array) -> Array:
-    """X of the spine at heights `y`."""
+    """Return x of the spine at heights `y`."""
     return body.middle + body.scoliosis * np.sin((np.asarray(y) - 0.15) * 5.5)
 
 
 def wall(body: Body, side: int, y: Array | float) -> Array:
-    """X of the inner chest wall at heights `y`; above the apex it stays at the apex."""
+    """Return x of the inner chest wall at heights `y`, constant above the apex."""
     t = np.clip((np.asarray(y) - body.apex) / (body.angle(side) - body.apex), 0, 1)
     reach = 0.44 + 0.56 * (1 - (1 - t) ** body.taper) ** 0.52
     return body.middle + side * body.half_width * (reach - 0.05 * np.maximum(t - 0.85, 0))
 
 
 def lung(body: Body, side: int) -> Array:
-    """Outline of a lung, float [N, 2]; its medial part lies behind the mediastinum.
+    """Return the outline of a lung, float [66, 2], including the part behind the mediastinum.
 
-    The order is down the chest wall (26 points), along the dome to the spine (22), up again (18).
+    It runs down the chest wall (26 points), along the dome to the spine (22) and up again (18).
     """
     top, low = body.apex, body.angle(side)
     y_down = top + (low - top) * (np.linspace(0, 1, 26) ** 1.6)
@@ -137,7 +138,7 @@ def lung(body: Body, side: int) -> Array:
 
 
 def dome(body: Body, side: int, u: Array | float) -> Array:
-    """Y of the diaphragm at `u`, 0 at the spine and 1 at the chest wall."""
+    """Return y of the diaphragm at `u`, from 0 at the spine to 1 at the chest wall."""
     u = np.asarray(u, float)
     top, low = body.dome_top(side), body.angle(side)
     lateral = (low - top) * (np.maximum(u - 0.48, 0) / 0.52) ** 2.3
@@ -146,22 +147,23 @@ def dome(body: Body, side: int, u: Array | float) -> Array:
 
 
 def lung_point(body: Body, side: int, u: float, v: float) -> tuple[float, float]:
-    """A point of a lung: `u` from 0, the spine, to 1, the wall; `v` from the apex to the dome."""
+    """Return a point in a lung; `u` runs from spine (0) to wall (1), `v` from apex to dome."""
     y = body.apex + v * (float(dome(body, side, u)) - body.apex)
     x = body.middle + u * (float(wall(body, side, y)) - body.middle)
     return x, y
 
 
 def hilum(body: Body, side: int) -> tuple[float, float]:
-    """Where the vessels of a lung start; the left hilum is the higher one."""
+    """Return the hilum of a lung; the left one is higher."""
     y = body.apex + (0.46 - 0.03 * (side > 0)) * (body.dome - body.apex)
     return body.middle + side * 0.21 * body.half_width, y
 
 
 def heart(body: Body) -> Array:
-    """Outline of the heart and great vessels, float [N, 2]: aortic knob, left border, right border.
+    """Return the outline of the heart and great vessels, float [N, 2].
 
-    Its width is `cardiothoracic` times that of the thorax, a third of it right of the spine.
+    It begins at the aortic knob and runs down the left border and up the right one. A third of the
+    heart's width is right of the spine.
     """
     m, wide = body.middle, 2 * body.half_width * body.cardiothoracic
     right, left = 0.34 * wide, 0.66 * wide
@@ -191,7 +193,7 @@ def heart(body: Body) -> Array:
 
 
 def posterior_ribs(body: Body, side: int) -> Array:
-    """The backs of ribs 1 to 11, each from the spine to the chest wall, float [11, 14, 2]."""
+    """Return the posterior parts of ribs 1 to 11, from spine to chest wall, float [11, 14, 2]."""
     number = np.arange(11)[:, None]
     start = body.apex - 0.012 + number * (body.dome - body.apex) * 0.107
     drop = (0.03 + 0.013 * np.minimum(number, 6)) * body.rib_slope
@@ -204,7 +206,7 @@ def posterior_ribs(body: Body, side: int) -> Array:
 
 
 def anterior_ribs(body: Body, side: int) -> Array:
-    """The fronts of ribs 1 to 7, from the chest wall down to the cartilage, float [7, 10, 2]."""
+    """Return the anterior parts of ribs 1 to 7, from chest wall to cartilage, float [7, 10, 2]."""
     number = np.arange(7)[:, None]
     at_wall = posterior_ribs(body, side)[:7, -1]
     x_wall, y_wall = at_wall[:, :1], at_wall[:, 1:]
@@ -217,7 +219,7 @@ def anterior_ribs(body: Body, side: int) -> Array:
 
 
 def clavicle(body: Body, side: int) -> Array:
-    """A collar bone, from the sternum to the shoulder, float [N, 2]."""
+    """Return a clavicle, from the sternum to the shoulder, float [N, 2]."""
     m, w, a = body.middle, body.half_width, body.apex
     points = [(0.1, 0.075), (0.3, 0.062), (0.62, 0.02), (0.95, 0.006), (1.16, 0.02)]
     return spline(np.array([(m + side * u * w, a + v) for u, v in points]), closed=False)

@@ -1,4 +1,4 @@
-"""Drawing in the patient's coordinates onto a pixel grid, antialiased and fast."""
+"""Antialiased drawing of shapes in film units onto a pixel grid."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SUBPIXEL_BITS = 4
 class Canvas:
     """A square pixel grid and the pose of the patient on it.
 
-    Outlines are given in film units: (0, 0) is the upper left corner of an upright, centred film
-    and (1, 1) its lower right one. `pose` moves them to where this film has them.
+    Outlines are given in film units: (0, 0) is the upper left corner and (1, 1) the lower right one
+    of a film on which the patient is upright and centred. `pose` maps them to the actual film.
 
     Attributes:
         size: pixels a side.
-        x: float32 [size, size], the film coordinate across at each pixel, before the pose.
-        y: float32 [size, size], the same downwards.
+        x: float32 [size, size], x of each pixel in film units before the pose.
+        y: float32 [size, size], y of each pixel in film units before the pose.
     """
 
     def __init__(self, size: int, pose: Array | None = None) -> None:
-        """Take `pose`, float [2, 3], the affine map from film units to film units."""
+        """Set `pose`, float [2, 3], an affine map from film units to film units."""
         self.size = size
         self.pose = np.eye(2, 3) if pose is None else np.asarray(pose, float)
         across, down = _grid(size)
@@ -36,12 +36,12 @@ class Canvas:
         self.y = c * across + d * down + np.float32(shift[1])
 
     def pixels(self, points: Array) -> Array:
-        """Film units, float [N, 2], to the fixed-point pixels that OpenCV draws with, int32."""
+        """Convert film units, float [N, 2], to OpenCV's fixed-point pixels, int32 [N, 2]."""
         placed = points @ self.pose[:, :2].T + self.pose[:, 2]
         return np.round((placed * self.size - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
     def fill(self, outline: Array, soften: float = 0.0) -> Array:
-        """The inside of a closed outline, float32 [size, size] in 0..1, blurred by `soften`."""
+        """Fill a closed outline on a new layer, float32 [size, size] in 0..1, then blur it."""
         layer = np.zeros((self.size, self.size), np.uint8)
         cv2.fillPoly(layer, [self.pixels(outline)], 255, cv2.LINE_AA, SUBPIXEL_BITS)
         return self.blur(layer.astype(np.float32) / 255, soften)
@@ -49,13 +49,13 @@ class Canvas:
     def stroke(self, layer: Array, paths: Sequence[Array], width: float, level: float) -> None:
         """Draw open paths of one `width` (film units) and `level` (0..1) into a uint8 layer.
 
-        A line thinner than a pixel is drawn a pixel wide and fainter, so that a film of 128
-        pixels shows what one of 1024 would after shrinking.
+        A line thinner than a pixel is drawn one pixel wide and fainter, so that a film of 128
+        pixels looks like one of 1024 pixels after shrinking.
         """
         wanted = width * self.size
         drawn = max(1, round(wanted))
         value = 255 * level * min(1.0, wanted / drawn)
-        # One transform for all paths: there are hundreds of them on a film.
+        # One transform for all paths, since a film has hundreds of them.
         pixels, points = self.pixels(np.concatenate(paths)), []
         for path in paths:
             points.append(pixels[: len(path)])
@@ -65,17 +65,17 @@ class Canvas:
     def strokes(
         self, paths: Sequence[Array], width: float, level: float = 1.0, soften: float = 0.0
     ) -> Array:
-        """Open paths of one width on their own layer, float32 [size, size] in 0..1."""
+        """Draw open paths of one width on a new layer, float32 [size, size] in 0..1."""
         layer = self.blank()
         self.stroke(layer, paths, width, level)
         return self.blur(layer.astype(np.float32) / 255, soften)
 
     def blank(self) -> Array:
-        """An empty uint8 [size, size] layer to stroke on."""
+        """Return an empty layer, uint8 [size, size]."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def blur(self, layer: Array, sigma: float) -> Array:
-        """Gaussian blur with `sigma` in film units; a wide one is done on a smaller grid."""
+        """Blur with a Gaussian of `sigma` film units; a wide blur is computed on a smaller grid."""
         sigma *= self.size
         if sigma < 0.3:
             return layer
@@ -96,21 +96,21 @@ class Canvas:
         edge: tuple[float, float] = (1.1, 0.5),
         warp: Array | None = None,
     ) -> Array:
-        """An ellipse around (x, y), float32 [size, size] in 0..1.
+        """Return a soft-edged ellipse, float32 [size, size] in 0..1.
 
         Args:
-            x: centre across.
-            y: centre down.
-            rx: radius along the axis turned by `turn`.
-            ry: the other radius.
-            turn: in radians.
-            edge: the squared elliptic radii at which it has fallen to 0 and risen to 1.
-            warp: multiplies the squared radius, float32 [size, size], for an uneven border.
+            x: x of the centre.
+            y: y of the centre.
+            rx: radius along the axis that is rotated by `turn`.
+            ry: radius along the other axis.
+            turn: rotation in radians.
+            edge: squared elliptic radii at which the value is 0 and 1.
+            warp: factor of the squared radius, float32 [size, size], for an irregular border.
         """
         return self._near(x, y, rx, ry, turn, 1.6 * edge[0], lambda r: smoothstep(r, *edge), warp)
 
     def gaussian(self, x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Array:
-        """A Gaussian around (x, y) with deviations `rx` and `ry`, float32 [size, size], peak 1."""
+        """Return a Gaussian with peak 1 and deviations `rx` and `ry`, float32 [size, size]."""
         return self._near(x, y, rx, ry, turn, 9.0, lambda r: np.exp(np.float32(-0.5) * r), None)
 
     def _near(
@@ -124,7 +124,7 @@ class Canvas:
         shape: Callable[[Array], Array],
         warp: Array | None,
     ) -> Array:
-        """`shape` of the squared elliptic radius, worked out only where that is below `reach`."""
+        """Return `shape` of the squared elliptic radius where that is below `reach`, else 0."""
         layer = np.zeros((self.size, self.size), np.float32)
         centre = self.pose[:, :2] @ (x, y) + self.pose[:, 2]
         far = max(rx, ry) * np.sqrt(reach) * 1.25 + 1 / self.size
@@ -141,7 +141,7 @@ class Canvas:
         return layer
 
     def texture(self, rng: np.random.Generator, grain: float) -> Array:
-        """Smooth Gaussian noise, float32 [size, size], grains about `grain` wide, deviation ~1."""
+        """Return smooth Gaussian noise, float32 [size, size], correlated over about `grain`."""
         few = max(4, round(1 / grain))
         field = rng.standard_normal((few, few), dtype=np.float32)
         return cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
@@ -149,13 +149,13 @@ class Canvas:
 
 @functools.lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Array, Array]:
-    """Film coordinates of the pixel centres of an upright film, two float32 [size, size]."""
+    """Return x and y of the pixel centres in film units, two float32 [size, size]."""
     line = (np.arange(size, dtype=np.float32) + 0.5) / size
     return np.meshgrid(line, line)
 
 
 def spline(points: Array, steps: int = 6, closed: bool = True) -> Array:
-    """A Catmull-Rom curve through `points`, float [N, 2], `steps` to a span."""
+    """Return a Catmull-Rom spline through `points`, float [N, 2], with `steps` points a span."""
     points = np.asarray(points, float)
     if closed:
         around = np.concatenate([points[-1:], points, points[:2]])
@@ -174,7 +174,7 @@ def spline(points: Array, steps: int = 6, closed: bool = True) -> Array:
 
 
 def smoothstep(values: Array, start: float, end: float) -> Array:
-    """A smooth step from 0 at `start` to 1 at `end` (either may be the larger)."""
+    """Return a smooth step from 0 at `start` to 1 at `end`; `end` may be less than `start`."""
     scale = np.float32(1 / (end - start))
     t = np.multiply(values, scale)
     t -= np.float32(start) * scale

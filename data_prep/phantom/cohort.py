@@ -1,11 +1,10 @@
-"""Who is on the films: patients, their follow-ups and their findings, as in ChestX-ray14.
+"""The patients of a cohort, their films and findings, with the statistics of ChestX-ray14.
 
-Label sets are drawn from the counts of the real table (`label_sets.csv`). With prevalence `real`,
-prevalence and co-occurrence are those of the table; with `floor`, rare findings are as frequent as
-a test set of some hundred patients needs, for the AUCs to mean something. Low-discrepancy sequences
-take the place of random numbers: a few thousand films then have the prevalences of 112,120.
-Everything about patient p depends on the seed, the prevalence and p alone, never on how many
-patients are drawn.
+Label sets are drawn with the counts of the real table (`label_sets.csv`). With prevalence `real`,
+the prevalence and co-occurrence of findings are those of the table. With `floor`, rare findings are
+frequent enough to estimate AUCs on a test set of a few hundred patients. Low-discrepancy sequences
+replace random numbers, so that a few thousand films have the prevalences of 112,120.
+Patient p depends only on the seed, the prevalence and p, not on the number of patients.
 """
 
 from __future__ import annotations
@@ -24,22 +23,21 @@ from data_prep.phantom.lesions import FINDINGS
 
 NO_FINDING = "No Finding"
 PREVALENCES = ("floor", "real")
-# The least share of the films that a finding is on, with prevalence `floor`: 40 or more positive
-# patients among the 550 that are tested of 2,400.
+# Smallest share of films with a finding, with prevalence `floor`: 40 or more positive patients
+# among the 550 test patients of 2,400.
 FLOOR = 0.03
-# Follows the seed in the random numbers of `floor`, as a patient's number, which is smaller, does
-# in those of `real`.
+# Second 32-bit word of the seeds of `floor`. For `real` it is a patient's number, always smaller.
 FLOOR_STREAM = 2**32 - 1
 LABEL_SETS = Path(__file__).with_name("label_sets.csv")
-# Patients in ChestX-ray14 by their number of films, 1 to 29, then 30 and more (shown as 30).
+# Number of patients in ChestX-ray14 with 1 to 29 films, then with 30 or more (drawn as 30).
 PATIENTS_BY_FILMS = (
     17503, 4113, 2100, 1330, 938, 787, 608, 494, 387, 320, 281, 235, 165, 181, 121,
     120, 91, 77, 77, 74, 68, 39, 50, 51, 45, 35, 38, 27, 25, 425,
 )  # fmt: skip
-# Chance that a follow-up repeats the label set before it. With the redraws that happen to agree,
-# 41 % of the real follow-ups do.
+# Probability that a follow-up keeps the previous label set. Together with redrawn sets that happen
+# to agree, 41 % repeat it, as in ChestX-ray14.
 KEEP = 0.25
-# The share of films on AP views, the mean age and the share of men with each finding there.
+# Share of AP films, mean age and share of men with each finding in ChestX-ray14.
 PORTABLE = {
     NO_FINDING: 0.35, "Atelectasis": 0.50, "Cardiomegaly": 0.44, "Consolidation": 0.67,
     "Edema": 0.88, "Effusion": 0.51, "Emphysema": 0.40, "Fibrosis": 0.17, "Hernia": 0.15,
@@ -59,27 +57,27 @@ MEN = {
     "Pneumothorax": 0.51,
     "Emphysema": 0.64,
 }
-# By their number of images in the real table, the fewest first.
+# Sorted by the number of images in the real table, rarest first.
 FINDINGS_BY_RARITY = (
     "Hernia", "Pneumonia", "Fibrosis", "Edema", "Emphysema", "Cardiomegaly", "Pleural_Thickening",
     "Consolidation", "Pneumothorax", "Mass", "Nodule", "Atelectasis", "Effusion", "Infiltration",
 )  # fmt: skip
 TEST_SHARE = 0.23
-# Every finding is on some film of the first so many patients.
+# Every finding occurs among this number of first patients.
 ALL_FINDINGS_WITHIN = 96
-# Irrational steps of the sequences: films per patient, label sets over films, kept label sets.
+# Irrational steps of the sequences for films per patient, label sets, and kept label sets.
 STEPS = (0.7548776662466927, 0.6180339887498949, 0.41421356237309515)
 
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """One radiograph of a patient: what the table says about it.
+    """A row of the label table.
 
     Attributes:
         follow_up: 0 for the first film.
-        findings: what is on it, in the table's order; empty for No Finding.
+        findings: in alphabetical order; empty for No Finding.
         age: in years.
-        portable: taken AP at the bedside, instead of PA.
+        portable: AP film taken at the bedside, instead of PA.
     """
 
     follow_up: int
@@ -90,7 +88,7 @@ class Film:
 
 @dataclasses.dataclass(frozen=True)
 class Patient:
-    """One patient; `number` counts from 1."""
+    """A patient; `number` counts from 1."""
 
     number: int
     female: bool
@@ -98,19 +96,19 @@ class Patient:
 
 
 def cohort_seed(seed: int, prevalence: str) -> int:
-    """What all random numbers of a cohort are seeded with.
+    """Return the seed of all random numbers of a cohort.
 
-    Two cohorts share none of them, so that a film of one is never a film of the other.
+    No two cohorts share any of them, so that no film belongs to both.
     """
     return seed if prevalence == "real" else seed + (FLOOR_STREAM << 32)
 
 
 @functools.cache
 def label_sets(prevalence: str) -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
-    """The label sets of the real table and their cumulative shares, float64 [N].
+    """Return the label sets of the real table and their cumulative shares, float64 [N].
 
-    Sets that share their rarest finding are neighbours, so that an even sampling of the shares
-    samples every finding evenly.
+    Sets with the same rarest finding are neighbours, so that sampling the shares evenly samples
+    every finding evenly.
 
     Args:
         prevalence: `real`, or `floor` to raise the shares with `raise_to_floor`.
@@ -138,10 +136,10 @@ def label_sets(prevalence: str) -> tuple[tuple[tuple[str, ...], ...], np.ndarray
 
 
 def raise_to_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarray:
-    """Raise the shares of label sets until every finding is on `FLOOR` of the films.
+    """Raise the shares of label sets until every finding is on a share `FLOOR` of the films.
 
-    The sets that have the same rarest finding are raised by one factor, which keeps how findings
-    occur together. What is added is taken from the films without a finding.
+    Sets with the same rarest finding are scaled by the same factor, which preserves how findings
+    occur together. The share of films without a finding decreases accordingly.
 
     Args:
         sets: label sets, one of them empty.
@@ -162,7 +160,7 @@ def raise_to_floor(sets: list[tuple[str, ...]], shares: np.ndarray) -> np.ndarra
 
 
 def patient(seed: int, number: int, prevalence: str = "floor") -> Patient:
-    """Patient `number` (from 1) of the cohort `seed`."""
+    """Return patient `number` (from 1) of a cohort."""
     rng = np.random.default_rng([cohort_seed(seed, prevalence), number])
     sets = _sets(seed, prevalence, number)
     guaranteed = _guaranteed(seed, prevalence).get(number)
@@ -181,15 +179,15 @@ def patient(seed: int, number: int, prevalence: str = "floor") -> Patient:
 
 
 def patients(seed: int, count: int, prevalence: str = "floor") -> Iterator[Patient]:
-    """The first `count` patients of a cohort; `prevalence` is one of `PREVALENCES`."""
+    """Yield the first `count` patients of a cohort; `prevalence` is one of `PREVALENCES`."""
     return (patient(seed, number, prevalence) for number in range(1, count + 1))
 
 
 def in_test(cohort: list[Patient]) -> list[bool]:
-    """Which patients are in the official test list: 23 % of them, of every kind.
+    """Return for each patient whether the official test list contains them; it has 23 % of them.
 
-    Patients are dealt to the two lists in turn within the group that shares their rarest finding,
-    so that rare findings come into both; the second patient of a group is the first to be tested.
+    Patients are grouped by their rarest finding, and each group is divided in this ratio, so that
+    rare findings are in both lists. The second patient of a group is its first test patient.
     """
     seen: Counter[str] = Counter()
     chosen = []
@@ -204,13 +202,13 @@ def in_test(cohort: list[Patient]) -> list[bool]:
 
 @functools.lru_cache(maxsize=8)
 def _offsets(seed: int, prevalence: str) -> np.ndarray:
-    """Where the sequences of a cohort start, float64 [3]."""
+    """Return the starting values of a cohort's sequences, float64 [3]."""
     return np.random.default_rng([cohort_seed(seed, prevalence), 0]).random(3)
 
 
 @functools.lru_cache(maxsize=8)
 def _first_films(seed: int, prevalence: str, count: int) -> np.ndarray:
-    """Index in the cohort of the first film of patients 1 to `count` + 1, int64 [count + 1]."""
+    """Return the index of the first film of patients 1 to `count` + 1, int64 [count + 1]."""
     shares = (_offsets(seed, prevalence)[0] + np.arange(1, count + 1) * STEPS[0]) % 1.0
     steps = np.cumsum(PATIENTS_BY_FILMS) / sum(PATIENTS_BY_FILMS)
     films = 1 + np.searchsorted(steps, shares, side="right")
@@ -218,7 +216,7 @@ def _first_films(seed: int, prevalence: str, count: int) -> np.ndarray:
 
 
 def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
-    """The label sets of a patient's films, before the guarantee of `_guaranteed`."""
+    """Return the label sets of a patient's films, without those of `_guaranteed`."""
     starts = _first_films(seed, prevalence, max(1024, 1 << number.bit_length()))
     index = np.arange(starts[number - 1], starts[number])
     begin = _offsets(seed, prevalence)
@@ -233,7 +231,7 @@ def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=8)
 def _guaranteed(seed: int, prevalence: str) -> dict[int, tuple[str, ...]]:
-    """First label sets to replace so that no finding is missing in the first patients."""
+    """Return patient -> first label set that replaces the drawn one to add a missing finding."""
     numbers = range(1, ALL_FINDINGS_WITHIN + 1)
     early = {number: _sets(seed, prevalence, number) for number in numbers}
     present = set(itertools.chain.from_iterable(itertools.chain.from_iterable(early.values())))

@@ -1,4 +1,4 @@
-"""What else is on a film: side marker, leads and tubes, borders of a misaligned film."""
+"""What is on a film besides the patient: devices, side marker, collimation borders."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from data_prep.phantom.anatomy import SIDES, lung_point
-from data_prep.phantom.canvas import Array, Canvas, spline
+from data_prep.phantom.canvas import Array, spline
 from data_prep.phantom.film import Scene
 
 
 def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:
-    """Leads, catheters, tubes and pacemakers, added to `scene.total`; any patient may have them."""
+    """Add leads, catheters, tubes and pacemakers to `scene.total`, whatever the findings."""
     body, canvas = scene.body, scene.canvas
     m, w, a = body.middle, body.half_width, body.apex
     metal, plastic = canvas.blank(), canvas.blank()
@@ -47,20 +47,18 @@ def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:
         scene.total += canvas.blur(layer / 255, 0.0018)
 
 
-def add_marker_and_borders(film: Array, canvas: Canvas, rng: np.random.Generator) -> Array:
-    """Marker and borders on an exposed film; returns the file's pixels, uint8 [size, size]."""
-    size = canvas.size
+def add_marker_and_borders(film: Array, rng: np.random.Generator) -> Array:
+    """Add side marker and borders to an exposed film; return the pixels, uint8 [size, size]."""
     image = np.clip(np.round(film), 0, 255).astype(np.uint8)
     if rng.random() < 0.9:
         _mark(image, rng)
     if rng.random() < 0.3:
         _border(image, rng)
-    assert image.shape == (size, size)
     return image
 
 
 def _mark(image: Array, rng: np.random.Generator) -> None:
-    """The lead letter that tells the patient's left."""
+    """Draw the letter L on the patient's left."""
     size = len(image)
     x, y = rng.uniform(0.88, 0.94), rng.uniform(0.05, 0.14)
     shine = int(rng.uniform(170, 255))
@@ -73,7 +71,7 @@ def _mark(image: Array, rng: np.random.Generator) -> None:
 
 
 def _border(image: Array, rng: np.random.Generator) -> None:
-    """Black or white bands and slanted edges where plate and film do not coincide."""
+    """Draw black or white borders with slanted edges, as of a misaligned collimator."""
     size = len(image)
     value = int(rng.choice([0, 4, 250], p=[0.6, 0.25, 0.15]))
     for edge in np.flatnonzero(rng.random(4) < 0.4):

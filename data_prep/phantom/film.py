@@ -1,6 +1,6 @@
-"""From a body to a radiograph: attenuation summed along each ray, then the tone of a film.
+"""From the body to a film: attenuation along each ray, then exposure.
 
-The film darkens with what gets through. Units: 1 is the soft tissue of an average chest.
+Attenuation is 1 for the soft tissue of an average chest. Transmitted radiation darkens the film.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from data_prep.phantom import anatomy, layers
 from data_prep.phantom.anatomy import SIDES, Body
 from data_prep.phantom.canvas import Array, Canvas, smoothstep
 
-# From so many pixels a side on, the smooth layers are drawn on half the grid.
+# Films of this size or larger have their smooth layers drawn at half the resolution.
 COARSE_FROM = 192
 
 
 @dataclasses.dataclass
 class Scene:
-    """What the findings are painted into; arrays are float32 [size, size].
+    """A chest as attenuation, into which findings are painted; arrays are float32 [size, size].
 
     Attributes:
         canvas: the pixel grid and the pose.
         body: the patient's outlines.
         total: attenuation along each ray.
-        air: the part of it that aerated lung takes away; what fills the lung uses this up.
-        lungs: the inside of the right and of the left lung, 0..1.
-        vessels: attenuation of the pulmonary vessels, part of `total`.
+        air: how much aerated lung reduces `total`; airspace opacities replace it.
+        lungs: masks of the right and the left lung, 0..1.
+        vessels: attenuation of the pulmonary vessels, included in `total`.
     """
 
     canvas: Canvas
@@ -41,13 +41,13 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Exposure:
-    """How one film was taken and printed.
+    """The exposure of a film and its gray scale.
 
     Attributes:
-        contrast: steepness of the tone curve.
-        black: grey value of air.
-        white: grey value of the densest tissue.
-        noise: deviation of the quantum noise, in grey values.
+        contrast: steepness of the characteristic curve.
+        black: gray level of air.
+        white: gray level of the densest tissue.
+        noise: standard deviation of the quantum noise in gray levels.
     """
 
     contrast: float
@@ -57,7 +57,7 @@ class Exposure:
 
 
 def draw_exposure(rng: np.random.Generator, portable: bool) -> Exposure:
-    """One film's exposure; portable (AP) films are flatter and noisier."""
+    """Draw a film's exposure; portable (AP) films have less contrast and more noise."""
     flat = rng.random() < (0.35 if portable else 0.15)
     return Exposure(
         contrast=float(np.exp(rng.normal(0.45, 0.15))),
@@ -68,7 +68,7 @@ def draw_exposure(rng: np.random.Generator, portable: bool) -> Exposure:
 
 
 def draw_pose(rng: np.random.Generator, portable: bool) -> Array:
-    """Where the patient is on the film, float [2, 3]: turned, scaled and shifted."""
+    """Draw the patient's position on the film: rotation, scale and shift, float [2, 3]."""
     turn = np.radians(rng.normal(0, 3.0 if portable else 1.3))
     scale = rng.normal(1.13 if portable else 1.1, 0.045)
     wide = scale * rng.normal(1.0, 0.025)
@@ -81,7 +81,7 @@ def draw_pose(rng: np.random.Generator, portable: bool) -> Array:
 
 
 def draw_chest(canvas: Canvas, body: Body, rng: np.random.Generator) -> Scene:
-    """All layers of a chest without findings; `rng` draws its details (vessels, gas, texture)."""
+    """Return a chest without findings; `rng` draws its details (vessels, bowel gas, texture)."""
     right, left = (canvas.fill(anatomy.lung(body, side)) for side in SIDES)
     both = right + left
     hollow = np.minimum(1.7 * canvas.blur(both, 0.028), 1.0)
@@ -98,7 +98,7 @@ def draw_chest(canvas: Canvas, body: Body, rng: np.random.Generator) -> Scene:
 
 
 def _smooth_layers(canvas: Canvas, body: Body, lungs: Array, rng: np.random.Generator) -> Array:
-    """Soft tissue and gas, on half the grid for large films: nothing in them is fine."""
+    """Return soft tissue and gas, which have no fine detail, at half the resolution if large."""
     size = canvas.size
     if size >= COARSE_FROM:
         canvas = Canvas(size // 2, canvas.pose)
@@ -111,13 +111,14 @@ def _smooth_layers(canvas: Canvas, body: Body, lungs: Array, rng: np.random.Gene
 
 
 def expose(scene: Scene, exposure: Exposure, rng: np.random.Generator) -> Array:
-    """The film of a scene, float32 [size, size] in grey values, not yet clipped."""
+    """Return the film of a scene, float32 [size, size] in gray levels, not yet clipped."""
     size = scene.canvas.size
     through = np.exp(np.float32(-exposure.contrast) * np.maximum(scene.total, 0))
     film = exposure.white - np.float32(exposure.white - exposure.black) * through
     film = scene.canvas.blur(film, 0.0022)
-    # Grain is correlated over a detector's neighbours, hence the blur, after which bytes, ten times
-    # as fast to draw as normal numbers, are nearly normal; the factor restores their deviation.
+    # Noise is correlated between neighbouring detector elements, hence the blur. It makes uniform
+    # bytes, drawn ten times as fast as normal numbers, nearly normal; the factor restores their
+    # deviation.
     grain = rng.integers(0, 256, (size, size), np.uint8).astype(np.float32)
     grain = (cv2.GaussianBlur(grain, (3, 3), 0.6) - 127.5) * np.float32(exposure.noise / 38)
     film += grain * (0.55 + 0.75 * through)

@@ -1,4 +1,4 @@
-"""Drawing a cohort into a folder, in processes and in steps that a later run can take up."""
+"""Generating a cohort in several processes; an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ PATIENTS_A_TASK = 24
 
 
 def collection(seed: int, prevalence: str) -> str:
-    """Within which a name means one phantom, at whatever size and in however large a cohort."""
+    """Return the name of the set in which file names are unique, for any size and patient count."""
     return f"phantoms {VERSION}, seed {seed}, prevalence {prevalence}"
 
 
 def generate(
     out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str = "floor"
 ) -> bool:
-    """Write a cohort of phantoms, or what is missing of it.
+    """Write a cohort of phantoms, or complete an unfinished one.
 
     Args:
-        out_dir: the folder to write; absent, empty, or left by the same options.
-        count: patients.
-        size: pixels a side.
-        seed: of the cohort.
-        workers: processes; the output does not depend on it.
+        out_dir: output folder: new, empty, or from an earlier run with the same options.
+        count: number of patients.
+        size: side of the images in pixels.
+        seed: seed of the cohort.
+        workers: number of processes; does not change the output.
         prevalence: of the findings, one of `cohort.PREVALENCES`.
 
     Returns:
-        False when the output was already complete.
+        False if the output was already complete.
 
     Raises:
-        UserError: `out_dir` holds something else, or it cannot be written.
+        UserError: `out_dir` holds something else or cannot be written.
     """
     try:
         return _generate(out_dir, count, size, seed, workers, prevalence)
     except OSError as error:
         raise errors.UserError(
-            f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); make "
-            "room or choose another folder and run again, what is done is kept"
+            f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); free "
+            "some space or choose another folder, then run again to continue"
         ) from None
 
 
@@ -91,30 +91,30 @@ def _generate(
 
 
 def _draw_parallel(todo: list[tuple], workers: int, progress: tqdm) -> None:
-    """Run `_draw` in processes that start clean, with neither threads nor JAX of the caller."""
+    """Run `_draw` in spawned processes, which do not inherit the caller's threads."""
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(todo))
-    with ProcessPoolExecutor(count, context, _leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(count, context, _ignore_interrupts) as pool:
         try:
             for films in pool.map(_draw, *zip(*todo, strict=True)):
                 progress.update(films)
         except BrokenProcessPool as error:
             raise errors.UserError(
-                "a worker process was killed, perhaps for memory; run the same command again, "
-                f"with fewer than --workers {workers}"
+                f"--workers {workers}: a worker was killed, perhaps for lack of memory; run again "
+                "with fewer to continue"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent shall speak of it."""
+def _ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which a terminal sends to all processes; the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw(stream: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
-    """Draw the films of some patients; their boxes, written last, tell that they are complete."""
+    """Draw the films of some patients; their boxes, written last, mark them as complete."""
     cv2.setNumThreads(1)
     rows: list[list[str | int]] = []
     films = 0
@@ -123,7 +123,7 @@ def _draw(stream: int, size: int, out_dir: Path, task: int, people: list[Patient
             image, found = render(stream, person, film, size)
             name = file_name(person.number, film.follow_up)
             path = out_dir / "images" / name
-            # Not imwrite: it crashes on names that are not UTF-8 and hides why it fails.
+            # Not imwrite, which crashes on names that are not UTF-8 and hides why it fails.
             path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
             films += 1
             for finding, boxes in found:

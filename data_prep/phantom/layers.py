@@ -1,4 +1,4 @@
-"""The layers of a chest: attenuation of soft tissue, mediastinum, bones, vessels and gas.
+"""The attenuation of soft tissue, mediastinum, bones, vessels and gas.
 
 Every function returns float32 [size, size] in the units of `film`.
 """
@@ -15,7 +15,7 @@ from data_prep.phantom.vessels import vessel_tree
 
 
 def soft_tissue(canvas: Canvas, body: Body) -> Array:
-    """Trunk, neck and arms; the trunk is an elliptic cylinder, so it thins towards its sides."""
+    """Return trunk, neck and arms; the trunk is an elliptic cylinder, thinner towards its sides."""
     m, w, a = body.middle, body.half_width, body.apex
     skin = 0.03 + 0.07 * body.fat
     half = [
@@ -47,7 +47,7 @@ def soft_tissue(canvas: Canvas, body: Body) -> Array:
 
 
 def mediastinum(canvas: Canvas, body: Body, lungs: Array) -> Array:
-    """Superior mediastinum, trachea and main bronchi, added to (or taken from) soft tissue."""
+    """Return superior mediastinum, trachea and main bronchi, relative to soft tissue."""
     m, a = body.middle, body.apex
     carina = a + 0.30 * (body.dome - a)
     upper = canvas.fill(
@@ -69,7 +69,7 @@ def mediastinum(canvas: Canvas, body: Body, lungs: Array) -> Array:
 
 
 def bones(canvas: Canvas, body: Body) -> Array:
-    """Ribs, clavicles, shoulder blades, upper arms and the spine."""
+    """Return ribs, clavicles, scapulae, humeri and spine."""
     width = body.rib_width
     back, front, girdle = canvas.blank(), canvas.blank(), canvas.blank()
     paths = [rib for side in SIDES for rib in anatomy.posterior_ribs(body, side)]
@@ -112,13 +112,13 @@ def bones(canvas: Canvas, body: Body) -> Array:
 
 
 def wall_lines(canvas: Canvas, body: Body) -> Array:
-    """The ribs seen end on along the chest wall, a bright rim on both lungs."""
+    """Return the ribs seen tangentially along the chest wall, a bright rim of both lungs."""
     rims = [anatomy.lung(body, side)[1:25] + np.array([side * 0.006, -0.003]) for side in SIDES]
     return canvas.strokes(rims, 0.012, 0.10, soften=0.0035)
 
 
 def vessels(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
-    """Both trees of pulmonary vessels and the dense hila."""
+    """Return the pulmonary vessels and the hila."""
     layer = canvas.blank()
     hila = np.zeros_like(canvas.x)
     for side in SIDES:
@@ -126,14 +126,14 @@ def vessels(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
             canvas.stroke(layer, list(paths), width, min(1.0, 0.45 + width * 45))
         hila += canvas.gaussian(*anatomy.hilum(body, side), 0.019, 0.04, 0.25 * side)
     fine = canvas.blur(layer * np.float32(0.22 * body.vessels / 255), 0.0019)
-    # Vessels taper below what a film resolves towards the pleura.
+    # Towards the pleura vessels become too thin for a film to resolve.
     m, y = body.middle, anatomy.hilum(body, 1)[1] + 0.04
     fine *= 0.3 + 0.7 * canvas.gaussian(m, y, 0.53 * body.half_width, 0.23)
     return fine + 0.13 * hila
 
 
 def breasts(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
-    """Breast shadows over the lung bases with a crisp lower border; in men a pectoral fold."""
+    """Return breast shadows over the lung bases, with a sharp lower border, or pectoral muscles."""
     x_off, y_at = 0.7 * body.half_width, body.dome - 0.02 + 0.01 + 0.05 * rng.random()
     if body.breast == 0:
         y_at, rx, ry, dense = body.apex + 0.2, 0.1, 0.12, 0.035
@@ -150,7 +150,7 @@ def breasts(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
 
 
 def abdominal_gas(canvas: Canvas, body: Body, rng: np.random.Generator) -> Array:
-    """The gastric bubble with its fluid level under the left dome; now and then bowel gas."""
+    """Return the gastric bubble, some with an air-fluid level, and bowel gas."""
     layer = np.zeros_like(canvas.x)
     top = body.dome_top(1)
     if rng.random() < 0.7:

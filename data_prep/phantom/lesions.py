@@ -1,10 +1,11 @@
 """The 14 findings of ChestX-ray14, painted into a scene with their true boxes.
 
-A finding acts twice: `deform` changes the body before it is drawn (a wider heart, a raised or
-flattened diaphragm), `paint` changes the attenuation afterwards. What fills alveoli takes the
-place of air, so it stays within the lung and cannot exceed the density of soft tissue.
+A finding acts twice: `deform` changes the body before it is drawn (a wider heart, an elevated or
+flattened diaphragm), `paint` changes the attenuation afterwards. Airspace opacities replace air, so
+they stay within the lung and do not exceed the density of soft tissue.
 
-Place and side of a lesion belong to the patient (`where`), its extent to the film (`rng`).
+The patient's generator `where` draws the location and side of a lesion; the film's generator `rng`
+draws its details.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Painter = Callable[[Scene, Random, Random, float], list[Array]]
 
 
 def deform(finding: str, body: Body, where: Random, severity: float) -> Body:
-    """The body as a finding changes it; most findings leave it alone."""
+    """Return the body as a finding changes it; most findings do not."""
     if finding == "Cardiomegaly":
         wide = max(body.cardiothoracic, 0.465) + 0.065 + 0.12 * severity
         return dataclasses.replace(body, cardiothoracic=wide, heart_tilt=body.heart_tilt + 0.2)
@@ -52,19 +53,19 @@ def paint(finding: str, scene: Scene, where: Random, rng: Random, severity: floa
     Args:
         finding: one of `FINDINGS`.
         scene: the chest; `total` and `air` are changed.
-        where: the patient's generator for this finding, fresh as for `deform`.
+        where: the patient's generator for this finding, in the same state as for `deform`.
         rng: the film's generator for this finding.
-        severity: 0 barely visible, 1 gross.
+        severity: from 0, barely visible, to 1, severe.
 
     Returns:
-        Boxes of the change, int [N, 4] as (xmin, ymin, xmax, ymax), half-open pixels in the film.
-        N is 0 when nothing of it lies on the film.
+        Boxes of the change, int [N, 4], half-open (xmin, ymin, xmax, ymax) in pixels of the film.
+        N is 0 if no part of it is on the film.
     """
     return _boxes(scene, PAINTERS[finding](scene, where, rng, severity))
 
 
 def _boxes(scene: Scene, changes: list[Array]) -> Array:
-    """Apply changes of attenuation and return a box around each, int [N, 4]."""
+    """Apply changes in attenuation and return a box around each, int [N, 4]."""
     boxes = []
     for change in changes:
         if change.dtype == bool:
@@ -129,7 +130,7 @@ FINDINGS = tuple(PAINTERS)
 
 
 def add_incidental_findings(scene: Scene, rng: Random) -> None:
-    """What a report does not mention: granulomas, nipples, scars, haze of fat."""
+    """Add what reports do not mention: granulomas, nipple shadows, scars, hazy opacities."""
     canvas, body = scene.canvas, scene.body
     if rng.random() < 0.12:
         x, y = lung_point(body, int(rng.choice(SIDES)), *rng.uniform([0.3, 0.2], [0.85, 0.9]))
@@ -149,7 +150,7 @@ def add_incidental_findings(scene: Scene, rng: Random) -> None:
         scene.total += fill_air(scene, rng.uniform(0.08, 0.32) * haze)
     scene.total += fill_air(scene, max(0.0, rng.normal(0.0, 0.11)) * np.ones_like(canvas.x))
     if rng.random() < 0.08:
-        # An old blunted angle.
+        # Chronic blunting of a costophrenic angle.
         side = int(rng.choice(SIDES))
         x, y = lung_point(body, side, 0.95, 1.0)
         scene.total += fill_air(
@@ -158,5 +159,5 @@ def add_incidental_findings(scene: Scene, rng: Random) -> None:
 
 
 def severity(rng: Random) -> float:
-    """How marked a finding is: mostly moderate, some subtle, few gross; 0..1."""
+    """Draw a severity in 0..1: mostly moderate, sometimes subtle, rarely severe."""
     return float(rng.beta(2.0, 1.4))

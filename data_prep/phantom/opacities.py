@@ -1,8 +1,8 @@
-"""Findings that fill the lung: collapse, infection, fluid, tumours and scars.
+"""Findings in the lung: atelectasis, infection, edema, tumours and fibrosis.
 
-A painter takes the scene, the patient's and the film's generator and the severity, 0..1, and
-returns the changes in attenuation, one to a box: float32 [size, size], or bool where the change
-has been made already and only its place is to be told.
+A painter takes the scene, the patient's and the film's generator and the severity in 0..1. It
+returns one array [size, size] for each box: float32 for a change in attenuation, or bool for the
+extent of a change that the painter has already applied.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from data_prep.phantom.canvas import Array, smoothstep
 from data_prep.phantom.film import Scene
 
 Random = np.random.Generator
-# A box holds the pixels whose change exceeds this share of the lesion's largest change.
+# A box contains the pixels whose change exceeds this share of the lesion's largest change.
 BOX_LEVEL = 0.2
 
 
 def pick_side(where: Random) -> int:
-    """The side of a one-sided finding: always the patient's first draw."""
+    """Draw the side of a unilateral finding, always the first draw from the patient's generator."""
     return 1 if where.random() < 0.45 else -1
 
 
 def fill_air(scene: Scene, share: Array) -> Array:
-    """Let something take `share` (0..1) of the air; the change in attenuation."""
+    """Replace `share` (0..1) of the air in `scene.air`; return the change in attenuation."""
     change = scene.air * np.clip(share, 0, 1)
     scene.air = scene.air - change
     return change
 
 
 def visible_mask(change: Array) -> Array:
-    """Where a change in attenuation counts as part of the finding, bool [size, size]."""
+    """Return the pixels whose change belongs to the finding, bool [size, size]."""
     strength = np.abs(change)
     return strength > max(BOX_LEVEL * float(strength.max()), 0.004)
 
 
 def air_bronchograms(scene: Scene, share: Array, depth: float) -> Array:
-    """Air left in the bronchi of a filled lung: the vessels' paths, dark instead of bright."""
+    """Return air-filled bronchi in an opacity: the paths of the vessels, dark instead of bright."""
     return -np.float32(depth) * np.minimum(scene.vessels, 0.2) * share
 
 
 def atelectasis(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """Collapse: a plate of dense lung, or a wedge from the hilum to a dome that is drawn up."""
+    """Paint plate atelectasis, or a wedge from the hilum to an elevated hemidiaphragm."""
     side, body, canvas = pick_side(where), scene.body, scene.canvas
     if where.random() < 0.55:
         x, y = lung_point(body, side, where.uniform(0.4, 0.7), where.uniform(0.72, 0.93))
@@ -70,7 +70,7 @@ def atelectasis(scene: Scene, where: Random, rng: Random, severity: float) -> li
 
 
 def infiltration(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """One or two ill-defined hazy patches."""
+    """Paint one or two ill-defined hazy opacities."""
     changes = []
     side = pick_side(where)
     for _ in range(1 + (where.random() < 0.5)):
@@ -84,7 +84,7 @@ def infiltration(scene: Scene, where: Random, rng: Random, severity: float) -> l
 
 
 def pneumonia(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """A patchy lobar opacity with air in the bronchi."""
+    """Paint a patchy lobar opacity with air bronchograms."""
     side = pick_side(where)
     v = where.choice([0.3, 0.62, 0.82], p=[0.2, 0.35, 0.45])
     x, y = lung_point(scene.body, side, where.uniform(0.45, 0.65), v)
@@ -97,7 +97,7 @@ def pneumonia(scene: Scene, where: Random, rng: Random, severity: float) -> list
 
 
 def consolidation(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """A dense, even opacity, often cut off by a fissure."""
+    """Paint a dense, homogeneous opacity, often bounded by a fissure."""
     side, canvas = pick_side(where), scene.canvas
     v = where.choice([0.2, 0.55, 0.85], p=[0.2, 0.25, 0.55])
     x, y = lung_point(scene.body, side, where.uniform(0.45, 0.7), v)
@@ -105,7 +105,7 @@ def consolidation(scene: Scene, where: Random, rng: Random, severity: float) -> 
     uneven = 1 + 0.25 * canvas.texture(rng, 0.13) + 0.15 * canvas.texture(rng, 0.05)
     lobe = canvas.ellipse(x, y, rx, ry, edge=(1.5, 0.4), warp=np.maximum(uneven, 0.2))
     if where.random() < 0.45:
-        # A fissure cuts the opacity off sharply above or below.
+        # A fissure bounds the opacity sharply above or below.
         side_of_fissure = int(where.choice(SIDES))
         slope = where.uniform(-0.3, 0.3) * side
         off = canvas.y - np.float32(y) - slope * (canvas.x - np.float32(x))
@@ -118,7 +118,7 @@ def consolidation(scene: Scene, where: Random, rng: Random, severity: float) -> 
 
 
 def mass(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """A lobulated opacity of 3 cm and more."""
+    """Paint a lobulated opacity of 3 cm or more."""
     side = pick_side(where)
     x, y = lung_point(scene.body, side, where.uniform(0.35, 0.8), where.uniform(0.2, 0.85))
     radius = 0.042 + 0.045 * severity
@@ -129,7 +129,7 @@ def mass(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arra
 
 
 def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """Round opacities of less than 3 cm, well under 1 % of the film each."""
+    """Paint round opacities of less than 3 cm, each well under 1 % of the film."""
     changes = []
     for _ in range(1 + where.geometric(0.7) - 1 if where.random() < 0.35 else 1):
         side = 1 if where.random() < 0.5 else -1
@@ -142,7 +142,7 @@ def nodule(scene: Scene, where: Random, rng: Random, severity: float) -> list[Ar
 
 
 def edema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """Haze around both hila, swollen upper vessels, Kerley lines at the walls."""
+    """Paint perihilar haze, cephalisation and Kerley B lines."""
     body, canvas = scene.body, scene.canvas
     haze = np.zeros_like(canvas.x)
     for side in SIDES:
@@ -150,7 +150,7 @@ def edema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arr
         haze += canvas.gaussian(x + side * 0.05, y + 0.06, 0.1, 0.13)
     rough = 0.85 + 0.2 * canvas.texture(rng, 0.035)
     change = fill_air(scene, np.minimum(haze, 1) * rough * (0.1 + 0.34 * severity))
-    # Cephalisation: the upper vessels swell.
+    # Cephalisation: the vessels of the upper lobes are distended.
     change += (
         (0.15 + 0.6 * severity) * canvas.blur(scene.vessels, 0.004) * smoothstep(canvas.y, 0.5, 0.3)
     )
@@ -164,7 +164,7 @@ def edema(scene: Scene, where: Random, rng: Random, severity: float) -> list[Arr
 
 
 def fibrosis(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """A net of scars at the bases, now and then at the apices."""
+    """Paint reticular opacities at the bases, sometimes at the apices."""
     body, canvas = scene.body, scene.canvas
     net = 1 - np.minimum(np.abs(canvas.texture(rng, 0.03)), 1)
     net = 0.55 * net**2 + 0.45 * (1 - np.minimum(np.abs(canvas.texture(rng, 0.04)), 1)) ** 2

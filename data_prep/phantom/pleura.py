@@ -1,6 +1,6 @@
-"""Findings of the pleura: fluid, air and scars between lung and chest wall.
+"""Findings of the pleura: effusion, pneumothorax and thickening.
 
-The painters are as in `opacities`.
+The painters have the interface that `opacities` describes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Random = np.random.Generator
 
 
 def effusion(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """Fluid that blunts a costophrenic angle or fills the base up to a meniscus."""
+    """Paint fluid that blunts a costophrenic angle or forms a meniscus."""
     first, both = pick_side(where), where.random() < 0.25
     changes = []
     for side in SIDES if both else (first,):
@@ -33,7 +33,7 @@ def effusion(scene: Scene, where: Random, rng: Random, severity: float) -> list[
 
 
 def _shrunk(scene: Scene, side: int, gap: Array) -> Array:
-    """The lung's outline with its chest wall drawn in by `gap`, float [26] in film units."""
+    """Return a lung's outline, float [66, 2], moved off the chest wall by `gap`, float [26]."""
     outline = anatomy.lung(scene.body, side).copy()
     outline[:26, 0] -= side * gap
     outline[:26, 1] += 0.7 * gap * (np.linspace(1, 0, 26) ** 2)
@@ -41,7 +41,7 @@ def _shrunk(scene: Scene, side: int, gap: Array) -> Array:
 
 
 def pneumothorax(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """Air at the apex and along the wall, without vessels, behind a pleural line."""
+    """Paint air without vessel markings at the apex and along the wall, and the pleural line."""
     side, canvas = pick_side(where), scene.canvas
     s = np.linspace(0, 1, 26)
     gap = (0.022 + 0.065 * severity) * (1 - 0.75 * s**1.2)
@@ -54,7 +54,7 @@ def pneumothorax(scene: Scene, where: Random, rng: Random, severity: float) -> l
 
 
 def pleural_thickening(scene: Scene, where: Random, rng: Random, severity: float) -> list[Array]:
-    """A lumpy band along the chest wall or a cap over the apex."""
+    """Paint an irregular band along the chest wall, or an apical cap."""
     side, canvas, body = pick_side(where), scene.canvas, scene.body
     s = np.linspace(0, 1, 26)
     lumps = np.interp(s, np.linspace(0, 1, 8), rng.uniform(0.6, 1.3, 8))

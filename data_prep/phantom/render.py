@@ -1,4 +1,4 @@
-"""One synthetic radiograph: the patient's body, the findings, the exposure, as pixels and boxes."""
+"""Rendering one synthetic radiograph: its pixels and the boxes of its findings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from data_prep.phantom.film import draw_chest, draw_exposure, draw_pose, expose
 from data_prep.phantom.lesions import FINDINGS
 
 PROVENANCE = "phantoms (synthetic)"
-# Streams of random numbers, so that a finding more or less leaves everything else as it was.
+# Separate streams of random numbers, so that adding a finding changes nothing else.
 BODY, FILM, DETAILS, NOISE, DEVICES, INCIDENTAL, LESION = range(1000, 1007)
-# As in life, some reports name a finding that the film hardly shows, and some miss one.
+# Label noise: some reports name a finding that is hardly visible, and some miss one.
 OVERCALLED, OVERLOOKED = 0.03, 0.02
 OFTEN_OVERLOOKED = ("Infiltration", "Atelectasis", "Nodule", "Pleural_Thickening", "Effusion")
 
@@ -25,18 +25,18 @@ def render(
 ) -> tuple[Array, list[tuple[str, Array]]]:
     """Draw one film.
 
-    The pixels depend on the seed, the patient, the follow-up and the size alone.
+    The pixels depend only on the seed, the patient, the film and the size.
 
     Args:
-        seed: of the cohort's random numbers, see `cohort.cohort_seed`.
-        person: whose film it is.
-        film: one of the patient's films, or one with other findings (for paired comparisons).
-        size: pixels a side.
-        label_noise: let a few findings be overcalled or overlooked.
+        seed: from `cohort.cohort_seed`.
+        person: the patient.
+        film: one of the patient's films, or one with other findings for a paired comparison.
+        size: side of the image in pixels.
+        label_noise: overcall or overlook a few findings.
 
     Returns:
-        The image, uint8 [size, size], and for each finding of the label set its boxes, int [N, 4]
-        as (xmin, ymin, xmax, ymax), half-open and inside the image.
+        The image, uint8 [size, size], and for each labelled finding its boxes, int [N, 4],
+        half-open (xmin, ymin, xmax, ymax) inside the image.
     """
 
     def stream(*key: int) -> np.random.Generator:
@@ -86,4 +86,4 @@ def render(
             found.append((name, boxes))
     devices.add_devices(scene, of_film(DEVICES), film.portable)
     noise = of_film(NOISE)
-    return devices.add_marker_and_borders(expose(scene, exposure, noise), canvas, noise), found
+    return devices.add_marker_and_borders(expose(scene, exposure, noise), noise), found

@@ -1,4 +1,4 @@
-"""A picture with one phantom of each kind, for documents and for judging the looks."""
+"""A contact sheet with one phantom of each finding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from data_prep.phantom.render import PROVENANCE, render
 
 
 def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
-    """Save a sheet with a normal chest and the 14 findings, each named, as one PNG."""
+    """Save a PNG with a normal chest and the 14 findings, each with its name and boxes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     names = [cohort.NO_FINDING, *FINDINGS]
     tiles = []
     for i, name in enumerate(names):
@@ -39,13 +43,13 @@ def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise errors.UserError(
-            f"--contact_sheet {path}: {error.strerror}; give a .png file in a folder that exists "
-            "and has room"
+            f"--contact_sheet {path}: {error.strerror}; name a .png file in an existing folder "
+            "on a disk with free space"
         ) from None
 
 
 def _caption(text: str, width: int) -> np.ndarray:
-    """White text on a black strip, uint8 [18, width]."""
+    """Return white text on a black strip, uint8 [18, width]."""
     strip = np.zeros((18, width), np.uint8)
     cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
     return strip

@@ -1,4 +1,4 @@
-"""NIH's tables of a cohort: labels, boxes, official lists."""
+"""Writing a cohort's tables as NIH's: labels, boxes, official lists."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ ENTRY_HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-# NIH's box list calls this finding by another name than its table.
+# NIH's box list and label table name this finding differently.
 BOX_NAMES = {"Infiltration": "Infiltrate"}
 
 
 def file_name(number: int, follow_up: int) -> str:
-    """NIH's name of a film."""
+    """Return the name of a film's file, as NIH's."""
     return f"{number:08d}_{follow_up:03d}.png"
 
 
 def corner_and_size(box: list[int]) -> list[int]:
-    """(xmin, ymin, xmax, ymax) as NIH's (x, y, w, h)."""
+    """Convert (xmin, ymin, xmax, ymax) to NIH's (x, y, w, h)."""
     return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
 
 def write_tables(out_dir: Path, people: list[Patient], boxes: list[list], size: int) -> None:
-    """NIH's table, box list and lists of names."""
+    """Write the label table, the box list and both official lists to `out_dir`.
+
+    Args:
+        out_dir: existing folder.
+        people: the cohort.
+        boxes: rows of the box list.
+        size: side of the images in pixels.
+    """
     spacing = round(FIELD_OF_VIEW_MM / size, 4)
     with (out_dir / "Data_Entry_2017_v2020.csv").open("w", newline="") as file:
         file.write(ENTRY_HEADER + "\n")

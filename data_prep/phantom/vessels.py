@@ -10,9 +10,9 @@ from data_prep.phantom.canvas import Array
 
 
 def vessel_tree(body: Body, side: int, rng: np.random.Generator) -> list[tuple[float, Array]]:
-    """The pulmonary vessels of one lung: (width in film units, paths float [N, K, 2]), thin first.
+    """Return the vessels of one lung: (width in film units, paths float [N, K, 2]), thinnest first.
 
-    Three orders of branches; the trunks of the first are drawn thicker than their ends.
+    There are three orders of branches. The trunks of the first are thicker than their ends.
     """
     turn = np.radians([-74, -48, -20, 12, 34, 52, 68, 82]) + rng.normal(0, 0.12, 8)
     long = body.half_width * rng.uniform(0.45, 0.9, 8) * np.where(turn > 0.8, 1.15, 0.8)
@@ -32,7 +32,7 @@ def vessel_tree(body: Body, side: int, rng: np.random.Generator) -> list[tuple[f
 def _branches(
     roots: Array, angles: Array, lengths: Array, side: int, rng: np.random.Generator
 ) -> Array:
-    """Gently bent paths from `roots`, float [N, 6, 2]; angle 0 is lateral, pi/2 is down."""
+    """Return slightly curved paths from `roots`, float [N, 6, 2]; angle 0 is lateral, pi/2 down."""
     s = np.linspace(0, 1, 6)[None, :]
     bend = rng.normal(0, 0.28, (len(angles), 1)) * s**2
     x = s * np.cos(angles)[:, None] - bend * np.sin(angles)[:, None]
