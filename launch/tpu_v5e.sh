@@ -4,38 +4,37 @@
 #   launch/tpu_v5e.sh run [options] -- train.py --config configs/resnet.py --workdir gs://BUCKET/runs/resnet
 #   launch/tpu_v5e.sh status|log|stop|delete [options]
 #
-# run     asks for the slice unless it is there, waits for it, copies the code of the commit, installs
-#         it, runs the program on all hosts and waits for its end. After status 75, or a lost host,
-#         it runs the program again; a slice that was preempted is asked for again. At the end it
-#         deletes the slice. Stopped with Ctrl-C it leaves the slice at work; the same command takes
-#         up the waiting.
-# status  the state of the slice and, for each host, of the program
-# log     the end of what the program printed, on all hosts
-# stop    SIGTERM to the program on all hosts: it saves and leaves with status 75
-# delete  deletes the slice and what is on its disks
+# run     requests the slice unless it exists, waits for it, copies and installs the commit's code,
+#         runs the program on all hosts and waits for it to end. Runs the program again after status
+#         75 or a lost host, and requests a preempted slice again. Deletes the slice at the end.
+#         After Ctrl-C the slice keeps working; the same command resumes waiting.
+# status  the state of the slice and of the program on each host
+# log     the end of the program's output on all hosts
+# stop    SIGTERM to the program on all hosts: it saves and exits with status 75
+# delete  deletes the slice and its disks
 #
-# Options, each also a variable of the environment, such as AGCNN_TPU_ZONE and AGCNN_TPU_SPOT=1:
-#   --name NAME              of the queued resource and its node; agcnn
+# Options and defaults; each is also an environment variable, such as AGCNN_TPU_ZONE, AGCNN_TPU_SPOT=1:
+#   --name NAME              name of the queued resource and its node; agcnn
 #   --zone ZONE
-#   --project PROJECT        else gcloud's own
+#   --project PROJECT        by default gcloud's
 #   --type TYPE              v5litepod-1, -4, -8, -16, ... -256; v5litepod-16
 #   --runtime VERSION        v2-alpha-tpuv5-lite
-#   --spot                   preemptible, at a lower price
-#   --service-account EMAIL  whose rights to the buckets the program has
-#   --create-flags "FLAGS"   more of gcloud's for create, such as "--reserved --network=NETWORK"
+#   --spot                   preemptible and cheaper
+#   --service-account EMAIL  an account that may read and write the buckets
+#   --create-flags "FLAGS"   further flags of gcloud for create, such as "--reserved --network=NETWORK"
 #   --commit COMMIT          the code to copy; HEAD
-#   --repo URL               clone the code from there instead of copying it from here
-#   --setup "COMMAND"        run on each host after installing, in the folder of the code
-#   --keep                   leave the slice there at the end
-#   --poll SECONDS           between looks at the slice; 60
-#   --max-tries N            how often the program is started at most; 100
-#   --lines N                of the log; 20
-#   --dry-run                print the commands instead
+#   --repo URL               clone the code from URL instead of copying it from this folder
+#   --setup "COMMAND"        run in the folder of the code on each host after installing
+#   --keep                   keep the slice at the end
+#   --poll SECONDS           between checks of the slice; 60
+#   --max-tries N            start the program at most N times; 100
+#   --lines N                lines of the log; 20
+#   --dry-run                print the commands without running them
 set -euo pipefail
 
 readonly MISTAKE=2
 readonly RUN_AGAIN=75
-# How often in a row the hosts may be out of reach, or fail to start, before we give up.
+# Consecutive failures to reach or start the hosts before giving up.
 readonly MAX_FAILURES=10
 
 say() {
@@ -47,7 +46,7 @@ fail() {
   exit "$MISTAKE"
 }
 
-# When the slice may be there: it goes on costing.
+# For when the slice may still exist and cost money.
 give_up() {
   say "error: $*; $name is not deleted (launch/tpu_v5e.sh delete --name $name --zone $zone)"
   exit 1
@@ -76,7 +75,7 @@ action=${1:-}
 case $action in
   run | status | log | stop | delete) ;;
   -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" && exit ;;
-  *) fail "'$action' is none of run, status, log, stop, delete; see --help" ;;
+  *) fail "'$action' is not one of run, status, log, stop, delete; see --help" ;;
 esac
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -91,12 +90,12 @@ while [[ $# -gt 0 ]]; do
       printf -v "${option//-/_}" %s "$2"
       shift 2
       ;;
-    *) fail "unexpected argument '$1'; options are written --zone ZONE, the program after --" ;;
+    *) fail "unexpected argument '$1'; write options as --zone ZONE, and the program after --" ;;
   esac
 done
 code=$(cd "$(dirname "$0")/.." && pwd)
 
-# The workdir among the program's options.
+# Prints the workdir given in the program's options.
 workdir() {
   local argument previous=''
   for argument in "${program[@]}"; do
@@ -112,31 +111,31 @@ workdir() {
 
 check() {
   local number
-  [[ -n $zone ]] || fail "--zone is missing; give one that has v5e, such as us-west4-a"
+  [[ -n $zone ]] || fail "--zone is missing; give a zone with v5e, such as us-west4-a"
   [[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] ||
-    fail "--name '$name': small letters, digits and hyphens, beginning with a letter"
+    fail "--name '$name': use lower-case letters, digits and hyphens, starting with a letter"
   [[ $type =~ ^v5litepod-(1|4|8|16|32|64|128|256)$ ]] ||
-    fail "--type '$type': v5e has v5litepod-1, -4, -8, -16, -32, -64, -128 and -256"
+    fail "--type '$type': use v5litepod-1, -4, -8, -16, -32, -64, -128 or -256"
   for number in "$poll" "$max_tries" "$lines"; do
-    [[ $number =~ ^[0-9]+$ ]] || fail "--poll, --max-tries and --lines are whole numbers, not '$number'"
+    [[ $number =~ ^[0-9]+$ ]] || fail "--poll, --max-tries and --lines must be whole numbers, not '$number'"
   done
   [[ -n $dry_run ]] || command -v gcloud >/dev/null || fail "gcloud is missing; install the Google Cloud CLI"
   [[ $action == run ]] || return 0
   [[ ${program[0]:-} == train.py || ${program[0]:-} == eval.py ]] ||
-    fail "after -- comes train.py or eval.py with its options, not '${program[0]:-}'"
+    fail "give train.py or eval.py with its options after --, not '${program[0]:-}'"
   [[ $(workdir) == gs://?* || $(workdir) == /?* ]] ||
-    fail "--workdir must be gs://BUCKET/... or a folder mounted on all hosts: their own disks are deleted"
+    fail "--workdir must be gs://BUCKET/... or a folder mounted on all hosts, since their own disks are deleted"
   [[ -n $repo ]] || git -C "$code" rev-parse --quiet --verify "$commit^{commit}" >/dev/null ||
-    fail "--commit '$commit' is no commit of $code"
+    fail "--commit '$commit' is not a commit of $code"
 }
 check
 
-# A host of a larger slice has 4 chips; slices with up to 8 are a single host.
+# Slices of up to 8 chips have a single host; hosts of larger slices have 4 chips each.
 chips=${type##*-}
 hosts=$((chips > 8 ? chips / 4 : 1))
 place=("--zone=$zone")
 [[ -z $project ]] || place+=("--project=$project")
-# Relative to the home folder, where ssh begins.
+# Relative to the home folder, where ssh starts.
 worker=agcnn/code/launch/tpu_worker.sh
 
 execute() {
@@ -156,8 +155,8 @@ on_all_hosts() {
   tpus tpu-vm ssh "$name" --worker=all --quiet --command="$1"
 }
 
-# Prints the state of the queued resource, such as ACTIVE; NONE if there is none, UNKNOWN if gcloud
-# could not say.
+# Prints the state of the queued resource, such as ACTIVE; NONE if it does not exist, UNKNOWN if gcloud
+# failed.
 state() {
   local answer
   if answer=$(tpus queued-resources describe "$name" '--format=value(state.state)' 2>&1); then
@@ -185,7 +184,7 @@ delete() {
   tpus queued-resources delete "$name" --force --quiet
 }
 
-# Returns when the slice is there, asking for it if it is not, or not any more.
+# Waits until the slice is active; requests it if it does not exist or no longer exists.
 wait_for_slice() {
   local now last='' unknown=0
   while true; do
@@ -197,12 +196,12 @@ wait_for_slice() {
       ACTIVE) return ;;
       NONE) create ;;
       FAILED)
-        # One that failed before this call makes room for a new one, which may fail for good.
+        # A request that failed before this call is replaced by a new one; if that fails, give up.
         [[ -z $last ]] || give_up "the request failed; gcloud compute tpus queued-resources describe says why"
         delete
         ;;
       SUSPENDED)
-        say "the slice was taken away; asking for another"
+        say "the slice was preempted; requesting another"
         delete
         ;;
     esac
@@ -219,7 +218,7 @@ copy_code() {
     return
   fi
   [[ -z $(git -C "$code" status --porcelain --untracked-files=no) ]] ||
-    say "note: changes that are not committed are not copied"
+    say "note: uncommitted changes are not copied"
   folder=$(mktemp -d)
   execute git -C "$code" archive --format=tar.gz "--output=$folder/agcnn.tar.gz" "$commit" &&
     tpus tpu-vm scp "$folder/agcnn.tar.gz" "$name:agcnn.tar.gz" --worker=all --quiet || copied=$?
@@ -237,12 +236,12 @@ start() {
   on_all_hosts "$worker start$(printf ' %q' "${program[@]}")"
 }
 
-# Prints what has become of the program: running, absent (no code on a host), unreachable, none (not
-# started), stopped (by our stop), or its status. A mistake or a defect on one host outweighs the 75 with which the others
-# left because of it; a killed program is a lost host.
+# Prints the program's state: running, absent (no code on a host), unreachable, none (not started),
+# stopped (by our stop), or its status. A user error or a bug on one host outweighs the 75 with which
+# the others then exit. A killed program counts as a lost host.
 outcome() {
   local states state mistake='' defect='' again=''
-  # Each host answers with a line; see tpu_worker.sh.
+  # Each host prints one line; see tpu_worker.sh.
   states=$(on_all_hosts "if [ -x $worker ]; then $worker status; else echo agcnn-worker - absent; fi" 2>/dev/null |
     sed -n 's/^agcnn-worker [^ ]* \([^ ]*\).*/\1/p') || true
   if [[ $(wc -w <<<"$states") -lt $hosts ]]; then
@@ -268,7 +267,7 @@ outcome() {
 }
 
 finish() {
-  say "the program left with status $1"
+  say "the program exited with status $1"
   on_all_hosts "$worker log 5" || true
   if [[ -n $keep ]]; then
     say "$name is kept (launch/tpu_v5e.sh delete --name $name --zone $zone)"
@@ -285,10 +284,10 @@ run() {
     now=$(outcome)
     if [[ $now == running ]]; then
       failures=0
-      [[ -n $begun ]] || say "a program is at work there already; waiting for its end"
+      [[ -n $begun ]] || say "a program is already running there; waiting for it to end"
       begun=yes
     elif [[ $now == unreachable ]]; then
-      # A new slice takes no connections yet; one that is being taken away is ACTIVE for a while.
+      # A new slice accepts no connections at first; a preempted one stays ACTIVE for a while.
       failures=$((failures + 1))
     elif [[ -n $begun && $now == stopped ]]; then
       finish "$RUN_AGAIN"
@@ -298,7 +297,7 @@ run() {
       say "$tries tries; giving up (--max-tries)"
       finish "$RUN_AGAIN"
     else
-      # Whatever an earlier call left there ended before this one: begin with this code.
+      # A program of an earlier call has ended: start with this code.
       ready=yes
       if [[ -z $begun || $now == absent ]]; then
         install || ready=''
@@ -312,7 +311,7 @@ run() {
         failures=$((failures + 1))
       fi
     fi
-    [[ $failures -lt $MAX_FAILURES ]] || give_up "the hosts cannot be reached, or not made ready"
+    [[ $failures -lt $MAX_FAILURES ]] || give_up "the hosts cannot be reached or set up"
     sleep "$poll"
   done
 }

@@ -1,27 +1,26 @@
 #!/usr/bin/env bash
-# What tpu_v5e.sh runs on each host of a slice. Everything is in ~/agcnn: code/, log, and the program's
-# command, pid and, when it has ended, status.
+# tpu_v5e.sh runs this on each host of a slice. All files are in ~/agcnn: code/, log, and the program's
+# command, pid and, once it has ended, status.
 #
 #   tpu_worker.sh install             the Python environment, code/.venv
 #   tpu_worker.sh start PROGRAM ...   train.py or eval.py with its options, detached
-#   tpu_worker.sh status              a line: agcnn-worker NUMBER STATE PROGRAM ..., the state being
-#                                     running, none, stopped (by stop), or the program's status
-#   tpu_worker.sh log [LINES]         the end of what the program printed
-#   tpu_worker.sh stop                SIGTERM: the program saves and leaves
+#   tpu_worker.sh status              a line: agcnn-worker NUMBER STATE PROGRAM ...; STATE is running,
+#                                     none, stopped (by stop), or the program's status
+#   tpu_worker.sh log [LINES]         the end of the program's output
+#   tpu_worker.sh stop                SIGTERM: the program saves and exits
 set -euo pipefail
 
 readonly HOME_DIR=$HOME/agcnn
 readonly CODE=$HOME_DIR/code
 
-# A host is called as the metadata server numbers it, elsewhere by its name.
+# The host's number in the slice; outside Google Cloud, its name.
 number() {
   local name
   name=$(hostname)
   echo "${name##*-w-}"
 }
 
-# Whether the process that start left behind is still this program: numbers are used again after a
-# reboot.
+# Succeeds if the process of start is still this program; numbers are reused after a reboot.
 running() {
   local pid
   pid=$(cat "$HOME_DIR/pid" 2>/dev/null) || return 1
@@ -30,7 +29,7 @@ running() {
 
 install() {
   cd "$CODE"
-  # The system's Python may be older than the one needed; uv brings its own.
+  # The system's Python may be too old; uv brings its own.
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --python 3.12 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python -c requirements.lock -e '.[tpu,gcs]'
@@ -38,12 +37,12 @@ install() {
 
 start() {
   if running; then
-    echo "tpu_worker.sh: error: something is running on host $(number); stop it first" >&2
+    echo "tpu_worker.sh: error: a program is running on host $(number); stop it first" >&2
     exit 2
   fi
   rm -f "$HOME_DIR/status" "$HOME_DIR/pid" "$HOME_DIR/stopped"
   printf '%s\n' "$*" >"$HOME_DIR/command"
-  # A session of its own: the program outlives the connection that started it.
+  # In its own session, the program outlives the connection that started it.
   setsid "$CODE/launch/tpu_worker.sh" supervise "$@" >>"$HOME_DIR/log" 2>&1 </dev/null &
   for _ in {1..100}; do
     [[ -e $HOME_DIR/pid ]] && return
@@ -53,7 +52,7 @@ start() {
   exit 1
 }
 
-# Runs the program and leaves its status in a file.
+# Runs the program and writes its status to a file.
 supervise() {
   cd "$CODE"
   local status=0

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs a command again for as long as it leaves with status 75, "run the same command again".
+# Runs a command again as long as it exits with status 75, "run the same command again".
 #
 #   launch/until_done.sh .venv/bin/python train.py --config configs/resnet.py
 #
-# Any other status is passed on. SIGTERM, SIGINT and SIGHUP go on to the command, which is then not
-# run again: whoever sends them wants the machine back. The status is then the command's own.
+# Returns any other status. Forwards SIGTERM, SIGINT and SIGHUP to the command and then does not run
+# it again, since the sender wants the machine back; it returns the command's status.
 #
-#   UNTIL_DONE_MAX_TRIES  how often the command is run at most; 0, the default, for no limit
+#   UNTIL_DONE_MAX_TRIES  how often the command runs at most; 0, the default, for no limit
 #   UNTIL_DONE_WAIT       seconds before the second run, doubled before each further one; 10
-#   UNTIL_DONE_MAX_WAIT   the longest wait; 300. A run that lasted longer than this was no early
-#                         failure: the wait after it starts from UNTIL_DONE_WAIT again.
+#   UNTIL_DONE_MAX_WAIT   the longest wait; 300. After a run longer than this, which did not fail
+#                         early, the wait starts from UNTIL_DONE_WAIT again.
 set -uo pipefail
 
 readonly RUN_AGAIN=75
@@ -28,16 +28,16 @@ first_wait=${UNTIL_DONE_WAIT:-10}
 max_wait=${UNTIL_DONE_MAX_WAIT:-300}
 for value in "$max_tries" "$first_wait" "$max_wait"; do
   [[ $value =~ ^[0-9]+$ ]] ||
-    fail "UNTIL_DONE_MAX_TRIES, UNTIL_DONE_WAIT and UNTIL_DONE_MAX_WAIT are whole numbers, not '$value'"
+    fail "UNTIL_DONE_MAX_TRIES, UNTIL_DONE_WAIT and UNTIL_DONE_MAX_WAIT must be whole numbers, not '$value'"
 done
 [[ $# -gt 0 ]] || fail "no command given; try: launch/until_done.sh .venv/bin/python train.py --config configs/demo.py"
 
-# Job control gives the command a process group of its own, with the default handling of signals: a
-# background command of a script without it ignores Ctrl-C, and Python then does so too. A signal to
-# our whole group reaches the command once, from here.
+# Job control gives the command its own process group with default signal handling. Without it, a
+# background command of a script ignores Ctrl-C, and so does Python. A signal to our whole group
+# reaches the command once, from here.
 set -m
 child=''
-stopping='' # the signal that told us to
+stopping='' # the signal received
 
 stop() {
   stopping=$1
@@ -46,7 +46,7 @@ stop() {
 trap 'stop TERM' TERM HUP
 trap 'stop INT' INT
 
-# Waits for a background process, however often a signal interrupts the waiting.
+# Waits for a background process, also if signals interrupt the wait.
 wait_for() {
   local status
   while true; do
@@ -61,12 +61,12 @@ wait_for() {
   return "$status"
 }
 
-# Runs a command that gets the signals that we get.
+# Runs a command and forwards our signals to it.
 attend() {
   local status
   "$@" &
   child=$!
-  # A signal that came before we knew its process.
+  # A signal arrived before its process was known.
   [[ -z $stopping ]] || kill -s "$stopping" "$child" 2>/dev/null
   wait_for "$child"
   status=$?
@@ -85,7 +85,7 @@ for ((try = 1; ; try++)); do
     exit "$status"
   fi
   ((SECONDS - started <= max_wait)) || pause=$first_wait
-  say "status $status after try $try; the same command again in $pause s"
+  say "status $status after try $try; running the same command again in $pause s"
   attend sleep "$pause"
   [[ -z $stopping ]] || exit "$status"
   pause=$((pause * 2 < max_wait ? pause * 2 : max_wait))

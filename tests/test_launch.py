@@ -435,7 +435,7 @@ def test_tpu_asks_for_another_slice_when_it_was_taken_away(cloud):
     done, calls = tpu(cloud, "run", "--spot")
     assert done.returncode == 0, done.stderr
     assert verbs(calls) == ["create", "delete", "create", "delete"]
-    assert "asking for another" in done.stderr
+    assert "requesting another" in done.stderr
     created = [call for call in calls if call[3] == "create"]
     assert created[0] == created[1]
     assert "--spot" in created[0]
@@ -491,7 +491,7 @@ def test_tpu_waits_for_a_program_that_is_at_work_already(cloud):
         arguments, env={**os.environ, **on_path(cloud / "bin")}, stderr=subprocess.PIPE, text=True
     )
     for line in second.stderr:
-        if "at work there already" in line:
+        if "already running there" in line:
             break
     (cloud / "go").touch()
     second.communicate(timeout=60)

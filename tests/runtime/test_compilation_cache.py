@@ -1,4 +1,4 @@
-"""Compiled programs: kept where nobody else can put any, by the processor that they are for."""
+"""Compiled programs are kept by processor, where nobody else can write."""
 
 import os
 import stat

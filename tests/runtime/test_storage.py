@@ -1,4 +1,4 @@
-"""Files on a disk: whole or not there, and what is said when they cannot be had."""
+"""Files on a disk are written atomically; messages for those that cannot be accessed."""
 
 import errno
 import json
@@ -15,13 +15,13 @@ from agcnn_jax.runtime.errors import UserError
 def test_paths_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert os.fspath(storage.absolute("runs/a")) == f"{tmp_path}/runs/a"
-    # Not a folder of the working directory.
+    # etils would resolve this into the working directory.
     assert os.fspath(storage.absolute("gs://bucket/runs/a/")) == "gs://bucket/runs/a"
     assert storage.is_remote("s3://bucket/x") and not storage.is_remote(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gs://", "gs:///x", "ftp://host/x"])
-def test_what_is_no_place_is_refused(name):
+def test_invalid_paths_are_refused(name):
     with pytest.raises(UserError, match=f"^{name} is not a path"):
         storage.absolute(name)
 
@@ -29,11 +29,11 @@ def test_what_is_no_place_is_refused(name):
 def test_checkpoints_lie_on_disks_and_in_gs():
     assert storage.checkpoint_place("gs://b/run") == epath.Path("gs://b/run")
     assert storage.checkpoint_place("/x/run") == epath.Path("/x/run")
-    with pytest.raises(UserError, match=r"--workdir s3://b/run: checkpoints can lie on a disk or"):
+    with pytest.raises(UserError, match=r"--workdir s3://b/run: checkpoints can only lie on a"):
         storage.checkpoint_place("s3://b/run")
 
 
-def test_json_comes_back_and_makes_its_folder(tmp_path):
+def test_json_round_trip_creates_the_folder(tmp_path):
     path = epath.Path(tmp_path) / "a" / "b.json"
     storage.write_json(path, {"é": [1, 0.5, None]})
     assert storage.read_json(path) == {"é": [1, 0.5, None]}
@@ -73,10 +73,10 @@ def test_json_that_cannot_be_read(tmp_path, content):
         storage.read_json(path, "delete it")
 
 
-def test_defects_of_ours_on_a_disk_keep_their_traceback():
+def test_bugs_with_a_disk_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), storage.reported("/x", "read"):
         1 / 0  # noqa: B018
-    # The clients of object stores raise anything.
+    # The clients of object stores may raise any exception.
     expected = r"^gs://b/x cannot be read: division by zero; wait$"
     with pytest.raises(UserError, match=expected), storage.reported("gs://b/x", "read", "wait"):
         1 / 0  # noqa: B018
@@ -90,7 +90,7 @@ def test_a_missing_client_is_named():
         raise ImportError("something else")
 
 
-def test_what_tensorstore_says_is_put_in_the_systems_words():
+def test_errors_of_tensorstore_become_those_of_the_system():
     error = ValueError(
         'RESOURCE_EXHAUSTED: Error writing local file "/x/y": Failed to write 37845 bytes to file '
         "11: No space left on device [os_error_code='28'] [tensorstore_spec='{...}']"

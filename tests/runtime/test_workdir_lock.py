@@ -48,7 +48,7 @@ def put(file, **values):
 
 @contextmanager
 def refreshed(file, every=0.02, **values):
-    """A training that goes on elsewhere."""
+    """Simulate a training that continues elsewhere."""
     ended = threading.Event()
 
     def write():
@@ -148,7 +148,7 @@ def test_a_training_elsewhere_that_goes_on(workdir, file):
 
 
 def test_the_longer_of_two_timeouts_counts(workdir, file):
-    """A run with a short timeout does not call one with a long timeout stale too early."""
+    """A run with a short timeout must not take over from one with a long timeout too early."""
     with refreshed(file, every=0.15, peer_timeout=0.6), pytest.raises(Stopped):
         train(workdir, 0.1)
 
