@@ -1,4 +1,4 @@
-"""What the processes of a run must have in common: same config, same code, same data."""
+"""What all processes of a run must have in common: config, code, libraries and data."""
 
 from __future__ import annotations
 
@@ -16,31 +16,29 @@ from agcnn_jax.run.config import flatten
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 PLACES = frozenset({"data.dir", "workdir"})
-"""Keys that may differ: the same data and the same workdir may lie elsewhere on each host."""
+"""Keys that may differ, since hosts may find the same files in different places."""
 
 
 def describe_run(config: ml_collections.ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What processes of a run must have in common.
+    """Describe a run by what must be equal in all its processes.
 
     Args:
         config: the resolved config.
         data: see `Experiment.data_summary`.
 
     Returns:
-        The config's values, a digest of every source file of the package, the versions of the
-        libraries that it computes with, and what the data are; by name.
+        By name: config values, a digest of each source file of the package, versions of libraries,
+        and `data`.
     """
-    root = Path(agcnn_jax.__file__).parent
+    values, root = flatten(config.to_dict()), Path(agcnn_jax.__file__).parent
+    sources = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.py"))}
     return {
-        **{f"config.{k}": v for k, v in flatten(config.to_dict()).items() if k not in PLACES},
-        **{
-            f"file agcnn_jax/{path.relative_to(root).as_posix()}": _hash(path.read_bytes())
-            for path in sorted(root.rglob("*.py"))
-        },
+        **{f"config.{key}": value for key, value in values.items() if key not in PLACES},
+        **{f"file agcnn_jax/{name}": _hash(path) for name, path in sources.items()},
         **{f"version of {name}": metadata.version(name) for name in LIBRARIES},
         **{f"data {key}": value for key, value in data.items()},
     }
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
