@@ -1,10 +1,10 @@
-"""PyTorch weights in, for training to start from, and trained weights out.
+"""Convert PyTorch weights for training, or export a run's trained weights.
 
-In:  python data_prep/torch_weights.py --weights FILE|HUB_NAME --backbone resnet50 --out DIR
-     python data_prep/torch_weights.py --weights GLOBAL.pkl LOCAL.pkl FUSION.pkl \
-         --backbone densenet121 --out DIR
-     python train.py --config configs/resnet.py --config.init=DIR
-Out: python data_prep/torch_weights.py --export WORKDIR --branch all --out FILE.safetensors
+Convert: python data_prep/torch_weights.py --weights FILE|HUB_NAME --backbone resnet50 --out DIR
+         python data_prep/torch_weights.py --weights GLOBAL.pkl LOCAL.pkl FUSION.pkl \
+             --backbone densenet121 --out DIR
+Train:   python train.py --config configs/resnet.py --config.init=DIR
+Export:  python data_prep/torch_weights.py --export WORKDIR --branch all --out FILE.safetensors
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's options; mistakes raise `UserError`."""
+    """Parse the command line; raises `UserError` for invalid options."""
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,28 +27,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--weights",
         nargs="+",
         metavar="FILE|HUB_NAME",
-        help="a checkpoint file or a name on the Hugging Face hub (timm/resnet50.tv_in1k); three "
-        "files for an AG-CNN's global, local and fusion branch",
+        help="a checkpoint file, a name on the Hugging Face hub (timm/resnet50.tv_in1k), or three "
+        "files with the global, local and fusion branch of an AG-CNN",
     )
-    add("--backbone", choices=tuple(BACKBONES), help="what the weights are of")
-    add("--revision", help="commit of a name on the hub; default: the pinned one")
+    add("--backbone", choices=tuple(BACKBONES), help="architecture of the weights")
+    add("--revision", help="commit on the hub (default: the pinned one)")
     add(
         "--trained_on",
         metavar="imagenet|none|chestxray14|FILE",
-        help="what --weights have been trained on: chestxray14 for some of its images that no list "
-        "names, or a file with the names of those images; none for random weights; default: as "
-        "far as the weights tell",
+        help="training data of --weights: chestxray14 for unknown images of it, a file with image "
+        "names for known ones, none for random weights (default: what the weights themselves say)",
     )
-    add("--export", metavar="WORKDIR", help="write this run's trained weights instead")
-    add(
-        "--branch",
-        choices=("global", "local", "fusion", "all"),
-        help="of --export; default: all",
-    )
-    add("--out", type=Path, required=True, help="new folder, or new file of --export")
+    add("--export", metavar="WORKDIR", help="export the trained weights of this run instead")
+    branches = ("global", "local", "fusion", "all")
+    add("--branch", choices=branches, help="branch to export (default: all)")
+    add("--out", type=Path, required=True, help="new folder, or new file with --export")
     options = parser.parse_args(arguments)
     if (options.weights is None) == (options.export is None):
-        raise UserError("give either --weights, to bring weights in, or --export, to write them")
+        raise UserError("give either --weights, to convert weights, or --export, to export them")
     if options.weights is not None:
         if options.backbone is None:
             raise UserError(f"--backbone is missing; use one of {', '.join(BACKBONES)}")
@@ -62,9 +58,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command; return the exit status."""
     options = parse_arguments(arguments)
-    # Imported late: the training code that an export needs takes seconds to import.
+    # Imported here, since the modules that an export needs take seconds to import.
     if options.export is not None:
         from agcnn_jax.interop.export import ALL, export_run
 
@@ -82,6 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # A terminated run tidies up like an interrupted one.
+    # Clean up after SIGTERM as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(main)

@@ -279,7 +279,7 @@ FAULTS = (
         AUGMENT,
         "jax.vmap(lambda record: jax.random.fold_in(key, record))(records)",
         "jax.random.split(key, len(records))",
-        ("tests/data/test_augment.py::test_an_images_crop_depends_on_seed_step_and_record_alone",),
+        ("tests/data/test_augment.py::test_a_crop_depends_only_on_seed_step_and_record",),
     ),
     Fault(
         "one draw for all images of a batch",
@@ -293,7 +293,7 @@ FAULTS = (
         AUGMENT,
         "jax.random.randint(y_key, (), 0, stored_size - height + 1)",
         "jax.random.randint(y_key, (), 0, jnp.maximum(stored_size - height, 1))",
-        ("tests/data/test_augment.py::test_plain_random_crops_are_at_every_place_equally_often",),
+        ("tests/data/test_augment.py::test_plain_random_crops_are_uniform",),
     ),
     Fault(
         "the same order in every epoch",
@@ -385,7 +385,7 @@ FAULTS = (
         COHORT,
         "(FLOOR_STREAM << 32)",
         "0",
-        ("tests/data_prep/test_phantoms.py::test_a_collection_tells_which_phantom_a_name_means",),
+        ("tests/data_prep/test_phantoms.py::test_file_names_are_unique_in_a_collection",),
     ),
     # Schedule.
     Fault(

@@ -1,4 +1,4 @@
-"""Findings in the lung: atelectasis, infection, edema, tumours and fibrosis.
+"""Findings in the lung: atelectasis, infection, edema, masses and fibrosis.
 
 A painter takes the scene, the patient's and the film's generator and the severity in 0..1. It
 returns one array [size, size] for each box: float32 for a change in attenuation, or bool for the

@@ -40,7 +40,7 @@ def test_without_augmentation_training_sees_the_centre(images):
     np.testing.assert_array_equal(out, images[:, 4:60, 4:60])
 
 
-def test_an_images_crop_depends_on_seed_step_and_record_alone(images):
+def test_a_crop_depends_only_on_seed_step_and_record(images):
     whole = run(images, [5, 1, 8, 3, 9, 2], step=7)
     part = run(images[[3, 0]], [3, 5], step=7)
     np.testing.assert_array_equal(part[0], whole[3])
@@ -61,13 +61,13 @@ def test_plain_random_crop_is_a_window_of_the_image(images):
     assert len(set(places)) > 1
 
 
-def test_plain_random_crops_are_at_every_place_equally_often():
+def test_plain_random_crops_are_uniform():
     keys = jax.random.split(jax.random.key(0), 8100)
     draw = jax.vmap(lambda key: _random_box(key, STORED, Augmentation(crop="random")))
     left, top, right, bottom = np.asarray(draw(keys), int).T
     assert set(right - left) == set(bottom - top) == {INPUT}
     counts = np.bincount(top * 9 + left, minlength=81)
-    assert counts.shape == (81,)  # 9 x 9 places, of which each is drawn 100 times on average
+    assert counts.shape == (81,)  # 9 x 9 places, each drawn 100 times on average
     assert counts.min() > 45
     assert counts.max() < 155
 
@@ -91,7 +91,7 @@ def test_random_resized_boxes_keep_to_scale_and_ratio():
     assert boxes.max() <= 256
     assert 0.29 < area.min() < 0.32
     assert 0.58 < area.max() < 0.61
-    assert np.abs(area.mean() - 0.45) < 0.01  # uniform in area, as RandomResizedCrop
+    assert np.abs(area.mean() - 0.45) < 0.01  # uniform in area, as in RandomResizedCrop
     assert 0.78 < (width / height).min() < 0.85
     assert 1.18 < (width / height).max() < 1.28
     assert np.abs(np.log(width / height).mean()) < 0.02

@@ -1,4 +1,4 @@
-"""Decoding one film: gray levels, sizes, damage."""
+"""Reading one film: gray levels, sizes, damage."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ from tests.data_prep.nih_files import (
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), side=st.integers(8, 80), compress=st.integers(0, 9))
-def test_gray_image_is_what_pillow_reads_and_shrinks(seed, side, compress):
+def test_gray_image_equals_pillows(seed, side, compress):
     array = pixels(seed, side)
     expected = Image.fromarray(array).resize((8, 8), Image.Resampling.BILINEAR)
     image, found = read_film(png(array, compress_level=compress), 8)
@@ -28,7 +28,7 @@ def test_gray_image_is_what_pillow_reads_and_shrinks(seed, side, compress):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_gray_in_color_modes_is_the_same_gray(mode):
+def test_color_modes_give_the_same_gray(mode):
     array = pixels(1)
     alpha = pixels(2)
     bands = {"RGB": [array] * 3, "RGBA": [array] * 3 + [alpha], "LA": [array, alpha]}[mode]
@@ -57,7 +57,7 @@ def test_sixteen_bit_is_scaled_linearly():
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(1, 4000))
-def test_every_truncation_is_noticed(cut):
+def test_every_truncation_is_detected(cut):
     whole = png(pixels(5))
     with pytest.raises(UnreadableImageError):
         read_film(whole[: -min(cut, len(whole))], 32)
@@ -65,7 +65,7 @@ def test_every_truncation_is_noticed(cut):
 
 @settings(max_examples=60, deadline=None)
 @given(position=st.integers(8, 4000), bit=st.integers(0, 7), deep=st.booleans())
-def test_every_flipped_bit_is_noticed(position, bit, deep):
+def test_every_flipped_bit_is_detected(position, bit, deep):
     whole = bytearray(png(pixels(6).astype(np.uint16) if deep else pixels(6)))
     whole[position % (len(whole) - 8) + 8] ^= 1 << bit
     with pytest.raises(UnreadableImageError):

@@ -31,7 +31,7 @@ def test_every_epoch_is_a_new_permutation_in_whole_batches():
         assert len(set(epoch)) == 20
         assert set(epoch) <= set(INDICES)
     assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
-    assert len({tuple(sorted(epoch)) for epoch in epochs}) > 1  # others are left out
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) > 1  # leaves out other records
 
 
 def test_same_seed_same_order():
@@ -41,7 +41,7 @@ def test_same_seed_same_order():
     assert order(0) == order(0) != order(1)
 
 
-def test_a_batch_holds_what_its_records_hold():
+def test_a_batch_holds_its_records():
     batch = training_batches(Numbers(), INDICES, 5, 0)[7]
     assert batch["step"] == 7
     assert batch["image"].dtype == np.uint8

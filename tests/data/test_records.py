@@ -1,4 +1,4 @@
-"""Opening the dataset: columns, random access, damage."""
+"""Opening a dataset: columns, random access, damage."""
 
 import contextlib
 import json
@@ -115,7 +115,7 @@ def test_random_access(data):
         np.testing.assert_array_equal(item["labels"], records.label_matrix[index])
         assert item["image"].dtype == item["labels"].dtype == np.uint8
         assert item.keys() == {"image", "labels"}
-    source = pickle.loads(pickle.dumps(source))  # also after it was read
+    source = pickle.loads(pickle.dumps(source))  # also after reading
     assert len(list(source)) == COUNT
     for index in (-1, COUNT):
         with pytest.raises(IndexError):
@@ -222,8 +222,8 @@ def test_what_is_trained_on_is_what_is_scored(copy):
     np.testing.assert_array_equal(item["labels"], records.label_matrix[64])
 
 
-def test_opening_runs_no_code_that_data_name(copy, tmp_path, monkeypatch):
-    """A class of a module that leaves a mark when it is imported, in every file that TFDS wrote."""
+def test_opening_imports_no_module_that_the_files_name(copy, tmp_path, monkeypatch):
+    """Every file that TFDS wrote names a module that leaves a mark when it is imported."""
     (tmp_path / "modules").mkdir()
     marker = tmp_path / "imported"
     (tmp_path / "modules" / "evil.py").write_text(
@@ -238,10 +238,10 @@ def test_opening_runs_no_code_that_data_name(copy, tmp_path, monkeypatch):
     info = json.loads(path.read_text())
     info["moduleName"] = info["fileFormat"] = "evil"
     path.write_text(json.dumps(info))
-    sys.modules.pop("evil", None)  # of another test
+    sys.modules.pop("evil", None)  # from another test
     records = open_records(copy)
     assert len(records.boxes.records) == 2 and records.images_and_labels()[3]["image"].any()
     assert not marker.exists()
-    with contextlib.suppress(Exception):  # what this test is about: TFDS would import it
+    with contextlib.suppress(Exception):  # TFDS itself would import it
         tfds.builder_from_directory(copy / STORE)
     assert marker.exists()

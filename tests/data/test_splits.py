@@ -1,4 +1,4 @@
-"""Splits: disjoint, whole, reproducible, and honest about patients."""
+"""Splits: disjoint, complete, reproducible; shared patients are counted."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "chestxray14"
 
 
 def make_records(patients, official=None, names=None, absent=0):
-    """Records with only what splits depend on: `patients` is each record's patient."""
+    """Return records of these patients, with only the columns that splits depend on."""
     count = len(patients)
     empty = np.zeros(count, np.int64)
     return Records(
@@ -57,7 +57,7 @@ patients_of = st.lists(st.integers(0, 60), min_size=120, max_size=400).filter(
 
 @settings(max_examples=40, deadline=None)
 @given(patients=patients_of, seed=st.integers(0, 2**31), protocol=st.sampled_from(PROTOCOLS[:3]))
-def test_subsets_are_disjoint_whole_and_independent_of_order(patients, seed, protocol):
+def test_subsets_are_disjoint_complete_and_independent_of_order(patients, seed, protocol):
     official = ["test" if patient % 3 == 0 else "train_val" for patient in patients]
     if len(set(official)) < 2:
         return
@@ -134,7 +134,7 @@ def lists_of(names, *sizes):
     absent=st.integers(0, 500),
     protocol=st.sampled_from(("official", "lists")),
 )
-def test_lists_may_leave_out_one_image_of_a_hundred(count, unlisted, absent, protocol):
+def test_lists_may_leave_out_one_percent_of_the_images(count, unlisted, absent, protocol):
     listed = count - unlisted
     official = ["train_val"] * (listed - 10) + ["test"] * 10 + [""] * unlisted
     records = make_records(range(count), official, absent=absent)
@@ -156,7 +156,7 @@ def test_other_protocols_count_no_names():
         assert split.in_words() == f"protocol {protocol}"
 
 
-def test_edited_lists_of_equal_length_are_other_data(tmp_path):
+def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     records = make_records(range(20))
     names = records.image_ids.tolist()
     first, edited = (

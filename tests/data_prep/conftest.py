@@ -1,4 +1,4 @@
-"""What several tests of the phantoms share."""
+"""A cohort of phantoms that several files of tests read."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.data_prep.phantom_files import SIZE
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
-    """A small finished cohort, drawn by two processes."""
+    """A small complete cohort, drawn by two processes."""
     folder = tmp_path_factory.mktemp("phantoms") / "raw"
     assert phantoms.generate(folder, 60, SIZE, seed=3, workers=2)
     return folder

@@ -1,4 +1,4 @@
-"""Raw files like NIH's, as small as a test allows, and the command that prepares them."""
+"""Small raw files in NIH's layout, the command that prepares them, and its output."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ def row(name, labels="No Finding", patient="1", age="58", follow_up="0"):
 
 
 def make_raw(folder, count=6, side=64):
-    """Write `count` images of two patients a folder apart, with table, boxes and lists."""
+    """Write `count` images, two for each patient, in three folders, with table, boxes and lists."""
     rows = []
     for index in range(count):
         name = f"{index // 2:08d}_{index % 2:03d}.png"

@@ -1,4 +1,4 @@
-"""Reading what the phantoms' command wrote."""
+"""Reading the output of data_prep/phantoms.py."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""From NIH's files to the dataset: values, options, mistakes."""
+"""Preparing NIH's files: values of the records, options, mistakes."""
 
 import csv
 import gzip
@@ -48,7 +48,7 @@ def test_preparing_counts_listed_names_and_unlisted_images(tmp_path, capsys):
     assert open_records(tmp_path / "none").official_names == 0
 
 
-def test_records_hold_what_the_raw_files_say(tmp_path, capsys):
+def test_records_match_the_raw_files(tmp_path, capsys):
     raw = make_raw(tmp_path / "raw")
     data = tmp_path / "data"
     assert prepare(raw, data) == 0
@@ -78,7 +78,7 @@ def test_records_hold_what_the_raw_files_say(tmp_path, capsys):
     assert (metadata["labels"], metadata["findings"]) == (list(LABELS), list(FINDINGS))
 
 
-def test_phantoms_keep_their_name_and_box_frame(tmp_path):
+def test_phantoms_keep_their_provenance_and_box_size(tmp_path):
     raw = make_raw(tmp_path / "raw")
     marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 800}
     (raw / "phantoms.json").write_text(json.dumps(marker))
@@ -91,7 +91,7 @@ def test_phantoms_keep_their_name_and_box_frame(tmp_path):
         prepare(raw, tmp_path / "other")
 
 
-def test_finished_dataset_is_left_alone(tmp_path, capsys):
+def test_complete_dataset_is_not_changed(tmp_path, capsys):
     raw, data = make_raw(tmp_path / "raw"), tmp_path / "data"
     prepare(raw, data)
     before = contents(data)

@@ -16,7 +16,7 @@ from tests.data_prep.nih_files import ROOT, SHARED
 
 
 def statistics(label_sets):
-    """Prevalence [14] and co-occurrence [91] of (findings, count) pairs, as shares of images."""
+    """Return prevalence [14] and co-occurrence [91] as shares of the images."""
     single, pairs, total = Counter(), Counter(), 0
     for names, count in label_sets:
         total += count
@@ -30,7 +30,7 @@ def statistics(label_sets):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
+def test_prevalence_and_co_occurrence_match_the_real_table(seed):
     names, shares = cohort.label_sets("real")
     real, real_pairs = statistics(zip(names, np.diff(shares, prepend=0), strict=True))
     people = cohort.patients(seed, 1200, "real")
@@ -43,20 +43,20 @@ def test_prevalence_and_co_occurrence_are_the_real_ones(seed):
     assert spearmanr(drawn_pairs[frequent], real_pairs[frequent]).statistic > 0.9
 
 
-def test_floor_keeps_how_findings_occur_together():
+def test_floor_preserves_co_occurrence():
     names, shares = cohort.label_sets("real")
     real = np.diff(shares, prepend=0)
     _, shares = cohort.label_sets("floor")
     raised = np.diff(shares, prepend=0)
     before, after = (statistics(zip(names, part, strict=True))[0] for part in (real, raised))
     assert after.min() == pytest.approx(cohort.FLOOR)
-    # A finding that is frequent enough grows only with the rarer ones that it occurs with.
+    # A frequent finding is raised only by the rarer findings that it occurs with.
     frequent = before > cohort.FLOOR
     assert frequent.sum() == 8
     assert np.all(
         (after[frequent] > before[frequent]) & (after[frequent] < 1.15 * before[frequent])
     )
-    # Among the films with the rarest finding, the others are as frequent as before.
+    # Among the films with the rarest finding, the other findings are as frequent as before.
     hernia = ["Hernia" in group for group in names]
     np.testing.assert_allclose(
         raised[hernia] / raised[hernia].sum(), real[hernia] / real[hernia].sum()
@@ -80,10 +80,10 @@ def test_demo_tests_thirty_patients_with_each_finding(seed):
         assert min(positive[finding] for finding in FINDINGS) >= least
 
 
-def test_label_sets_are_those_of_the_real_table():
+def test_label_sets_match_the_real_table():
     source = SHARED / "Data_Entry_2017_v2020.csv.gz"
     if not source.exists():
-        pytest.skip(f"{source.name} of NIH is not here")
+        pytest.skip(f"NIH's {source.name} is not here")
     with gzip.open(source, "rt") as file:
         real = Counter(row["Finding Labels"] for row in csv.DictReader(file))
     with cohort.LABEL_SETS.open() as file:

@@ -1,4 +1,4 @@
-"""What a finding changes on a phantom, and its boxes."""
+"""The change that a finding makes to a phantom, and its boxes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from data_prep.phantom.render import render
 
 
 def with_and_without(finding, number, size=128):
-    """The same chest with one finding and without, and the finding's boxes."""
+    """Return a chest with a finding and without it, and the finding's boxes."""
     person = cohort.patient(9, number)
     first = person.films[0]
     sick, found = render(
@@ -22,12 +22,12 @@ def with_and_without(finding, number, size=128):
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
-def test_what_a_finding_changes_lies_in_its_box(finding):
+def test_boxes_contain_the_change_of_their_finding(finding):
     inside = total = 0.0
     for number in range(1, 9):
         sick, well, boxes = with_and_without(finding, number)
         change = np.abs(sick - well)
-        change[change < 2] = 0  # rounding, and noise that is stronger where more gets through
+        change[change < 2] = 0  # rounding, and noise, which is stronger at lower attenuation
         covered = np.zeros(change.shape, bool)
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128

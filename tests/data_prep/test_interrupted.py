@@ -27,7 +27,7 @@ from tests.data_prep.nih_files import (
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """3,000 links to one image: enough for a run to be interrupted, cheap to make."""
+    """3,000 links to one image: cheap to make, and enough to interrupt a run."""
     raw = tmp_path_factory.mktemp("many")
     (raw / "images").mkdir()
     image = raw / "one"
@@ -43,7 +43,7 @@ def many(tmp_path_factory):
 
 
 def interrupted(raw, data, number):
-    """Start a run, send it a signal once a shard is done; return its process and output."""
+    """Start a run and send it a signal after the first shard; return its process and output."""
     process = subprocess.Popen(
         command(raw, data, "--workers=2"),
         cwd=ROOT,
@@ -51,7 +51,7 @@ def interrupted(raw, data, number):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that started the tests in the background made them ignore Ctrl-C.
+        # Tests that a shell started in the background ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     scratch = data / ".chest_xray14.partial"
@@ -66,7 +66,7 @@ def interrupted(raw, data, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_interrupted_run_continues_to_the_same_dataset(many, tmp_path, number):
+def test_interrupted_run_resumes_to_the_same_dataset(many, tmp_path, number):
     raw, expected = many
     process, (_, errors) = interrupted(raw, tmp_path, number)
     assert not (tmp_path / STORE).exists()
@@ -85,7 +85,7 @@ def test_interrupted_run_continues_to_the_same_dataset(many, tmp_path, number):
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, "full"])
-def test_publishing_that_ended_early_decodes_nothing_again(tmp_path, monkeypatch, how):
+def test_resuming_after_failed_publishing_decodes_nothing(tmp_path, monkeypatch, how):
     raw, data = make_raw(tmp_path / "raw", count=40), tmp_path / "data"
     prepare(raw, tmp_path / "whole")
     write = array_record_module.ArrayRecordWriter
@@ -124,7 +124,7 @@ def test_progress_bar_on_a_terminal(many, tmp_path):
     try:
         while piece := os.read(terminal, 65536):
             shown += piece
-    except OSError:  # Linux ends a terminal whose other side is closed this way
+    except OSError:  # raised by Linux once the other side is closed
         pass
     os.close(terminal)
     assert process.wait() == 0

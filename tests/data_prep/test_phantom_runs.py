@@ -1,4 +1,4 @@
-"""Runs of the phantoms' command: interruptions, mistakes, full disks."""
+"""Runs of data_prep/phantoms.py: interruptions, mistakes, full disks."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def test_an_interrupted_run_is_completed_by_the_same_command(raw, tmp_path, monk
     assert files(folder) == files(raw)
 
 
-def test_a_finished_output_is_left_alone(raw):
+def test_a_complete_output_is_not_changed(raw):
     before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
     assert not phantoms.generate(raw, 60, SIZE, seed=3, workers=2)
     assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
@@ -76,7 +76,7 @@ def test_a_run_killed_at_its_start_is_continued(raw, tmp_path, leftover):
 
 @pytest.mark.parametrize("damage", ['{"a', "[]", "", b"\xff", None])
 @pytest.mark.parametrize("name", ["phantoms.json", "unfinished/options.json"])
-def test_damaged_notes_are_named(tmp_path, name, damage):
+def test_damaged_state_is_named(tmp_path, name, damage):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     if damage is None:
@@ -103,9 +103,9 @@ def draw_in_a_process(folder, bytes_allowed=None):
     )
 
 
-def test_a_full_disk_is_one_line_and_the_run_continues(tmp_path):
+def test_a_full_disk_gives_one_line_and_the_run_can_continue(tmp_path):
     folder = tmp_path / "raw"
-    for allowed in (10, 1000):  # bytes a file: not even the note; no image
+    for allowed in (10, 1000):  # bytes a file: too few for the options, too few for an image
         done = draw_in_a_process(folder, allowed)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and f"--out_dir {folder}: File too large" in done.stderr

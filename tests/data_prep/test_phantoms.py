@@ -1,4 +1,4 @@
-"""Phantoms in NIH's layout: tables, boxes, lists, the same output every time."""
+"""Phantoms in NIH's layout: tables, boxes, lists; the output is reproducible."""
 
 import json
 
@@ -13,7 +13,7 @@ from data_prep.phantom.render import render
 from tests.data_prep.phantom_files import SIZE, files, table
 
 
-def test_layout_reads_back_as_the_nih_download_does(raw):
+def test_layout_equals_nihs_download(raw):
     rows = table(raw)
     files = sorted(path.name for path in (raw / "images").iterdir())
     assert [row["Image Index"] for row in rows] == files
@@ -52,7 +52,7 @@ def test_box_list_has_nihs_header_and_boxes_of_labelled_findings(raw):
     assert "Infiltration" not in {line.split(",")[1] for line in lines}
 
 
-def test_lists_part_the_patients_and_keep_rare_findings_in_both(raw):
+def test_lists_share_no_patient_and_both_have_rare_findings(raw):
     train, test = (
         (raw / name).read_text().split() for name in ("train_val_list.txt", "test_list.txt")
     )
@@ -82,7 +82,7 @@ def test_neither_workers_nor_the_number_of_patients_change_a_film(raw, tmp_path)
     assert fewer == table(raw)[: len(fewer)]
 
 
-def test_a_collection_tells_which_phantom_a_name_means(raw, tmp_path):
+def test_file_names_are_unique_in_a_collection(raw, tmp_path):
     marker = json.loads((raw / "phantoms.json").read_text())
     for number, (patients, seed, prevalence) in enumerate(
         [(12, 3, "floor"), (10, 4, "floor"), (12, 3, "real")]

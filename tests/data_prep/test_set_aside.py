@@ -1,4 +1,4 @@
-"""Files that cannot become records: each is listed with its reason, and too many stop the run."""
+"""Unusable files: each is listed with its reason; too many of them stop the run."""
 
 import hashlib
 import os
@@ -101,7 +101,7 @@ def test_special_files_do_not_hang(tmp_path, name):
     assert not (tmp_path / "data" / "chest_xray14").exists()
 
 
-def test_nothing_usable_says_so(tmp_path):
+def test_no_usable_file_is_an_error(tmp_path):
     raw = make_raw(tmp_path / "raw")
     for options, words in (
         (("--image_size=1000000",), "wrong size.*64 x 64.*--image_size is 1000000; choose"),

@@ -14,7 +14,7 @@ from tests.data_prep.nih_files import (
 )
 
 
-def test_both_editions_of_the_table_read_alike(tmp_path):
+def test_both_editions_of_the_table_give_the_same_rows(tmp_path):
     old, new = tmp_path / "old.csv", tmp_path / "new.csv.gz"
     old.write_text(
         f"{HEADER_2017}\r\na.png,Mass|Edema,3,7,058Y,F,AP,1,2,3,4,\r\n\r\n"
@@ -58,7 +58,7 @@ def test_bad_label_table_is_one_clear_line(tmp_path, lines, words):
         assert word in str(error.value)
 
 
-def test_real_oddities_of_the_table_are_kept(tmp_path):
+def test_implausible_values_of_the_table_are_kept(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join([HEADER_2020, row("a.png", age="411", follow_up=str(2**31 - 1))]))
     assert read_labels(path)["a.png"][2:4] == (2**31 - 1, 411)
@@ -76,7 +76,7 @@ def test_sex_is_read_under_either_header(tmp_path):
         read_labels(path)
 
 
-def test_repeated_equal_rows_are_one(tmp_path):
+def test_equal_rows_are_merged(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join([HEADER_2020, row("a.png"), row("a.png")]))
     assert list(read_labels(path)) == ["a.png"]
