@@ -68,12 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
         about = export_run(options.export, branch, options.out)
         print(f"{options.out}: {branch}, {about['backbone']}, {len(about['labels'])} outputs")
         return 0
-    from agcnn_jax.interop.import_weights import import_weights, report
+    from agcnn_jax.interop.import_weights import import_weights, summary
 
     about = import_weights(
         options.weights, options.backbone, options.out, options.revision, options.trained_on
     )
-    print(report(about, options.out))
+    print(summary(about, options.out))
     return 0
 
 

@@ -1,1 +1,1 @@
-"""PyTorch weights in and out."""
+"""Import and export of PyTorch weights."""

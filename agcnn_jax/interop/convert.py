@@ -1,4 +1,4 @@
-"""A PyTorch state dict to our variables: every tensor used, or named with the reason."""
+"""Conversion of a PyTorch state dict to our variables and back; no tensor is ignored silently."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Converted(NamedTuple):
         batch_stats: `{"backbone": ...}`, float32.
         channels: number of input channels.
         classes: C.
-        used: number of tensors taken.
-        left_out: the reason for each tensor or entry that was not.
+        used: number of converted tensors.
+        left_out: the reason for each tensor or entry that was left out.
     """
 
     params: dict[str, Any]
@@ -48,11 +48,11 @@ class Converted(NamedTuple):
 
 
 def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) -> Converted:
-    """Convert a whole network, backbone and last linear layer.
+    """Convert a network: the backbone and the last linear layer.
 
     Args:
-        file: what was read.
-        backbone: the module that the tensors belong to.
+        file: the tensors.
+        backbone: their module.
         backbone_name: its name, for messages.
 
     Raises:
@@ -65,7 +65,7 @@ def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) ->
     if stem not in tensors:
         raise UserError(
             f"--weights {file.name}: no {backbone_name}: it has no tensor {stem!r} but "
-            f"{_some(tensors)}; give the --backbone that it is of"
+            f"{_some(tensors)}; give the file's --backbone"
         )
     if tensors[stem].ndim != 4:
         raise UserError(f"--weights {file.name}: {stem} is {tensors[stem].shape}, not a kernel")
@@ -90,8 +90,8 @@ def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, A
     """Convert the fusion branch's linear layer, `fc`.
 
     Args:
-        file: what was read.
-        features: K of each of the two pooled features.
+        file: the tensors.
+        features: K, the length of each of the two pooled features.
         classes: C.
 
     Returns:
@@ -111,9 +111,9 @@ def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, A
 
 
 def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Give the weights torchvision's names; say of everything else why it is left out."""
+    """Return the weights under torchvision's names, and why each other entry is left out."""
     tensors: dict[str, np.ndarray] = {}
-    left_out = dict.fromkeys(file.beside, "training state, not a weight")
+    left_out = dict.fromkeys(file.other_entries, "training state, not a weight")
     for key, array in file.tensors.items():
         name = plain_key(key)
         if name.endswith(NOT_WEIGHTS):
@@ -121,7 +121,7 @@ def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, st
         elif name == THRESHOLDS:
             left_out[key] = "thresholds that rescale probabilities, not a weight"
         elif name in tensors:
-            raise UserError(f"--weights {file.name}: two tensors are {name!r}, {key!r} is one")
+            raise UserError(f"--weights {file.name}: {key!r} is a second tensor for {name!r}")
         else:
             tensors[name] = array
     return tensors, left_out
@@ -130,12 +130,12 @@ def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, st
 def torch_state(
     params: Mapping[str, Any], batch_stats: Mapping[str, Any], backbone: nn.Module, channels: int
 ) -> dict[str, np.ndarray]:
-    """The inverse of `convert_branch`: torchvision's names to arrays in PyTorch's layout.
+    """Invert `convert_branch`: return arrays in PyTorch's layout by torchvision's names.
 
     Args:
         params: a branch's, `{"backbone": ..., "head": ...}`.
         batch_stats: the same branch's, `{"backbone": ...}`.
-        backbone: the module that they belong to.
+        backbone: their module.
         channels: number of input channels.
     """
     flat = traverse_util.flatten_dict(
@@ -146,11 +146,13 @@ def torch_state(
 
 
 def head_state(head: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
-    """A linear layer's tensors under PyTorch's names."""
+    """Return a linear layer's tensors under PyTorch's names."""
     return {f"{name}.weight": to_torch(head["kernel"]), f"{name}.bias": to_torch(head["bias"])}
 
 
-def _check(file: str, what: str, tensors: Mapping[str, np.ndarray], expected: list[Tensor]) -> None:
+def _check(
+    file: str, network: str, tensors: Mapping[str, np.ndarray], expected: list[Tensor]
+) -> None:
     names = {tensor.key for tensor in expected}
     missing = [tensor.key for tensor in expected if tensor.key not in tensors]
     extra = [key for key in tensors if key not in names]
@@ -166,8 +168,8 @@ def _check(file: str, what: str, tensors: Mapping[str, np.ndarray], expected: li
     ]
     if problems:
         raise UserError(
-            f"--weights {file}: not the tensors of a {what}; {'; '.join(problems)}; give the "
-            f"--backbone that the file is of, or a whole file"
+            f"--weights {file}: not the tensors of a {network}; {'; '.join(problems)}; give the "
+            f"file's --backbone, or a complete file"
         )
     for tensor in expected:
         if tensors[tensor.key].dtype.kind != "f":

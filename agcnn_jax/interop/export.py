@@ -1,14 +1,14 @@
-"""A trained run's weights as safetensors, under torchvision's names."""
+"""Export of a trained run's weights to safetensors, under torchvision's names."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
@@ -17,27 +17,27 @@ from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.storage import checkpoint_place
+from agcnn_jax.runtime.storage import checkpoint_place, reported, write_bytes
 
 ALL = "all"
-CHOICES = (*BRANCHES, ALL)
 
 
 def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
-    """Write the best weights of a run's finished stages; the data set is not needed.
+    """Write the best weights of a run's finished stages, without its data set.
 
     Args:
         workdir: of the run.
-        branch: one branch, whose names are then torchvision's own (the fusion branch's `fc.weight`
-            and `fc.bias`); or `all`, which puts `global.`, `local.` and `fusion.` before them.
+        branch: one branch, under torchvision's names (`fc.weight` and `fc.bias` for the fusion
+            branch); or `all`, which prefixes them with `global.`, `local.` and `fusion.`.
         out: a new .safetensors file.
 
     Returns:
-        What the file's metadata say: `backbone`, `branch`, `labels`, `pooling`, `mean`, `std`,
+        The file's metadata: `backbone`, `branch`, `labels`, `pooling`, `mean`, `std`,
         `input_size`, `statistic`, `tau`, `lineage`.
 
     Raises:
-        UserError: if nothing is trained, the branch is not, or `out` is in the way.
+        UserError: if nothing is trained, the branch is not trained, or `out` exists or cannot be
+            written.
     """
     try:
         from safetensors.numpy import save
@@ -46,7 +46,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
             "--export needs safetensors; install it: pip install safetensors"
         ) from error
     if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: an export is a .safetensors file; give it that ending")
+        raise UserError(f"--out {out}: an export is a .safetensors file; give it that suffix")
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name or delete it")
     directory = checkpoint_place(workdir)
@@ -55,11 +55,11 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
     seen, _ = lineage.kept(directory)
-    missing = [name for name in _wanted(branch) if name not in variables["params"]]
+    missing = [name for name in _branches(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
             f"--export {workdir}: its {' and '.join(missing)} branch is not trained yet; give "
-            f"--branch {'|'.join(variables['params'])}, or train on"
+            f"--branch {'|'.join(variables['params'])}, or continue training"
         )
     about = {
         "backbone": config.backbone,
@@ -75,14 +75,16 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
     state = state_of(single, branch, config.backbone, len(config.mean))
-    _write(out, save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about)}))
+    content = save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about)})
+    with reported(out, "written"):
+        write_bytes(epath.Path(out), content)
     return about
 
 
 def state_of(
     variables: Variables, branch: str, backbone_name: str, channels: int
 ) -> dict[str, np.ndarray]:
-    """The state dict of one branch, or of the whole AG-CNN.
+    """Return the state dict of one branch, or of the whole AG-CNN.
 
     Args:
         variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`.
@@ -92,7 +94,7 @@ def state_of(
     """
     backbone = make_backbone(backbone_name)
     state: dict[str, np.ndarray] = {}
-    for name in _wanted(branch):
+    for name in _branches(branch):
         params = variables["params"][name]
         if name == "fusion":
             tensors = head_state(params["head"], "fc")
@@ -103,17 +105,5 @@ def state_of(
     return state
 
 
-def _wanted(branch: str) -> tuple[str, ...]:
+def _branches(branch: str) -> tuple[str, ...]:
     return BRANCHES if branch == ALL else (branch,)
-
-
-def _write(out: Path, content: bytes) -> None:
-    temporary = out.with_name(f".{out.name}.incomplete")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Weights by name from the Hugging Face hub, at a pinned revision."""
+"""Download of weights from the Hugging Face hub, at a pinned revision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".pkl", ".bin", "
 
 
 class Pin(NamedTuple):
-    """A revision known to be good: its commit, and the SHA-256 of its `model.safetensors`."""
+    """A known good revision: its commit, and the SHA-256 of its `model.safetensors`."""
 
     revision: str
     sha256: str
@@ -35,7 +35,7 @@ PINNED = {
 
 
 def is_hub_name(weights: str) -> bool:
-    """Whether `weights` names a model on the hub (`owner/model`) rather than a file."""
+    """Return True if `weights` names a model on the hub (`owner/model`), False for a file."""
     return (
         _NAME.fullmatch(weights) is not None
         and not weights.endswith(_CHECKPOINT_SUFFIXES)
@@ -48,20 +48,20 @@ def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
 
     Args:
         name: `owner/model`.
-        revision: commit, tag or branch; by default the pinned one.
-        folder: where everything goes that is downloaded; the caller removes it.
+        revision: commit, tag or branch; the pinned one by default.
+        folder: for all downloaded files; the caller removes it.
 
     Returns:
-        The file, and the commit that it is of.
+        The file and its commit.
 
     Raises:
-        UserError: if there is no pin and no `revision`, or the file cannot be had.
+        UserError: if there is neither a pin nor a `revision`, or the file is unavailable.
     """
     if revision is None:
         if name not in PINNED:
             raise UserError(
-                f"--weights {name}: no revision of it is pinned here; give --revision COMMIT, or "
-                f"one of {', '.join(PINNED)}"
+                f"--weights {name}: no revision of this model is pinned; give --revision COMMIT, "
+                f"or one of {', '.join(PINNED)}"
             )
         revision = PINNED[name].revision
     try:
@@ -79,26 +79,26 @@ def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
     except errors.RevisionNotFoundError as error:
         raise UserError(f"--revision {revision}: {name} has no such revision") from error
     except errors.EntryNotFoundError as error:
-        # Also raised, as its subclass LocalEntryNotFoundError, when the hub does not answer.
+        # Its subclass LocalEntryNotFoundError means that the hub does not answer.
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise _unreachable(name, revision, error) from error
         raise UserError(
             f"--weights {name}: it has no file {FILE}; download another of its files and give "
-            f"that instead of the name"
+            f"that file instead of the name"
         ) from error
-    except Exception as error:  # the hub's client raises its transport's own errors, too
+    except Exception as error:  # the hub's client also raises its transport's errors
         raise _unreachable(name, revision, error) from error
     # .../models--owner--model/snapshots/<commit>/model.safetensors
     return Path(path), Path(path).parent.name
 
 
 def check_pin(name: str, commit: str, sha256: str) -> None:
-    """Raise `UserError` unless a pinned revision's file is the one that was pinned."""
+    """Raise `UserError` if the file of a pinned revision has another SHA-256 than pinned."""
     pin = PINNED.get(name)
     if pin is not None and commit == pin.revision and sha256 != pin.sha256:
         raise UserError(
             f"--weights {name}: the downloaded file's SHA-256 is {sha256} instead of {pin.sha256}; "
-            f"it was damaged or changed on its way, so try again"
+            f"it was damaged or changed in transit, so try again"
         )
 
 

@@ -1,4 +1,4 @@
-"""From PyTorch checkpoint files to converted weights on disk."""
+"""Conversion of PyTorch checkpoint files to weights on disk."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def import_weights(
 ) -> dict[str, Any]:
     """Convert one network, or the three files of an AG-CNN, to a new folder.
 
-    Everything is first written beside `out` and renamed when it is whole.
+    Everything is written beside `out` first and renamed once complete.
 
     Args:
-        sources: a file or a name on the hub; or three files, of the global, the local and the
+        sources: a file or a name on the hub; or three files, for the global, the local and the
             fusion branch.
         backbone_name: a key of `BACKBONES`.
-        out: folder to write; must not exist or be empty.
-        revision: of a name on the hub; by default the pinned one.
-        seen: what the weights have been trained on, as `trained_on.given` reads it; by default
-            as far as the files tell.
+        out: folder to write; must be missing or empty.
+        revision: of a name on the hub; the pinned one by default.
+        seen: the value of `--trained_on`, see `trained_on.parse_option`; by default the files
+            tell, as far as they can.
 
     Returns:
-        What `weights.json` says; see `weights.describe`.
+        The content of `weights.json`; see `weights.describe`.
 
     Raises:
-        UserError: if a source cannot be had or is of something else; nothing is left behind then.
+        UserError: if a source is unavailable or holds other weights; leaves nothing behind.
     """
     if len(sources) not in (1, len(BRANCHES)):
         raise UserError(
@@ -48,26 +48,26 @@ def import_weights(
             f"local and fusion branch"
         )
     if revision is not None and not any(hub.is_hub_name(source) for source in sources):
-        raise UserError(f"--revision {revision} is of models on the hub; --weights is a file")
-    said = trained_on.given(seen)
-    weights.free_directory(out)
+        raise UserError(f"--revision {revision} is for models on the hub; --weights is a file")
+    given = trained_on.parse_option(seen)
+    weights.require_empty(out)
     scratch = out.parent / f".{out.name}.incomplete"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
         scratch.mkdir()
-        files, origins = [], []
+        files, names = [], []
         for source in sources:
             file, name = _fetch(source, revision, scratch / "download")
             files.append(file)
-            origins.append(name)
-        variables, about, origin = _convert(files, backbone_name)
-        known = trained_on.settled(said, origin.trained_on, sources, files)
+            names.append(name)
+        variables, about, source_format = _convert(files, backbone_name)
+        seen_images = trained_on.determine(given, source_format.trained_on, sources, files)
         about = {
-            "source": " ".join(origins),
+            "source": " ".join(names),
             **about,
-            "trained_on": known.words,
-            "lineage": known.lineage.to_json(),
+            "trained_on": seen_images.words,
+            "lineage": seen_images.lineage.to_json(),
         }
         weights.save_weights(scratch / "weights", variables, about)
         if out.exists():
@@ -82,15 +82,14 @@ def import_weights(
     return about
 
 
-def report(about: dict[str, Any], out: Path) -> str:
-    """Say in a few lines what was brought in, every tensor that was left out included."""
-    classes = about["classes"]
-    named = f" ({', '.join(classes)})" if classes else ""
+def summary(about: dict[str, Any], out: Path) -> str:
+    """Summarise the imported weights and list every tensor that was left out."""
+    classes = f" ({', '.join(about['classes'])})" if about["classes"] else ""
     lines = [
         f"{about['source']}: {about['kind']}, {about['backbone']}, {about['channels']} input "
         f"channel(s)",
         *(f"sha256 {file['sha256']}  {file['name']}" for file in about["files"]),
-        f"classes: {about['class_count']}{named}",
+        f"classes: {about['class_count']}{classes}",
         f"pooling: {about['pooling']}; mean {_plain(about['mean'])}, std {_plain(about['std'])}",
         f"trained on: {about['trained_on']}",
         f"tensors: {about['used']} used, {len(about['left_out'])} left out",
@@ -118,40 +117,40 @@ def _convert(
     batch_stats: dict[str, Any] = {}
     used, left_out = 0, {}
     branches = BRANCHES[: 1 if len(files) == 1 else 2]
-    origin: SourceFormat | None = None
+    source_format: SourceFormat | None = None
     for branch, file in zip(branches, files, strict=False):
         converted = convert_branch(file, backbone, backbone_name)
         found = recognise_source(file, converted)
-        if origin is not None and found[1:] != origin[1:]:
+        if source_format is not None and found[1:] != source_format[1:]:
             raise UserError(
-                f"--weights {file.name}: its classes or its input differ from those of "
-                f"{files[0].name}; give the files of one AG-CNN"
+                f"--weights {file.name}: its classes or its input differ from {files[0].name}'s; "
+                f"give the files of one AG-CNN"
             )
-        origin = found
+        source_format = found
         params[branch], batch_stats[branch] = converted.params, converted.batch_stats
         used += converted.used
         prefix = "" if len(files) == 1 else f"{file.name}: "
         left_out.update({prefix + key: reason for key, reason in converted.left_out.items()})
-    assert origin is not None
+    assert source_format is not None
     if len(files) > 1:
         features = converted.params["head"]["kernel"].shape[0]
         params["fusion"] = convert_fusion(files[-1], features, converted.classes)
         used += len(params["fusion"]["head"])
     about = {
-        "kind": origin.kind if len(files) == 1 else f"AG-CNN, {origin.kind}",
+        "kind": source_format.kind if len(files) == 1 else f"AG-CNN, {source_format.kind}",
         "backbone": backbone_name,
         "channels": converted.channels,
         "branches": list(params),
         "files": [{"name": file.name, "sha256": file.sha256} for file in files],
         "class_count": converted.classes,
-        "classes": list(origin.classes) if origin.classes else None,
-        "pooling": origin.pooling,
-        "mean": list(origin.mean),
-        "std": list(origin.std),
+        "classes": list(source_format.classes) if source_format.classes else None,
+        "pooling": source_format.pooling,
+        "mean": list(source_format.mean),
+        "std": list(source_format.std),
         "used": used,
         "left_out": left_out,
     }
-    return {"params": params, "batch_stats": batch_stats}, about, origin
+    return {"params": params, "batch_stats": batch_stats}, about, source_format
 
 
 def _plain(values: Sequence[float]) -> str:
@@ -159,7 +158,7 @@ def _plain(values: Sequence[float]) -> str:
 
 
 def _grouped(left_out: dict[str, str]) -> list[tuple[str, str]]:
-    """Join the names that are left out for the same reason."""
+    """Join the names of tensors that are left out for the same reason."""
     names: dict[str, list[str]] = {}
     for key, reason in left_out.items():
         names.setdefault(reason, []).append(key)

@@ -1,4 +1,4 @@
-"""Tensors of a PyTorch checkpoint file as numpy arrays, without running anything it contains."""
+"""Reads the tensors of a PyTorch checkpoint file as numpy arrays, without running its code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from agcnn_jax.runtime.errors import UserError
 
 METADATA_KEY = "agcnn_jax"
-"""Entry of a safetensors file's metadata in which an export says what it is."""
+"""Entry of a safetensors file's metadata that describes one of our exports."""
 
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
@@ -23,19 +23,19 @@ _LARGEST_HEADER = 100_000_000  # of the safetensors format
 
 
 class TensorFile(NamedTuple):
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         name: the file's name, for messages.
-        tensors: by the names in the file, in its order.
-        beside: entries next to the state dict, such as `epoch` and `optimizer`.
-        metadata: what our own export says of itself; empty for any other file.
+        tensors: by their names in the file, in its order.
+        other_entries: names of the entries next to the state dict, such as `epoch`, `optimizer`.
+        metadata: the description in one of our exports; empty for any other file.
         sha256: of the whole file, hex.
     """
 
     name: str
     tensors: dict[str, np.ndarray]
-    beside: tuple[str, ...]
+    other_entries: tuple[str, ...]
     metadata: dict[str, Any]
     sha256: str
 
@@ -44,8 +44,8 @@ def read_tensor_file(path: Path) -> TensorFile:
     """Read a safetensors file, or a pickled one with torch's `weights_only=True`.
 
     Raises:
-        UserError: if the file is missing, is no checkpoint, holds anything but tensors, or is
-            pickled and torch is not installed.
+        UserError: if the file is missing or not a checkpoint, if it holds anything but tensors,
+            or if it is pickled and torch is not installed.
     """
     try:
         with path.open("rb") as file:
@@ -61,8 +61,8 @@ def read_tensor_file(path: Path) -> TensorFile:
         tensors, metadata = _read_safetensors(path)
         return TensorFile(path.name, tensors, (), metadata, sha256)
     if start.startswith((_ZIP, _PICKLE)):
-        tensors, beside = _state_dict(path, _load_pickled(path))
-        return TensorFile(path.name, tensors, beside, {}, sha256)
+        tensors, other_entries = _state_dict(path, _load_pickled(path))
+        return TensorFile(path.name, tensors, other_entries, {}, sha256)
     raise UserError(
         f"--weights {path}: not a PyTorch checkpoint; give a .safetensors file or one written by "
         f"torch.save (.pth, .pt, .pth.tar, .pkl, .bin)"
@@ -82,7 +82,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise UserError(
-            f"--weights {path}: not a whole safetensors file ({error}); fetch it again"
+            f"--weights {path}: the safetensors file is damaged ({error}); download it again"
         ) from error
     return tensors, metadata
 
@@ -92,53 +92,55 @@ def _load_pickled(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"--weights {path}: a pickled file is read by torch alone; install it (pip install "
-            f"torch), or convert the file to .safetensors where torch is installed"
+            f"--weights {path}: only torch reads a pickled file; install it (pip install torch), "
+            f"or convert the file to .safetensors where torch is installed"
         ) from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that it rarely meets
+            warnings.simplefilter("ignore")  # about rare pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
             raise UserError(
                 f"--weights {path}: holds Python objects besides tensors "
-                f"({_refused(str(error))}), which could run anything, so it is not read; where it "
-                f"was made, save its tensors alone: torch.save(model.state_dict(), FILE)"
+                f"({_refused(str(error))}), which could run any code, so it is not read; save "
+                f"the tensors alone where it was made: torch.save(model.state_dict(), FILE)"
             ) from error
-        raise _broken(path, error) from error
+        raise _damaged(path, error) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise _broken(path, error) from error
+        raise _damaged(path, error) from error
 
 
 def _numpy_scalars() -> list[Any]:
-    """Globals of pickled numpy numbers, such as a best AUC beside the state dict.
+    """Return the globals of pickled numpy numbers, such as a best AUC beside the state dict.
 
-    Each makes a number out of a dtype and bytes, and nothing else; torch documents adding them.
+    Each makes a number from a dtype and bytes, nothing else; torch documents allowing them.
     """
     scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
     dtypes = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
-    # Files written with numpy 1 name the function's old place.
+    # Files written with numpy 1 name the function by its old module.
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *dtypes]
 
 
 def _refused(message: str) -> str:
-    """What torch's message says was refused, without its advice to trust the file."""
+    """Return what torch refused according to its message, without its advice to trust the file."""
     lines = [line.strip() for line in message.splitlines() if "Unsupported" in line]
     return lines[0].split("Unsupported")[-1].split(" was not")[0].strip() if lines else "a pickle"
 
 
-def _broken(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0]
-    return UserError(f"--weights {path}: not a whole PyTorch checkpoint ({reason}); fetch it again")
+    return UserError(
+        f"--weights {path}: the PyTorch checkpoint is damaged ({reason}); download it again"
+    )
 
 
 def _state_dict(path: Path, loaded: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    beside: tuple[str, ...] = ()
+    other_entries: tuple[str, ...] = ()
     if isinstance(loaded, Mapping):
         for key in _STATE_DICT_KEYS:
             if isinstance(loaded.get(key), Mapping):
-                beside = tuple(str(other) for other in loaded if other != key)
+                other_entries = tuple(str(other) for other in loaded if other != key)
                 loaded = loaded[key]
                 break
     if not isinstance(loaded, Mapping) or not loaded:
@@ -150,10 +152,10 @@ def _state_dict(path: Path, loaded: Any) -> tuple[dict[str, np.ndarray], tuple[s
     for key, value in loaded.items():
         if not hasattr(value, "detach"):
             raise UserError(
-                f"--weights {path}: {key!r} is no tensor but a {type(value).__name__}; save "
+                f"--weights {path}: {key!r} is not a tensor but a {type(value).__name__}; save "
                 f"model.state_dict() alone"
             )
         value = value.detach()
         # numpy has no bfloat16.
         tensors[str(key)] = (value.float() if value.is_floating_point() else value).numpy()
-    return tensors, beside
+    return tensors, other_entries

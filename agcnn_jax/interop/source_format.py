@@ -1,7 +1,7 @@
-"""What a checkpoint was trained for: its classes, pooling and normalisation.
+"""The format of a checkpoint's source: its classes, pooling and normalisation.
 
-Files rarely say so themselves; what they hold gives them away. The facts are those of the projects
-that publish them.
+Files rarely state these. The number of input channels and outputs identifies the project that
+published them, and the project's documentation gives the rest.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ TORCHXRAYVISION_FINDINGS = (
 )
 """Outputs of torchxrayvision's models, in order."""
 
-# Its input is gray / 255 mapped to -1024..1024: (x - 0.5) * 2048.
+# torchxrayvision maps gray / 255 to -1024..1024: (x - 0.5) * 2048.
 TORCHXRAYVISION_MEAN, TORCHXRAYVISION_STD = (0.5,), (1 / 2048,)
 
 
 class SourceFormat(NamedTuple):
-    """What weights expect, and what their outputs mean.
+    """The input that weights expect, and the meaning of their outputs.
 
     Attributes:
-        kind: in words.
-        classes: names of the outputs, or None where the file does not tell.
+        kind: a name for messages.
+        classes: names of the outputs; None if unknown.
         pooling: `avg` or `max`, between the last feature map and the linear layer.
         mean: subtracted from gray levels in 0..1, one number a channel.
         std: of each channel, by which the difference is divided.
-        trained_on: a key of `trained_on.KNOWN`; None where the file does not tell, or tells more.
+        trained_on: a key of `trained_on.KNOWN`; None if unknown, or if the file holds a lineage.
     """
 
     kind: str
@@ -55,10 +55,10 @@ class SourceFormat(NamedTuple):
 
 
 def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
-    """Tell what a file is from what it holds.
+    """Recognise the source of a file from its content.
 
     Raises:
-        UserError: if nothing says how the input is to be scaled.
+        UserError: if the scaling of the input is unknown.
     """
     if file.metadata:
         return _own_export(file)
@@ -74,8 +74,8 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     if converted.channels != len(IMAGENET_MEAN):
         raise UserError(
             f"--weights {file.name}: {converted.channels} input channels and {converted.classes} "
-            f"outputs; how its input is scaled is known for 3 channels, and for torchxrayvision's "
-            f"1 channel and {len(TORCHXRAYVISION_FINDINGS)} outputs"
+            f"outputs; the scaling of its input is known for 3 channels, and for torchxrayvision's "
+            f"1 channel with {len(TORCHXRAYVISION_FINDINGS)} outputs"
         )
     classes: tuple[str, ...] | None = None
     trained_on: str | None = None
@@ -86,7 +86,7 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
         kind = "CheXNet" if wrapped else "ChestX-ray14"
         classes, trained_on = CHESTXRAY14_FINDINGS, "chestxray14"
     else:
-        kind = "unknown, taken to expect ImageNet's normalisation"
+        kind = "unknown, assuming ImageNet's normalisation"
     return SourceFormat(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
 
 

@@ -1,8 +1,8 @@
-"""The names that torchvision gives to the tensors of our backbones.
+"""torchvision's names for the tensors of our backbones.
 
-The names are facts of torchvision's architectures (`layer1.0.downsample.0.weight`,
-`features.denseblock1.denselayer1.norm1.running_mean`), which timm, CheXNet, torchxrayvision and the
-PyTorch ports of AG-CNN share, up to what `plain_key` takes away.
+The names come from torchvision's architectures (`layer1.0.downsample.0.weight`,
+`features.denseblock1.denselayer1.norm1.running_mean`). timm, CheXNet, torchxrayvision and the
+PyTorch ports of AG-CNN share them, apart from the parts that `plain_key` removes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flax import traverse_util
 from agcnn_jax.models.densenet import DenseNet
 
 NOT_WEIGHTS = "num_batches_tracked"
-"""PyTorch's count of BatchNorm updates; nothing depends on it while momentum is a number."""
+"""PyTorch's count of BatchNorm updates; it has no effect while momentum is a number."""
 
 _LEAVES = {
     "kernel": "weight",
@@ -41,7 +41,7 @@ class Tensor(NamedTuple):
 
     Attributes:
         key: torchvision's name.
-        path: `params` or `batch_stats`, then the names of ours down to the leaf.
+        path: `params` or `batch_stats`, then our names down to the leaf.
         shape: in PyTorch's layout.
     """
 
@@ -51,11 +51,11 @@ class Tensor(NamedTuple):
 
 
 def plain_key(key: str) -> str:
-    """Take away what checkpoints wrap around torchvision's names.
+    """Reduce a checkpoint's name of a tensor to torchvision's.
 
-    That is `module.` (DataParallel), the attribute's name `densenet121.` or `resnet50.` (CheXNet
-    and others), `norm.1` for `norm1` (torchvision before 0.3) and `classifier.0` for `classifier`
-    (a Sequential of a linear layer and a sigmoid).
+    Removes `module.` (DataParallel) and the attribute `densenet121.` or `resnet50.` (CheXNet and
+    others), and replaces `norm.1` by `norm1` (torchvision before 0.3) and `classifier.0` by
+    `classifier` (a Sequential of a linear layer and a sigmoid).
     """
     for wrapper in _WRAPPERS:
         key = key.removeprefix(wrapper)
@@ -63,12 +63,12 @@ def plain_key(key: str) -> str:
 
 
 def head_name(backbone: nn.Module) -> str:
-    """Name of the last linear layer: `classifier` in a DenseNet, `fc` in a ResNet."""
+    """Return the name of the last linear layer: `classifier` in a DenseNet, `fc` in a ResNet."""
     return "classifier" if isinstance(backbone, DenseNet) else "fc"
 
 
 def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], int]:
-    """List a backbone's tensors, in our order, and count the features it computes.
+    """List a backbone's tensors in our order, and count its features.
 
     Args:
         backbone: a `ResNet` or a `DenseNet`.
@@ -77,11 +77,11 @@ def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], 
     Returns:
         The tensors, and K, the channels of the last feature map.
     """
-    # The mapped axis that BatchNorm averages over does not exist here.
-    alone = backbone.clone(axis_name=None)
+    # BatchNorm's mapped axis does not exist here.
+    unmapped = backbone.clone(axis_name=None)
     image = jnp.zeros((1, 64, 64, channels))
     feature_map, shapes = jax.eval_shape(
-        lambda: alone.init_with_output(jax.random.key(0), image, train=False)
+        lambda: unmapped.init_with_output(jax.random.key(0), image, train=False)
     )
     prefix = "features." if isinstance(backbone, DenseNet) else ""
     tensors = []
@@ -93,21 +93,21 @@ def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], 
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """PyTorch's shape of one of our arrays: kernels have their output channels first."""
+    """Return the PyTorch shape of one of our arrays; output channels come first."""
     if len(shape) == 4:
         return (shape[3], shape[2], shape[0], shape[1])
     return shape[::-1]
 
 
 def to_torch(array: Any) -> np.ndarray:
-    """Our layout to PyTorch's: `[H, W, I, O]` to `[O, I, H, W]` and `[I, O]` to `[O, I]`."""
+    """Convert to PyTorch's layout: `[H, W, I, O]` to `[O, I, H, W]`, and `[I, O]` to `[O, I]`."""
     array = np.asarray(array)
     axes = (3, 2, 0, 1) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
     return np.ascontiguousarray(array.transpose(axes))
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-    """PyTorch's layout to ours, the inverse of `to_torch`."""
+    """Convert from PyTorch's layout; the inverse of `to_torch`."""
     axes = (2, 3, 1, 0) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
     return np.ascontiguousarray(array.transpose(axes))
 

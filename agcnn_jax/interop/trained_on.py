@@ -1,4 +1,4 @@
-"""What weights from elsewhere have been trained on: as the user says, or as their origin tells."""
+"""The images that imported weights were trained on, as far as the user or the source tells."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _TIMM_IMAGENET = re.compile(r"timm/[\w.-]+_in\d+k")
 
 
 class TrainedOn(NamedTuple):
-    """What weights have been trained on.
+    """The images that weights were trained on.
 
     Attributes:
-        words: for people to read.
-        lineage: what is known of the images.
+        words: a description for messages.
+        lineage: the known images.
     """
 
     words: str
@@ -49,45 +49,49 @@ KNOWN = {
 NOT_KNOWN = TrainedOn("not known", UNKNOWN)
 
 
-def given(option: str | None) -> TrainedOn | None:
-    """Read `--trained_on`: a key of `KNOWN`, or a list of the images that weights have seen.
+def parse_option(option: str | None) -> TrainedOn | None:
+    """Parse `--trained_on`: a key of `KNOWN`, or a file that lists the images.
 
     Raises:
-        UserError: if it is neither.
+        UserError: if the value is neither.
     """
     return None if option is None else KNOWN.get(option) or _listed(option)
 
 
-def settled(
-    said: TrainedOn | None, origin: str | None, sources: Sequence[str], files: Sequence[TensorFile]
+def determine(
+    given: TrainedOn | None,
+    recognised: str | None,
+    sources: Sequence[str],
+    files: Sequence[TensorFile],
 ) -> TrainedOn:
-    """Tell what weights have been trained on.
+    """Determine the images that weights were trained on.
 
     Args:
-        said: see `given`.
-        origin: see `SourceFormat.trained_on`.
-        sources: where the files are from; paths, or names on the hub.
-        files: that hold the weights.
+        given: by the user, see `parse_option`.
+        recognised: see `SourceFormat.trained_on`.
+        sources: paths of the files, or names on the hub.
+        files: the files of the weights.
 
     Raises:
-        UserError: if something is said of our own exports, which hold their lineage, or if they
-            do not hold it.
+        UserError: if the user describes one of our exports, which hold their lineage, or an
+            export does not hold it.
     """
-    own = [file for file in files if file.metadata]
-    if own:
-        if said is not None:
+    exports = [file for file in files if file.metadata]
+    if exports:
+        if given is not None:
             raise UserError(
-                f"{OPTION}: {own[0].name} already says what it was trained on; leave the option out"
+                f"{OPTION}: {exports[0].name} already says what it was trained on; leave the "
+                f"option out"
             )
-        return _as_exported(own)
-    if said is not None:
-        return said
-    if origin is None and all(_is_imagenet(source) for source in sources):
-        origin = "imagenet"
-    return KNOWN[origin] if origin is not None else NOT_KNOWN
+        return _of_exports(exports)
+    if given is not None:
+        return given
+    if recognised is None and all(_is_imagenet(source) for source in sources):
+        recognised = "imagenet"
+    return KNOWN[recognised] if recognised is not None else NOT_KNOWN
 
 
-def _as_exported(files: Sequence[TensorFile]) -> TrainedOn:
+def _of_exports(files: Sequence[TensorFile]) -> TrainedOn:
     seen = NOTHING
     for file in files:
         try:
@@ -101,10 +105,10 @@ def _as_exported(files: Sequence[TensorFile]) -> TrainedOn:
 
 
 def in_words(lineage: Lineage) -> str:
-    """Say briefly what a lineage holds."""
+    """Describe a lineage briefly."""
     parts = [f"{len(images)} image(s) of {name}" for name, images in sorted(lineage.seen.items())]
     parts += [
-        "images that are not known" if name == ANY_COLLECTION else f"unlisted images of {name}"
+        "unknown images" if name == ANY_COLLECTION else f"unlisted images of {name}"
         for name in sorted(lineage.unlisted)
     ]
     return " and ".join(parts) or "no radiographs"
@@ -114,17 +118,16 @@ def _listed(option: str) -> TrainedOn:
     path = Path(option)
     if not path.is_file():
         raise UserError(
-            f"{OPTION} {option}: no such file; give {', '.join(KNOWN)} or a file with the names of "
-            f"images"
+            f"{OPTION} {option}: no such file; give {', '.join(KNOWN)} or a file of image names"
         )
     names = read_names(path)
     if not names:
-        raise UserError(f"{OPTION} {option}: names no image; give a file with one name a line")
+        raise UserError(f"{OPTION} {option}: names no image; give a file with one name per line")
     for name in names:
         if not NIH_NAME.fullmatch(name):
             raise UserError(
                 f"{OPTION} {option}: {name[:60]!r} is not an image name of ChestX-ray14, such as "
-                f"00000013_005.png; give a file with one name a line"
+                f"00000013_005.png; give a file with one name per line"
             )
     lineage = lineage_of_names(names)
     return TrainedOn(f"{in_words(lineage)}, listed in {path.name}", lineage)

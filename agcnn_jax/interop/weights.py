@@ -1,10 +1,10 @@
-"""Converted weights on disk: an orbax checkpoint with a `weights.json` that says what they are."""
+"""Converted weights on disk: an orbax checkpoint, and a `weights.json` that describes it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +25,28 @@ CONVERT_AGAIN = "convert the weights again with data_prep/torch_weights.py"
 _KEYS = frozenset(
     {"backbone", "branches", "channels", "classes", "digest", "lineage", "mean", "pooling", "std"}
 )
-"""What must be known of weights to load them."""
+"""The keys of `weights.json` that loading needs."""
 
 IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
 """The name on the hub of each backbone's ImageNet weights."""
 
 
 def imagenet_directory(backbone: str) -> str:
-    """Where configs look for a backbone's converted ImageNet weights."""
+    """Return the folder where configs look for a backbone's converted ImageNet weights."""
     return f"weights/{backbone}_imagenet"
 
 
 def missing_imagenet(backbone: str, directory: str) -> str:
-    """Say that a config's ImageNet weights are not there, and the one command that gets them."""
+    """Say that a config's ImageNet weights are missing, and give the command that gets them."""
     return (
-        f"config.init is {directory!r}, where there are no weights yet; get them with: python "
+        f"config.init is {directory!r}, which holds no weights yet; get them with: python "
         f"data_prep/torch_weights.py --weights {IMAGENET[backbone]} --backbone {backbone} "
-        f"--out {directory} (or start from random ones: --config.init=random)"
+        f"--out {directory} (or start from random weights: --config.init=random)"
     )
 
 
 def is_weights(directory: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds converted weights."""
+    """Return True if a folder holds converted weights."""
     return exists(absolute(directory) / DESCRIPTION)
 
 
@@ -54,10 +54,10 @@ def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[s
     """Write converted weights to a new folder.
 
     Args:
-        directory: to write to; must not exist or be empty.
+        directory: the folder; must be missing or empty.
         variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`, arrays.
-        about: what `weights.json` says beside the digest of `variables`; JSON values, the
-            `lineage` among them.
+        about: JSON values for `weights.json`, `lineage` included; the format and the digest of
+            `variables` are added.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -67,23 +67,23 @@ def save_weights(directory: Path, variables: Mapping[str, Any], about: Mapping[s
 
 
 def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what converted weights are.
+    """Read the description of converted weights.
 
     Returns:
         `backbone`, `channels`, `branches`, `files` (each with `name` and `sha256`), `source`,
         `kind`, `class_count`, `classes` (names or None), `pooling`, `mean`, `std`, `used` (number
-        of tensors), `left_out` (the reason for each tensor that is not used), `digest` (of the
-        arrays), `trained_on` (in words) and `lineage` (see `Lineage.to_json`).
+        of tensors), `left_out` (the reason for each unused tensor), `digest` (of the arrays),
+        `trained_on` (in words) and `lineage` (see `Lineage.to_json`).
 
     Raises:
-        UserError: if there is no such description, or it is damaged.
+        UserError: if the description is missing or damaged.
     """
     path = absolute(directory) / DESCRIPTION
     about = read_json(path, CONVERT_AGAIN)
     found = about.get("format")
     if found != FORMAT:
         raise UserError(
-            f"{path} is of format {found}, this program reads {FORMAT}; {CONVERT_AGAIN}"
+            f"{path} is of format {found}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
     if missing := sorted(_KEYS - about.keys()):
         raise UserError(f"{path} does not say {', '.join(missing)}; {CONVERT_AGAIN}")
@@ -91,10 +91,10 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def lineage(directory: str | os.PathLike[str]) -> Lineage:
-    """Read which images converted weights have been trained on.
+    """Read the lineage of converted weights.
 
     Raises:
-        UserError: if there is no description of weights, or it is damaged.
+        UserError: if the description is missing or damaged.
     """
     try:
         return Lineage.from_json(describe(directory)["lineage"])
@@ -104,14 +104,14 @@ def lineage(directory: str | os.PathLike[str]) -> Lineage:
 
 
 def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Load all that was converted.
+    """Load all branches of converted weights.
 
     Returns:
         `{"params": {branch: ...}, "batch_stats": {branch: ...}}`, float32 numpy arrays in host
         memory.
 
     Raises:
-        UserError: if the folder holds no converted weights, or damaged or exchanged ones.
+        UserError: if the folder holds no converted weights, or damaged or replaced ones.
     """
     about = describe(directory)
     path = absolute(directory) / VARIABLES
@@ -120,7 +120,7 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
             template = on_one_device(checkpointer.metadata(path).item_metadata.tree)
             variables = jax.tree.map(np.array, checkpointer.restore(path, template))
     except Exception as error:
-        # Those of the clients of object stores have no common class.
+        # The exceptions of object stores' clients have no common class.
         known = isinstance(error, OSError | ValueError | KeyError | AttributeError)
         if not known and not is_remote(path):
             raise
@@ -131,8 +131,7 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
         variables["batch_stats"].setdefault(branch, {})
     if digest(variables) != about["digest"]:
         raise UserError(
-            f"{path} holds other arrays than {DESCRIPTION} beside it was written for; "
-            f"{CONVERT_AGAIN}"
+            f"{path} holds other arrays than those that {DESCRIPTION} describes; {CONVERT_AGAIN}"
         )
     return variables
 
@@ -144,15 +143,14 @@ def load_backbone(
 
     Args:
         directory: of converted weights.
-        identity: what they must be of; any of `backbone`, `channels`, `pooling`, `labels`.
-        branch: `global`, or `local` where the weights are of a whole AG-CNN; weights of a single
-            network serve both.
+        identity: what they must match; any of `backbone`, `channels`, `pooling`, `labels`.
+        branch: `global` or `local`; weights of a single network serve both.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of the backbone alone, float32 numpy arrays.
 
     Raises:
-        UserError: if there are no weights, or they are of something else.
+        UserError: if there are no weights, or they do not match.
     """
     about = describe(directory)
     saved = {**about, "labels": about["classes"]}
@@ -160,30 +158,26 @@ def load_backbone(
         if saved[key] != value:
             raise UserError(_mismatch(directory, about, key, saved[key], value))
     variables = load_weights(directory)
-    taken = branch if branch in about["branches"] else "global"
-    return {kind: variables[kind][taken]["backbone"] for kind in ("params", "batch_stats")}
+    source = branch if branch in about["branches"] else "global"
+    return {kind: variables[kind][source]["backbone"] for kind in ("params", "batch_stats")}
 
 
-def free_directory(directory: Path) -> None:
-    """Raise `UserError` if `directory` is in the way of new weights."""
-    if directory.is_file() or (directory.is_dir() and _entries(directory)):
+def require_empty(directory: Path) -> None:
+    """Raise `UserError` unless `directory` is missing or an empty folder."""
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"--out {directory} is not empty; choose another folder or delete it")
-
-
-def _entries(directory: Path) -> Collection[str]:
-    return os.listdir(directory)
 
 
 def _mismatch(
     directory: str | os.PathLike[str], about: Mapping[str, Any], key: str, saved: Any, wanted: Any
 ) -> str:
-    remedy = "use other weights or the config that fits them"
+    remedy = "use other weights, or a config that fits these"
     if key == "channels":
         remedy = (
             f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
-            f"is what these weights expect"
+            f"are what these weights expect"
         )
     return (
-        f"config.init {os.fspath(directory)} is of another {key}: {json.dumps(saved)} instead of "
+        f"config.init {os.fspath(directory)} has another {key}: {json.dumps(saved)} instead of "
         f"{json.dumps(wanted)}; {remedy}"
     )

@@ -1,11 +1,11 @@
-"""Whole networks with random weights, and files of them as each project writes them."""
+"""Networks with random weights, and their state dicts."""
 
 import numpy as np
 import pytest
 
 
 def randomise(network, seed=0):
-    """Weights as a trained network has them: no statistic and no bias is trivial."""
+    """Make all statistics and biases non-trivial, as in a trained network."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -26,7 +26,7 @@ def randomise(network, seed=0):
 
 @pytest.fixture(scope="session")
 def networks():
-    """`make(name, channels, classes)`: a PyTorch network with torchvision's names."""
+    """Return `make(name, channels, classes)` for PyTorch networks with torchvision's names."""
     pytest.importorskip("torch")
     from agcnn_jax.models.registry import make_backbone
     from tests.parity import twin
@@ -50,7 +50,7 @@ def networks():
 
 @pytest.fixture(scope="session")
 def small_state():
-    """A small ResNet's state dict as numpy arrays, made without torch."""
+    """Return a small ResNet's state dict as numpy arrays, made without torch."""
     import jax
 
     from agcnn_jax.interop.export import state_of

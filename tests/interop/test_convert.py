@@ -13,8 +13,8 @@ from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
 
 
-def tensor_file(state, beside=(), metadata=None):
-    return TensorFile("file.pth", dict(state), beside, metadata or {}, "")
+def tensor_file(state, other_entries=(), metadata=None):
+    return TensorFile("file.pth", dict(state), other_entries, metadata or {}, "")
 
 
 def numpy_state(network):
@@ -23,7 +23,7 @@ def numpy_state(network):
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121"])
 def test_every_tensor_lands_where_it_came_from(networks, name):
-    """To our layout and back gives every tensor, bit for bit; only the counters are left out."""
+    """The round trip returns every tensor bit for bit; only the counters are left out."""
     state = numpy_state(networks(name))
     backbone = make_backbone(name)
     converted = convert_branch(tensor_file(state), backbone, name)
@@ -64,9 +64,9 @@ def test_chexnet(networks):
     plain = convert_branch(tensor_file(state), make_backbone("densenet121"), "densenet121")
     jax.tree.map(np.testing.assert_array_equal, converted.params, plain.params)
     assert set(converted.left_out) == {"epoch", "best_loss", "optimizer"}
-    origin = recognise_source(file, converted)
-    assert (origin.kind, origin.classes) == ("CheXNet", CHESTXRAY14_FINDINGS)
-    assert (origin.pooling, origin.mean) == ("avg", (0.485, 0.456, 0.406))
+    source = recognise_source(file, converted)
+    assert (source.kind, source.classes) == ("CheXNet", CHESTXRAY14_FINDINGS)
+    assert (source.pooling, source.mean) == ("avg", (0.485, 0.456, 0.406))
 
 
 def test_torchxrayvision(networks):
@@ -76,18 +76,18 @@ def test_torchxrayvision(networks):
     converted = convert_branch(file, make_backbone("densenet121"), "densenet121")
     assert converted.params["backbone"]["conv0"]["kernel"].shape == (7, 7, 1, 64)
     assert "op_threshs" in converted.left_out
-    origin = recognise_source(file, converted)
-    assert origin.classes == TORCHXRAYVISION_FINDINGS
+    source = recognise_source(file, converted)
+    assert source.classes == TORCHXRAYVISION_FINDINGS
     gray = np.array([0.0, 127.5, 255.0])
-    # What torchxrayvision's own normalize makes of 8-bit gray levels.
-    np.testing.assert_allclose((gray / 255 - origin.mean) / origin.std, [-1024, 0, 1024])
+    # torchxrayvision's normalize maps 8-bit gray levels to these.
+    np.testing.assert_allclose((gray / 255 - source.mean) / source.std, [-1024, 0, 1024])
 
 
 def test_imagenet(networks):
     file = tensor_file(numpy_state(networks("resnet50", 3, 1000)))
     converted = convert_branch(file, make_backbone("resnet50"), "resnet50")
-    origin = recognise_source(file, converted)
-    assert (converted.classes, origin.kind, origin.classes) == (1000, "ImageNet", None)
+    source = recognise_source(file, converted)
+    assert (converted.classes, source.kind, source.classes) == (1000, "ImageNet", None)
 
 
 def small(state):
@@ -116,7 +116,7 @@ def test_unknown_scaling_is_an_error(small_state):
         ),
         (lambda s: s.update({"bn1.bias": np.ones(8, np.int64)}), "bn1.bias is int64"),
         (lambda s: s.update({"bn1.bias": s["bn1.bias"] * np.nan}), "bn1.bias.*not finite"),
-        (lambda s: s.update({"module.bn1.bias": s["bn1.bias"]}), "two tensors are 'bn1.bias'"),
+        (lambda s: s.update({"module.bn1.bias": s["bn1.bias"]}), "'module.bn1.bias' is a second tensor for 'bn1.bias'"),
         (lambda s: s.update({"conv1.weight": np.ones(3)}), "conv1.weight.*not a kernel"),
         (lambda s: s.pop("conv1.weight"), "no resnet_small.*'conv1.weight'"),
     ],

@@ -1,4 +1,4 @@
-"""A run's weights as a file that PyTorch loads, and back."""
+"""Export of a run's weights to a file that PyTorch loads, and the way back."""
 
 import json
 
@@ -37,7 +37,7 @@ def variables():
 
 
 def make_run(workdir, variables, branches):
-    """A workdir whose stages of `branches` are finished."""
+    """Write a workdir in which the stages of `branches` have finished."""
     config = demo.get_config()
     workdir.mkdir(parents=True)
     saved_config.write_json(workdir / "config.json", json.loads(config.to_json()))
@@ -128,7 +128,7 @@ def test_unfinished_runs(tmp_path, variables):
 
 
 def test_a_float64_run_by_a_float32_program(tmp_path, variables):
-    """Its digests are of what was saved; the file is single precision as any other."""
+    """The digests cover the saved float64 weights; the file is float32 like any other."""
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
         make_run(tmp_path / "run", double, BRANCHES)
@@ -141,7 +141,7 @@ def test_a_float64_run_by_a_float32_program(tmp_path, variables):
 
 
 def test_out(workdir, tmp_path):
-    with pytest.raises(UserError, match="give it that ending"):
+    with pytest.raises(UserError, match="give it that suffix"):
         run("--export", workdir, "--out", tmp_path / "x.pth")
     (tmp_path / "x.safetensors").write_text("mine")
     with pytest.raises(UserError, match="exists"):

@@ -1,4 +1,4 @@
-"""Names on the hub, against a local server that answers as the hub does."""
+"""Downloads by name, from a local server that answers as the hub does."""
 
 import hashlib
 import http.server

@@ -106,7 +106,7 @@ def test_nothing_is_left_of_a_failure(tmp_path, small_state):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
 
 
-def test_out_must_be_free(tmp_path, file):
+def test_out_must_be_empty(tmp_path, file):
     (tmp_path / "w").mkdir()
     run("--weights", file, "--backbone", "resnet_small", "--out", tmp_path / "w")
     before = (tmp_path / "w" / weights.DESCRIPTION).read_text()
@@ -133,7 +133,7 @@ def test_out_must_be_free(tmp_path, file):
         (["--export", "a", "--backbone", "resnet50", "--out", "w"], "--backbone belongs"),
         (["--export", "a", "--trained_on", "none", "--out", "w"], "--trained_on belongs"),
         (["--weights", "a.pth", "--backbone", "resnet50", "--revision", "main", "--out", "w"],
-         "--revision main is of models on the hub"),
+         "--revision main is for models on the hub"),
     ],
 )  # fmt: skip
 def test_mistakes(tmp_path, monkeypatch, arguments, message):
@@ -144,7 +144,7 @@ def test_mistakes(tmp_path, monkeypatch, arguments, message):
 
 
 def test_an_export_comes_back_with_its_description(tmp_path, small_state):
-    """A one-channel network, whose scaling only the export's own metadata tell."""
+    """Only the metadata of the export tell the scaling of this one-channel network."""
     from safetensors.numpy import save_file
 
     about = {"branch": "global", "labels": ["A"] * 14, "pooling": "max", "mean": [0.5],
@@ -235,8 +235,8 @@ def test_what_weights_have_been_trained_on(
     ],
 )
 def test_models_on_the_hub(name, expected):
-    """Of those whose outputs do not tell."""
-    assert trained_on.settled(None, None, [name], []).words == expected
+    """The name tells if the outputs do not."""
+    assert trained_on.determine(None, None, [name], []).words == expected
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_models_on_the_hub(name, expected):
         (b"\x1f\x8bxx", "gzip file is corrupt"),
     ],
 )
-def test_lists_that_are_none(tmp_path, file, content, message):
+def test_unusable_lists(tmp_path, file, content, message):
     if content is not None:
         (tmp_path / "names").write_bytes(content)
     before = sorted(tmp_path.iterdir())

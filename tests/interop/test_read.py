@@ -43,7 +43,7 @@ def test_safetensors_needs_no_torch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_state_dict(tmp_path, zipped):
-    # Files from before PyTorch 1.6, CheXNet's among them, are no zip archives.
+    # Files of PyTorch before 1.6, such as CheXNet's, are not zip archives.
     check(
         read_tensor_file(
             torch_file(tmp_path / "a.pth", torch_tensors(), _use_new_zipfile_serialization=zipped)
@@ -62,7 +62,7 @@ def test_checkpoint_with_training_state_beside(tmp_path, zipped):
     path = torch_file(tmp_path / "a.pth.tar", content, _use_new_zipfile_serialization=zipped)
     file = read_tensor_file(path)
     check(file)
-    assert file.beside == ("epoch", "best_loss", "optimizer")
+    assert file.other_entries == ("epoch", "best_loss", "optimizer")
 
 
 def test_bfloat16_becomes_float32(tmp_path):

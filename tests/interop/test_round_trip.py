@@ -1,4 +1,4 @@
-"""What a run was trained on stays with its weights, wherever they go."""
+"""The lineage of a run follows its weights through exports and imports."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def records(data_dir):
 
 @pytest.fixture(autouse=True)
 def without_steps(monkeypatch):
-    """Runs save what they start from as their best checkpoint, which saves compiling steps."""
+    """Runs save their initial weights as the best checkpoint, so no step is compiled."""
 
     def fit(experiment, stage, schedule, checkpoints, identity, state, *_):
         checkpoints.save(1, state, Position(1), identity)

@@ -223,7 +223,7 @@ class TestConvertedWeights:
         weights.save_weights(tmp_path / "w", VARIABLES, ABOUT)
         path = tmp_path / "w" / weights.DESCRIPTION
         path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "evil.Foo"}))
-        with pytest.raises(UserError, match=r'of another backbone: "evil\.Foo"'):
+        with pytest.raises(UserError, match=r'has another backbone: "evil\.Foo"'):
             weights.load_backbone(tmp_path / "w", {"backbone": "resnet_small"})
 
 

@@ -94,7 +94,7 @@ def test_damaged_weights_are_named(folder):
 
 
 def test_exchanged_weights_are_refused(folder, tmp_path):
-    """The arrays of another folder, whole and of the same shapes."""
+    """The arrays of another folder, undamaged and of the same shapes."""
     other = jax.tree.map(np.copy, VARIABLES)
     other["params"]["local"]["head"]["bias"][1] = np.nextafter(np.float32(1), np.float32(2))
     weights.save_weights(tmp_path / "other", other, ABOUT)
