@@ -1,0 +1,92 @@
+"""The folders of agcnn_jax import only from themselves and from those below them."""
+
+import ast
+
+import pytest
+
+from tests.programs import ROOT
+
+PACKAGE = "agcnn_jax"
+ROOMS = (
+    "runtime",
+    "metrics",
+    "attention",
+    "data",
+    "models",
+    "run",
+    "interop",
+    "training",
+    "evaluation",
+)
+"""From the ground up; the package's own modules are commands, and import any of them."""
+
+OUTSIDE = {"benchmarks", "configs", "data_prep", "docs", "eval", "tests", "train"}
+"""What the repository holds beside the package, which does not import it."""
+
+
+def imported(text, package):
+    """Yield the line and the full name of each import, those inside functions included.
+
+    Args:
+        text: source of a module.
+        package: the package that the module is in, for relative imports.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = parts[: len(parts) + 1 - node.level] if node.level else []
+            base += [node.module] if node.module else []
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def offences(root):
+    """List the imports under `root/agcnn_jax` that go upwards or leave the package."""
+    found = []
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        where = path.relative_to(root)
+        room = where.parts[1]
+        below = ROOMS[: ROOMS.index(room) + 1] if len(where.parts) > 2 else ROOMS
+        for line, name in imported(path.read_text(), ".".join(where.parts[:-1])):
+            top, *rest = name.split(".")
+            upwards = top == PACKAGE and rest and rest[0] in set(ROOMS) - set(below)
+            if upwards or top in OUTSIDE:
+                found.append(f"{where}:{line} imports {name}")
+    return found
+
+
+def test_every_folder_has_its_place():
+    folders = {path.parent.relative_to(ROOT / PACKAGE) for path in ROOT.glob(f"{PACKAGE}/**/*.py")}
+    assert {folder.parts[0] for folder in folders if folder.parts} == set(ROOMS)
+
+
+@pytest.mark.xfail(reason="run/ still imports training/", strict=False)
+def test_imports_go_down():
+    assert not offences(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "name"),
+    [
+        ("data/a.py", "import agcnn_jax.models.resnet", "agcnn_jax.models.resnet"),
+        ("data/a.py", "from agcnn_jax.models import resnet", "agcnn_jax.models.resnet"),
+        ("data/a.py", "from agcnn_jax import models", "agcnn_jax.models"),
+        ("data/a.py", "from ..models.resnet import ResNet", "agcnn_jax.models.resnet.ResNet"),
+        ("data/a.py", "from .. import models", "agcnn_jax.models"),
+        ("data/b/a.py", "def f():\n  from ...models import x", "agcnn_jax.models.x"),
+        ("evaluation/a.py", "if TYPE_CHECKING:\n  import data_prep.nih", "data_prep.nih"),
+        ("predict.py", "from configs import common", "configs.common"),
+        ("data/a.py", "from agcnn_jax.data import b", None),
+        ("data/a.py", "from . import b", None),
+        ("data/a.py", "from agcnn_jax.runtime.errors import UserError", None),
+        ("data/a.py", "import agcnn_jax, numpy.training", None),
+        ("predict.py", "from agcnn_jax.evaluation import tables", None),
+    ],
+)
+def test_an_offence_is_noticed(tmp_path, where, text, name):
+    path = tmp_path / PACKAGE / where
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    ends = [offence.split(" imports ")[1] for offence in offences(tmp_path)]
+    assert ends == ([name] if name else [])
