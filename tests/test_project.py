@@ -1,7 +1,8 @@
-"""The version and the paper are the same wherever the project names them."""
+"""What the project's pages say of it: its version, the paper, and files that exist."""
 
 import re
 
+import pytest
 import yaml
 
 import agcnn_jax
@@ -26,3 +27,24 @@ def test_the_paper_is_cited():
     assert names == ["Guan", "Huang", "Zhong", "Zheng", "Zheng", "Yang"]
     assert paper["title"].startswith("Diagnose like a Radiologist")
     assert paper["url"] in (ROOT / "README.md").read_text()
+
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Makefile", *ROOT.glob("configs/*.py")]
+)
+FILE = re.compile(r"(?<![\w./-])([a-z_]+/[\w./-]*\.(?:py|md|sh|yaml|sbatch|png|json))(?![\w/])")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    places = (ROOT, ROOT / "agcnn_jax", page.parent)
+    written = ("runs/", "data/chestxray14/", "eval/")  # by the commands
+    missing = {
+        name
+        for name in FILE.findall(text)
+        if "NAME" not in name
+        and not name.startswith(written)
+        and not any((place / name).exists() for place in places)
+    }
+    assert not missing
