@@ -114,21 +114,10 @@ def make_split(
         members, absent = _from_lists(records, lists)
     else:
         raise UserError(f"config.data.protocol {protocol!r}: must be one of {', '.join(PROTOCOLS)}")
-    for subset, member in zip(SUBSETS, members, strict=True):
-        if not member.any():
-            other = ", or --config.data.protocol=random or patient" if protocol in LISTED else ""
-            raise UserError(
-                f"config.data.protocol {protocol!r}: none of the {len(records)} records in "
-                f"{records.directory} is in the {subset} subset; use more images{other}"
-            )
     unlisted = np.flatnonzero(~np.any(members, axis=0))
-    if len(unlisted) > MAX_UNLISTED * len(records) and not allow_unlisted:
-        raise UserError(
-            f"config.data.protocol {protocol!r}: its lists leave out {len(unlisted)} of the "
-            f"{len(records)} images in {records.directory}, such as "
-            f"{records.image_ids[unlisted[0]]}; check that they are complete, or set "
-            "--config.data.allow_unlisted=True to leave these images out"
-        )
+    _check_members(records, protocol, members)
+    if not allow_unlisted:
+        _check_unlisted(records, protocol, unlisted)
     train, validation, test = parts = [np.flatnonzero(member) for member in members]
     shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
     digests = [_digest(records.image_ids[part]) for part in parts]
@@ -142,6 +131,28 @@ def make_split(
         absent,
         len(unlisted),
     )
+
+
+def _check_members(records: Records, protocol: str, members: Sequence[np.ndarray]) -> None:
+    """Raise `UserError` if a subset is empty."""
+    for subset, member in zip(SUBSETS, members, strict=True):
+        if not member.any():
+            other = ", or --config.data.protocol=random or patient" if protocol in LISTED else ""
+            raise UserError(
+                f"config.data.protocol {protocol!r}: none of the {len(records)} records in "
+                f"{records.directory} is in the {subset} subset; use more images{other}"
+            )
+
+
+def _check_unlisted(records: Records, protocol: str, unlisted: np.ndarray) -> None:
+    """Raise `UserError` if more than `MAX_UNLISTED` of the images are in no list."""
+    if len(unlisted) > MAX_UNLISTED * len(records):
+        raise UserError(
+            f"config.data.protocol {protocol!r}: its lists leave out {len(unlisted)} of the "
+            f"{len(records)} images in {records.directory}, such as "
+            f"{records.image_ids[unlisted[0]]}; check that they are complete, or set "
+            "--config.data.allow_unlisted=True to leave these images out"
+        )
 
 
 def _digest(names: np.ndarray) -> str:

@@ -78,17 +78,10 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))
-    header = [name if RENAMED.get(name) in header else RENAMED.get(name, name) for name in header]
-    missing = [name for name in COLUMNS.values() if name not in header]
-    if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(repr(name) for name in missing)} in its first line; "
-            "give NIH's Data_Entry_2017 table"
-        )
-    position = {field: header.index(name) for field, name in COLUMNS.items()}
+    position = _find_columns(header, path)
     table: dict[str, LabelRow] = {}
     lines: dict[str, int] = {}
-    known: dict[str, tuple[int, ...]] = {}
+    parsed: dict[str, tuple[int, ...]] = {}  # few label sets are distinct
     for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) <= max(position.values()):
@@ -98,10 +91,10 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
             if not field[name]:
                 raise UserError(f"{where}: {COLUMNS[name]!r} is empty; complete or delete the row")
         names = field["labels"]
-        if names not in known:
-            known[names] = _parse_labels(names, where)
+        if names not in parsed:
+            parsed[names] = _parse_labels(names, where)
         entry = LabelRow(
-            known[names],
+            parsed[names],
             field["patient_id"],
             _parse_follow_up(field["follow_up"], where),
             _parse_age(field["age"], where),
@@ -118,6 +111,18 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
     if not table:
         raise UserError(f"{path}: no rows below the header; download the file again")
     return table
+
+
+def _find_columns(header: list[str], path: Path) -> dict[str, int]:
+    """Return the column of each field of a record."""
+    header = [name if RENAMED.get(name) in header else RENAMED.get(name, name) for name in header]
+    missing = [name for name in COLUMNS.values() if name not in header]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(repr(name) for name in missing)} in its first line; "
+            "give NIH's Data_Entry_2017 table"
+        )
+    return {field: header.index(name) for field, name in COLUMNS.items()}
 
 
 def _parse_labels(text: str, where: str) -> tuple[int, ...]:

@@ -71,13 +71,23 @@ def mediastinum(canvas: Canvas, body: Body, lungs: Array) -> Array:
 def bones(canvas: Canvas, body: Body) -> Array:
     """Return ribs, clavicles, scapulae, humeri and spine."""
     width = body.rib_width
-    back, front, girdle = canvas.blank(), canvas.blank(), canvas.blank()
+    back, front = canvas.blank(), canvas.blank()
     paths = [rib for side in SIDES for rib in anatomy.posterior_ribs(body, side)]
     canvas.stroke(back, paths, width, 1.0)
     canvas.stroke(back, paths, width * 0.6, 0.6)
     paths = [rib for side in SIDES for rib in anatomy.anterior_ribs(body, side)]
     canvas.stroke(front, paths, width * 1.15, 0.8)
     canvas.stroke(front, paths, width * 0.65, 0.52)
+    girdle, column = _shoulder_girdle(canvas, body), _spine(canvas, body)
+    scale = body.bone / 255
+    layers: Array = cv2.addWeighted(back, 0.15 * scale, front, 0.12 * scale, 0, dtype=cv2.CV_32F)
+    layers += cv2.addWeighted(girdle, 0.27 * scale, column, 0.38 * scale, 0, dtype=cv2.CV_32F)
+    return canvas.blur(layers, 0.0024)
+
+
+def _shoulder_girdle(canvas: Canvas, body: Body) -> Array:
+    """Return clavicles, scapulae and humeri, uint8 [size, size]."""
+    girdle = canvas.blank()
     paths = [anatomy.clavicle(body, side) for side in SIDES]
     canvas.stroke(girdle, paths, 0.023, 1.0)
     canvas.stroke(girdle, paths, 0.012, 0.7)
@@ -94,6 +104,11 @@ def bones(canvas: Canvas, body: Body) -> Array:
         canvas.stroke(girdle, [humerus], 0.036, 0.75)
         canvas.stroke(girdle, [humerus], 0.02, 0.5)
         canvas.stroke(girdle, [joint[None], joint[None] + 0.001], 0.062, 0.7)
+    return girdle
+
+
+def _spine(canvas: Canvas, body: Body) -> Array:
+    """Return vertebral bodies, discs and spinous processes, uint8 [size, size]."""
     levels = np.linspace(0.0, 1.0, 23)
     x = anatomy.spine(body, levels)
     column = canvas.blank()
@@ -105,10 +120,7 @@ def bones(canvas: Canvas, body: Body) -> Array:
     canvas.stroke(column, discs, 0.009, 0.42)
     spinous = [np.array([(x[i], y), (x[i], y + 0.018)]) for i, y in enumerate(levels + 0.012)]
     canvas.stroke(column, spinous, 0.013, 0.95)
-    scale = body.bone / 255
-    layers: Array = cv2.addWeighted(back, 0.15 * scale, front, 0.12 * scale, 0, dtype=cv2.CV_32F)
-    layers += cv2.addWeighted(girdle, 0.27 * scale, column, 0.38 * scale, 0, dtype=cv2.CV_32F)
-    return canvas.blur(layers, 0.0024)
+    return column
 
 
 def wall_lines(canvas: Canvas, body: Body) -> Array:
