@@ -28,14 +28,14 @@ from etils import epath
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
-from agcnn_jax.models.agcnn import init_variables
+from agcnn_jax.models.agcnn import init_variables, select_branches
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, device_mesh
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 from agcnn_jax.training.fit import make_train_step
 from agcnn_jax.training.schedule import Schedule, make_schedule
-from agcnn_jax.training.steps import init_state, select_branches
+from agcnn_jax.training.steps import init_state
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 

@@ -1,16 +1,13 @@
-"""From heat-map masks to the local branch's input, on the host and on the device."""
+"""From heat map masks to the local branch's input on the host, with OpenCV (Section III-B)."""
 
 from __future__ import annotations
 
 from concurrent.futures import Executor
 
 import cv2
-import jax
 import numpy as np
 
-from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
-from agcnn_jax.attention.regions import region_box_host, region_boxes_device
-from agcnn_jax.attention.resample import crop_and_resize
+from agcnn_jax.attention.regions import region_box_host
 
 # The pipeline runs one image a thread; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)
@@ -48,22 +45,3 @@ def resample_host(images: np.ndarray, boxes: np.ndarray, executor: Executor) -> 
         Local images `[B, S, S]`, dtype as `images`.
     """
     return np.stack(list(executor.map(resize_region_host, images, boxes)))
-
-
-def crop_device(
-    images: jax.Array, feature_map: jax.Array, statistic: str, tau: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Crop a batch inside jit (Section III-B from the feature map to the local image).
-
-    Args:
-        images: gray levels `[B, S, S]`.
-        feature_map: the global branch's `[B, h, w, K]`.
-        statistic: heat map statistic, `max`, `l1` or `l2`.
-        tau: threshold in 0..1.
-
-    Returns:
-        Local images float32 `[B, S, S]`, boxes int32 `[B, 4]`, heat maps float32 `[B, S, S]`.
-    """
-    heat = heat_map(feature_map, images.shape[-1], statistic)
-    boxes = region_boxes_device(heat_map_mask(heat, tau))
-    return crop_and_resize(images, boxes, images.shape[-1]), boxes, heat

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agcnn_jax.attention.resample import resize
+from agcnn_jax.attention.resample import PRECISION
 
 STATISTICS = ("max", "l1", "l2")
 """The channel statistics of Section III-B and Table III."""
@@ -44,7 +44,10 @@ def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.A
         raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
     # Shifted to zero first, so that a flat map stays flat: resizing rounds, and scaling would
     # magnify what it rounds off.
-    response = resize(response - response.min(axis=(1, 2), keepdims=True), size)
+    response = response - response.min(axis=(1, 2), keepdims=True)
+    response = jax.image.resize(
+        response, (len(response), size, size), "linear", precision=PRECISION
+    )
     low = response.min(axis=(1, 2), keepdims=True)
     high = response.max(axis=(1, 2), keepdims=True)
     span = high - low

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 # Resampling is interpolation of pixels: the factors must not be rounded to bfloat16, as TPUs (and
 # to TF32, as recent GPUs) do by default in float32 products.
-_PRECISION = jax.lax.Precision.HIGHEST
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 def interpolation_matrix(start: jax.Array, stop: jax.Array, source: int, target: int) -> jax.Array:
@@ -59,12 +59,5 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
     rows = interpolation_matrix(ymin, ymax, height, size)
     columns = interpolation_matrix(xmin, xmax, width, size)
     images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
-    cropped = jnp.einsum("bih,bhw->biw", rows, images, precision=_PRECISION)
-    return jnp.einsum("biw,bjw->bij", cropped, columns, precision=_PRECISION)
-
-
-def resize(images: jax.Array, size: int) -> jax.Array:
-    """Resize `[B, h, w]` to float32 `[B, size, size]`, bilinear with half-pixel centres."""
-    batch, height, width = images.shape
-    whole = jnp.tile(jnp.array([0, 0, width, height], jnp.float32), (batch, 1))
-    return crop_and_resize(images, whole, size)
+    cropped = jnp.einsum("bih,bhw->biw", rows, images, precision=PRECISION)
+    return jnp.einsum("biw,bjw->bij", cropped, columns, precision=PRECISION)

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from agcnn_jax.attention.resample import crop_and_resize
+from agcnn_jax.attention.resample import PRECISION, crop_and_resize
 
 CENTRE_FRACTION = 224 / 256
 """Side of the centre crop and of a plain random crop, as a fraction of the stored image's side."""
@@ -54,8 +54,8 @@ def centre_crop(images: jax.Array, input_size: int) -> jax.Array:
     Returns:
         Gray levels, float32 `[B, input_size, input_size]` in 0..255.
     """
-    boxes = jnp.tile(jnp.array(centre_box(images.shape[-1]), jnp.float32), (len(images), 1))
-    return crop_and_resize(images, boxes, input_size)
+    low, _, high, _ = centre_box(images.shape[-1])
+    return _resize(images[:, low:high, low:high], input_size)
 
 
 def augment(
@@ -86,29 +86,54 @@ def augment(
     keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(records)
     crop_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     stored_size = images.shape[-1]
-    boxes = jax.vmap(lambda key: _random_box(key, stored_size, augmentation))(crop_keys)
-    cropped = crop_and_resize(images, boxes, input_size)
+    if augmentation.crop == "centre":
+        cropped = centre_crop(images, input_size)
+    elif augmentation.crop == "random":
+        low, _, high, _ = centre_box(stored_size)
+        cropped = _resize(_random_slices(crop_keys, images, high - low), input_size)
+    elif augmentation.crop == "random_resized":
+        boxes = jax.vmap(lambda key: _random_box(key, stored_size, augmentation))(crop_keys)
+        cropped = crop_and_resize(images, boxes, input_size)
+    else:
+        raise ValueError(f"crop is {augmentation.crop!r}; use one of {', '.join(CROPS)}")
     if augmentation.flip:
         flipped = jax.vmap(jax.random.bernoulli)(flip_keys)
         cropped = jnp.where(flipped[:, None, None], cropped[:, :, ::-1], cropped)
     return cropped
 
 
+def _resize(images: jax.Array, size: int) -> jax.Array:
+    """Resize `[B, S, S]` to float32 `[B, size, size]`, or float64 of float64 images."""
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    return jax.image.resize(images, (len(images), size, size), "linear", precision=PRECISION)
+
+
+def _random_slices(keys: jax.Array, images: jax.Array, side: int) -> jax.Array:
+    """Cut a square of `side` pixels out of each image `[B, S, S]`, at a random place."""
+
+    def cut(key: jax.Array, image: jax.Array) -> jax.Array:
+        xmin, ymin = _random_corner(key, image.shape[-1], side, side)
+        return jax.lax.dynamic_slice(image, (ymin, xmin), (side, side))
+
+    return jax.vmap(cut)(keys, images)
+
+
 def _random_box(key: jax.Array, stored_size: int, augmentation: Augmentation) -> jax.Array:
-    """Draw a crop `xmin, ymin, xmax, ymax`, float32 `[4]`, in whole pixels."""
-    size_key, x_key, y_key = jax.random.split(key, 3)
-    if augmentation.crop == "centre":
-        return jnp.array(centre_box(stored_size), jnp.float32)
-    if augmentation.crop == "random":
-        left, _, right, _ = centre_box(stored_size)
-        width = height = jnp.asarray(right - left, jnp.int32)
-    elif augmentation.crop == "random_resized":
-        width, height = _random_resized(size_key, stored_size, augmentation)
-    else:
-        raise ValueError(f"crop is {augmentation.crop!r}; use one of {', '.join(CROPS)}")
+    """Draw a RandomResizedCrop's box `xmin, ymin, xmax, ymax`, float32 `[4]`, in whole pixels."""
+    size_key, _, _ = jax.random.split(key, 3)
+    width, height = _random_resized(size_key, stored_size, augmentation)
+    xmin, ymin = _random_corner(key, stored_size, width, height)
+    return jnp.stack([xmin, ymin, xmin + width, ymin + height]).astype(jnp.float32)
+
+
+def _random_corner(
+    key: jax.Array, stored_size: int, width: int | jax.Array, height: int | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Draw `xmin, ymin` of a box of the given size, int32."""
+    _, x_key, y_key = jax.random.split(key, 3)
     xmin = jax.random.randint(x_key, (), 0, stored_size - width + 1)
     ymin = jax.random.randint(y_key, (), 0, stored_size - height + 1)
-    return jnp.stack([xmin, ymin, xmin + width, ymin + height]).astype(jnp.float32)
+    return xmin, ymin
 
 
 def _random_resized(

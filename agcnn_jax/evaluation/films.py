@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agcnn_jax.attention.crop import crop_device
+from agcnn_jax.attention.attend import Attention, attend
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
@@ -60,13 +60,13 @@ def show_films(
     batch = read_batch(records.images_and_labels(), chosen)
 
     @jax.jit
-    def attend(variables: Variables, images: jax.Array) -> tuple[jax.Array, ...]:
+    def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
         inputs = centre_crop(images, recipe.input_size)
         output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-        crops, boxes, heat = crop_device(inputs, output.feature_map, recipe.statistic, recipe.tau)
-        return jnp.round(inputs), jnp.round(crops), boxes, heat
+        attention = attend(inputs, output.feature_map, recipe.statistic, recipe.tau)
+        return jnp.round(inputs), attention
 
-    inputs, crops, boxes, heat = jax.device_get(attend(variables, batch["image"]))
+    inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))
     columns = [records.labels.index(name) for name in names]
     titles = [
         f"{image_id}\n{name}: {branch} {score:.2f}"
@@ -76,9 +76,9 @@ def show_films(
     ]
     return Films(
         images=inputs.astype(np.uint8),
-        heat_maps=heat,
-        boxes=boxes,
-        crops=crops.astype(np.uint8),
+        heat_maps=attention.heat_map,
+        boxes=attention.boxes,
+        crops=np.round(attention.local_images).astype(np.uint8),
         titles=titles,
         true_boxes=[_true_boxes(experiment, int(record)) for record in chosen],
     )

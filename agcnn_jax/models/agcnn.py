@@ -181,6 +181,19 @@ def forward(
     return logits, {"params": variables["params"], "batch_stats": batch_stats}
 
 
+def select_branches(variables: Variables, branches: tuple[str, ...]) -> Variables:
+    """Take the given branches out of all."""
+    return {
+        kind: {branch: tree[branch] for branch in tree if branch in branches}
+        for kind, tree in variables.items()
+    }
+
+
+def merge_branches(first: Variables, second: Variables) -> Variables:
+    """Join two sets of branches; the second wins where both have one."""
+    return {kind: {**first[kind], **second[kind]} for kind in first}
+
+
 def _init_linear(key: jax.Array, features: int, outputs: int) -> dict[str, jax.Array]:
     bound = features**-0.5
     kernel_key, bias_key = jax.random.split(key)

@@ -16,8 +16,46 @@ from agcnn_jax.data.records import Records, open_records
 from agcnn_jax.data.splits import Split, make_split
 from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh
-from agcnn_jax.training.steps import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is static about training steps.
+
+    Attributes:
+        model: the model.
+        seed: of the run; in a stage's steps the stage's own, of its augmentation.
+        input_size: side of the model's input in pixels.
+        augmentation: how training images are cropped and flipped.
+        statistic: heat map statistic, `max`, `l1` or `l2`.
+        tau: threshold of the heat map.
+        local_input: `crop`, or `image` for the paper's control experiment, in which the local
+            branch reads the whole image too (Section IV-C).
+    """
+
+    model: AGCNN
+    seed: int
+    input_size: int
+    augmentation: Augmentation
+    statistic: str = "max"
+    tau: float = 0.7
+    local_input: str = "crop"
+
+    @property
+    def image_dtype(self) -> Any:
+        """Of the model's input: float32, or float64 in a float64 run."""
+        return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
+
+    @property
+    def own_statistics(self) -> bool:
+        """Whether each device's BatchNorm normalises by its own share of the batch."""
+        return self.model.backbone.axis_name is None
+
+    def for_stage(self, stage: Stage) -> Recipe:
+        """Make a stage's recipe, with the stage's own seed, from the run's."""
+        return dataclasses.replace(self, seed=stage.seed(self.seed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the finished stages of a run have left: their results and their best weights."""
+"""The stages of a run on disk: results, best weights, and whether they belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoint_errors import train_again
 from agcnn_jax.run.checkpoints import StageCheckpoints
@@ -16,21 +16,20 @@ from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported
-from agcnn_jax.training.steps import merge_branches, select_branches
 
 
 def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
-    """Where a stage keeps its checkpoints and its result."""
+    """Return the folder of a stage's checkpoints and result."""
     return workdir / "stages" / stage.name
 
 
 def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
-    """Read a finished stage's `result.json`; None while it is not finished.
+    """Read a stage's `result.json`; None if the stage has not finished.
 
     Returns:
         `best_step`, `best_val_auc_mean`, `val_auc_findings`; `weights`, the digest of each branch
-        that the stage trained, at its best step; `started_from`, that of each branch trained before
-        it; and `lineage`, the digest of the run's.
+        that the stage trained, at its best step; `started_from`, the digest of each branch trained
+        before it; and `lineage`, the digest of the run's lineage.
     """
     directory = stage_directory(workdir, stage)
     path = directory / "result.json"
@@ -46,18 +45,18 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged; {again}")
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
-            f"{path} names checkpoint {result['best_step']}, which is not there any more; "
+            f"{path} names checkpoint {result['best_step']}, which is no longer there; "
             f"{train_again(directory)}"
         )
     return result
 
 
 def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dict[str, Any]]]:
-    """Read the results of the stages that are finished, up to the first that is not.
+    """Read the results of the finished stages, up to the first that has not finished.
 
     Raises:
-        UserError: if one is of another run, or was trained from other weights than the stages
-            before it have now.
+        UserError: if a stage belongs to another run, or was trained from other weights than the
+            stages before it have now.
     """
     finished: list[tuple[Stage, dict[str, Any]]] = []
     trained: dict[str, str] = {}
@@ -66,78 +65,65 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
         if result is None:
             break
         if not finished:
-            # Read once for all stages; before the first is finished there may be none.
+            # Once for all stages; until one has finished, there may be no lineage.
             seen = lineage.kept(workdir)[0].digest
-        directory = stage_directory(workdir, stage)
-        check_lineage(directory, result["lineage"], seen)
-        check_start(directory, result["started_from"], trained)
+        check_origin(stage_directory(workdir, stage), result, seen, trained)
         trained |= result["weights"]
         finished.append((stage, result))
     return finished
 
 
 def has_started(workdir: epath.Path, stage: Stage) -> bool:
-    """Whether a stage has a checkpoint, from which it goes on."""
+    """Tell whether a stage has a checkpoint."""
     directory = stage_directory(workdir, stage) / "checkpoints"
     with reported(directory, "read"):
         return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
 
 
-def trained_from_what_is_gone(workdir: epath.Path, strategy: str) -> list[str]:
-    """Name the stages that have begun although one before them has not: it was deleted."""
-    begun = [(stage.name, has_started(workdir, stage)) for stage in stages(strategy)]
-    first = next((i for i, (_, started) in enumerate(begun) if not started), len(begun))
-    return [name for name, started in begun[first:] if started]
+def orphaned_stages(workdir: epath.Path, strategy: str) -> list[str]:
+    """Name the stages that have started although a stage before them has been deleted."""
+    started = [(stage.name, has_started(workdir, stage)) for stage in stages(strategy)]
+    first = next((i for i, (_, begun) in enumerate(started) if not begun), len(started))
+    return [name for name, begun in started[first:] if begun]
 
 
 def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
-    """Hash the weights and statistics of each of some branches."""
+    """Hash the weights and statistics of each of the given branches."""
     return {branch: digest(select_branches(variables, (branch,))) for branch in branches}
 
 
-def check_lineage(directory: epath.Path, stages: str | None, runs: str) -> None:
-    """Refuse a stage that another run left, or that was trained before `lineage.json` was changed.
-
-    Args:
-        directory: of the stage.
-        stages: the digest of the lineage that it was trained with.
-        runs: that of the run's lineage now.
-
-    Raises:
-        UserError: naming the folders to delete.
-    """
-    if stages != runs:
-        raise UserError(
-            f"{directory} was trained on other images (lineage {stages}) than "
-            f"{directory.parent.parent / lineage.FILE} names (lineage {runs}); put its own back, "
-            f"or {train_again(directory)}"
-        )
-
-
-def check_start(
-    directory: epath.Path, started_from: Mapping[str, str], earlier: Mapping[str, str]
+def check_origin(
+    directory: epath.Path, saved: Mapping[str, Any], lineage_digest: str, earlier: Mapping[str, str]
 ) -> None:
-    """Refuse a stage that was trained from other weights than the stages before it have now.
+    """Refuse a stage of another run, or trained from other weights than the run has now.
 
     Args:
-        directory: of the stage.
-        started_from: as its checkpoints say, the digest of each branch trained before it.
-        earlier: the digests now.
+        directory: the stage's.
+        saved: what the stage says of itself: `lineage`, and `started_from`, the digest of each
+            branch trained before it.
+        lineage_digest: of the run's lineage.
+        earlier: digest of each branch trained before the stage, as it is now.
 
     Raises:
         UserError: naming the folders to delete.
     """
+    if saved.get("lineage") != lineage_digest:
+        raise UserError(
+            f"{directory} was trained on other images (lineage {saved.get('lineage')}) than "
+            f"{directory.parent.parent / lineage.FILE} names (lineage {lineage_digest}); put its "
+            f"own back, or {train_again(directory)}"
+        )
     for branch, now in earlier.items():
-        if started_from.get(branch) != now:
+        then = saved.get("started_from", {}).get(branch)
+        if then != now:
             raise UserError(
-                f"{directory} was trained from a {branch} branch with digest "
-                f"{started_from.get(branch)}, but the stage before it has one with digest {now} "
-                f"now; {train_again(directory)}"
+                f"{directory} was trained from a {branch} branch with digest {then}, but the stage "
+                f"before it now has one with digest {now}; {train_again(directory)}"
             )
 
 
 def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Refuse a stage whose best checkpoint is not the one that its `result.json` was written for.
+    """Refuse a stage whose best checkpoint is not the one that its `result.json` describes.
 
     Raises:
         UserError: naming the folders to delete.
@@ -152,19 +138,19 @@ def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping
 def finished_variables(
     workdir: epath.Path, strategy: str, identity: dict[str, Any]
 ) -> tuple[Variables, dict[str, Any]]:
-    """Load the branches of all finished stages, to host memory; later stages win.
+    """Load the branches of all finished stages to host memory; later stages win.
 
     Args:
         workdir: of the run.
         strategy: whose stages to look for.
-        identity: what the weights must be of.
+        identity: what the weights must belong to.
 
     Returns:
-        The variables of the trained branches, and all that their checkpoints say they are of.
+        The variables of the trained branches, and everything that the weights of the last stage
+        belong to.
 
     Raises:
-        UserError: if no stage is finished, or one was trained from other weights than the stages
-            before it have now.
+        UserError: if no stage has finished, or `finished_stages` refuses one.
     """
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
@@ -176,8 +162,8 @@ def finished_variables(
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:
         raise UserError(
-            f"no stage is finished in --workdir {workdir}; run the same python train.py command "
-            f"again to go on"
+            f"no stage has finished in --workdir {workdir}; run the same python train.py command "
+            f"again to continue"
         )
     # Orbax leaves out branches without statistics.
     for branch in variables["params"]:

@@ -15,9 +15,9 @@ from agcnn_jax.training.schedule import make_schedule, per_branch
 
 
 def check_batches(experiment: Experiment) -> None:
-    """Raise `UserError` unless all batches can be filled and shared by the devices.
+    """Raise `UserError` unless the devices can share all batches, and images can fill them.
 
-    The message offers settings with which they can, in all stages at once.
+    The message offers settings that work in all stages at once.
     """
     config, mesh = experiment.config, experiment.mesh
     schedules = {stage.name: make_schedule(experiment, stage) for stage in stages(config.strategy)}
@@ -29,34 +29,53 @@ def check_batches(experiment: Experiment) -> None:
 
 
 def offers(config: ml_collections.ConfigDict, devices: int, images: int) -> str:
-    """Name the smallest changes that let devices share all batches; any one of them is enough.
-
-    The changes are other batch sizes, fewer micro-batches or fewer devices.
+    """Name the smallest changes with which the devices share all batches; any one is enough.
 
     Args:
         config: of the run.
         devices: number of devices.
         images: in the training subset.
+
+    Returns:
+        The closest batch sizes, fewer micro-batches, or fewer devices.
     """
+    batch_size, parts = tuple(config.batch_size), config.accumulate
+    before = (*batch_size, config.eval_batch_size)
 
-    def works(devices: int, accumulate: int) -> bool:
-        shared = _shared(config, config.batch_size, devices, accumulate, images)
-        return shared and config.eval_batch_size % devices == 0
+    def works(sizes: Sequence[int], devices: int, parts: int) -> bool:
+        of_branch = per_branch(sizes[:-1])
+        batches = [min(of_branch[b] for b in stage.branches) for stage in stages(config.strategy)]
+        shared = all(size % (devices * parts) == 0 and size <= images for size in batches)
+        return shared and sizes[-1] % devices == 0
 
-    accumulate = config.accumulate
-    found = [closest_batches(config, devices, images)]
-    for fewer in range(accumulate - 1, 0, -1):
-        if works(devices, fewer):
-            found.append(f"--config.accumulate={fewer}")
-            break
-    for fewer in range(devices - 1, 0, -1):
-        if works(fewer, accumulate):
-            found.append(_count(fewer))
-            break
+    def closest() -> str:
+        choices = itertools.product(
+            *(_neighbours(size, devices * parts) for size in batch_size),
+            _neighbours(config.eval_batch_size, devices),
+        )
+        fitting = [sizes for sizes in choices if works(sizes, devices, parts)]
+        if not fitting:
+            return ""
+        *new, evaluation = min(fitting, key=lambda sizes: _distance(before, sizes))
+        options = []
+        if tuple(new) != batch_size:
+            listed = ",".join(map(str, new)) + ("," if len(new) == 1 else "")
+            options.append(f'--config.batch_size="({listed})"')
+        if evaluation != config.eval_batch_size:
+            options.append(f"--config.eval_batch_size={evaluation}")
+        return " ".join(options)
+
+    fewer_parts = [n for n in range(parts - 1, 0, -1) if works(before, devices, n)]
+    fewer_devices = [n for n in range(devices - 1, 0, -1) if works(before, n, parts)]
+    found = [
+        closest(),
+        f"--config.accumulate={fewer_parts[0]}" if fewer_parts else "",
+        _count(fewer_devices[0]) if fewer_devices else "",
+    ]
     if not any(found):
         # One device without micro-batches can take any batch.
-        most = next(fewer for fewer in range(devices, 0, -1) if works(fewer, 1))
-        found.append(f"{_count(most)} with --config.accumulate=1")
+        most = next(n for n in range(devices, 0, -1) if works(before, n, 1))
+        found = [f"{_count(most)} with --config.accumulate=1"]
     return " or ".join(filter(None, found))
 
 
@@ -64,53 +83,13 @@ def _count(devices: int) -> str:
     return f"{devices} device" + ("s" if devices > 1 else "")
 
 
-def closest_batches(config: ml_collections.ConfigDict, devices: int, images: int) -> str:
-    """Name the closest batch sizes that the devices can share, as options of the command line.
-
-    Returns:
-        The options that have to change; empty if the training subset is too small for any.
-    """
-    shares = devices * config.accumulate
-    old = tuple(config.batch_size)
-    choices = itertools.product(*(_neighbours(size, shares) for size in old))
-    shared = [new for new in choices if _shared(config, new, devices, config.accumulate, images)]
-    if not shared:
-        return ""
-    new = min(shared, key=lambda sizes: _distance(old, sizes))
-    evaluation = (config.eval_batch_size,)
-    new_evaluation = min(
-        ((size,) for size in _neighbours(*evaluation, devices) if size % devices == 0),
-        key=lambda size: _distance(evaluation, size),
-    )
-    options = []
-    if new != old:
-        listed = ",".join(map(str, new)) + ("," if len(new) == 1 else "")
-        options.append(f'--config.batch_size="({listed})"')
-    if new_evaluation != evaluation:
-        options.append(f"--config.eval_batch_size={new_evaluation[0]}")
-    return " ".join(options)
-
-
 def _neighbours(size: int, shares: int) -> set[int]:
-    """A batch size, and the multiples of `shares` just below and above it."""
+    """Return a batch size, and the multiples of `shares` just below and above it."""
     below = size // shares * shares
     return {size, below or shares, below + shares}
 
 
-def _distance(old: Sequence[int], new: Sequence[int]) -> tuple[int, float]:
-    """How many sizes change, then by how much."""
-    ratios = [abs(math.log(after / before)) for before, after in zip(old, new, strict=True)]
+def _distance(before: Sequence[int], after: Sequence[int]) -> tuple[int, float]:
+    """Count the sizes that change, then measure by how much."""
+    ratios = [abs(math.log(new / old)) for old, new in zip(before, after, strict=True)]
     return sum(ratio > 0 for ratio in ratios), sum(ratios)
-
-
-def _shared(
-    config: ml_collections.ConfigDict,
-    batch_size: Sequence[int],
-    devices: int,
-    parts: int,
-    images: int,
-) -> bool:
-    """Whether devices can share every stage's batch in micro-batches, and images fill it."""
-    sizes = per_branch(batch_size)
-    batches = [min(sizes[branch] for branch in s.branches) for s in stages(config.strategy)]
-    return all(size % (devices * parts) == 0 and size <= images for size in batches)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from agcnn_jax.data.pipeline import Batch, iterate, training_batches
-from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.log import open_log, progress_bar
 from agcnn_jax.run.strategies import Stage
+from agcnn_jax.run.summary import check_memory, step_memory
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, is_primary, process_share
 from agcnn_jax.runtime.profile import Profile
-from agcnn_jax.training import divergence
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.record import GO_ON, Record
 from agcnn_jax.training.schedule import Schedule
-from agcnn_jax.training.steps import TrainState, select_branches, train_step
+from agcnn_jax.training.steps import TrainState, localise, train_step
 from agcnn_jax.training.validation import make_validation
 
 
@@ -38,27 +40,27 @@ def fit(
     variables: Variables,
     stop_requested: StopRequest,
 ) -> None:
-    """Do a stage's steps, from the latest checkpoint if there is one, to the last.
+    """Train a stage from its latest checkpoint, if there is one, to its last step.
 
     Args:
         experiment: see `Experiment`.
         stage: which branches to train.
         schedule: see `Schedule`.
-        checkpoints: of the stage.
-        identity: what the weights are of, as every checkpoint says.
+        checkpoints: the stage's.
+        identity: what the weights belong to, saved with every checkpoint.
         state: to start from, replicated.
         variables: of all branches, for the frozen ones.
         stop_requested: asked after every step and every batch of validation; see `stop_requests`.
 
     Raises:
-        UserError: if the loss or the weights are not finite any more.
-        Stopped: when it was asked for; everything is saved.
+        UserError: if the loss or the weights are no longer finite, or a step needs more memory
+            than a device has.
+        Stopped: if a stop was requested; everything is saved.
     """
-    config = experiment.config
+    config, mesh = experiment.config, experiment.mesh
     frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
-    frozen = replicate(experiment.mesh, select_branches(variables, frozen_branches))
+    frozen = replicate(mesh, select_branches(variables, frozen_branches))
     batches = open_batches(experiment, stage, schedule, frozen)
-    step_function = make_train_step(experiment, stage, schedule)
     score = make_validation(experiment, stage, frozen)
     resumed = from_primary(checkpoints.latest_step) or 0
     # A run that was stopped in a validation has saved the step without a score.
@@ -67,119 +69,48 @@ def fit(
     )
     if resumed:
         state = checkpoints.restore(resumed, state, identity, batches)
-    log = open_log(experiment.workdir, stage.name, resumed, not unscored, is_primary())
-    learning_rates = schedule.learning_rates()
-    clock = Clock(schedule.batch_size, resumed)
-    progress = progress_bar(
-        schedule.total_steps * schedule.batch_size,
-        resumed * schedule.batch_size,
-        f"stage {stage.name}",
-        show=is_primary(),
-    )
-    unseen: list[tuple[int, dict[str, jax.Array]]] = []
-
-    def look_at_losses() -> None:
-        """Check the losses of a step done, and log them if it is their turn."""
-        while unseen:
-            step, metrics = unseen.pop()
-            losses = divergence.fetch_losses(stage, checkpoints, step, metrics)
-            if step % config.log_every == 0 or schedule.ends_epoch(step):
-                log.write(
-                    step,
-                    epoch=schedule.epoch(step),
-                    **losses,
-                    learning_rate=float(learning_rates[step - 1]),
-                    images_per_second=clock.lap(step),
-                )
-                progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
-
-    def save(step: int, state: TrainState) -> None:
-        look_at_losses()
-        divergence.check_finite(stage, checkpoints, step, state)
-        # The log has to hold all steps up to a checkpoint.
-        log.flush()
-        checkpoints.save(step, state, batches, identity)
-
-    def validate(step: int, state: TrainState) -> None:
-        """Score a step that is saved already, so that a stop here loses only the score."""
-
-        def after_batch() -> None:
-            if stop_requested():
-                raise stopped(step)
-
-        try:
-            scores = score(state, after_batch)
-        except FloatingPointError as error:
-            raise divergence.diverged(stage, checkpoints, step, str(error)) from error
-        log.write(step, epoch=schedule.epoch(step), **scores)
-        log.flush()
-        checkpoints.add_score(step, scores["val_auc_mean"], scores["val_auc_findings"])
-        clock.lap(step)
-
-    def stopped(step: int) -> Stopped:
-        checkpoints.finish()
-        return Stopped(f"saved and stopped at step {step} of stage {stage.name}; {GO_ON}")
-
-    profile = Profile(
-        experiment.workdir / "profile" / stage.name, config.profile, resumed, schedule.total_steps
-    )
-    try:
-        with log, progress, profile:
-            if stop_requested():
-                raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
-            if unscored:
-                validate(resumed, state)
-            for step in range(resumed + 1, schedule.total_steps + 1):
-                profile.before(step)
-                batch = device_batch(experiment, next(batches))
-                # Nothing may slip between host and device unasked, which would make one wait.
-                with jax.transfer_guard("disallow"):
-                    state, metrics = step_function(state, frozen, batch)
-                profile.after(step, metrics)
-                progress.update(schedule.batch_size)
-                # The step before is over by now, so that fetching its loss makes no device wait.
-                look_at_losses()
-                unseen.append((step, metrics))
-                stopping = stop_requested()
-                if stopping or schedule.ends_epoch(step) or step % config.checkpoint_every == 0:
-                    save(step, state)
-                if stopping:
-                    raise stopped(step)
-                if schedule.ends_epoch(step):
-                    validate(step, state)
-    finally:
-        batches.close()
+    step_function = compile_step(experiment, stage, schedule, state, frozen)
+    total = schedule.total_steps
+    profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed, total)
+    record = Record(experiment, stage, schedule, checkpoints, resumed, not unscored, stop_requested)
+    with contextlib.closing(batches), record, profile:
+        if stop_requested():
+            raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
+        if unscored:
+            record.validate(resumed, state, score)
+        for step in range(resumed + 1, total + 1):
+            profile.before(step)
+            batch = device_batch(experiment, next(batches))
+            # A hidden transfer between host and device would make one wait for the other.
+            with jax.transfer_guard("disallow"):
+                state, metrics = step_function(state, frozen, batch)
+            profile.after(step, metrics)
+            record.hold(step, metrics)
+            stopping, validating = stop_requested(), schedule.ends_epoch(step)
+            if stopping or validating or step % config.checkpoint_every == 0:
+                record.save(step, state, batches, identity)
+            if stopping:
+                raise record.stopped(step)
+            if validating:
+                record.validate(step, state, score)
     checkpoints.finish()
 
 
-GO_ON = "run the same command again to continue"
+def crops_on_host(experiment: Experiment, stage: Stage) -> bool:
+    """Tell whether the host cropper makes a stage's batches.
 
-
-class Clock:
-    """Images per second since the last look."""
-
-    def __init__(self, batch_size: int, step: int):
-        """Start at a step."""
-        self._batch_size = batch_size
-        self._step, self._time = step, time.perf_counter()
-
-    def lap(self, step: int) -> float:
-        """Return the rate since the last lap, and start a new one."""
-        now = time.perf_counter()
-        rate = (step - self._step) * self._batch_size / max(now - self._time, 1e-9)
-        self._step, self._time = step, now
-        return round(rate, 1)
+    It works ahead of the step, for which the global branch has to be frozen; stages that train the
+    global branch along with others crop on the device.
+    """
+    config = experiment.config
+    host = config.attention.cropper == "host" and config.local_input == "crop"
+    return stage.global_is_frozen and host
 
 
 def open_batches(
     experiment: Experiment, stage: Stage, schedule: Schedule, frozen: Variables
 ) -> grain.DatasetIterator:
-    """Open the stage's pipeline, with the host cropper at its end where that applies.
-
-    The host cropper needs a global branch that does not change while it works ahead; stages that
-    train the global branch along with others crop on the device.
-    """
-    config = experiment.config
+    """Open the stage's pipeline, which ends with the host cropper where there is one."""
     recipe = experiment.recipe.for_stage(stage)
     dataset = training_batches(
         experiment.records.images_and_labels(),
@@ -188,19 +119,13 @@ def open_batches(
         recipe.seed,
         *process_share(),
     )
-    on_host = (
-        stage.needs_local_images
-        and stage.global_is_frozen
-        and config.attention.cropper == "host"
-        and config.local_input == "crop"
-    )
-    if not on_host:
+    if not crops_on_host(experiment, stage):
         return iterate(dataset)
-    return iterate(dataset, make_host_cropper(recipe, stage, frozen, experiment.mesh))
+    return iterate(dataset, make_host_cropper(recipe, frozen, experiment.mesh))
 
 
 def device_batch(experiment: Experiment, batch: Batch) -> Batch:
-    """Put on the devices what of a batch is not there yet."""
+    """Put a batch on the devices, unless the host cropper has."""
     if "local_images" in batch:
         return batch
     return shard_batch(
@@ -208,8 +133,33 @@ def device_batch(experiment: Experiment, batch: Batch) -> Batch:
     )
 
 
-def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) -> Callable[..., Any]:
-    """Map `train_step` over the devices and jit it; the old state's buffers are given up."""
+def batch_shapes(
+    experiment: Experiment, stage: Stage, schedule: Schedule, frozen: Variables
+) -> Any:
+    """Describe a stage's batches on the devices: shapes, dtypes and shardings."""
+    records, recipe, size = experiment.records, experiment.recipe, schedule.batch_size
+    image = (size, records.image_size, records.image_size)
+    batch = {
+        "image": jax.ShapeDtypeStruct(image, jnp.uint8),
+        "record": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "labels": jax.ShapeDtypeStruct((size, len(records.labels)), jnp.uint8),
+    }
+    if crops_on_host(experiment, stage):
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        made = jax.eval_shape(functools.partial(localise, recipe=recipe), frozen, batch, step)
+        batch = {
+            "local_images": made["images"],
+            "pooled_global": made["pooled_global"],
+            "labels": batch["labels"],
+        }
+    sharding = NamedSharding(experiment.mesh, SHARDED)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), batch
+    )
+
+
+def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) -> Any:
+    """Map `train_step` over the devices and jit it; the old state's buffers are donated."""
     return data_parallel(
         functools.partial(
             train_step,
@@ -223,3 +173,21 @@ def make_train_step(experiment: Experiment, stage: Stage, schedule: Schedule) ->
         out_specs=REPLICATED,
         donate=(0,),
     )
+
+
+def compile_step(
+    experiment: Experiment, stage: Stage, schedule: Schedule, state: TrainState, frozen: Variables
+) -> Callable[..., Any]:
+    """Compile a stage's step from shapes alone, and refuse one that does not fit the devices.
+
+    Raises:
+        UserError: if the step needs more memory than a device has, with the sizes.
+    """
+    batch = batch_shapes(experiment, stage, schedule, frozen)
+    step = make_train_step(experiment, stage, schedule).lower(state, frozen, batch).compile()
+    memory = step_memory(step)
+    check_memory(memory, experiment.mesh.local_devices[0])
+    if is_primary():
+        total = memory["total"] / 2**20
+        print(f"stage {stage.name}: a step needs {total:,.0f} MiB on each device", flush=True)
+    return step

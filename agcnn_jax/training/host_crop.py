@@ -23,8 +23,8 @@ from jax.sharding import Mesh, NamedSharding
 from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.data.pipeline import Batch
-from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run.strategies import Stage
+from agcnn_jax.models.agcnn import Variables, select_branches
+from agcnn_jax.run.experiment import Recipe
 from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
@@ -34,29 +34,23 @@ from agcnn_jax.runtime.devices import (
     on_local_mesh,
     shard_batch,
 )
-from agcnn_jax.training.steps import Recipe, localise, select_branches
+from agcnn_jax.training.steps import localise
 
 
 def make_host_cropper(
-    recipe: Recipe,
-    stage: Stage,
-    frozen: Variables,
-    mesh: Mesh,
-    resample_on_host: bool | None = None,
+    recipe: Recipe, frozen: Variables, mesh: Mesh, resample_on_host: bool | None = None
 ) -> Callable[[Batch], Batch]:
     """Make the pipeline stage.
 
     Args:
         recipe: see `Recipe`.
-        stage: which branches are trained.
         frozen: variables, the global branch's among them; they must outlive the pipeline stage.
         mesh: the devices.
         resample_on_host: whether OpenCV resamples; by default where the devices are CPUs.
 
     Returns:
-        A function from a `training_batches` element to what `train_step` reads in this stage:
-        `local_images`, float32 `[B, input_size, input_size]`, `labels`, and `pooled_global` for
-        the fusion branch, all sharded over the mesh.
+        A function from a `training_batches` element to what `attend_frozen` makes of it, sharded
+        over the mesh.
     """
     if resample_on_host is None:
         resample_on_host = mesh.devices.flat[0].platform == "cpu"
@@ -73,13 +67,13 @@ def make_host_cropper(
         in_specs=(SHARDED, SHARDED),
         out_specs=SHARDED,
     )
-    overall = on_local_mesh(mesh, select_branches(frozen, ("global",)))
+    global_branch = on_local_mesh(mesh, select_branches(frozen, ("global",)))
     executor = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="crop")
 
     def crop(batch: Batch) -> Batch:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})
         step = jax.device_put(np.int32(batch["step"]), NamedSharding(local, REPLICATED))
-        made = routine(overall, stored, step)
+        made = routine(global_branch, stored, step)
         masks = np.unpackbits(jax.device_get(made["masks"]), axis=-1, count=recipe.input_size)
         boxes = boxes_host(masks, executor)
         if resample_on_host:
@@ -87,9 +81,7 @@ def make_host_cropper(
             local_images = shard_batch(local, resample_host(images, boxes, executor))
         else:
             local_images = resample(made["images"], shard_batch(local, boxes))
-        ready = {"local_images": local_images}
-        if "fusion" in stage.branches:
-            ready["pooled_global"] = made["pooled_global"]
+        ready = {"local_images": local_images, "pooled_global": made["pooled_global"]}
         return {**join_local_shards(mesh, ready), **shard_batch(mesh, {"labels": batch["labels"]})}
 
     return crop

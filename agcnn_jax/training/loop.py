@@ -1,8 +1,7 @@
-"""Algorithm 1 of the paper: the stages in order, each from the best of the one before."""
+"""Algorithm 1 of the paper: the stages in order, each from the best of the stage before."""
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 
 import ml_collections
@@ -13,8 +12,9 @@ from agcnn_jax.run.agreement import describe_run
 from agcnn_jax.run.config import check_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.lineage import digest
-from agcnn_jax.run.stage_results import finished_stages, trained_from_what_is_gone
+from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
+from agcnn_jax.run.summary import parameter_table
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.preemption import stop_requests
@@ -26,7 +26,15 @@ from agcnn_jax.runtime.processes import (
     require_agreement,
     sync_call,
 )
-from agcnn_jax.runtime.storage import absolute, checkpoint_place, delete, exists, write_json
+from agcnn_jax.runtime.storage import (
+    absolute,
+    checkpoint_place,
+    delete,
+    exists,
+    reported,
+    write_bytes,
+    write_json,
+)
 from agcnn_jax.runtime.workdir_lock import lock_workdir
 from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.stage import train_stage
@@ -34,51 +42,50 @@ from agcnn_jax.training.start import Start, check_init, needs_init, open_start
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Train all stages, or what is left of them.
+    """Train all stages, or those that remain.
 
     Args:
         config: see `configs/common.py`.
-        workdir: where the run writes; what it holds already is continued.
+        workdir: where the run writes; a run that lies there is resumed.
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
-        Stopped: if SIGTERM came; everything is saved. Or if another training goes on in `workdir`.
+        Stopped: on SIGTERM, with everything saved; or if another training goes on in `workdir`.
     """
-    with stop_requests() as stop_requested, contextlib.ExitStack() as held:
-        experiment = sync_call(lambda: prepare(config, workdir))
-        require_agreement(lambda: describe_run(config, experiment.data_summary))
-        needed = from_primary(lambda: needs_init(experiment))
-        start = sync_call(lambda: open_start(experiment, needed))
-        require_agreement(
-            lambda: {
-                "weights in config.init": digest(start.variables),
-                "what they were trained on": start.lineage.digest,
-            }
-        )
-        plan = stages(config.strategy)
-        # Before the lock, which a workdir that is no longer writable cannot take.
-        if from_primary(
-            lambda: len(finished_stages(experiment.workdir, config.strategy)) == len(plan)
-        ):
-            if is_primary():
-                print(f"training in {workdir} is complete: nothing left to do", flush=True)
+    with stop_requests() as stop_requested:
+        experiment, start = open_run(config, workdir)
+        # A finished run needs no lock, and may lie where nobody can write.
+        if from_primary(lambda: is_finished(experiment)):
+            announce(f"training in {workdir} is complete: nothing left to do")
             return
-        held.enter_context(lock_workdir(experiment.workdir, config.peer_timeout, stop_requested))
-        claim(config, experiment, start)
-        if is_primary():
-            print(describe(experiment, start), flush=True)
-        variables = start.variables
-        for stage in plan:
-            variables = train_stage(experiment, stage, variables, stop_requested)
-    if is_primary():
-        print(f"training in {workdir} is complete")
+        with lock_workdir(experiment.workdir, config.peer_timeout, stop_requested):
+            begin(experiment, start)
+            variables = start.variables
+            for stage in stages(config.strategy):
+                variables = train_stage(experiment, stage, variables, stop_requested)
+    announce(f"training in {workdir} is complete")
+
+
+def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experiment, Start]:
+    """Open everything that a run is made from, the same in all its processes."""
+    experiment = sync_call(lambda: prepare(config, workdir))
+    require_agreement(lambda: describe_run(config, experiment.data_summary))
+    needed = from_primary(lambda: needs_init(experiment))
+    start = sync_call(lambda: open_start(experiment, needed))
+    require_agreement(
+        lambda: {
+            "weights in config.init": digest(start.variables),
+            "what they were trained on": start.lineage.digest,
+        }
+    )
+    return experiment, start
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
-    """Check the config and open what it names."""
+    """Check the config, and open the data and the model that it names."""
     check_config(config)
     place = checkpoint_place(workdir)
-    # Before anything else goes there: a workdir out of reach is to be named as such.
+    # First, so that a workdir out of reach is named before anything else in it.
     saved_config.read_config(place)
     keep_compilations()
     experiment = open_experiment(config, place)
@@ -87,53 +94,75 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
     return experiment
 
 
-def claim(config: ml_collections.ConfigDict, experiment: Experiment, start: Start) -> None:
-    """Record or compare what the run is made from, and check that all processes see the workdir.
+def is_finished(experiment: Experiment) -> bool:
+    """Tell whether every stage of a run has finished."""
+    strategy = experiment.config.strategy
+    return len(finished_stages(experiment.workdir, strategy)) == len(stages(strategy))
+
+
+def begin(experiment: Experiment, start: Start) -> None:
+    """Record what the run is made from, or compare it with the record, and say so.
 
     Raises:
         UserError: if the workdir belongs to another run, or lies on a disk of one host.
     """
-    workdir = experiment.workdir
+    config, workdir = experiment.config, experiment.workdir
 
-    def keep() -> None:
+    def record() -> None:
         if saved_config.read_config(workdir) is None:
-            # Before the config: a workdir that has one has the rest.
+            # The config goes last: a workdir that has one has the rest.
             lineage.keep(workdir, start.lineage, start.init)
+            with reported(workdir, "written"):
+                table = parameter_table(start.variables) + "\n"
+                write_bytes(workdir / "parameters.txt", table.encode())
         else:
-            # Another training may have begun the run while this one waited.
+            # Another training may have begun the run while this one waited for the lock.
             check_init(experiment, start.init)
         saved_config.keep_config(config, workdir, experiment.data_summary)
 
-    from_primary(keep)
+    from_primary(record)
+    require_shared(experiment)
+    announce(describe(experiment, start))
+
+
+def require_shared(experiment: Experiment) -> None:
+    """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
     if process_share()[1] == 1:
         return
     # A new name, which no host can remember as missing or from an earlier run.
-    mark = absolute(str(workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")))
+    name = from_primary(lambda: f".shared-{uuid.uuid4().hex}")
+    mark = absolute(str(experiment.workdir / name))
     from_primary(lambda: write_json(mark, {}))
     seen = exchange(sync_call(lambda: exists(mark)))
     from_primary(lambda: delete(mark))
     if not all(seen):
         raise UserError(
             f"process {seen.index(False)} does not see what process 0 writes to --workdir "
-            f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
+            f"{experiment.workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )
+
+
+def announce(message: str) -> None:
+    """Print a message once, however many processes the run has."""
+    if is_primary():
+        print(message, flush=True)
 
 
 def describe(experiment: Experiment, start: Start) -> str:
     """Say in a few lines what is about to be trained on what."""
-    config, split = experiment.config, experiment.split
+    config, split, workdir = experiment.config, experiment.split, experiment.workdir
     patients = len(np.unique(experiment.records.patient_ids[split.test]))
-    orphans = trained_from_what_is_gone(experiment.workdir, config.strategy)
-    warning = (
-        f"\n{' and '.join(orphans)} began with a stage that is not there any more: refused later "
-        f"unless training that stage again ends with the very same weights"
-    )
-    return (
+    lines = [
         f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
-        f"device(s), into {experiment.workdir}\n"
+        f"device(s), into {workdir} (config.json, parameters.txt)",
         f"{experiment.records.provenance}: {len(split.train)} images to train on, "
         f"{len(split.validation)} to validate, {len(split.test)} to test; "
-        f"{split.in_words()}\n"
-        f"of the test subset, {start.tested.in_words(len(split.test), patients)}"
-        f"{warning if orphans else ''}"
-    )
+        f"{split.in_words()}",
+        f"of the test subset, {start.tested.in_words(len(split.test), patients)}",
+    ]
+    if orphans := orphaned_stages(workdir, config.strategy):
+        lines.append(
+            f"{' and '.join(orphans)} began with a stage that is no longer there: refused later "
+            f"unless training that stage again ends with the very same weights"
+        )
+    return "\n".join(lines)

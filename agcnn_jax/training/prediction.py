@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from agcnn_jax.attention.crop import crop_device
+from agcnn_jax.attention.attend import attend
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import Source, evaluation_batches
 from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
+from agcnn_jax.run.experiment import Recipe
 from agcnn_jax.run.log import progress_bar
 from agcnn_jax.runtime.devices import (
     REPLICATED,
@@ -25,7 +26,6 @@ from agcnn_jax.runtime.devices import (
     shard_batch,
 )
 from agcnn_jax.runtime.processes import is_primary, process_share
-from agcnn_jax.training.steps import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +57,19 @@ def predict_step(
     """
     inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
     outputs: dict[str, jax.Array] = {}
-    overall, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
+    global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
     if "global" in branches:
-        outputs["global"] = jax.nn.sigmoid(overall.logits)
+        outputs["global"] = jax.nn.sigmoid(global_output.logits)
     if "local" in branches or "fusion" in branches:
         local_images = inputs
         if recipe.local_input == "crop":
-            local_images, outputs["boxes"], _ = crop_device(
-                inputs, overall.feature_map, recipe.statistic, recipe.tau
-            )
+            attention = attend(inputs, global_output.feature_map, recipe.statistic, recipe.tau)
+            local_images, outputs["boxes"] = attention.local_images, attention.boxes
         local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
         if "local" in branches:
             outputs["local"] = jax.nn.sigmoid(local.logits)
         if "fusion" in branches:
-            logits = apply_fusion(variables, overall.pooled, local.pooled)
+            logits = apply_fusion(variables, global_output.pooled, local.pooled)
             outputs["fusion"] = jax.nn.sigmoid(logits)
     return outputs
 

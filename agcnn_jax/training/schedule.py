@@ -16,7 +16,6 @@ from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.training.steps import sgd
 
 SCALINGS: dict[str, Callable[[float], float]] = {
     "none": lambda ratio: 1.0,
@@ -107,3 +106,38 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
     return Schedule(batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate)
+
+
+def sgd(
+    learning_rate: float,
+    drop_step: int,
+    drop_factor: float,
+    momentum: float,
+    weight_decay: float,
+    warmup_steps: int = 0,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """PyTorch's SGD: weight decay on every parameter joins the gradient before the momentum.
+
+    Args:
+        learning_rate: at the start, or where the warm-up ends.
+        drop_step: number of steps after which it is divided by `drop_factor`.
+        drop_factor: see `drop_step`.
+        momentum: of the running sum of gradients.
+        weight_decay: weight of the parameters in the gradient.
+        warmup_steps: number of steps in which it rises, linearly, to `learning_rate`; the first
+            one already takes a share (Goyal et al. 2017, Section 2.2).
+
+    Returns:
+        The optimiser, and its learning rate as a function of the step.
+    """
+    steps = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+
+    def schedule(step: Any) -> Any:
+        return steps(step) * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+
+    optimizer = optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule if warmup_steps else steps),
+    )
+    return optimizer, schedule if warmup_steps else steps

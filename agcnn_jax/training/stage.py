@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.stage_results import (
-    check_lineage,
-    check_start,
+    check_origin,
     check_weights,
     digests,
     read_result,
@@ -22,66 +21,72 @@ from agcnn_jax.run.stage_results import (
 from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import from_primary, is_primary, sync_call
+from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.steps import init_state, merge_branches, select_branches
+from agcnn_jax.training.steps import init_state
 
 
 def train_stage(
     experiment: Experiment, stage: Stage, variables: Variables, stop_requested: StopRequest
 ) -> Variables:
-    """Train a stage, or continue it, or only load it when it is finished.
+    """Train a stage, resume it, or only load it if it has finished.
 
     Args:
         experiment: see `Experiment`.
         stage: which branches to train.
-        variables: of all branches, with the stages before done.
+        variables: of all branches, with the earlier stages trained.
         stop_requested: see `stop_requests`.
 
     Returns:
         All branches, the trained ones as in the stage's best checkpoint.
 
     Raises:
-        UserError: if the stage is of another run, or was begun from other weights than the stages
-            before it have now.
+        UserError: if the stage belongs to another run, or started from other weights than the
+            stages before it have now.
     """
     directory = stage_directory(experiment.workdir, stage)
     schedule = make_schedule(experiment, stage)
     trained = select_branches(variables, stage.branches)
     state = replicate(experiment.mesh, init_state(trained, schedule.optimizer))
     template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    started_from = digests(variables, branches_before(experiment.config.strategy, stage))
-    seen = from_primary(lambda: lineage.kept(experiment.workdir)[0].digest)
-    identity = {**experiment.identity, "started_from": started_from, "lineage": seen}
+    earlier = digests(variables, branches_before(experiment.config.strategy, stage))
     with sync_call(lambda: StageCheckpoints(directory / "checkpoints")) as checkpoints:
-        latest = from_primary(checkpoints.latest_step)
-        if latest is not None:
+        found: dict[str, Any] = from_primary(
+            lambda: {
+                "lineage": lineage.kept(experiment.workdir)[0].digest,
+                "latest": checkpoints.latest_step(),
+                "result": read_result(experiment.workdir, stage),
+            }
+        )
+        origin = {"started_from": earlier, "lineage": found["lineage"]}
+        identity = {**experiment.identity, **origin}
+        if (latest := found["latest"]) is not None:
             saved = checkpoints.identity(latest)
-            sync_call(lambda: check_lineage(directory, saved.get("lineage"), seen))
-            sync_call(lambda: check_start(directory, saved.get("started_from", {}), started_from))
-        result = from_primary(lambda: read_result(experiment.workdir, stage))
-        scores = result
-        if scores is None:
+            sync_call(lambda: check_origin(directory, saved, found["lineage"], earlier))
+        if (scores := found["result"]) is None:
             fit(
                 experiment, stage, schedule, checkpoints, identity, state, variables, stop_requested
             )
-            scores = from_primary(lambda: best_of(checkpoints))
+            scores = from_primary(lambda: best_scores(checkpoints))
         best = checkpoints.restore(scores["best_step"], template, identity)
     trained = jax.device_get(best.variables)
     now = digests(trained, stage.branches)
-    if result is None:
-        result = {**scores, "weights": now, "started_from": started_from, "lineage": seen}
-        from_primary(lambda: write_json(directory / "result.json", result))
-    sync_call(lambda: check_weights(directory, result, now))
-    if is_primary():
+    result = found["result"] or {**scores, "weights": now, **origin}
+
+    def keep() -> None:
+        check_weights(directory, result, now)
+        if found["result"] is None:
+            write_json(directory / "result.json", result)
         print(describe_result(stage, result, len(experiment.records.finding_columns)))
+
+    from_primary(keep)
     return merge_branches(variables, trained)
 
 
-def best_of(checkpoints: StageCheckpoints) -> dict[str, Any]:
-    """Name a stage's best checkpoint, as `result.json` does."""
+def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
+    """Describe a stage's best checkpoint as `result.json` does."""
     step: Any = checkpoints.best_step()
     score: Any = checkpoints.score(step)
     return {
@@ -92,7 +97,7 @@ def best_of(checkpoints: StageCheckpoints) -> dict[str, Any]:
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
-    """Say which checkpoint of a stage was chosen, and why; `findings` is how many there are."""
+    """Say which checkpoint of a stage was chosen, and why; `findings` counts all findings."""
     step, score = result["best_step"], result["best_val_auc_mean"]
     if score is None:
         return (

@@ -1,4 +1,4 @@
-"""What a run starts from: recorded when it first starts, and compared whenever it goes on."""
+"""What a run starts from: recorded when it first starts, and compared whenever it resumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agcnn_jax.run.lineage import Lineage, Overlap
 from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.run.strategies import branches_before, stages
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.training.initial import initial_variables, read_init
+from agcnn_jax.training.init_weights import initial_variables, read_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Start:
     """What a run starts from.
 
     Attributes:
-        variables: of all branches; with random backbones where no stage is still to start from
+        variables: of all branches; their backbones are random if no stage has yet to start from
             those in `config.init`.
-        init: the digest of the weights in `config.init`; None where that is random.
-        lineage: what all that the run trains will have seen.
+        init: digest of the weights in `config.init`; None if that is random.
+        lineage: what everything that the run trains will have seen.
         tested: how much of the test subset that is.
     """
 
@@ -33,7 +33,7 @@ class Start:
 
 
 def needs_init(experiment: Experiment) -> bool:
-    """Whether a stage is still to start from the backbones in `config.init`."""
+    """Tell whether a stage has yet to start from the backbones in `config.init`."""
     strategy = experiment.config.strategy
     return any(
         {"global", "local"} & set(stage.branches) - set(branches_before(strategy, stage))
@@ -43,7 +43,7 @@ def needs_init(experiment: Experiment) -> bool:
 
 
 def check_init(experiment: Experiment, digest: str | None) -> None:
-    """Refuse weights in `config.init`, by their digest, that a begun run was not started from."""
+    """Refuse weights in `config.init`, by their digest, that the run did not start from."""
     _, started_from = lineage.kept(experiment.workdir)
     if digest != started_from:
         raise UserError(
@@ -58,27 +58,29 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
 
     Args:
         experiment: see `Experiment`.
-        needed: see `needs_init`; if not, `config.init` need not be there any more.
+        needed: see `needs_init`; if not, `config.init` need no longer exist.
 
     Raises:
         UserError: if `config.init` holds no weights, weights that do not fit, other weights than
             the run started from, or weights that were trained on images of the test subset; or if
-            stages lie there without a config.
+            the workdir holds stages without a config.
     """
-    config, records, split = experiment.config, experiment.records, experiment.split
-    begun = saved_config.read_config(experiment.workdir) is not None
+    config, workdir, split = experiment.config, experiment.workdir, experiment.split
+    records = experiment.records
+    begun = saved_config.read_config(workdir) is not None
     init = read_init(experiment) if needed or not begun else None
+    digest = init.digest if init else None
     if begun:
-        seen, digest = lineage.kept(experiment.workdir)
+        seen, started_from = lineage.kept(workdir)
         if init is not None:
-            check_init(experiment, init.digest)
+            check_init(experiment, digest)
+        digest = started_from
+    elif any(has_started(workdir, stage) for stage in stages(config.strategy)):
+        raise UserError(
+            f"--workdir {workdir} holds trained stages without the config.json that says how; put "
+            f"that back, or choose another --workdir"
+        )
     else:
-        if any(has_started(experiment.workdir, stage) for stage in stages(config.strategy)):
-            raise UserError(
-                f"--workdir {experiment.workdir} holds trained stages without the config.json that "
-                f"says how; put that back, or choose another --workdir"
-            )
-        digest = init.digest if init else None
         seen = lineage.lineage_of(
             records.collection, records.image_ids[split.train], records.patient_ids[split.train]
         ).joined(init.lineage if init else lineage.NOTHING)

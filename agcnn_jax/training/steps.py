@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -12,10 +11,16 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from agcnn_jax.attention.crop import crop_device
-from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
-from agcnn_jax.data.augment import Augmentation, augment
-from agcnn_jax.models.agcnn import AGCNN, Variables, apply_branch, forward
+from agcnn_jax.attention.attend import attend
+from agcnn_jax.data.augment import augment
+from agcnn_jax.models.agcnn import (
+    Variables,
+    apply_branch,
+    forward,
+    merge_branches,
+    select_branches,
+)
+from agcnn_jax.run.experiment import Recipe
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS
 
@@ -35,92 +40,6 @@ class TrainState:
     step: jax.Array
     variables: Variables
     opt_state: optax.OptState
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is static about training steps.
-
-    Attributes:
-        model: the model.
-        seed: of the run; in a stage's steps the stage's own, of its augmentation.
-        input_size: side of the model's input in pixels.
-        augmentation: how training images are cropped and flipped.
-        statistic: heat map statistic, `max`, `l1` or `l2`.
-        tau: threshold of the heat map.
-        local_input: `crop`, or `image` for the paper's control experiment, in which the local
-            branch reads the whole image too (Section IV-C).
-    """
-
-    model: AGCNN
-    seed: int
-    input_size: int
-    augmentation: Augmentation
-    statistic: str = "max"
-    tau: float = 0.7
-    local_input: str = "crop"
-
-    @property
-    def image_dtype(self) -> Any:
-        """Of the model's input: float32, or float64 in a float64 run."""
-        return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
-
-    @property
-    def own_statistics(self) -> bool:
-        """Whether each device's BatchNorm normalises by its own share of the batch."""
-        return self.model.backbone.axis_name is None
-
-    def for_stage(self, stage: Stage) -> Recipe:
-        """Make a stage's recipe, with the stage's own seed, from the run's."""
-        return dataclasses.replace(self, seed=stage.seed(self.seed))
-
-
-def select_branches(variables: Variables, branches: tuple[str, ...]) -> Variables:
-    """Take the given branches out of all."""
-    return {
-        kind: {branch: tree[branch] for branch in tree if branch in branches}
-        for kind, tree in variables.items()
-    }
-
-
-def merge_branches(first: Variables, second: Variables) -> Variables:
-    """Join two sets of branches; the second wins where both have one."""
-    return {kind: {**first[kind], **second[kind]} for kind in first}
-
-
-def sgd(
-    learning_rate: float,
-    drop_step: int,
-    drop_factor: float,
-    momentum: float,
-    weight_decay: float,
-    warmup_steps: int = 0,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """PyTorch's SGD: weight decay on every parameter joins the gradient before the momentum.
-
-    Args:
-        learning_rate: at the start, or where the warm-up ends.
-        drop_step: number of steps after which it is divided by `drop_factor`.
-        drop_factor: see `drop_step`.
-        momentum: of the running sum of gradients.
-        weight_decay: weight of the parameters in the gradient.
-        warmup_steps: number of steps in which it rises, linearly, to `learning_rate`; the first
-            one already takes a share (Goyal et al. 2017, Section 2.2).
-
-    Returns:
-        The optimiser, and its learning rate as a function of the step.
-    """
-    steps = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
-
-    def schedule(step: Any) -> Any:
-        return steps(step) * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
-
-    optimizer = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum),
-        optax.scale_by_learning_rate(schedule if warmup_steps else steps),
-    )
-    return optimizer, schedule if warmup_steps else steps
 
 
 def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
@@ -145,10 +64,6 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
 
 
-MADE_BEFORE = ("images", "local_images", "pooled_global")
-"""What a batch may hold instead of stored images; see `train_step`."""
-
-
 def train_step(
     state: TrainState,
     frozen: Variables,
@@ -167,10 +82,8 @@ def train_step(
     Args:
         state: of the trained branches.
         frozen: variables of all other branches.
-        batch: `labels` `[B, C]`, and either stored images, `image` uint8 `[B, S, S]` with its
-            `record` int32 `[B]`, or what was made of them before, as far as the stage reads it:
-            `images` and `local_images`, float32 `[B, input_size, input_size]`, and
-            `pooled_global`, float32 `[B, K]`; see `localise`.
+        batch: stored images, `image` uint8 `[B, S, S]` with `record` int32 `[B]` and `labels`
+            `[B, C]`; or, where the host has cropped it, as `attend_frozen` makes it.
         recipe: see `Recipe`.
         stage: which branches are trained.
         optimizer: see `sgd`.
@@ -181,21 +94,19 @@ def train_step(
     Returns:
         The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
     """
-    made = {name: batch[name] for name in MADE_BEFORE if name in batch}
-    rows = made or {"images": augment_batch(batch, state.step, recipe)}
-    rows["labels"] = batch["labels"]
+    if "image" in batch:
+        batch = {"images": augment_batch(batch, state.step, recipe), "labels": batch["labels"]}
 
     def loss_of(
         params: Any, batch_stats: Any, part: Batch
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        local_images: Any = part.get("local_images")
-        if local_images is None and stage.needs_local_images:
-            local_images = local_images_of(part["images"], recipe)
+        if stage.global_is_frozen and "local_images" not in part:
+            part = attend_frozen(frozen, part, recipe)[0]
         logits, updated = forward(
             recipe.model,
             merge_branches(frozen, {"params": params, "batch_stats": batch_stats}),
             part.get("images"),
-            local_images,
+            part.get("local_images", lambda features: look(part["images"], features, recipe)[0]),
             train=stage.branches,
             branches=stage.branches,
             pooled_global=part.get("pooled_global"),
@@ -223,11 +134,11 @@ def train_step(
     if recipe.own_statistics:
         batch_stats = lax.pcast(batch_stats, BATCH_AXIS, to="varying")
     if accumulate == 1:
-        (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, rows)
+        (loss, (losses, batch_stats)), gradients = gradient_of(params, batch_stats, batch)
     else:
         zeros = jax.tree.map(jnp.zeros_like, params)
         (gradients, batch_stats), per_part = lax.scan(
-            add_part, (zeros, batch_stats), split_rows(rows, accumulate)
+            add_part, (zeros, batch_stats), split_rows(batch, accumulate)
         )
         gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
         loss, losses = jax.tree.map(jnp.mean, per_part)
@@ -258,7 +169,7 @@ def split_rows(rows: Batch, parts: int) -> Batch:
 def localise(
     frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
 ) -> dict[str, jax.Array]:
-    """What the host cropper starts from: augment a batch, run the frozen global branch, threshold.
+    """Augment a batch and attend to it, as far as accelerators are good at that.
 
     Args:
         frozen: variables, the global branch's among them.
@@ -269,14 +180,16 @@ def localise(
     Returns:
         `images`, float32 `[B, input_size, input_size]` in 0..255; `masks`, uint8
         `[B, input_size, ceil(input_size / 8)]`, a bit a pixel as `np.packbits` packs them;
-        `pooled_global`, float32 `[B, K]`, with which the fusion branch need not run the global
-        branch a second time.
+        `pooled_global`, float32 `[B, K]`.
     """
     images = augment_batch(batch, step, recipe)
-    output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
-    heat = heat_map(output.feature_map, recipe.input_size, recipe.statistic)
-    masks = jnp.packbits(heat_map_mask(heat, recipe.tau), axis=-1)
-    return {"images": images, "masks": masks, "pooled_global": output.pooled}
+    made, mask = attend_frozen(frozen, {"images": images}, recipe)
+    assert mask is not None
+    return {
+        "images": images,
+        "masks": jnp.packbits(mask, axis=-1),
+        "pooled_global": made["pooled_global"],
+    }
 
 
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
@@ -291,15 +204,32 @@ def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
     )
 
 
-def local_images_of(
-    images: jax.Array, recipe: Recipe
-) -> jax.Array | Callable[[jax.Array], jax.Array]:
-    """The local branch's input as `forward` takes it: made on the device from the feature map.
+def attend_frozen(
+    frozen: Variables, batch: Batch, recipe: Recipe
+) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    """Make a batch for the stages in which the global branch is frozen.
 
     Args:
-        images: `[B, input_size, input_size]`.
+        frozen: variables, the global branch's among them.
+        batch: `images`, float32 `[B, S, S]`, and whatever else goes with them.
         recipe: see `Recipe`.
+
+    Returns:
+        The batch with `local_images`, float32 `[B, S, S]`, and `pooled_global`, float32 `[B, K]`,
+        in place of `images`; and the mask of the attended pixels, if there was attention.
     """
+    made = dict(batch)
+    images = made.pop("images")
+    output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
+    local_images, mask = look(images, output.feature_map, recipe)
+    return {**made, "local_images": local_images, "pooled_global": output.pooled}, mask
+
+
+def look(
+    images: jax.Array, feature_map: jax.Array, recipe: Recipe
+) -> tuple[jax.Array, jax.Array | None]:
+    """Make the local branch's input `[B, S, S]`, and the attended mask; None without attention."""
     if recipe.local_input == "image":
-        return images
-    return lambda feature_map: crop_device(images, feature_map, recipe.statistic, recipe.tau)[0]
+        return images, None
+    attention = attend(images, feature_map, recipe.statistic, recipe.tau)
+    return attention.local_images, attention.mask

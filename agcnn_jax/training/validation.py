@@ -10,11 +10,11 @@ import numpy as np
 # Pure numpy, and the only thing that training takes from evaluation: validation has to score as
 # the final tables do.
 from agcnn_jax.metrics.auc import auc, mean_auc
-from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.training.prediction import make_predict_step, predict
-from agcnn_jax.training.steps import TrainState, merge_branches
+from agcnn_jax.training.steps import TrainState
 
 
 def make_validation(

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from agcnn_jax.attention.crop import boxes_host, crop_device, resample_host
+from agcnn_jax.attention.attend import attend
+from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
-from agcnn_jax.attention.resample import crop_and_resize, resize
+from agcnn_jax.attention.resample import crop_and_resize
 
-resize_jit = jax.jit(resize, static_argnums=1)
 crop_jit = jax.jit(crop_and_resize, static_argnums=2)
 
 
@@ -57,7 +57,7 @@ class TestHeatMap:
         images = jnp.broadcast_to(
             jnp.arange(float(size * size)).reshape(size, size), (5, size, size)
         )
-        local, boxes, heat = crop_on_device(images, flat, "max", 0.7)
+        heat, _, boxes, local = attend_jit(images, flat, "max", 0.7)
         assert not heat.any()
         np.testing.assert_array_equal(boxes, [[0, 0, size, size]] * 5)
         np.testing.assert_array_equal(local, images)
@@ -130,6 +130,12 @@ def test_a_larger_tau_never_gives_a_larger_region(seed, statistic, taus):
         assert areas == sorted(areas, reverse=True)
 
 
+def resize_jit(images, size):
+    """Crop whole images."""
+    _, height, width = images.shape
+    return crop_jit(images, jnp.tile(jnp.array([0, 0, width, height]), (len(images), 1)), size)
+
+
 @pytest.mark.parametrize(("source", "target"), [(7, 224), (3, 32), (8, 30)])
 def test_enlarging_is_opencvs_bilinear(source, target):
     heat = np.random.default_rng(0).random((2, source, source)).astype(np.float32)
@@ -167,7 +173,7 @@ def test_host_and_device_agree(seed, statistic, tau):
     # Sparse, quantised features: plateaus, ties and flat maps occur.
     features = np.round(rng.random((4, 3, 3, 5)) * rng.integers(1, 4), 0).astype(np.float32)
     features[0] = 1.0
-    local_device, boxes_device, _ = crop_on_device(images, features, statistic, tau)
+    _, _, boxes_device, local_device = attend_jit(images, features, statistic, tau)
     masks = masks_on_device(features, statistic, tau)
     with ThreadPoolExecutor(2) as executor:
         boxes = boxes_host(np.asarray(masks), executor)
@@ -176,7 +182,7 @@ def test_host_and_device_agree(seed, statistic, tau):
     assert np.abs(local_host - local_device).max() < 255 * 1e-4
 
 
-crop_on_device = jax.jit(crop_device, static_argnums=2)
+attend_jit = jax.jit(attend, static_argnums=2)
 masks_on_device = jax.jit(
     lambda features, statistic, tau: heat_map_mask(heat_map(features, 48, statistic), tau),
     static_argnums=1,

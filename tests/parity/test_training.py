@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from agcnn_jax.attention.crop import crop_device
+from agcnn_jax.attention.attend import attend
 from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch
+from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch, merge_branches, select_branches
+from agcnn_jax.run.experiment import Recipe
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
@@ -22,14 +23,8 @@ from agcnn_jax.runtime.devices import (
     replicate,
     shard_batch,
 )
-from agcnn_jax.training.steps import (
-    Recipe,
-    init_state,
-    merge_branches,
-    select_branches,
-    sgd,
-    train_step,
-)
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import init_state, train_step
 from tests.parity import bridge, twin
 
 STEPS, DROP, BATCH, CLASSES = 20, 12, 8, 5
@@ -187,7 +182,8 @@ def add_local_images(figure, title, batches, network, model, variables):
     @jax.jit
     def crop(variables, images):
         output, _ = apply_branch(model, variables, "global", images, train=False)
-        return crop_device(images, output.feature_map, "max", TAU)[:2]
+        attention = attend(images, output.feature_map, "max", TAU)
+        return attention.local_images, attention.boxes
 
     for batch in batches:
         local_images, boxes = jax.device_get(crop(variables, batch["images"]))

@@ -8,7 +8,8 @@ import pytest
 
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
-from agcnn_jax.training.steps import init_state, sgd, split_rows
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import init_state, split_rows
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 STORED, INPUT, BATCH = 40, 32, 16

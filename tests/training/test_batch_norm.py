@@ -20,7 +20,8 @@ from agcnn_jax.runtime.devices import (
     replicate,
     shard_batch,
 )
-from agcnn_jax.training.steps import augment_batch, init_state, sgd
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import augment_batch, init_state
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 INPUT, BATCH, DEVICES = 32, 16, 4

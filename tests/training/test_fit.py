@@ -18,7 +18,8 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training import fit
 from agcnn_jax.training.loop import train
-from agcnn_jax.training.steps import init_state, sgd
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import init_state
 from configs import demo
 from tests.processes import DEMO, environment
 from tests.programs import run
@@ -52,7 +53,7 @@ def fake_step(monkeypatch):
             return function(step.calls, state)
 
         step.calls = 0
-        monkeypatch.setattr(fit, "make_train_step", lambda *arguments: step)
+        monkeypatch.setattr(fit, "compile_step", lambda *arguments: step)
         monkeypatch.setattr(
             fit,
             "make_validation",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agcnn_jax.attention.crop import crop_device
+from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.strategies import Stage
@@ -20,7 +20,8 @@ from agcnn_jax.runtime.devices import (
     shard_batch,
 )
 from agcnn_jax.training.host_crop import make_host_cropper
-from agcnn_jax.training.steps import augment_batch, init_state, localise, sgd
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import augment_batch, init_state, localise
 from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.
@@ -75,7 +76,7 @@ def expected(recipe, variables, batch):
     def crop(variables):
         images = augment_batch(batch, jnp.int32(3), recipe)
         output, _ = apply_branch(recipe.model, variables, "global", images, train=False)
-        local_images, boxes, heat = crop_device(images, output.feature_map, "max", recipe.tau)
+        heat, _, boxes, local_images = attend(images, output.feature_map, "max", recipe.tau)
         return {
             "images": images,
             "local_images": local_images,
@@ -93,7 +94,7 @@ def expected(recipe, variables, batch):
 @pytest.mark.parametrize("on_host", [True, False], ids=["opencv", "device"])
 def test_crops_are_those_of_the_device(recipe, variables, batch, expected, devices, on_host):
     mesh = mesh_of(devices)
-    crop = make_host_cropper(recipe, BOTH, replicate(mesh, variables), mesh, on_host)
+    crop = make_host_cropper(recipe, replicate(mesh, variables), mesh, on_host)
     made = crop({**batch, "step": 3})
     assert set(made) == {"local_images", "pooled_global", "labels"}
     assert all(len(array.sharding.device_set) == devices for array in made.values())
@@ -126,9 +127,9 @@ def test_masks_travel_as_bits(recipe, variables, batch, expected):
 
 @pytest.mark.parametrize("stage", [LOCAL, FUSION], ids=lambda stage: stage.name)
 def test_a_stage_trains_as_with_the_device_cropper(recipe, variables, batch, steps, stage):
-    crop = make_host_cropper(recipe, stage, variables, mesh_of(1))
+    crop = make_host_cropper(recipe, variables, mesh_of(1))
     made = crop({**batch, "step": 0})
-    assert ("pooled_global" in made) == (stage is FUSION)
+    assert set(made) == {"local_images", "pooled_global", "labels"}
     results = []
     for given in (jax.device_get(made), batch):
         state, metrics = steps(stage)(*arguments(variables, stage, given))

@@ -29,7 +29,7 @@ from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.workdir_lock import FILE as LOCK
 from agcnn_jax.training import fit, loop
-from agcnn_jax.training.initial import _draw
+from agcnn_jax.training.init_weights import _draw
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from configs import demo
@@ -64,7 +64,7 @@ def step():
 
     step = Step()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "make_train_step", step)
+        patch.setattr(fit, "compile_step", step)
         patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(evaluation, "predict", predict)
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
@@ -456,7 +456,7 @@ class TestAStageThatIsTrainedAgain:
     def test_with_the_same_outcome(self, make, run, step, capsys):
         shutil.rmtree(run / "stages/2_local")
         train(make(), str(run))
-        assert "3_fusion began with a stage that is not there any more" in capsys.readouterr().out
+        assert "3_fusion began with a stage that is no longer there" in capsys.readouterr().out
         evaluation.evaluate(make(), str(run), {})
 
     def test_the_middle_one(self, make, run, step):

@@ -56,7 +56,7 @@ def config(data_dir):
     return config
 
 
-MADE = ((fit, "make_train_step"), (validation, "make_predict_step"), (start, "initial_variables"))
+MADE = ((fit, "compile_step"), (validation, "make_predict_step"), (start, "initial_variables"))
 """What takes long to make, and is the same for all runs of one config."""
 
 

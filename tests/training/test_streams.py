@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.training import fit, steps
-from agcnn_jax.training.steps import init_state, sgd
+from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.steps import init_state
 from configs import common
 from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
 

@@ -1,4 +1,4 @@
-"""The weights that training starts from."""
+"""The weights that a run starts from: random, converted, or from another run's stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
@@ -21,8 +20,7 @@ from agcnn_jax.runtime.storage import absolute, exists
 
 _draw = jax.jit(init_variables, static_argnums=(0, 2))
 
-_READERS = ("global", "local")
-"""The branches with a backbone."""
+_WITH_BACKBONE = ("global", "local")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Init:
 
     Attributes:
         backbones: `{"params": ..., "batch_stats": ...}` for the global and the local branch.
-        digest: of these.
+        digest: of the backbones.
         lineage: what they have been trained on.
     """
 
@@ -45,8 +43,8 @@ def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
 
     Args:
         experiment: see `Experiment`.
-        init: whose backbones to start from; None for random ones, drawn from the seed as the
-            linear layers are.
+        init: whose backbones to start from. None for random ones, which are drawn from the seed as
+            the linear layers always are.
 
     Raises:
         UserError: if the backbones do not fit.
@@ -58,9 +56,7 @@ def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
     for branch, backbone in (init.backbones if init else {}).items():
         wanted = {kind: variables[kind][branch]["backbone"] for kind in variables}
         if difference := first_difference(wanted, backbone):
-            raise UserError(
-                f"config.init is {experiment.config.init!r}, whose weights do not fit: {difference}"
-            )
+            raise _refused(experiment, f"whose weights do not fit: {difference}")
         for kind, tree in backbone.items():
             variables[kind][branch]["backbone"] = jax.tree.map(
                 lambda given, drawn: given.astype(drawn.dtype), tree, wanted[kind]
@@ -69,10 +65,10 @@ def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
 
 
 def read_init(experiment: Experiment) -> Init | None:
-    """Read `config.init`: converted weights, or another run's stage; None where it is `random`.
+    """Read `config.init`: converted weights, or another run's stage; None if it is `random`.
 
-    In the paper both branches start from an ImageNet model; converted weights may be one. From
-    another run's stage, both branches take the global backbone.
+    In the paper both branches start from an ImageNet model. From another run's stage, both take
+    the global branch's backbone.
 
     Raises:
         UserError: if it holds no weights, or weights that do not fit the config.
@@ -80,87 +76,83 @@ def read_init(experiment: Experiment) -> Init | None:
     init = experiment.config.init
     if init == "random":
         return None
-    read = _converted if weights.is_weights(init) else _stage
+    read = _read_converted if weights.is_weights(init) else _read_stage
     backbones, seen = read(experiment)
     return Init(backbones, lineage.digest(backbones), seen)
 
 
-def _converted(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
+def _read_converted(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
     init = experiment.config.init
     backbones = {
-        branch: weights.load_backbone(init, _identity(experiment), branch) for branch in _READERS
+        branch: weights.load_backbone(init, _identity(experiment), branch)
+        for branch in _WITH_BACKBONE
     }
     about = weights.describe(init)
     _check_normalisation(experiment, about["mean"], about["std"])
     return backbones, weights.lineage(init)
 
 
-def _stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
+def _read_stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
     init, backbone = experiment.config.init, experiment.config.backbone
     stage = absolute(init)
-    directory = stage / "checkpoints"
-    if not exists(directory):
+    if not exists(stage / "checkpoints"):
         if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
-        raise UserError(
-            f"config.init is {init!r}, which holds no weights; give a folder that "
-            f"data_prep/torch_weights.py wrote, that of a trained stage, such as "
-            f"runs/resnet/stages/1_global, or random"
+        raise _refused(
+            experiment,
+            "which holds no weights; give a folder that data_prep/torch_weights.py wrote, a "
+            "trained stage such as runs/resnet/stages/1_global, or random",
         )
-    with StageCheckpoints(directory, read_only=True) as checkpoints:
+    with StageCheckpoints(stage / "checkpoints", read_only=True) as checkpoints:
         best, saved = checkpoints.restore_best(_identity(experiment))
     trained = best["variables"]
     if "global" not in trained["params"]:
-        raise UserError(
-            f"config.init is {init!r}, a stage that trained {', '.join(trained['params'])}; give "
-            f"one that trained the global branch"
+        names = ", ".join(trained["params"])
+        raise _refused(
+            experiment, f"a stage that trained {names}; give one that trained the global branch"
         )
-    overall = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
-    return dict.fromkeys(_READERS, overall), _run_of(stage, saved, experiment)
-
-
-def _run_of(stage: epath.Path, saved: Mapping[str, Any], experiment: Experiment) -> Lineage:
-    """Read what a stage's run was trained on, and compare its normalisation.
-
-    A stage that was copied out of its run says nothing about either, also where it lies in the
-    folder of another run.
-    """
+    global_backbone = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
+    backbones = dict.fromkeys(_WITH_BACKBONE, global_backbone)
+    # A stage says what it was trained on only from within its own run's folder.
     workdir = stage.parent.parent
     config = saved_config.read_config(workdir)
     if config is None:
-        return lineage.UNKNOWN
+        return backbones, lineage.UNKNOWN
     seen, _ = lineage.kept(workdir)
     if saved.get("lineage") != seen.digest:
-        return lineage.UNKNOWN
+        return backbones, lineage.UNKNOWN
     _check_normalisation(experiment, config.mean, config.std)
-    return seen
+    return backbones, seen
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
     return {key: experiment.identity[key] for key in ("backbone", "channels")}
 
 
+def _refused(experiment: Experiment, reason: str) -> UserError:
+    return UserError(f"config.init is {experiment.config.init!r}, {reason}")
+
+
 def _check_normalisation(experiment: Experiment, mean: Any, std: Any) -> None:
     config = experiment.config
-    if config.init_normalisation == "own":
-        return
     theirs = tuple(map(float, mean)), tuple(map(float, std))
-    if theirs != (tuple(map(float, config.mean)), tuple(map(float, config.std))):
-        raise UserError(
-            f"config.init is {config.init!r}, made for another config.mean and config.std; "
-            f"set --config.mean='{theirs[0]}' --config.std='{theirs[1]}', or "
-            f"keep yours on purpose with --config.init_normalisation=own"
+    ours = tuple(map(float, config.mean)), tuple(map(float, config.std))
+    if config.init_normalisation != "own" and theirs != ours:
+        raise _refused(
+            experiment,
+            f"made for another config.mean and config.std; set --config.mean='{theirs[0]}' "
+            f"--config.std='{theirs[1]}', or keep yours on purpose with "
+            f"--config.init_normalisation=own",
         )
 
 
 def first_difference(wanted: Any, given: Any) -> str | None:
     """Name the first array that is missing, extra or of another shape; None if all agree."""
-    shapes = [
+    ours, theirs = (
         {jax.tree_util.keystr(path): array.shape for path, array in jax.tree.leaves_with_path(tree)}
         for tree in (wanted, given)
-    ]
-    for name in sorted(shapes[0].keys() | shapes[1].keys()):
-        ours, theirs = shapes[0].get(name), shapes[1].get(name)
-        if ours != theirs:
-            return f"{name} has shape {theirs} instead of {ours}"
+    )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            return f"{name} has shape {theirs.get(name)} instead of {ours.get(name)}"
     return None

@@ -1,0 +1,44 @@
+"""From the global branch's feature map to the local branch's input (Section III-B), inside jit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
+from agcnn_jax.attention.regions import region_boxes_device
+from agcnn_jax.attention.resample import crop_and_resize
+
+
+class Attention(NamedTuple):
+    """Where the global branch looks in B images of side S.
+
+    Attributes:
+        heat_map: float32 `[B, S, S]` in 0..1 (Eq. 3).
+        mask: bool `[B, S, S]`, the heat map above tau (Eq. 4).
+        boxes: int32 `[B, 4]`, `xmin, ymin, xmax, ymax` in pixels, half-open, around the mask's
+            largest connected region.
+        local_images: float32 `[B, S, S]`, the boxes cut out and resized.
+    """
+
+    heat_map: jax.Array
+    mask: jax.Array
+    boxes: jax.Array
+    local_images: jax.Array
+
+
+def attend(images: jax.Array, feature_map: jax.Array, statistic: str, tau: float) -> Attention:
+    """Attend to a batch; under jit, only what the caller uses is computed.
+
+    Args:
+        images: gray levels `[B, S, S]`.
+        feature_map: the global branch's `[B, h, w, K]`.
+        statistic: heat map statistic, `max`, `l1` or `l2`.
+        tau: threshold in 0..1.
+    """
+    size = images.shape[-1]
+    heat = heat_map(feature_map, size, statistic)
+    mask = heat_map_mask(heat, tau)
+    boxes = region_boxes_device(mask)
+    return Attention(heat, mask, boxes, crop_and_resize(images, boxes, size))
