@@ -133,6 +133,3 @@ def _is_dropped(line: str, stage: str, step: int, validated: bool) -> bool:
         return ours and (ahead > 0 or (ahead == 0 and not validated and "val_auc_mean" in entry))
     except (ValueError, TypeError, KeyError):
         return True
-
-
-open_log = MetricsLog

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.log import open_log, progress_bar
+from agcnn_jax.run.log import MetricsLog, progress_bar
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
@@ -58,7 +58,7 @@ class Record:
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
-        self._log = open_log(experiment.workdir, stage.name, resumed, validated, is_primary())
+        self._log = MetricsLog(experiment.workdir, stage.name, resumed, validated, is_primary())
         size = schedule.batch_size
         name = f"stage {stage.name}"
         self._bar = progress_bar(
