@@ -1,4 +1,4 @@
-"""Configs checked against the table of keys, however they came about."""
+"""Checks configs against the table of keys."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from agcnn_jax.runtime.errors import UserError
 def check_config(
     config: ml_collections.ConfigDict, source: str | None = None, overridable: bool = False
 ) -> None:
-    """Check a config against the table, and bring its values into the form that programs read.
+    """Check a config against the table, and convert its values to the form that programs read.
 
-    One number where there may be several becomes a tuple of one; lists become tuples, and whole
-    numbers floats where a float is meant.
+    A single number becomes a tuple of one where several are possible, a list becomes a tuple, and
+    a whole number becomes a float where a float is meant.
 
     Args:
-        config: changed in place, also where it is locked.
-        source: where it comes from, for messages.
-        overridable: whether overrides are still to come, so that placeholders may be empty.
+        config: changed in place, even if it is locked.
+        source: origin of the config, for messages.
+        overridable: True if overrides are still to come, so that placeholders may be empty.
 
     Raises:
-        UserError: naming the first key that is missing, unknown, or has a value that cannot be
-            used.
+        UserError: for the first key that is missing, unknown or has an impossible value.
     """
     where = f"{source}: " if source else ""
     values = dict(_leaves(config))
@@ -52,16 +51,12 @@ def check_config(
     if len(values["mean"]) != len(values["std"]):
         raise UserError(
             f"{where}config.mean has {len(values['mean'])} channels and config.std "
-            f"{len(values['std'])}; give both one number a channel"
+            f"{len(values['std'])}; give both one number for each channel"
         )
 
 
 def check_value(key: str, value: Any) -> Any:
-    """Return a key's value in the form that programs read.
-
-    Raises:
-        UserError: if the key cannot have that value.
-    """
+    """Return a key's value in the form that programs read; `UserError` if it is impossible."""
     row = KEYS[key]
     try:
         converted = row.kind.convert(value)
@@ -76,21 +71,21 @@ def check_value(key: str, value: Any) -> Any:
 
 
 def check_name(key: str) -> None:
-    """Raise `UserError` if there is no such key, naming the keys that may be meant."""
+    """Raise `UserError` if there is no such key, and suggest similar ones."""
     if key not in KEYS:
         raise UserError(_unknown(key))
 
 
 def is_read(key: str, values: Mapping[str, Any]) -> bool:
-    """Whether a run reads a key, given the values of all keys."""
+    """Tell whether a run reads a key, given the values of all keys."""
     return all(need.holds(values[need.key]) for need in KEYS[key].needs)
 
 
 def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
-    """Raise `UserError` if a key was given on the command line that this run does not read.
+    """Raise `UserError` if the command line sets a key that this run does not read.
 
     Args:
-        overrides: the keys given.
+        overrides: keys set on the command line.
         config: the resolved config.
     """
     values = flatten(config.to_dict())
@@ -104,7 +99,7 @@ def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDic
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a nested config's leaves as `{"data.dir": value}`."""
+    """Return the leaves of a nested config as `{"data.dir": value}`."""
     return dict(_leaves(tree))
 
 
@@ -121,7 +116,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _unknown(key: str, value: Any = None) -> str:
-    """Say that there is no such key."""
+    """Say that a key does not exist, and suggest similar ones."""
     if key in SECTIONS:
         names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
         given = f" and cannot be {value!r}" if value is not None else ""
@@ -147,13 +142,13 @@ def _field_type(config: ml_collections.ConfigDict, key: str) -> type:
 
 
 def _put(config: ml_collections.ConfigDict, key: str, old: Any, new: Any) -> None:
-    """Replace a value by its converted form, only if that differs: the rest may be references."""
+    """Replace a value by its converted form if that differs; the value may be a reference."""
     if repr(old) == repr(new):
         return
     section, name = _place(config, key)
     with section.ignore_type(), section.unlocked():
         section[name] = new
         if repr(section[name]) != repr(new):
-            # ml_collections 1.1 makes a tuple that replaces a list a list.
+            # Where ml_collections (1.1) replaces a list, it converts the new tuple to a list.
             del section[name]
             section[name] = new

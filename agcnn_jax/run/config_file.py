@@ -1,4 +1,4 @@
-"""Config files, which are small Python programs, loaded."""
+"""Loads config files, which are small Python programs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agcnn_jax.runtime.errors import UserError
 
 
 def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
-    """Return what a config file's `get_config` returns, checked and locked.
+    """Return the config that a file's `get_config` returns, checked and locked.
 
-    Placeholders of ml_collections may still be empty, as overrides are to come.
+    Placeholders of ml_collections may be empty, since overrides are still to come.
 
     Args:
         path: of the file.
-        arguments: to its `get_config`.
+        arguments: of its `get_config`.
 
     Raises:
-        UserError: if the file cannot be run, or does not return a config.
+        UserError: if the file fails or returns no config.
     """
     config = _run(path, *arguments)
     if type(config) is not ml_collections.ConfigDict:
@@ -40,7 +40,7 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
         check_config(config, f"--config {path}", overridable=True)
         return config.lock()
     except config_dict.RequiredValueError as error:
-        # ml_collections cannot lock them.
+        # ml_collections cannot lock a required placeholder.
         raise UserError(
             f"--config {path}: a required_placeholder has no value; use placeholder instead, "
             "which the command line can fill"
@@ -48,7 +48,7 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
 
 
 def _thaw(config: ml_collections.ConfigDict) -> None:
-    """Replace sections that cannot be changed, and so could not be overridden."""
+    """Replace frozen sections, which could not be overridden."""
     for section in SECTIONS:
         if isinstance(config.get(section), ml_collections.FrozenConfigDict):
             with config.ignore_type(), config.unlocked():
@@ -60,7 +60,7 @@ def _run(path: str, *arguments: str) -> Any:
     if spec is None or spec.loader is None:
         raise UserError(f"--config {path} is not a .py file; configs/ holds some, such as demo.py")
     module = util.module_from_spec(spec)
-    # Where dataclasses, for one, look up the module that they are defined in.
+    # Dataclasses look up their module there.
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)

@@ -1,4 +1,7 @@
-"""The keys of a config as a table: what each may be, what may change it, when it is read at all."""
+"""The keys of a config in one table: kind, range, who may change a key, when it is read.
+
+`configs/common.py` gives every key its default and says what it means.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ class Kind:
     """A kind of value.
 
     Attributes:
-        words: what it is called in messages.
-        convert: gives the value in the one form that programs read; `TypeError` if it is of
+        words: its name in messages.
+        convert: returns a value in the one form that programs read; `TypeError` if the value is of
             another kind.
     """
 
@@ -48,7 +51,7 @@ def _text(value: Any) -> str:
 
 
 def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """A tuple of such values; one that stands alone is a tuple of one."""
+    """Convert several values to a tuple, and a single value to a tuple of one."""
     return lambda value: tuple(
         convert(entry) for entry in (value if isinstance(value, tuple | list) else (value,))
     )
@@ -64,12 +67,12 @@ NUMBERS = Kind("numbers", _several(_number))
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Which values of its kind a key may have.
+    """The values of its kind that a key may have.
 
     Attributes:
-        words: the limits, as they end "it must be a number, ...".
-        holds: whether a converted value keeps to them.
-        choices: all values, where they can be listed.
+        words: the end of "it must be a number, ...".
+        holds: tells whether a converted value is within the limits.
+        choices: all values, if they can be listed.
     """
 
     words: str
@@ -82,22 +85,22 @@ MOST = 2**31 - 1
 
 
 def at_least(low: float) -> Limits:
-    """Numbers no smaller than one."""
+    """Limit numbers from below."""
     return Limits(f"at least {low}", lambda value: value >= low)
 
 
 def count_from(low: int) -> Limits:
-    """Whole numbers from 1 to the largest int32, since steps are counted in int32."""
+    """Limit whole numbers to int32, in which steps are counted."""
     return between(low, MOST)
 
 
 def between(low: float, high: float) -> Limits:
-    """Numbers between two, both included."""
+    """Limit numbers to a closed interval."""
     return Limits(f"at least {low} and at most {high}", lambda value: low <= value <= high)
 
 
 def one_of(*choices: str) -> Limits:
-    """One of some strings."""
+    """Limit strings to a list."""
     return Limits(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
 
 
@@ -105,10 +108,10 @@ ANY = Limits("", lambda value: True)
 FILLED = Limits("not empty", bool)
 FRACTION = Limits("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
-RANGE = Limits("two rising positive ones", lambda x: len(x) == 2 and 0 < x[0] <= x[1])
-SHARES = Limits("two rising ones in 0..1", lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1)
-CHANNELS = Limits("one a channel", lambda x: len(x) > 0)
-SPREADS = Limits("one a channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
+RANGE = Limits("two positive ones, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1])
+SHARES = Limits("two in 0..1, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1)
+CHANNELS = Limits("one for each channel", lambda x: len(x) > 0)
+SPREADS = Limits("one for each channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
 BRANCHWISE = "one for all branches, or three for global, local, fusion, "
 COUNTS = Limits(
     f"{BRANCHWISE}at least 1 and at most {MOST}",
@@ -119,12 +122,12 @@ RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What has to hold for a key to be read.
+    """A condition on another key, without which a key is not read.
 
     Attributes:
-        key: another key.
-        holds: whether its value is such that the first key is read.
-        remedy: how the other key has to be set, as on the command line.
+        key: the other key.
+        holds: tells whether its value meets the condition.
+        remedy: what to set the other key to, as on the command line.
     """
 
     key: str
@@ -133,26 +136,26 @@ class Need:
 
 
 def only_if(key: str, *values: str) -> Need:
-    """Read only if another key has one of these values."""
+    """Require one of these values of another key."""
     return Need(key, lambda value: value in values, f"set --config.{key}={'|'.join(values)}")
 
 
 def unless(key: str, value: Any) -> Need:
-    """Read unless another key has this value."""
+    """Require any value but this of another key."""
     return Need(key, lambda given: given != value, f"set another --config.{key}")
 
 
 FIXED = "fixed"
-"""Part of what a run is."""
+"""May not change within a workdir."""
 
 SCORED = "scored"
-"""Which images to score: an evaluation may choose, and a training may not change it."""
+"""May change for an evaluation, since it chooses the images to score, but not for training."""
 
 TRAINED = "trained"
-"""Any call of train.py may change it, since no result depends on it; eval.py does not read it."""
+"""May change whenever train.py goes on, since no result depends on it; eval.py does not read it."""
 
 FREE = "free"
-"""Any call may change it. The data, wherever they lie, are compared by their fingerprint."""
+"""May change at any time. Data are compared by their fingerprint, not by where they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +163,10 @@ class Key:
     """A row of the table.
 
     Attributes:
-        kind: of its value.
-        limits: of its value.
-        changes: which calls may set it otherwise than the first call of a run did.
-        needs: without which it is not read.
+        kind: of the value.
+        limits: of the value.
+        changes: when the value may differ from what the workdir was made with.
+        needs: all conditions under which the key is read.
     """
 
     kind: Kind
@@ -173,29 +176,29 @@ class Key:
 
     @property
     def words(self) -> str:
-        """What the value must be."""
+        """Say what the value must be."""
         if self.limits.choices:
             return f"use {self.limits.words}"
         return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
 
 
-# A region's labels are numbered in int32, which holds them up to 1289 x 1289 pixels.
+# The labels of regions are int32, which suffices for 1289 x 1289 pixels.
 LARGEST_INPUT = 1289
 
 _CROP = only_if("local_input", "crop")
-_DRAWN = unless("data.protocol", "lists")
+_DRAWN_SPLIT = unless("data.protocol", "lists")
 _DROPS = unless("drop_after", 1.0)
-_FILES = only_if("data.protocol", "lists")
-_GIVEN = unless("init", "random")
+_LIST_FILES = only_if("data.protocol", "lists")
+_GIVEN_WEIGHTS = unless("init", "random")
 _LISTED = only_if("data.protocol", "official", "lists")
 _RESIZED = only_if("augment.crop", "random_resized")
 _SCALED = only_if("learning_rate_scaling", "linear", "sqrt")
-# Stages that train the global branch too crop on the device, and GLF has no other.
+# A stage that trains the global branch crops on the device; GLF has no other stage.
 _STAGED = unless("strategy", "GLF")
 
 # fmt: off
 KEYS: dict[str, Key] = {
-    # key                     kind     may be                            may change  is read
+    # key                       kind   limits, changes, needs
     "seed":                   Key(WHOLE, count_from(0)),
     "workdir":                Key(TEXT, changes=FREE),
     "backbone":               Key(TEXT, one_of("resnet50", "densenet121", "resnet_small")),
@@ -204,15 +207,15 @@ KEYS: dict[str, Key] = {
     "matmul_precision":       Key(TEXT, one_of("default", "high", "highest")),
     "batch_norm":             Key(TEXT, one_of("global", "device")),
     "init":                   Key(TEXT, FILLED),
-    "init_normalisation":     Key(TEXT, one_of("config", "own"), needs=(_GIVEN,)),
+    "init_normalisation":     Key(TEXT, one_of("config", "own"), needs=(_GIVEN_WEIGHTS,)),
     "mean":                   Key(NUMBERS, CHANNELS),
     "std":                    Key(NUMBERS, SPREADS),
     "strategy":               Key(TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*")),
     "local_input":            Key(TEXT, one_of("crop", "image")),
     "data.dir":               Key(TEXT, FILLED, FREE),
     "data.protocol":          Key(TEXT, one_of("random", "patient", "official", "lists"), SCORED),
-    "data.lists":             Key(TEXT, ANY, SCORED, (_FILES,)),
-    "data.split_seed":        Key(WHOLE, count_from(0), SCORED, (_DRAWN,)),
+    "data.lists":             Key(TEXT, ANY, SCORED, (_LIST_FILES,)),
+    "data.split_seed":        Key(WHOLE, count_from(0), SCORED, (_DRAWN_SPLIT,)),
     "data.allow_unlisted":    Key(TRUTH, ANY, FREE, (_LISTED,)),
     "input_size":             Key(WHOLE, between(32, LARGEST_INPUT)),
     "augment.crop":           Key(TEXT, one_of("random_resized", "random", "centre")),
@@ -241,6 +244,6 @@ KEYS: dict[str, Key] = {
     "peer_timeout":           Key(WHOLE, count_from(1), FREE),
 }
 # fmt: on
-"""Every key that a config has, and no other."""
+"""All keys of a config."""
 
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)

@@ -1,8 +1,8 @@
-"""Which images a set of weights has been trained on, inherited by whatever is trained from it.
+"""The images that weights were trained on, directly or through the weights they started from.
 
-A stage's weights have seen the images of its run's training subset and whatever the weights that
-the run started from had seen, over any number of steps. Image names mean something only within a
-collection (`Records.collection`): a phantom and a radiograph may share a name.
+The weights of a stage have seen the images of their run's training subset, and all that the
+weights in `config.init` have seen. An image name identifies an image only within a collection
+(`Records.collection`): a phantom and a radiograph may share a name.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 
 FILE = "lineage.json"
-"""In a run's workdir: what the run was trained on."""
+"""The file in a workdir that holds the run's lineage."""
 
 TRAIN_AGAIN = "train again in another --workdir"
 
 ANY_COLLECTION = "*"
-"""Stands for all collections where nothing is known about what weights were trained on."""
+"""Stands for every collection if nothing is known about weights."""
 
 CHESTXRAY14 = "ChestX-ray14"
-"""The collection of NIH's images (Wang et al. 2017)."""
+"""The collection of the NIH (Wang et al. 2017)."""
 
 NIH_NAME = re.compile(r"(\d{8})_\d{3}\.png")
-"""A file name of NIH's, with the patient's number."""
+"""A file name of the NIH, which begins with the patient's number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """The images that some weights have been trained on.
+    """The images that weights were trained on.
 
     Attributes:
-        seen: `{collection: {image id: patient id}}`; the patient id is "" where it is not known.
-        unlisted: collections of which the weights have seen images that no list names;
-            `ANY_COLLECTION` where not even the collection is known.
+        seen: `{collection: {image id: patient id}}`; an unknown patient is "".
+        unlisted: collections of which the weights have seen unknown images; `ANY_COLLECTION` if
+            not even the collection is known.
     """
 
     seen: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     unlisted: frozenset[str] = frozenset()
 
     def joined(self, other: Lineage) -> Lineage:
-        """The images that either has seen."""
+        """Return the images that either has seen."""
         collections = sorted({*self.seen, *other.seen})
         seen = {c: {**self.seen.get(c, {}), **other.seen.get(c, {})} for c in collections}
         return Lineage(seen, self.unlisted | other.unlisted)
@@ -58,16 +58,16 @@ class Lineage:
     def overlap(
         self, collection: str, image_ids: Sequence[str], patient_ids: Sequence[str]
     ) -> Overlap:
-        """Count which of some images, and of their patients, the weights have seen.
+        """Count the images and the patients of a subset that the weights have seen.
 
         Args:
-            collection: of the images.
-            image_ids: names `[N]`.
-            patient_ids: `[N]`, of each image.
+            collection: of the subset.
+            image_ids: `[N]`.
+            patient_ids: `[N]`.
         """
         seen = self.seen.get(collection, {})
         patients = set(seen.values()) - {""}
-        # A list without patients still tells the patients of the images that it shares with these.
+        # A seen image without a patient has the patient that the subset gives it.
         patients |= {p for name, p in zip(image_ids, patient_ids, strict=True) if name in seen}
         return Overlap(
             images=sum(name in seen for name in image_ids),
@@ -76,22 +76,18 @@ class Lineage:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON of all that is known; the inverse of `from_json`."""
+        """Return the lineage as JSON; the inverse of `from_json`."""
         seen = {c: dict(sorted(images.items())) for c, images in sorted(self.seen.items())}
         return {"seen": seen, "unlisted": sorted(self.unlisted)}
 
     @property
     def digest(self) -> str:
-        """16 hex digits that tell lineages apart."""
+        """A hash of the lineage, 16 hex digits."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Lineage:
-        """Read what `to_json` made.
-
-        Raises:
-            ValueError: if it is something else.
-        """
+        """Return the lineage of a `to_json`; `ValueError` if it is none."""
         seen: Any = value.get("seen")
         unlisted: Any = value.get("unlisted")
         well_formed = (
@@ -108,13 +104,13 @@ class Lineage:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """How much of a subset some weights have seen.
+    """The part of a subset that weights have seen.
 
     Attributes:
-        images: how many of its images they were trained on, as far as lists tell.
-        patients: how many of its patients have an image among those.
-        complete: whether the lists name all that the weights have seen of the collection; if not,
-            the counts are lower bounds and a count of 0 means "not known".
+        images: number of its images among those that the weights are known to have seen.
+        patients: number of its patients among the patients of those.
+        complete: True if everything is known that the weights have seen of the collection.
+            Otherwise the counts are lower bounds, and 0 means "not known".
     """
 
     images: int
@@ -122,7 +118,7 @@ class Overlap:
     complete: bool
 
     def in_words(self, images: int, patients: int) -> str:
-        """Say both counts of a subset's `images` and `patients`, and 0 only where it is known."""
+        """Describe both counts, of a subset with so many images and patients."""
         return (
             f"images trained on: {self._count(self.images, images)}; "
             f"patients shared with training: {self._count(self.patients, patients)}"
@@ -135,22 +131,22 @@ class Overlap:
 
 
 NOTHING = Lineage()
-"""Of random weights, and of weights from other pictures, such as ImageNet's."""
+"""The lineage of random weights, and of weights from other pictures, such as ImageNet."""
 
 UNKNOWN = Lineage(unlisted=frozenset({ANY_COLLECTION}))
-"""Of weights that say nothing about where they come from."""
+"""The lineage of weights of unknown origin."""
 
 
 def lineage_of(collection: str, image_ids: Iterable[str], patient_ids: Iterable[str]) -> Lineage:
-    """The lineage of weights that were trained on these images `[N]` of these patients `[N]`."""
+    """Return the lineage of weights trained on images `[N]` of patients `[N]`."""
     pairs = zip(image_ids, patient_ids, strict=True)
     return Lineage({collection: {str(name): str(patient) for name, patient in pairs}})
 
 
 def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
-    """The lineage of weights that were trained on a list of ChestX-ray14's images.
+    """Return the lineage of weights trained on a list of images of ChestX-ray14.
 
-    NIH's file names carry the patient: 00000013_005.png is the sixth image of patient 13.
+    The file names contain the patient: 00000013_005.png is the sixth image of patient 13.
     """
     patients = {}
     for name in image_ids:
@@ -160,11 +156,7 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
 
 
 def digest(tree: Any) -> str:
-    """Hash all arrays of a tree, with their names, dtypes and shapes.
-
-    Returns:
-        16 hex digits: enough to tell weights apart, and short enough to be shown.
-    """
+    """Hash all arrays of a tree with their names, dtypes and shapes, to 16 hex digits."""
     total = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(jax.device_get(tree)):
         array = np.ascontiguousarray(leaf)
@@ -174,29 +166,22 @@ def digest(tree: Any) -> str:
 
 
 def keep(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
-    """Write a run's `lineage.json`.
+    """Write a run's `lineage.json`; `UserError` if that fails.
 
     Args:
         workdir: of the run.
-        lineage: what all that the run trains will have seen.
-        init: digest of the weights in `config.init`; None where that is random.
-
-    Raises:
-        UserError: if it cannot be written.
+        lineage: of the weights that the run trains.
+        init: digest of the weights in `config.init`; None for random ones.
     """
     record = {"init": init, **lineage.to_json()}
     write_json(workdir / FILE, record, "make it writable, or choose another --workdir", indent=None)
 
 
 def kept(workdir: epath.Path) -> tuple[Lineage, str | None]:
-    """Read a run's `lineage.json`; see `keep`.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """Read a run's `lineage.json` as (lineage, init); `UserError` if it is missing or damaged."""
     path = workdir / FILE
     if not exists(path):
-        raise UserError(f"{path} is missing, which says what is trained on what; {TRAIN_AGAIN}")
+        raise UserError(f"{path} is missing, so the training images are unknown; {TRAIN_AGAIN}")
     record = read_json(path, TRAIN_AGAIN)
     try:
         return Lineage.from_json(record), record["init"]

@@ -15,7 +15,7 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
-    """Write `data.json`, then `config.json`; if they exist, compare them."""
+    """Write `data.json`, then `config.json`, or compare them as `compare_config` does."""
     if not compare_config(config, workdir, data):
         for name, value in (("data.json", data), ("config.json", json.loads(config.to_json()))):
             write_json(workdir / name, value, "make it writable, or choose another --workdir")

@@ -1,4 +1,4 @@
-"""Checkpoints that are torn or damaged: never loaded, and what is said about them."""
+"""Checkpoints of a stage: which are kept, and what happens to torn and damaged ones."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ IDENTITY = {"labels": ["Mass"]}
 
 
 class Position:
-    """Stands for the pipeline's iterator."""
+    """Stands in for the iterator of the pipeline."""
 
     def __init__(self, step):
         self.step = step
@@ -31,7 +31,7 @@ class Position:
 
 
 def state_of(step):
-    # Random, so that it takes as much room on the disk.
+    # Random numbers, which do not compress.
     numbers = np.random.default_rng(step).random((30, 100, 100), np.float32)
     return {"weights": {str(index): array for index, array in enumerate(numbers)}}
 
@@ -43,7 +43,7 @@ def save(checkpoints, step, score=None):
 
 
 def restore(directory):
-    """The latest checkpoint's step, its state, and the position that goes with it."""
+    """Load the latest checkpoint: its step, its state and its position."""
     with StageCheckpoints(directory) as checkpoints:
         step, position = checkpoints.latest_step(), Position(0)
         state = checkpoints.restore(step, state_of(0), IDENTITY, position)
@@ -51,7 +51,7 @@ def restore(directory):
 
 
 def saved(directory):
-    """The latest checkpoint's step, after checking all that is in it."""
+    """Check the content of the latest checkpoint and return its step."""
     step, state, position = restore(directory)
     jax.tree.map(np.testing.assert_array_equal, state, state_of(step))
     assert position.step == step
@@ -79,7 +79,7 @@ def test_the_latest_and_the_best_are_kept(stage):
         best, identity = checkpoints.restore_best(IDENTITY)
         jax.tree.map(np.testing.assert_array_equal, best, state_of(1))
         assert identity == IDENTITY
-        # A `result.json` may name another, which was best when it was written.
+        # `result.json` may name another step.
         named, _ = checkpoints.restore_best(IDENTITY, 3)
     jax.tree.map(np.testing.assert_array_equal, named, state_of(3))
 
@@ -91,8 +91,8 @@ def test_the_latest_and_the_best_are_kept(stage):
         ((None, None, None), 3, "no finding has a validation AUC; the last checkpoint is used"),
     ],
 )
-def test_the_best_is_named_with_what_its_score_is_over(tmp_path, scores, best, said):
-    """Of equal checkpoints the first counts; without any AUC, the last."""
+def test_the_best_is_described(tmp_path, scores, best, said):
+    """The first of equal checkpoints is the best; without any AUC, the last."""
     with StageCheckpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
         for step, score in enumerate(scores, start=1):
             state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
@@ -138,11 +138,11 @@ def test_a_damaged_file_is_one_line(stage, tmp_path, step, name, how):
                 checkpoints.restore_best(IDENTITY)
     text = str(error.value)
     assert text.startswith(f"checkpoint {directory}/{step} is damaged or incomplete (")
-    # With the stages that were trained from it.
+    # The later stages were trained from it.
     assert text.endswith(
         f"); delete {copy} and, beside it, 2_local and 3_fusion and run the train.py command again"
     )
-    # The reason, but not all that TensorStore knows.
+    # The reason without the details of TensorStore.
     assert "()" not in text and "tensorstore_spec" not in text and len(text) < 900
 
 
@@ -164,7 +164,7 @@ def test_damaged_scores_are_one_line(stage, tmp_path, step, how):
         checkpoints.restore_best(IDENTITY)
 
 
-def test_an_old_checkpoint_that_is_half_deleted_is_in_nobodys_way(stage, tmp_path):
+def test_a_half_deleted_old_checkpoint_is_ignored(stage, tmp_path):
     copy = epath.Path(tmp_path / "1_global")
     shutil.copytree(stage, copy)
     directory = copy / "checkpoints"
@@ -212,7 +212,7 @@ for kill in range(8):
 """
 
 
-def test_a_killed_save_is_never_loaded_and_cleaned_up(tmp_path):
+def test_a_killed_save_is_never_loaded_and_is_cleaned_up(tmp_path):
     run("-c", KILLED, tmp_path, env={**os.environ, "XLA_FLAGS": ""}, timeout=120)
     snapshots = sorted(tmp_path.glob("killed*/checkpoints"))
     assert len(snapshots) == 8

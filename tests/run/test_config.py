@@ -1,4 +1,4 @@
-"""The table of keys: what configs must be, wherever they come from."""
+"""Configs and the table of keys: valid and invalid configs from code, files and workdirs."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from configs import common, demo, densenet, resnet
 
 
 def changed(**values):
-    """The common config with some values of whatever kind: `**{"data.lists": ...}`."""
+    """The common config with some values changed, of any type: `**{"data.lists": ...}`."""
     config = common.get_config()
     for key, value in values.items():
         *sections, name = key.split(".")
@@ -36,14 +36,14 @@ def changed(**values):
 
 class TestTable:
     @pytest.mark.parametrize("module", [common, demo, densenet, resnet])
-    def test_configs_have_its_keys_and_no_others(self, module):
+    def test_configs_have_exactly_its_keys(self, module):
         config = module.get_config()
         before = flatten(config.to_dict())
         check_config(config)
         assert set(before) == set(KEYS)
         assert flatten(config.to_dict()) == before
 
-    def test_choices_are_those_that_the_code_knows(self):
+    def test_choices_match_the_code(self):
         from agcnn_jax.attention.heatmap import STATISTICS
         from agcnn_jax.data.augment import CROPS
         from agcnn_jax.data.splits import PROTOCOLS
@@ -67,7 +67,7 @@ class TestTable:
     def test_needs_name_keys(self):
         assert {need.key for row in KEYS.values() for need in row.needs} <= set(KEYS)
 
-    def test_the_largest_input_is_the_largest_that_regions_are_found_in(self):
+    def test_regions_are_found_up_to_the_largest_input(self):
         def trace(size):
             return jax.eval_shape(
                 region_boxes_device, jax.ShapeDtypeStruct((1, size, size), jnp.bool_)
@@ -148,7 +148,7 @@ class TestKinds:
             max_leaves=4,
         ),
     )
-    def test_any_value_passes_or_is_refused_by_name(self, key, value):
+    def test_any_value_is_accepted_or_refused_by_name(self, key, value):
         config = changed(**{key: value})
         try:
             check_config(config)
@@ -156,16 +156,16 @@ class TestKinds:
             assert key in str(error)
             return
         before = flatten(config.to_dict())
-        # What passed is kept and read again as it is.
+        # An accepted config survives a round trip through JSON.
         again = ml_collections.ConfigDict(json.loads(config.to_json()))
         check_config(again)
         assert flatten(again.to_dict()) == before
 
-    def test_channels_of_mean_and_std_agree(self):
+    def test_mean_and_std_need_the_same_channels(self):
         with pytest.raises(UserError, match=r"config\.mean has 1 channels and config\.std 3"):
             check_config(changed(mean=(0.5,)))
 
-    def test_references_stay(self):
+    def test_references_are_preserved(self):
         config = changed(batch_size=(32,))
         config.reference_batch_size = config.get_ref("batch_size")
         check_config(config)
@@ -203,18 +203,18 @@ class TestKeys:
             ("zzz", r"configs/common\.py"),
         ],
     )
-    def test_keys_that_nothing_reads(self, key, near):
+    def test_unknown_keys(self, key, near):
         with pytest.raises(UserError, match=rf"config\.{key} is a key that nothing reads.*{near}"):
             check_config(changed(**{key: 1}))
 
-    def test_a_section_of_unknown_keys(self):
+    def test_unknown_sections(self):
         with pytest.raises(UserError, match=r"config\.model\.depth is a key that nothing reads"):
             check_config(changed(model=ml_collections.ConfigDict({"depth": 50})))
         with pytest.raises(UserError, match=r"config\.model is a key that nothing reads"):
             check_config(changed(model=ml_collections.ConfigDict()))
 
 
-class TestKeysWithoutEffect:
+class TestUnreadKeys:
     @pytest.mark.parametrize(
         ("key", "read", "unread"),
         [
@@ -236,7 +236,7 @@ class TestKeysWithoutEffect:
             ("drop_factor", {}, {"drop_after": 1.0}),
         ],
     )
-    def test_refused_with_what_they_depend_on(self, key, read, unread):
+    def test_refused_with_the_key_they_depend_on(self, key, read, unread):
         refuse_unread({key: None, "seed": 1}, changed(**read))
         refuse_unread({"seed": 1}, changed(**unread))
         [other] = unread
@@ -281,13 +281,13 @@ class TestFiles:
             ),
         ],
     )
-    def test_mistakes_end_in_one_line(self, tmp_path, body, words):
+    def test_mistakes_are_one_line(self, tmp_path, body, words):
         with pytest.raises(UserError) as caught:
             self.load(tmp_path, body)
         assert f"--config {tmp_path}/mine.py" in str(caught.value)
         assert words in str(caught.value)
 
-    def test_one_number_for_all_branches(self, tmp_path):
+    def test_one_number_serves_all_branches(self, tmp_path):
         body = "    config = common.get_config()\n    config.batch_size = 64\n    return config"
         assert self.load(tmp_path, body).batch_size == (64,)
 
@@ -296,7 +296,7 @@ class TestFiles:
         body = "    config = common.get_config()\n    config.seed = int(seed)\n    return config"
         assert self.load(tmp_path, body, "5", head=head).seed == 5
 
-    def test_a_placeholder_waits_for_its_value(self, tmp_path):
+    def test_a_placeholder_may_be_empty_at_first(self, tmp_path):
         body = (
             "    config = common.get_config()\n    with config.ignore_type():\n"
             "        config.seed = ml_collections.config_dict.placeholder(int)\n    return config"
@@ -318,7 +318,7 @@ class TestFiles:
         check_config(config)
         assert config.attention.tau == 0.5
 
-    def test_a_dataclass_of_its_own(self, tmp_path):
+    def test_a_dataclass_in_the_file(self, tmp_path):
         head = (
             "from __future__ import annotations\nimport dataclasses\nfrom configs import common\n"
             "@dataclasses.dataclass\nclass Size:\n    side: int = 96\n"
@@ -331,12 +331,12 @@ class TestFiles:
         assert self.load(tmp_path, body, head=head).input_size == 96
 
 
-class TestKept:
+class TestSaved:
     def keep(self, workdir, config, data=None):
         check_config(config)
         keep_config(config, epath.Path(workdir), data or {"fingerprint": "1"})
 
-    def test_read_as_written(self, tmp_path):
+    def test_round_trip(self, tmp_path):
         self.keep(tmp_path, changed(batch_size=64, **{"attention.tau": 0}))
         expected = changed(batch_size=(64,), **{"attention.tau": 0.0})
         assert read_config(epath.Path(tmp_path)).to_dict() == expected.to_dict()
@@ -368,7 +368,7 @@ class TestKept:
                 assert word in str(caught.value)
 
     @pytest.mark.parametrize("text", ["", "[1]", "{", '"config"'])
-    def test_no_json(self, tmp_path, text):
+    def test_invalid_json(self, tmp_path, text):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"config\.json.*--workdir"):
             read_config(epath.Path(tmp_path))
@@ -384,7 +384,7 @@ class TestKept:
             {"data.allow_unlisted": True},
         ],
     )
-    def test_what_no_result_depends_on_may_change(self, tmp_path, values):
+    def test_keys_without_influence_on_results_may_change(self, tmp_path, values):
         self.keep(tmp_path, common.get_config())
         self.keep(tmp_path, changed(**values))
 
@@ -398,32 +398,32 @@ class TestKept:
             ({"augment.scale": (0.5, 1.0)}, "augment.scale"),
         ],
     )
-    def test_what_a_run_is_may_not(self, tmp_path, values, word):
+    def test_other_keys_may_not_change(self, tmp_path, values, word):
         self.keep(tmp_path, common.get_config())
         with pytest.raises(UserError, match="another config") as caught:
             self.keep(tmp_path, changed(**values))
         assert word in str(caught.value)
 
-    def test_keys_that_neither_reads_are_not_compared(self, tmp_path):
+    def test_unread_keys_are_not_compared(self, tmp_path):
         self.keep(tmp_path, changed(**{"augment.crop": "centre"}))
         self.keep(tmp_path, changed(**{"augment.crop": "centre", "augment.scale": (0.5, 1.0)}))
 
 
-class TestEvaluated:
-    """What `eval.py` may set otherwise than the training did."""
+class TestEvaluation:
+    """The keys that an evaluation may change."""
 
     def asked(self, tmp_path, trained, **values):
         keep_config(changed(**trained), epath.Path(tmp_path), {})
         overrides = values
         return read_run_config(changed(**values), epath.Path(tmp_path), overrides)
 
-    def test_which_images_to_score(self, tmp_path):
+    def test_the_images_to_score_may_change(self, tmp_path):
         config = self.asked(
             tmp_path, {"seed": 3}, **{"data.protocol": "lists", "data.lists": "folder"}
         )
         assert (config.data.protocol, config.data.lists, config.seed) == ("lists", "folder", 3)
 
-    def test_values_as_trained_are_no_change(self, tmp_path):
+    def test_equal_values_are_no_change(self, tmp_path):
         assert self.asked(tmp_path, {"seed": 3}, seed=3, log_every=20).seed == 3
 
     @pytest.mark.parametrize(
@@ -435,17 +435,17 @@ class TestEvaluated:
             ({"data.lists": "/nope"}, r"config\.data\.lists has no effect.*protocol is 'random'"),
         ],
     )
-    def test_the_rest_is_refused(self, tmp_path, values, words):
+    def test_other_keys_may_not_change(self, tmp_path, values, words):
         with pytest.raises(UserError, match=words):
             self.asked(tmp_path, {}, **values)
 
-    def test_the_runs_own_config_says_what_is_read(self, tmp_path):
-        """The protocol asked by the config file is not that of the run."""
+    def test_the_saved_config_decides_which_keys_are_read(self, tmp_path):
+        """The config file has another protocol than the run."""
         config = self.asked(tmp_path, {"data.protocol": "lists"}, **{"data.lists": "there"})
         assert config.data.lists == "there"
 
 
-def test_placeholders_that_are_required():
+def test_required_placeholders():
     config = changed(seed=config_dict.required_placeholder(int))
     with pytest.raises(UserError, match=r"config\.seed is None"):
         check_config(config)

@@ -1,4 +1,4 @@
-"""What weights have seen: joined, counted, written and read back."""
+"""Lineages of weights: joined, counted, written and read back."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,21 +24,21 @@ def test_counts_images_and_patients_of_the_same_collection():
     assert seen.overlap("y", ["b"], ["1"]) == lineage.Overlap(0, 0, True)
 
 
-def test_what_no_list_names_is_not_counted_as_nothing():
+def test_an_unlisted_collection_is_not_complete():
     assert not UNKNOWN.overlap("x", ["a"], ["1"]).complete
     assert not Lineage(unlisted=frozenset({"x"})).overlap("x", ["a"], ["1"]).complete
     assert Lineage(unlisted=frozenset({"x"})).overlap("y", ["a"], ["1"]).complete
     assert NOTHING.overlap("x", ["a"], ["1"]).complete
 
 
-def test_a_list_of_nih_names_knows_the_patients():
+def test_nih_names_contain_the_patients():
     listed = lineage.lineage_of_names(["00000013_005.png", "00000013_006.png", "odd.png"])
     overlap = listed.overlap(CHESTXRAY14, ["00000013_000.png", "odd.png"], ["13", "7"])
     assert overlap == lineage.Overlap(images=1, patients=2, complete=True)
 
 
 @given(lineages, lineages, st.lists(names, unique=True))
-def test_joining_forgets_nothing(first, second, image_ids):
+def test_a_join_has_all_images_of_both(first, second, image_ids):
     patients = ["p"] * len(image_ids)
     both = first.joined(second)
     for collection in ("x", "y"):
@@ -50,19 +50,19 @@ def test_joining_forgets_nothing(first, second, image_ids):
 
 
 @given(lineages)
-def test_comes_back_from_json(some):
+def test_json_round_trip(some):
     assert Lineage.from_json(some.to_json()) == some
 
 
 @pytest.mark.parametrize(
     "value", [{}, {"seen": [], "unlisted": []}, {"seen": {"x": {"a": 1}}, "unlisted": []}]
 )
-def test_refuses_other_json(value):
+def test_other_json_is_refused(value):
     with pytest.raises(ValueError, match="not a lineage"):
         Lineage.from_json(value)
 
 
-def test_digest_tells_values_names_shapes_and_types_apart():
+def test_digests_depend_on_values_names_shapes_and_dtypes():
     tree = {"a": jnp.arange(6.0), "b": {"c": jnp.zeros(2)}}
     others = [
         {"a": jnp.arange(6.0).at[5].add(1e-6), "b": {"c": jnp.zeros(2)}},
