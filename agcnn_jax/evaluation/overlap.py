@@ -26,7 +26,7 @@ def trained_overlap(
             `include_trained` is False.
     """
     records = experiment.records
-    seen, _ = lineage.kept(experiment.workdir)
+    seen, _ = lineage.read(experiment.workdir)
     overlap = seen.overlap(
         records.collection, records.image_ids[indices], records.patient_ids[indices]
     )

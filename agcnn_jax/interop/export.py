@@ -54,7 +54,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if config is None:
         raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
-    seen, _ = lineage.kept(directory)
+    seen, _ = lineage.read(directory)
     missing = [name for name in _branches(branch) if name not in variables["params"]]
     if missing:
         raise UserError(

@@ -165,7 +165,7 @@ def digest(tree: Any) -> str:
     return total.hexdigest()[:16]
 
 
-def keep(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
+def write(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
     """Write a run's `lineage.json`; `UserError` if that fails.
 
     Args:
@@ -177,7 +177,7 @@ def keep(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
     write_json(workdir / FILE, record, "make it writable, or choose another --workdir", indent=None)
 
 
-def kept(workdir: epath.Path) -> tuple[Lineage, str | None]:
+def read(workdir: epath.Path) -> tuple[Lineage, str | None]:
     """Read a run's `lineage.json` as (lineage, init); `UserError` if it is missing or damaged."""
     path = workdir / FILE
     if not exists(path):

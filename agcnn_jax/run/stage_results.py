@@ -66,7 +66,7 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
             break
         if not finished:
             # Once for all stages; until one has finished, there may be no lineage.
-            seen = lineage.kept(workdir)[0].digest
+            seen = lineage.read(workdir)[0].digest
         check_origin(stage_directory(workdir, stage), result, seen, trained)
         trained |= result["weights"]
         finished.append((stage, result))

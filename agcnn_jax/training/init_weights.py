@@ -118,7 +118,7 @@ def _read_stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
     config = saved_config.read_config(workdir)
     if config is None:
         return backbones, lineage.UNKNOWN
-    seen, _ = lineage.kept(workdir)
+    seen, _ = lineage.read(workdir)
     if saved.get("lineage") != seen.digest:
         return backbones, lineage.UNKNOWN
     _check_normalisation(experiment, config.mean, config.std)

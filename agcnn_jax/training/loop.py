@@ -111,7 +111,7 @@ def begin(experiment: Experiment, start: Start) -> None:
     def record() -> None:
         if saved_config.read_config(workdir) is None:
             # The config goes last: a workdir that has one has the rest.
-            lineage.keep(workdir, start.lineage, start.init)
+            lineage.write(workdir, start.lineage, start.init)
             with reported(workdir, "written"):
                 table = parameter_table(start.variables) + "\n"
                 write_bytes(workdir / "parameters.txt", table.encode())

@@ -55,7 +55,7 @@ def train_stage(
     with sync_call(lambda: StageCheckpoints(directory / "checkpoints")) as checkpoints:
         found: dict[str, Any] = from_primary(
             lambda: {
-                "lineage": lineage.kept(experiment.workdir)[0].digest,
+                "lineage": lineage.read(experiment.workdir)[0].digest,
                 "latest": checkpoints.latest_step(),
                 "result": read_result(experiment.workdir, stage),
             }

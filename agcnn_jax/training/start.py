@@ -44,7 +44,7 @@ def needs_init(experiment: Experiment) -> bool:
 
 def check_init(experiment: Experiment, digest: str | None) -> None:
     """Refuse weights in `config.init`, by their digest, that the run did not start from."""
-    _, started_from = lineage.kept(experiment.workdir)
+    _, started_from = lineage.read(experiment.workdir)
     if digest != started_from:
         raise UserError(
             f"config.init is {experiment.config.init!r}, whose weights (digest {digest}) are "
@@ -71,7 +71,7 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     init = read_init(experiment) if needed or not begun else None
     digest = init.digest if init else None
     if begun:
-        seen, started_from = lineage.kept(workdir)
+        seen, started_from = lineage.read(workdir)
         if init is not None:
             check_init(experiment, digest)
         digest = started_from

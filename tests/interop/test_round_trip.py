@@ -75,14 +75,14 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
     init = convert(tmp_path / "w1", *options, file)
     assert weights.lineage(init) == seen(1)
     second = run(records, data_dir, tmp_path / "2", init, train=parts[1], **others)
-    assert lineage.kept(absolute(second))[0] == seen(2)
+    assert lineage.read(absolute(second))[0] == seen(2)
     init = second / "stages/1_global+local+fusion"
     third = run(records, data_dir, tmp_path / "3", init, train=parts[2], **others)
     file = convert(tmp_path / "3.safetensors", "--export", third, "--branch", "local")
     capsys.readouterr()
     init = convert(tmp_path / "w3", *options, file)
     assert f"trained on: {len(rest)} image(s) of {records.collection}" in capsys.readouterr().out
-    assert weights.lineage(init) == lineage.kept(absolute(third))[0] == seen(3)
+    assert weights.lineage(init) == lineage.read(absolute(third))[0] == seen(3)
 
     # One image of the first training is in the test set of the fourth.
     others["test"] = np.append(test, parts[0][0])

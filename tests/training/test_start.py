@@ -275,7 +275,7 @@ class TestStartingFromAnotherRun:
             train(config, str(tmp_path / f"run{number}"))
             init = f"{tmp_path}/run{number}/stages/1_global"
             seen |= set(parts[number])
-            kept, digest = lineage.kept(epath.Path(tmp_path) / f"run{number}")
+            kept, digest = lineage.read(epath.Path(tmp_path) / f"run{number}")
             [images] = kept.seen.values()
             assert set(images) == seen
             assert (digest is None) == (number == 0)
