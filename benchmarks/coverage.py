@@ -1,11 +1,11 @@
-"""How often intervals of mean AUCs hold the true value: python benchmarks/coverage.py.
+"""How often intervals of mean AUCs contain the true value.
 
     python benchmarks/coverage.py [--draws 1000] [--methods influence,percentile,...] [--out FILE]
 
 Draws cohorts of patients with several images each, 14 findings and two branches with correlated
-scores, from distributions whose AUCs are known; makes the interval of the mean AUC of one branch
-and of the difference between both; prints in how many percent of the draws it holds the truth, in
-how many the truth lies below it, and how wide it is. `influence` is what the tables use.
+scores, from distributions whose AUCs are known. Computes intervals of one branch's mean AUC and of
+the difference between the branches. Prints the percentage of draws whose interval contains the
+truth, the percentage whose truth lies below it, and the mean width. The tables use `influence`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import multiprocessing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from agcnn_jax.metrics.bootstrap import LEVEL, patient_resamples
 FINDINGS = tuple(f"finding {number}" for number in range(14))
 RESAMPLES = 400
 METHODS = ("influence", "uncorrected", "percentile", "bca", "logit")
-# The AUC of each finding in the first branch; the first ones are the rare ones.
+# The AUC of each finding in the first branch; rare findings come first.
 AUCS = np.array([93, 82, 72, 86, 77, 90, 74, 91, 78, 83, 75, 88, 80, 85]) / 100
 
 
@@ -37,15 +38,15 @@ class Scenario:
     """A kind of cohort.
 
     Attributes:
-        rare: how many of the 14 findings are rare.
+        rare: number of rare findings among the 14.
         few: smallest and largest number of positive patients of a rare finding.
-        many: the same for the others.
-        patients: how many there are; each has 1 to 12 images, 2.9 on average.
-        common: part of a score's variance that a patient has in all findings.
-        own: part of it that a patient has in one finding.
+        many: the same for the other findings.
+        patients: number of patients; each has 1 to 12 images, 2.9 on average.
+        common: share of a score's variance that comes from the patient.
+        own: share that comes from the patient and the finding.
         alike: correlation between the branches' scores.
-        gain: how much further apart the second branch's positives are, in standard deviations.
-        missed: whether positives are either plainly visible or not at all, instead of normal.
+        gain: additional shift of the second branch's positives, in standard deviations.
+        missed: positives are either plainly visible or invisible, instead of normally distributed.
     """
 
     rare: int
@@ -83,7 +84,7 @@ class Cohort(NamedTuple):
 
 
 def draw(scenario: Scenario, generator: np.random.Generator) -> Cohort:
-    """Draw a cohort whose AUCs are known, up to the few pairs of images of one patient."""
+    """Draw a cohort whose AUCs are known, apart from the few pairs of images of one patient."""
     images = np.minimum(generator.geometric(0.35, scenario.patients), 12)
     patient = np.repeat(np.arange(scenario.patients), images)
     labels = _labels(scenario, patient, generator)
@@ -91,12 +92,8 @@ def draw(scenario: Scenario, generator: np.random.Generator) -> Cohort:
     def noise() -> np.ndarray:
         by_patient = generator.normal(size=scenario.patients)[patient, None]
         by_finding = generator.normal(size=(scenario.patients, 14))[patient]
-        rest = generator.normal(size=labels.shape)
-        parts = scenario.common, scenario.own, 1 - scenario.common - scenario.own
-        return sum(
-            np.sqrt(part) * one
-            for part, one in zip(parts, (by_patient, by_finding, rest), strict=True)
-        )
+        rest = np.sqrt(1 - scenario.common - scenario.own) * generator.normal(size=labels.shape)
+        return np.sqrt(scenario.common) * by_patient + np.sqrt(scenario.own) * by_finding + rest
 
     shared = noise()
     luck = generator.random((scenario.patients, 14))[patient]
@@ -116,7 +113,7 @@ def draw(scenario: Scenario, generator: np.random.Generator) -> Cohort:
 
 
 def _labels(scenario: Scenario, patient: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Labels `[N, 14]`: some patients are likelier than others to have many findings."""
+    """Draw labels `[N, 14]`; some patients are likelier than others to have many findings."""
     sick = np.exp(generator.normal(0, 0.7, scenario.patients))
     labels = np.zeros((len(patient), 14), np.uint8)
     first = np.searchsorted(patient, np.arange(scenario.patients))
@@ -130,17 +127,20 @@ def _labels(scenario: Scenario, patient: np.ndarray, generator: np.random.Genera
 
 
 class Coverage(NamedTuple):
-    """How an interval did: shares of the draws, and its mean width."""
+    """Shares of the draws, and the mean width of the interval."""
 
     covered: float
     truth_below: float
     width: float
 
+    def __str__(self) -> str:
+        return f"{100 * self.covered:.1f}, {100 * self.truth_below:.1f}, {self.width:.3f}"
+
 
 def coverage(
     scenario: Scenario, draws: int, methods: Sequence[str] = METHODS
 ) -> dict[tuple[str, str], Coverage]:
-    """Coverage of the intervals of the mean and of the difference, by each of the methods."""
+    """Measure the coverage of the intervals of the mean and of the difference, for each method."""
     found: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
     for seed in range(draws):
         cohort = draw(scenario, np.random.default_rng(seed))
@@ -152,27 +152,19 @@ def coverage(
 def _intervals(
     cohort: Cohort, methods: Sequence[str], seed: int
 ) -> dict[tuple[str, str], tuple[float, tuple[float, float]]]:
-    """`{(what, method): (truth, interval)}`."""
+    """Compute `{(quantity, method): (truth, interval)}`."""
+    names = {"labels": FINDINGS, "findings": FINDINGS}
     results = auc_table(
-        cohort.labels,
-        cohort.scores,
-        labels=FINDINGS,
-        findings=FINDINGS,
-        patient_ids=cohort.patient,
-        resamples=0,
+        cohort.labels, cohort.scores, **names, patient_ids=cohort.patient, resamples=0
     )
     first, second = results["first"].mean, results["second"].mean
-    assert first.value is not None
-    assert second.value is not None
     paired = paired_difference(second, first)
     assert paired is not None
-    whats = {
-        "mean": (second.value, second.influence, cohort.truth["second"]),
-        "difference": (
-            paired[0],
-            second.influence.minus(first.influence),
-            cohort.truth["second"] - cohort.truth["first"],
-        ),
+    assert second.value is not None
+    gain, truth = second.influence.minus(first.influence), cohort.truth
+    quantities = {
+        "mean": (second.value, second.influence, truth["second"]),
+        "difference": (paired[0], gain, truth["second"] - truth["first"]),
     }
     samples = {}
     if set(methods) & {"percentile", "bca", "logit"}:
@@ -180,7 +172,7 @@ def _intervals(
         samples["mean"] = second.value + by_branch["second"]
         samples["difference"] = paired[0] + by_branch["second"] - by_branch["first"]
     found = {}
-    for what, (point, influence, truth) in whats.items():
+    for what, (point, influence, true_value) in quantities.items():
         by_patient = influence.values.sum(axis=(0, 1)) / len(FINDINGS)
         for method in methods:
             if method == "influence":
@@ -194,18 +186,18 @@ def _intervals(
                 low, high = np.quantile(samples[what], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
             elif method == "bca":
                 low, high = _bca(samples[what], point, by_patient)
-            elif what == "mean":
+            elif what == "mean":  # logit
                 spread = samples[what].std(ddof=1) / (point * (1 - point))
                 reach = norm.ppf((1 + LEVEL) / 2) * spread
                 low, high = expit(logit(point) - reach), expit(logit(point) + reach)
             else:
                 continue
-            found[what, method] = truth, (float(low), float(high))
+            found[what, method] = true_value, (float(low), float(high))
     return found
 
 
 def _resampled(cohort: Cohort, seed: int) -> dict[str, np.ndarray]:
-    """By how much the mean AUC of each branch changes in each resample of patients `[R]`."""
+    """Compute the change of each branch's mean AUC in each resample of patients `[R]`."""
     patients = int(cohort.patient.max()) + 1
     counts = np.concatenate(list(patient_resamples(patients, RESAMPLES, seed)))
     weights = np.concatenate([np.ones((1, patients), np.int32), counts])[:, cohort.patient]
@@ -217,7 +209,7 @@ def _resampled(cohort: Cohort, seed: int) -> dict[str, np.ndarray]:
 
 
 def _bca(samples: np.ndarray, point: float, by_patient: np.ndarray) -> np.ndarray:
-    """Efron's bias-corrected and accelerated interval."""
+    """Compute Efron's bias-corrected and accelerated interval."""
     bias = norm.ppf(np.clip((samples < point).mean(), 1e-3, 1 - 1e-3))
     skew = (by_patient**3).sum() / (6 * (by_patient**2).sum() ** 1.5)
     shifted = bias + norm.ppf(((1 - LEVEL) / 2, (1 + LEVEL) / 2))
@@ -227,9 +219,9 @@ def _bca(samples: np.ndarray, point: float, by_patient: np.ndarray) -> np.ndarra
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=1000, help="Cohorts a scenario.")
+    parser.add_argument("--draws", type=int, default=1000, help="cohorts per scenario")
     parser.add_argument("--methods", default=",".join(METHODS), help=", ".join(METHODS))
-    parser.add_argument("--out", help="Also write the table there.")
+    parser.add_argument("--out", type=Path, help="file for the table")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     methods = options.methods.split(",")
@@ -245,19 +237,12 @@ def main() -> None:
     with multiprocessing.Pool(options.processes) as pool:
         for name, found in zip(SCENARIOS, pool.map(job, SCENARIOS.values(), 1), strict=True):
             for what in ("mean", "difference"):
-                cells = [_cell(found.get((what, method))) for method in methods]
-                lines.append(f"| {name} | {what} | {' | '.join(cells)} |")
+                shown = (found.get((what, method), "") for method in methods)
+                lines.append(f"| {name} | {what} | {' | '.join(map(str, shown))} |")
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
-        with open(options.out, "w", encoding="utf-8") as file:
-            file.write(text)
-
-
-def _cell(one: Coverage | None) -> str:
-    if one is None:
-        return ""
-    return f"{100 * one.covered:.1f}, {100 * one.truth_below:.1f}, {one.width:.3f}"
+        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Who crops fastest: what the host cropper sends to the host and back, and who resamples.
+"""Speed of variants of the host cropper: what it transfers, and where it resamples.
 
     python benchmarks/cropping.py [--batch_size 64] [--input_size 224] [--seconds 3] [--out FILE]
 
-From random feature maps and images that lie on the devices to local images that lie there, all
-variants in one run: masks as bits or as booleans, or only the heat maps before they are resized
-(7x7 numbers at 224); crops by OpenCV on the host or by products with interpolation matrices on the
-devices, which get the boxes. Prints milliseconds and bytes an image, the time's ratio to the first
-variant (booleans and images to the host, crops back), and how many boxes are not the first's.
+Each variant turns random feature maps and images on the devices into local images on the devices.
+It transfers masks as bits or booleans, or heat maps before they are resized (7x7 numbers at 224).
+It crops with OpenCV on the host, or sends the boxes back and crops on the devices with products of
+interpolation matrices. Prints milliseconds and bytes per image, the ratio of the time to the first
+variant's (booleans and images to the host, crops back), and the number of boxes that differ from
+the first variant's.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def variants(
     """Make the variants.
 
     Returns:
-        By name, a function that makes local images on the devices, the bytes an image that travel
-        meanwhile, and the number of boxes that differ from the first variant's.
+        By name: a function that makes local images on the devices, the bytes transferred per
+        image, and the number of boxes that differ from the first variant's.
     """
     size, cells = images.shape[-1], features.shape[1]
     booleans = jax.jit(lambda maps: heat_map_mask(heat_map(maps, size), TAU))
@@ -89,7 +90,7 @@ def variants(
 def milliseconds(
     works: dict[str, Callable[[], jax.Array]], images: int, seconds: float
 ) -> dict[str, float]:
-    """Time all works in turn, again and again: the medians, in milliseconds an image."""
+    """Time all variants in turn, repeatedly; return the medians in milliseconds per image."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         jax.block_until_ready(work())
@@ -107,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--input_size", type=int, default=224)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each variant")
-    parser.add_argument("--out", type=Path, help="JSON file to write the figures to")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time per variant")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     count, size = options.batch_size, options.input_size
     rng = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def main() -> None:
         for name, ms in times.items()
     ]
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    print(f"{devices}, {os.cpu_count()} cores, {count} images of {size}x{size}, ms an image")
+    print(f"{devices}, {os.cpu_count()} cores, {count} images of {size}x{size}, ms per image")
     for row in rows:
         print(
             f"{row['variant']:20} {row['ms']:8.3f} {row['ratio']:6.2f} {row['bytes']:9,} bytes, "

@@ -1,10 +1,10 @@
-"""What the data pipeline delivers, beside decoding and resizing the PNGs again in every epoch.
+"""Speed of the data pipeline, compared with decoding and resizing PNGs in every epoch.
 
     python benchmarks/pipeline.py [--raw_dir RAW] [--batch_size 128] [--seconds 10]
 
-Reads 256x256 records through the training pipeline, batched and shuffled, and in the same run
-decodes the 1024x1024 PNGs of RAW (or ones made here) as RGB and resizes them to 256, as the PyTorch
-ports' data loaders do, on as many threads. Prints images per second of both and their ratio.
+Reads 256x256 records through the training pipeline, batched and shuffled. In the same run, decodes
+the 1024x1024 PNGs of RAW (or generated ones) as RGB and resizes them to 256 on as many threads, as
+the PyTorch ports' data loaders do. Prints both rates in images per second and their ratio.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PHANTOM_PATIENTS = 16
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """Repeat `work`, which returns how many images it did, and return images per second."""
+    """Repeat `work`, which returns its number of images, and return images per second."""
     work()
     start, images = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -38,7 +38,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def decode(path: Path) -> np.ndarray:
-    """Decode a radiograph as the PyTorch ports do: RGB, then resized to 256."""
+    """Decode a radiograph as RGB and resize it to 256, as the PyTorch ports do."""
     image = Image.open(path).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
@@ -46,7 +46,7 @@ def decode(path: Path) -> np.ndarray:
 def main() -> None:
     """Measure both and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--raw_dir", type=Path, help="folder with 1024x1024 PNGs and their csv")
+    parser.add_argument("--raw_dir", type=Path, help="folder with 1024x1024 PNGs and their CSV")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()

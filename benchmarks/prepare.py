@@ -1,8 +1,8 @@
-"""Preparing speed and memory: files a second a core, peak memory at two numbers of files.
+"""Speed and memory of data preparation: files per second and core, and peak memory.
 
     python benchmarks/prepare.py [--raw_dir RAW] [--files 200 2000] [--workers N]
 
-Links a few 1024 x 1024 PNGs, made here or taken from RAW, to as many names as asked for and runs
+Links a few 1024 x 1024 PNGs, generated or from RAW, to the requested number of names, and runs
 `data_prep/chestxray14.py` on them.
 """
 
@@ -30,7 +30,7 @@ DISTINCT = 32
 
 
 def make_originals(folder: Path) -> list[Path]:
-    """Write `DISTINCT` smooth images with noise: about 400 kB each, as NIH's are."""
+    """Write `DISTINCT` smooth images with noise, about 400 kB each like NIH's."""
     folder.mkdir()
     y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
     paths = []
@@ -44,7 +44,7 @@ def make_originals(folder: Path) -> list[Path]:
 
 
 def measure(originals: list[Path], files: int, workers: int, folder: Path) -> None:
-    """Prepare `files` links to the originals and print the figures."""
+    """Prepare `files` links to the originals and print the measurements."""
     images = folder / str(files) / "images"
     images.mkdir(parents=True)
     rows = [HEADER]
@@ -67,7 +67,7 @@ def measure(originals: list[Path], files: int, workers: int, folder: Path) -> No
     cpu = usage.ru_utime + usage.ru_stime
     print(
         f"{files} files, {workers} workers: {match[1]} files/s = "
-        f"{int(match[1]) / workers:.0f} a worker, {files / cpu:.0f} a CPU second; "
+        f"{int(match[1]) / workers:.0f} per worker, {files / cpu:.0f} per CPU second; "
         f"{wall:.1f} s in all; largest process {usage.ru_maxrss / 1024:.0f} MiB",
         flush=True,
     )
@@ -76,7 +76,7 @@ def measure(originals: list[Path], files: int, workers: int, folder: Path) -> No
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw_dir", type=Path, help="take its *.png instead of making some")
+    parser.add_argument("--raw_dir", type=Path, help="use its *.png instead of generated ones")
     parser.add_argument("--files", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--workers", type=int, default=available_cores())
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""How much memory of one device a training step takes, as the compiler plans it.
+"""Memory of one device that a training step takes, as the compiler plans it.
 
     python benchmarks/sizing.py [--topology v5e:2x2] [--largest] [--measure STEPS] [--out FILE]
 
-Compiles the step that training runs, for the devices at hand or, with --topology, for TPUs that
-are not there (`pip install 'agcnn-jax[tpu]'`), and prints XLA's account in GiB of one device: total
-is argument + output + temp - alias, peak the most in use at once. Rows that --out has are kept.
+Compiles the training step for the devices at hand or, with --topology, for absent TPUs
+(`pip install 'agcnn-jax[tpu]'`), and prints XLA's memory analysis of one device in GiB: total is
+argument + output + temp - alias, and peak is the most in use at once. Keeps the rows of --out.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ Row = dict[str, Any]
 
 
 def find_devices(platform: str, topology: str | None) -> list[Any]:
-    """Take the devices at hand, or describe those of a topology."""
-    if topology or platform == "cpu":  # leave accelerators alone
+    """Return the devices at hand, or describe those of a topology."""
+    if topology or platform == "cpu":  # do not touch accelerators
         jax.config.update("jax_platforms", "cpu")
     try:
         if not topology:
@@ -62,11 +62,11 @@ def find_devices(platform: str, topology: str | None) -> list[Any]:
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.replace(":", "-"))
         return topologies.get_topology_desc(topology, platform="tpu").devices
     except (RuntimeError, ImportError) as error:
-        raise UserError(f"no {topology or platform} devices can be had: {error}") from error
+        raise UserError(f"no {topology or platform} devices available: {error}") from error
 
 
 def open_case(case: Row, data_dir: str, devices: list[Any]) -> Experiment:
-    """Open the experiment whose training runs the case's step."""
+    """Open the experiment of a case."""
     config = CONFIGS[case["backbone"]].get_config()
     config.data.dir, config.dtype, config.accumulate = data_dir, case["dtype"], case["accumulate"]
     config.batch_size = (case["batch_per_device"] * len(devices),)
@@ -76,13 +76,13 @@ def open_case(case: Row, data_dir: str, devices: list[Any]) -> Experiment:
 
 
 def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> Any:
-    """Make what `train_step` takes: random weights, a batch of noise."""
+    """Make the arguments of `train_step`: random weights and a batch of noise."""
     model, size, count = experiment.recipe.model, experiment.recipe.input_size, schedule.batch_size
     variables = init_variables(model, key := jax.random.key(0), size)
     frozen = tuple(branch for branch in variables["params"] if branch not in stage.branches)
     state = init_state(select_branches(variables, stage.branches), schedule.optimizer)
     batch: dict[str, Any] = {"labels": np.zeros((count, model.label_count), np.uint8)}
-    if stage.needs_local_images and stage.global_is_frozen:  # what the host cropper hands on
+    if stage.needs_local_images and stage.global_is_frozen:  # from the host cropper
         batch["local_images"] = jax.random.uniform(key, (count, size, size), maxval=255.0)
         if "fusion" in stage.branches:
             width = variables["params"]["global"]["head"]["kernel"].shape[0]
@@ -94,7 +94,7 @@ def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> 
 
 
 def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Row:
-    """Compile a case, read the compiler's account in bytes, and run `steps` if there are any."""
+    """Compile a case, read the compiler's memory analysis in bytes, and run `steps` if not 0."""
     experiment, stage = open_case(case, data_dir, devices), STAGES[case["stage"]]
     schedule = make_schedule(experiment, stage)
     step: Any = make_train_step(experiment, stage, schedule)
@@ -125,7 +125,7 @@ def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Ro
 
 
 def next_size(rows: list[Row]) -> int:
-    """Bisect towards the largest multiple of 16 that fits; 0 when it is known."""
+    """Bisect towards the largest multiple of 16 that fits; return 0 once it is known."""
     fits = max((row["batch_per_device"] for row in rows if row["fits"]), default=0)
     fails = min((row["batch_per_device"] for row in rows if not row["fits"]), default=fits)
     return middle if (middle := (fits + fails) // 32 * 16) > fits else 0
@@ -140,7 +140,7 @@ def machine(devices: list[Any]) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """Write rows as Markdown: bytes in GiB, what a row does not have as a dash."""
+    """Format rows as Markdown: bytes in GiB, missing values as dashes."""
     keys = list(dict.fromkeys(itertools.chain(*rows)))
     lines = [keys, ["---"] * len(keys)]
     for row in rows:
@@ -150,19 +150,19 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Compile what was asked for and print the table."""
+    """Compile the requested cases and print the table."""
     parser = OneLineParser(description=__doc__.split("\n")[0])
     parser.add_argument("--platform", choices=("cpu", "gpu", "tpu"), default="cpu")
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--topology", help="TPUs that are not there, such as v5e:2x2")
-    either.add_argument("--measure", type=int, default=0, metavar="STEPS", help="run them, too")
+    either.add_argument("--topology", help="absent TPUs, such as v5e:2x2")
+    either.add_argument("--measure", type=int, default=0, metavar="STEPS", help="also run them")
     parser.add_argument("--backbones", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--accumulate", type=int, nargs="+", default=[1], help="micro-batches")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
-    parser.add_argument("--largest", action="store_true", help="bisect for the largest that fits")
-    parser.add_argument("--out", type=Path, help="JSON file to write, or to add to")
+    parser.add_argument("--largest", action="store_true", help="bisect for the largest fit")
+    parser.add_argument("--out", type=Path, help="JSON file to create or extend")
     options = parser.parse_args()
     devices = find_devices(options.platform, options.topology)
     packages = ("jax", "libtpu") if options.topology else ("jax",)

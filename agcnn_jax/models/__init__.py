@@ -1,1 +1,1 @@
-"""Backbones and the three branches of AG-CNN."""
+"""The backbones and the three branches of AG-CNN."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from agcnn_jax.models.layers import global_pool
 
 BRANCHES = ("global", "local", "fusion")
-"""In the order in which the paper trains them."""
+"""The branches, in the order in which the paper trains them."""
 
 Variables = dict[str, dict[str, Any]]
 """`{"params": {branch: ...}, "batch_stats": {branch: ...}}`."""
@@ -21,15 +21,15 @@ Variables = dict[str, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class AGCNN:
-    """What is static about a model; its weights live in `Variables`.
+    """The static part of a model; its weights are `Variables`.
 
     Attributes:
         backbone: module mapping `[B, H, W, channels]` and `train` to the last feature map. The
             global and the local branch have the same structure and do not share weights.
         label_count: length C of the label vector.
         pooling: `max` (the paper's Pool5) or `avg`.
-        mean: subtracted from 8-bit gray levels divided by 255, one number a channel.
-        std: divides the difference, one number a channel.
+        mean: subtracted from gray levels / 255; one number per channel.
+        std: divides the difference; one number per channel.
     """
 
     backbone: nn.Module
@@ -41,7 +41,7 @@ class AGCNN:
 
 @dataclasses.dataclass(frozen=True)
 class BranchOutput:
-    """What a branch with a backbone computes.
+    """The output of a branch with a backbone.
 
     Attributes:
         feature_map: `[B, h, w, K]`, the last convolutional layer's activations after the ReLU.
@@ -83,7 +83,7 @@ def init_variables(model: AGCNN, key: jax.Array, input_size: int) -> Variables:
 
 
 def normalise(model: AGCNN, images: jax.Array) -> jax.Array:
-    """Gray levels `[B, H, W]` in 0..255 to the backbone's input `[B, H, W, channels]`."""
+    """Normalise gray levels `[B, H, W]` in 0..255 to the backbone's input `[B, H, W, channels]`."""
     mean, std = jnp.asarray(model.mean), jnp.asarray(model.std)
     return (images[..., None] / 255.0 - mean) / std
 
@@ -98,10 +98,10 @@ def apply_branch(
         variables: weights and statistics of all branches.
         branch: `global` or `local`.
         images: gray levels `[B, H, W]` in 0..255.
-        train: whether BatchNorm normalises by the batch and updates its statistics.
+        train: True makes BatchNorm normalise by the batch and update its statistics.
 
     Returns:
-        The branch's output and its batch statistics, new when `train`.
+        The branch's output, and its batch statistics, updated if `train`.
     """
     params = variables["params"][branch]
     batch_stats = variables["batch_stats"][branch]
@@ -119,7 +119,7 @@ def apply_branch(
 def apply_fusion(
     variables: Variables, pooled_global: jax.Array, pooled_local: jax.Array
 ) -> jax.Array:
-    """Logits `[B, C]` of the fusion branch from both Pool5 layers, each `[B, K]`."""
+    """Compute the fusion branch's logits `[B, C]` from both Pool5 layers, each `[B, K]`."""
     head = variables["params"]["fusion"]["head"]
     return _linear(head, jnp.concatenate([pooled_global, pooled_local], axis=-1))
 
@@ -133,19 +133,19 @@ def forward(
     branches: Collection[str] = BRANCHES,
     pooled_global: jax.Array | None = None,
 ) -> tuple[dict[str, jax.Array], Variables]:
-    """Compute the logits of the branches asked for, and nothing that they do not need.
+    """Compute the logits of `branches`, and nothing that they do not need.
 
     Args:
         model: the model.
         variables: weights and statistics of all branches.
-        images: gray levels `[B, H, W]` in 0..255, the global branch's input; None where nothing
-            of that branch is needed.
+        images: gray levels `[B, H, W]` in 0..255, the global branch's input; None if nothing
+            needs that branch.
         local_images: the local branch's input in the same form; or a function that makes it from
-            the global branch's feature map `[B, h, w, K]`; None when `branches` is `global` alone.
-        train: branches in training mode. Every other one runs in inference mode.
+            the global branch's feature map `[B, h, w, K]`; None if `branches` is `global` alone.
+        train: branches in training mode; the others run in inference mode.
         branches: branches whose logits to return.
-        pooled_global: the global branch's Pool5 layer `[B, K]` for the fusion branch, if it is
-            known already.
+        pooled_global: the global branch's Pool5 layer `[B, K]` for the fusion branch, if already
+            computed.
 
     Returns:
         `{branch: float32 [B, C]}` before the sigmoid, and the variables with the batch statistics
@@ -204,5 +204,5 @@ def _init_linear(key: jax.Array, features: int, outputs: int) -> dict[str, jax.A
 
 
 def _linear(head: Mapping[str, jax.Array], pooled: jax.Array) -> jax.Array:
-    # Full precision: TPUs and recent GPUs would otherwise round the factors of float32 products.
+    # By default TPUs and recent GPUs round the factors of float32 products.
     return jnp.matmul(pooled, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from agcnn_jax.models.layers import BatchNorm, Conv, average_pool, he_normal_fan_in, max_pool
 
 BOTTLENECK = 4
-"""Channels of a dense layer's 1x1 convolution for each channel that the layer grows by."""
+"""Channels of a dense layer's 1x1 convolution per channel of growth."""
 
 
 class DenseLayer(nn.Module):
@@ -45,7 +45,7 @@ class DenseNet(nn.Module):
 
     Attributes:
         blocks: number of layers in each dense block; (6, 12, 24, 16) is DenseNet-121.
-        growth: channels that each layer adds.
+        growth: number of channels that each layer adds.
         stem: channels of the first convolution.
         axis_name: mapped axis that BatchNorm averages over; None for each device's own statistics.
         dtype: dtype of the computation; parameters and statistics stay float32.

@@ -1,4 +1,4 @@
-"""Layers that compute what torchvision's computes, on channels-last arrays."""
+"""Layers equivalent to torchvision's, on channels-last arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution without bias, padded as PyTorch's `Conv2d(padding=size // 2)`.
+    """Convolution without bias, padded like PyTorch's `Conv2d(padding=size // 2)`.
 
     Attributes:
         features: number of output channels.
@@ -39,8 +39,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
         if self.size == 1:
-            # The same sums as a convolution; XLA on CPU (jax 0.10) runs the product 1.4 times
-            # faster, on GPU and TPU it makes no difference.
+            # The same sums as a convolution. XLA on CPU (jax 0.10) runs the product 1.4 times
+            # faster; on GPU and TPU it makes no difference.
             x = x[:, :: self.stride, :: self.stride]
             return jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
         return lax.conv_general_dilated(
@@ -55,17 +55,17 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's semantics, over all devices of `axis_name` if given.
 
-    It differs from `flax.linen.BatchNorm` in three ways: the running variance takes the unbiased
-    estimate, as PyTorch's does; momentum is PyTorch's 0.1, the weight of the new value; and the
-    sums are taken of `x - running mean`, which needs one pass and one collective and loses no
-    digits once the running mean is near the batch's (the shifted-data algorithm of Chan, Golub
-    and LeVeque, 1983).
+    It differs from `flax.linen.BatchNorm` in three ways. The running variance averages unbiased
+    estimates, as in PyTorch. The momentum is PyTorch's 0.1, the weight of the new value. The sums
+    are over `x - running mean`, which needs one pass and one collective and loses no digits once
+    the running mean is near the batch's (the shifted-data algorithm of Chan, Golub and LeVeque,
+    1983).
 
     Attributes:
         momentum: weight of the batch's statistics in the running ones.
         epsilon: added to the variance under the root.
-        axis_name: mapped axis to average over; None to normalise by the device's own statistics.
-        dtype: dtype of the output; it is computed in float32 (or wider, as the input).
+        axis_name: mapped axis to average over; None for each device's own statistics.
+        dtype: dtype of the output, which is computed in float32 (or wider, like the input).
     """
 
     momentum: float = 0.1
@@ -75,7 +75,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise `[B, H, W, C]`, with `train` by the batch's statistics, else by the running."""
+        """Normalise `[B, H, W, C]` by batch statistics if `train`, else by running ones."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -90,7 +90,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(var + self.epsilon)
-        # Rounded to bfloat16 once, at the end: a rounded gain or shift would move a whole channel.
+        # Round to bfloat16 once, at the end: a rounded gain or shift would move the whole channel.
         y = x * gain + (bias - mean * gain)
         return y if self.dtype is None else y.astype(self.dtype)
 
@@ -110,9 +110,9 @@ class BatchNorm(nn.Module):
 def max_pool(x: jax.Array, size: int = 3, stride: int = 2) -> jax.Array:
     """Max pooling of `[B, H, W, C]`, padded by `size // 2` as in both backbones' stems.
 
-    The maximum is taken along rows, then along columns, over strided views. XLA on CPU
-    differentiates this 20 times faster than a window reduction (jax 0.10), and the gradient of a
-    tie goes to the tied pixel met first in raster order, as in PyTorch.
+    Takes the maximum along rows, then along columns, over strided views. XLA on CPU differentiates
+    this 20 times faster than a window reduction (jax 0.10). The gradient of a tie goes to the first
+    tied pixel in raster order, as in PyTorch.
     """
 
     def pool(x: jax.Array, axis: int) -> jax.Array:
@@ -131,7 +131,7 @@ def max_pool(x: jax.Array, size: int = 3, stride: int = 2) -> jax.Array:
 
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Average pooling of `[B, H, W, C]` in steps of `size`; drops a remainder, as PyTorch does."""
+    """Average pooling of `[B, H, W, C]` in steps of `size`; drops a remainder, like PyTorch."""
     return nn.avg_pool(x, (size, size), (size, size))
 
 
@@ -143,7 +143,7 @@ def global_pool(feature_map: jax.Array, pooling: str) -> jax.Array:
         pooling: `max` (the paper's Pool5) or `avg` (ImageNet and CheXNet checkpoints).
 
     Returns:
-        `[B, C]`, float32 (or wider, as the input).
+        `[B, C]`, float32 (or wider, like the input).
 
     Raises:
         ValueError: for any other `pooling`.

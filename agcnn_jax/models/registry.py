@@ -1,4 +1,4 @@
-"""Backbones by the names that configs use."""
+"""Backbones by their names in configs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agcnn_jax.runtime.errors import UserError
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet,
     "densenet121": DenseNet,
-    # For demonstrations on a CPU: the same classes, one block a layer and a quarter of the width.
+    # For demonstrations on a CPU: one block per layer and a quarter of the width.
     "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1, 1), width=16, **settings),
 }
 

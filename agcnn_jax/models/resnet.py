@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from agcnn_jax.models.layers import BatchNorm, Conv, max_pool
 
 EXPANSION = 4
-"""Channels out of a bottleneck for each channel of its 3x3 convolution."""
+"""Output channels of a bottleneck per channel of its 3x3 convolution."""
 
 
 class Bottleneck(nn.Module):

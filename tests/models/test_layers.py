@@ -37,7 +37,7 @@ def test_convolution_is_the_sum_over_windows(size, stride, side):
 
 
 SHAPES = [(1, 1), (1, 6), (7, 1), (2, 3), (4, 4), (5, 8), (8, 5), (9, 9)]
-"""Few, since XLA compiles for each: odd and even sides, smaller and larger than the window."""
+"""Odd and even sides, smaller and larger than the window; few, since XLA compiles each shape."""
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -45,7 +45,7 @@ SHAPES = [(1, 1), (1, 6), (7, 1), (2, 3), (4, 4), (5, 8), (8, 5), (9, 9)]
 def test_max_pool_is_the_window_maximum(height, width, size):
     rng = np.random.default_rng(height * width * size)
     x = rng.normal(size=(256, height, width, 2)).astype(np.float32)
-    # Ties, values of one sign only, and the largest and smallest that there are.
+    # Ties, values of one sign, and infinities.
     x[:32] = np.round(x[:32])
     x[32:64] = -np.abs(x[32:64])
     x[64:96] = rng.choice(np.float32([-np.inf, -1, 0, 1, np.inf]), x[64:96].shape)
@@ -154,5 +154,5 @@ class TestBatchNorm:
         exact = scale * (flat - mean) / np.sqrt(var + 1e-5) + bias
         error = np.asarray(y, np.float64).reshape(-1, 64) - exact
         assert np.abs(error.mean(0) / scale).max() < 1e-3
-        # Rounded once, to 8 binary digits, beside what float32 leaves.
+        # Rounded once to 8 binary digits, plus the error of float32.
         assert (np.abs(error) <= np.abs(exact) * 2**-8 + 1e-5).all()
