@@ -11,7 +11,7 @@ from etils import epath
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.training.stage import best_of, describe_result
+from agcnn_jax.training.stage import best_scores, describe_result
 from tests.programs import run
 
 IDENTITY = {"labels": ["Mass"]}
@@ -98,7 +98,7 @@ def test_the_best_is_described(tmp_path, scores, best, said):
             state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
             checkpoints.save(step, state, Position(step), IDENTITY)
             checkpoints.add_score(step, score, findings)
-        result = best_of(checkpoints)
+        result = best_scores(checkpoints)
     assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best - 1])
     assert said in describe_result(Stage(1, ("global",)), result, 14)
 
