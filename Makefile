@@ -1,36 +1,38 @@
-# `make demo` and `make test` start from a bare clone with Python 3.11+, pip and make.
-# With the newest Python that requirements.lock was made for, of those that run (pyenv puts names on
-# the PATH that do not), or with another: make PYTHON=...
+# `make demo` and `make test` start from a bare clone with Python 3.11 or newer, pip and make.
+# They use the newest Python of requirements.lock that runs (some names that pyenv puts on the PATH
+# do not), or the one of make PYTHON=...
 VERSIONS := python3.13 python3.12 python3.11 python3
 NAMED := $(filter-out undefined,$(origin PYTHON))
 usable = $(1) -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$python && break; done)
-# Looked for once, and only where it is needed.
+# Looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that share the tests, a file of tests each at a time.
+# Processes that run tests; each takes one file of tests at a time.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 SHARED := -n $(WORKERS) --dist loadfile
-# ResNet-50 forward, all stages of training with the small networks, the attention.
+# ResNet-50's forward pass, all stages of training with the small networks, and the attention.
 SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
 .PHONY: again help install demo test test-all parity parity-sample mutants lint types clean
 
 help:
-	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table"
-	@echo "make test      run the tests: 6 minutes on two cores"
-	@echo "make test-all  run all tests, slow ones and comparisons with PyTorch too: an hour"
-	@echo "make parity    compare with PyTorch, and print by how much they differ: 6 minutes"
+	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 10 minutes"
+	@echo "make test      run the tests: 6 minutes"
+	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
+	@echo "make parity    compare with PyTorch and print the differences: 6 minutes"
 	@echo "make mutants   put deliberate faults into the core, which the tests must notice: 15 minutes"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
-	@echo "make clean     remove what the demo made, and compiled programs"
+	@echo "make install   make the environment in .venv"
+	@echo "make clean     remove the demo's files and compiled programs"
+	@echo "The times are those of two cores."
 
-# An environment whose Python is gone, or is not of the version that PYTHON=... names, is made again.
+# The environment is rebuilt if its Python is gone, or is of another version than PYTHON=... names.
 ifneq ($(wildcard $(VENV)/made),)
 ifneq ($(or $(call version,$(BIN)/python),none),$(call version,$(if $(NAMED),$(PYTHON),$(BIN)/python)))
 $(VENV)/made: again
@@ -38,8 +40,8 @@ endif
 endif
 again:
 
-# The environment is made without its own pip, which some systems ship separately; the versions
-# are those of requirements.lock.
+# The environment has no pip of its own, which some systems ship separately. requirements.lock holds
+# the versions.
 $(VENV)/made:
 	@$(call usable,$(or $(PYTHON),false)) || { echo "$(or $(PYTHON),no Python on the PATH)" \
 	  "is not a Python 3.11 or newer with pip that runs; try:" \
