@@ -27,6 +27,7 @@ from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import LEVEL, patient_resamples
 
 FINDINGS = tuple(f"finding {number}" for number in range(14))
+TABLE = functools.partial(auc_table, labels=FINDINGS, findings=FINDINGS, resamples=0)
 RESAMPLES = 400
 METHODS = ("influence", "uncorrected", "percentile", "bca", "logit")
 # The AUC of each finding in the first branch; rare findings come first.
@@ -153,10 +154,7 @@ def _intervals(
     cohort: Cohort, methods: Sequence[str], seed: int
 ) -> dict[tuple[str, str], tuple[float, tuple[float, float]]]:
     """Compute `{(quantity, method): (truth, interval)}`."""
-    names = {"labels": FINDINGS, "findings": FINDINGS}
-    results = auc_table(
-        cohort.labels, cohort.scores, **names, patient_ids=cohort.patient, resamples=0
-    )
+    results = TABLE(cohort.labels, cohort.scores, patient_ids=cohort.patient)
     first, second = results["first"].mean, results["second"].mean
     paired = paired_difference(second, first)
     assert paired is not None

@@ -1,4 +1,4 @@
-"""The twin's weights as the package's, by the package's own conversion, and how far both differ."""
+"""Conversion of the twin's weights by the package's own code, and measures of difference."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from agcnn_jax.models.densenet import DenseNet
 from agcnn_jax.models.resnet import ResNet
 from tests.parity import twin
 
-# Each backbone as the package's module and as the twin's, with the package's arguments.
+# The package's module, the twin's module, and the arguments of both.
 RESNET50 = {"blocks": (3, 4, 6, 3), "width": 64}
 DENSENET121 = {"blocks": (6, 12, 24, 16), "growth": 32, "stem": 64}
 SMALL_RESNET = {"blocks": (1, 1, 1), "width": 16}
@@ -35,9 +35,9 @@ def make_twin(name, channels=3, classes=15):
 
 
 def give_statistics(network, size, channels, seed=0, head_scale=3.0):
-    """Non-trivial BatchNorm: random scales and shifts, and the statistics of random images.
+    """Give BatchNorm random scales and shifts, and the statistics of random images.
 
-    With statistics that do not fit its activations a deep network of random weights overflows.
+    A deep network of random weights overflows if the statistics do not fit its activations.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -49,10 +49,10 @@ def give_statistics(network, size, channels, seed=0, head_scale=3.0):
 
 
 def keep_off_kinks(network, size, channels, seed=0):
-    """Scales and shifts that keep every ReLU's input several deviations away from zero.
+    """Set scales and shifts that keep every ReLU's input several deviations away from zero.
 
-    A ReLU's gradient jumps at zero, so rounding decides it for inputs that are nearly zero, in any
-    framework. Here a channel is on or off as a whole, and float32 gradients can be compared.
+    A ReLU's gradient jumps at zero, so rounding decides it for inputs near zero in any framework.
+    Here a whole channel is on or off, and float32 gradients can be compared.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -91,13 +91,13 @@ def tensor_file(network):
 
 
 def branch_variables(network, backbone):
-    """One branch's `(params, batch_stats)` from one of the twin's networks, in its dtype."""
+    """Convert one of the twin's networks to one branch's `(params, batch_stats)`."""
     converted = convert_branch(tensor_file(network.float()), backbone, "backbone")
     return converted.params, converted.batch_stats
 
 
 def agcnn_variables(network, backbone):
-    """All branches' variables from the twin's AG-CNN."""
+    """Convert the twin's AG-CNN to the variables of all branches."""
     params, batch_stats = {}, {}
     for branch in ("global", "local"):
         params[branch], batch_stats[branch] = branch_variables(network[branch], backbone)
@@ -109,7 +109,7 @@ def agcnn_variables(network, backbone):
 
 
 def named_tensors(variables, branch, model):
-    """One branch's tensors under the twin's names and in the twin's layout, in their own dtype."""
+    """Return one branch's tensors under the twin's names, in its layout, in their own dtype."""
     params = variables["params"][branch]
     if branch == "fusion":
         return head_state(params["head"], "fc")
@@ -118,7 +118,7 @@ def named_tensors(variables, branch, model):
 
 
 def relative(ours, reference):
-    """Largest difference over the reference's largest value."""
+    """Return the largest difference divided by the reference's largest value."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     assert ours.shape == reference.shape
     return np.abs(ours - reference).max() / max(np.abs(reference).max(), 1e-30)

@@ -1,6 +1,6 @@
-"""Figures that the comparisons measure, shown in one table at the end.
+"""Largest differences that the comparisons measure, shown in one table at the end.
 
-These tests take minutes: they run when asked for (`make parity`), not with all others.
+These tests take minutes. They run on request (`make parity`), not with all others.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ if importlib.util.find_spec("torch") is None:
 
 @pytest.fixture
 def figure():
-    """`figure(name, value, bound)`: keep the largest value of a name, and hold it to its bound."""
+    """Return `figure(name, value, bound)`, which keeps the largest value and checks its bound."""
 
     def record(name, value, bound):
         value = float(value)

@@ -41,7 +41,7 @@ def test_probabilities(figure, name, count):
     centre_heads(network, images[:8])
     backbone = make_backbone(name, BATCH_AXIS)
     variables = bridge.agcnn_variables(network, backbone)
-    # The weights go through a file's names and back before PyTorch uses them.
+    # Before PyTorch uses the weights, they are exported to its names and loaded back.
     state = bridge.state_of(variables, "all", name, 3)
     network.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()})
 
@@ -64,13 +64,13 @@ def test_probabilities(figure, name, count):
             figure(f"evaluation, {name}, {branch}", np.abs(mine - expected[branch]).max(), 1e-4)
             spread.append(expected[branch])
     figure(f"evaluation, {name}, boxes that differ of {len(images)}", other_boxes, 0)
-    # Probabilities away from 0 and 1 that vary, of crops that are crops.
+    # The probabilities vary away from 0 and 1, and most crops are smaller than the image.
     assert 0.1 < np.concatenate(spread).std() < 0.4
     assert cropped > len(images) / 2
 
 
 def centre_heads(network, batch):
-    """Scale the linear layers so that logits spread around zero as a trained network's do."""
+    """Scale the linear layers so that logits spread around zero, as in a trained network."""
     with torch.no_grad():
         for branch, logits in twin_logits(network, batch)[0].items():
             head = network[branch].head
@@ -82,12 +82,12 @@ def centre_heads(network, batch):
 def twin_logits(network, batch):
     images = torch.from_numpy(batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32))
     with torch.no_grad():
-        feature_map, pooled_global, overall = network.branch("global", images)
+        feature_map, pooled_global, global_logits = network.branch("global", images)
         local_images, boxes = twin.attend(images, feature_map, TAU)
-        _, pooled_local, local = network.branch("local", local_images)
+        _, pooled_local, local_logits = network.branch("local", local_images)
         logits = {
-            "global": overall,
-            "local": local,
+            "global": global_logits,
+            "local": local_logits,
             "fusion": network.fuse(pooled_global, pooled_local),
         }
     return logits, boxes
