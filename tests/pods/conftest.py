@@ -1,4 +1,4 @@
-"""A run of two processes that was not interrupted, to compare others with."""
+"""An uninterrupted run of two processes, for comparison."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from tests.pods.interrupted import training
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """A folder of workdirs, that compiled programs may be shared."""
+    """A folder for all workdirs."""
     return tmp_path_factory.mktemp("pods")
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(data_dir, runs):
-    """The workdir of such a run."""
+    """The workdir of an uninterrupted run."""
     workdir = runs / "uninterrupted"
     with training(data_dir, workdir) as run:
         run.succeed()

@@ -1,4 +1,4 @@
-"""Runs of several processes that are interrupted, and what they leave in their workdir."""
+"""Starts runs of several processes to interrupt, and reads their workdirs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ OPTIONS = (*DEMO, "--config.epochs=2", "--config.log_every=1", "--config.peer_ti
 def training(data_dir, workdir, *options, program=("train.py",), **settings):
     """Start `train.py`, or a `program` like it, in two processes of two devices.
 
-    `settings` are those of `Run`, and say so where it is otherwise.
+    `settings` are arguments of `Run` that change this.
     """
     return Run(
         *program,
@@ -32,18 +32,18 @@ def training(data_dir, workdir, *options, program=("train.py",), **settings):
 
 def entries(workdir):
     path = workdir / "metrics.jsonl"
-    # The last line may be half written.
+    # The last line may be incomplete.
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def has_begun(workdir, stage):
-    """A condition for `Run.wait_for`: the stage has done a step."""
+    """Return a condition for `Run.wait_for`: the stage has logged a step."""
     return lambda: any(entry["stage"] == stage for entry in entries(workdir))
 
 
 def latest(workdir, stage):
-    """The step of a stage's latest checkpoint, and all its arrays."""
+    """Return the step and the arrays of a stage's latest checkpoint."""
     with StageCheckpoints(
         epath.Path(workdir) / "stages" / stage / "checkpoints", read_only=True
     ) as checkpoints:
@@ -52,7 +52,7 @@ def latest(workdir, stage):
 
 
 def same_records(workdir, other):
-    """The metrics of two runs are the same, all steps once and in order."""
+    """Assert that two runs logged the same metrics, each step once and in order."""
 
     def records(folder):
         return [
@@ -64,7 +64,7 @@ def same_records(workdir, other):
 
 
 def same_weights(workdir, other, **tolerance):
-    """The latest checkpoints of two runs hold the same, by default to the last bit."""
+    """Assert that the latest checkpoints of two runs are equal, by default to the last bit."""
     for stage in STAGES:
         (step, expected), (other_step, found) = latest(other, stage), latest(workdir, stage)
         assert step == other_step
@@ -76,14 +76,14 @@ def same_weights(workdir, other, **tolerance):
 
 
 def said(stderr):
-    """What a program said on stderr, without the progress bars."""
+    """Return a program's own lines on stderr, without progress bars."""
     assert "Traceback" not in stderr, stderr
     assert "stack trace" not in stderr, stderr
     return [line for line in re.split("[\r\n]+", stderr) if re.match(r"\w+\.py: ", line)]
 
 
 def stopped_at(stderr):
-    """The stage and the step that a process says it stopped at, in one line."""
+    """Return the stage and step in the one line that a stopped process prints."""
     [line] = said(stderr)
     found = re.fullmatch(
         r"train\.py: saved and stopped at step (\d+) of stage (\w+); "

@@ -1,10 +1,10 @@
-"""What programs say when they refuse to go on."""
+"""Checks the messages of programs that refuse to continue."""
 
 import re
 
 
 def said(stderr):
-    """The lines in which a program says something on stderr, also those behind a progress bar."""
+    """Return a program's own lines on stderr, also those after a progress bar."""
     assert "Traceback" not in stderr, stderr
     assert "stack trace" not in stderr, stderr
     assert "Warning" not in stderr, stderr
@@ -12,15 +12,15 @@ def said(stderr):
 
 
 def refused(ends, *words):
-    """All processes ended with status 2 and said why in lines that hold the words.
+    """Assert that all processes ended with status 2 and lines that contain the words.
 
     Args:
         ends: see `Run.finish`.
-        words: what every line holds.
+        words: contained in every line.
     """
     for status, _, stderr in ends:
         assert status == 2, stderr
-        # What is noticed first of a process that ends may be its broken connection.
+        # The broken connection of a process that ends may be noticed first.
         lines = [line for line in said(stderr) if "a lost process may have" not in line]
         assert lines, stderr
         for line in lines:

@@ -1,4 +1,4 @@
-"""`train.py` with a validation that takes a second a batch: python -m tests.pods.slow_validation"""
+"""`train.py` with a second per batch of validation: python -m tests.pods.slow_validation."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from agcnn_jax.run import command_line
 
 
 def main():
-    """Train, after having slowed down what validation does."""
+    """Train with a slow validation."""
     from agcnn_jax.training import validation
 
     make = validation.make_predict_step

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: one line that says so, and nothing lost that was saved."""
+"""Full and read-only disks: one line says so, and nothing saved is lost."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def disk(tmp_path):
 
 
 class TestParts:
-    """What a run writes, one at a time."""
+    """Each kind of file that a run writes."""
 
     @pytest.mark.parametrize("words", [FULL, READ_ONLY], ids=["full", "read-only"])
     def test_checkpoints(self, disk, words, capfd):
@@ -53,7 +53,9 @@ class TestParts:
         with StageCheckpoints(directory, read_only=True) as checkpoints:
             assert list(checkpoints.all_steps()) == [1]
         if words == FULL:
-            assert len(list(directory.iterdir())) == 2  # what was torn, for the next start
+            assert (
+                len(list(directory.iterdir())) == 2
+            )  # incomplete ones, which the next start removes
             disk.make_room()
         else:
             disk.allow_writing(disk.path)
@@ -107,7 +109,7 @@ class TestParts:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         assert "auc.json" in before
         if words == FULL:
-            # Room for the first of them.
+            # Enough room for the first of them.
             disk.fill(leave=20_000)
         else:
             disk.forbid_writing(disk.path)
@@ -131,7 +133,7 @@ errors.run(lambda: write_results(sys.argv[1], **given()) and None)
 
 @pytest.fixture(scope="module")
 def reference(data_dir, tmp_path_factory):
-    """The workdir of a run of one process that had room."""
+    """The workdir of a run of one process on a disk with room."""
     workdir = tmp_path_factory.mktemp("reference") / "run"
     with training(data_dir, workdir, processes=1) as run:
         run.succeed()
@@ -139,7 +141,7 @@ def reference(data_dir, tmp_path_factory):
 
 
 def training(data_dir, workdir, *options, disks=None, **settings):
-    """Start `train.py`; `disks` says which of the processes see which disk."""
+    """Start `train.py`; `disks` gives each process its disk."""
     return Run(
         *WITH_DISK,
         TINY,
@@ -154,13 +156,13 @@ def training(data_dir, workdir, *options, disks=None, **settings):
 
 
 def steps(workdir, stage):
-    """The checkpoints of a stage."""
+    """Return the steps of a stage's checkpoints."""
     folder = workdir / "stages" / stage / "checkpoints"
     return {int(path.name) for path in folder.glob("*") if path.name.isdigit()}
 
 
 def restorable(workdir, stage):
-    """The step of the latest checkpoint, after reading all of it."""
+    """Read the latest checkpoint completely and return its step."""
     step, state = latest(workdir, stage)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     return step
@@ -178,7 +180,7 @@ def test_a_disk_that_fills_up_while_training(data_dir, disk, reference):
     step = restorable(outside, "1_global")
     assert step in range(1, 5)
 
-    # As long as there is no room, it says so again, and loses nothing.
+    # While the disk is full, each start says so again and loses nothing.
     with training(data_dir, inside, processes=1, disks={0: disk}) as run:
         refused(run.finish(timeout=120), str(inside), *FULL)
     assert restorable(outside, "1_global") >= step
@@ -209,7 +211,7 @@ def test_a_workdir_that_becomes_read_only_for_one_of_two(data_dir, disk, tmp_pat
     with training(data_dir, workdir, disks={process: disk}) as run:
         run.wait_for(lambda: steps(workdir, "1_global"), timeout=200)
         disk.forbid_writing(workdir)
-        # Neither waits for the other's part of the checkpoint.
+        # Neither process waits for the other's part of the checkpoint.
         refused(run.finish(timeout=60), str(workdir), *READ_ONLY)
     assert restorable(workdir, "1_global") in range(1, 5)
 
@@ -236,7 +238,7 @@ def test_a_workdir_that_becomes_read_only_while_training(data_dir, disk, referen
 
 
 @pytest.mark.slow
-def test_a_read_only_workdir_that_two_processes_go_on_with(data_dir, disk, reference):
+def test_two_processes_resume_in_a_read_only_workdir(data_dir, disk, reference):
     inside, outside = disk.path / "run", disk.outside / "run"
     shutil.copytree(reference, outside)
     shutil.rmtree(outside / "stages" / "3_fusion")

@@ -1,4 +1,4 @@
-"""The result does not depend on how many devices and processes a batch is shared by."""
+"""The result does not depend on how many devices and processes share a batch."""
 
 import json
 import shutil
@@ -18,27 +18,27 @@ from tests.processes import DEMO, Run
 
 STEPS = 20
 
-# With the demo's own learning rate a rounding error grows sevenfold a step: where an activation
-# lies within rounding of zero its gradient is there or not. At this one it stays what it is.
+# At the demo's learning rate, a rounding error grows sevenfold per step, since it may switch the
+# gradient of an activation near zero on or off. At this learning rate it does not grow.
 OPTIONS = ("--config.learning_rate=0.0001", "--config.log_every=1", "--config.checkpoint_every=99")
 
 TOLERANCE = {
-    # In float32 rounding may move the crop of an image by a pixel, which the largest show.
+    # In float32, rounding may move a crop by a pixel, which shows in the largest differences.
     "float32": {"loss": 1e-4, "params": 2e-5, "batch_stats": 1e-3, "auc": 0.02},
     "float64": {"loss": 1e-9, "params": 1e-9, "batch_stats": 1e-9, "auc": 0.0},
 }
-"""After 20 steps: of every number, statistics relatively too. An AUC of 0 is the same table."""
+"""Tolerances of each number after 20 steps; also relative for statistics. 0: equal tables."""
 
 MEDIAN = {
     "float32": {"params": 2e-6, "batch_stats": 2e-4},
     "float64": {"params": 1e-10, "batch_stats": 1e-10},
 }
-"""Of the largest difference in each array, the median over the arrays."""
+"""Tolerances of the median, over the arrays, of each array's largest difference."""
 
 
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
-    """`runs(dtype, processes, devices, steps)`: workdir of a run that is trained and evaluated."""
+    """`runs(dtype, processes, devices, steps)` trains and evaluates; it returns the workdir."""
     folder = tmp_path_factory.mktemp("runs")
     made = {}
 
@@ -49,13 +49,13 @@ def runs(data_dir, tmp_path_factory):
         workdir = folder / "_".join(map(str, key)) / "run"
         shape = {"processes": processes, "devices": devices}
         common = (*DEMO, *OPTIONS, f"--config.data.dir={data_dir}", f"--config.dtype={dtype}")
-        # 85 images are 5 batches an epoch.
+        # 85 images make 5 batches per epoch.
         length = (f"--config.max_steps={steps}", "--config.epochs=4")
         with Run("train.py", *common, *length, f"--workdir={workdir}", **shape) as run:
             run.succeed()
         with Run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", **shape) as run:
             tables = run.succeed()
-        # Only process 0 speaks.
+        # Only process 0 prints.
         assert "Mean" in tables[0]
         assert not any(tables[1:])
         made[key] = workdir
@@ -97,7 +97,7 @@ def compare(ours, theirs, dtype, steps):
 
 
 def arrays(ours, theirs, kind):
-    """Name both of every pair of arrays; the fusion branch has no statistics."""
+    """Yield the names and both arrays of each pair; the fusion branch has no statistics."""
     for (path, a), b in zip(
         jax.tree.leaves_with_path(ours.get(kind, {})),
         jax.tree.leaves(theirs.get(kind, {})),
@@ -107,7 +107,7 @@ def arrays(ours, theirs, kind):
 
 
 def aucs(workdir):
-    """Every AUC of a table by branch and finding."""
+    """Return each AUC of a table by branch and finding."""
     return [
         ((branch, finding), auc)
         for branch, scores in table(workdir)["branches"].items()
@@ -125,7 +125,7 @@ def test_twenty_steps_of_every_stage(runs, dtype, processes, devices):
 
 @pytest.mark.slow
 def test_twenty_steps_change_more_than_the_tolerance(runs):
-    """So that the comparison above could fail."""
+    """The comparison above can fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
     config = saved_config.read_config(workdir)
     start = initial_variables(open_experiment(config, workdir), None)

@@ -1,4 +1,4 @@
-"""Processes that would score different things do not score anything."""
+"""Processes that would score different things score nothing."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def evaluating(each):
 
 @pytest.mark.slow
 def test_other_weights(data_dir, trained, tmp_path):
-    """A copy of the workdir on the disk of one host, which is not the same any more."""
+    """One host has an outdated copy of the workdir."""
     other = run_of(data_dir, tmp_path / "run", seed=1)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "seed": 0}))

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that was not."""
+"""A run that is killed repeatedly ends like an uninterrupted one."""
 
 import random
 import time
@@ -28,7 +28,7 @@ def last_step(workdir, stage):
 
 
 def events(workdir):
-    """TensorBoard's files: every call adds one to its stage when it begins with it."""
+    """Return TensorBoard's files; each start adds one to a stage that it begins."""
     return list((workdir / "events").glob("*/*"))
 
 
@@ -61,13 +61,13 @@ def test_killed_twenty_times_in_every_stage(data_dir, uninterrupted, tmp_path):
             before, logs = max(finished(folder), default=0), len(events(workdir))
             with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
                 if kill % 4 == 2:
-                    # At any time: while it starts, restores, or rewrites its log.
+                    # At any time: during the start, the restoring, or the rewriting of the log.
                     end = time.monotonic() + moments.uniform(0, 10)
                     while time.monotonic() < end and last_step(workdir, stage) < before + 10:
                         time.sleep(0.02)
                 else:
                     run.wait_for(lambda logs=logs: len(events(workdir)) > logs)
-                    # At least a step into what this call adds, so that the run gets on.
+                    # At least a step after the start, so that the run advances.
                     goal = before + moments.randint(1, 4)
                     run.wait_for(lambda goal=goal, stage=stage: last_step(workdir, stage) >= goal)
                     if kill % 2:
@@ -79,13 +79,13 @@ def test_killed_twenty_times_in_every_stage(data_dir, uninterrupted, tmp_path):
             left_torn += bool(torn(folder))
         assert not (workdir / "stages" / stage / "result.json").exists()
         with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
-            # Between the last checkpoint and what follows it.
+            # Between the last checkpoint and the next one.
             run.wait_for(lambda folder=folder: STEPS in finished(folder))
             run[0].kill()
             run[0].wait()
     with Run(*command(data_dir, workdir), processes=1, devices=2) as run:
         run.succeed()
-    # A good part of the kills came while a checkpoint was being written.
+    # Many kills came while a checkpoint was being written.
     assert left_torn > KILLS / 2
     same_records(workdir, uninterrupted)
     same_weights(workdir, uninterrupted)

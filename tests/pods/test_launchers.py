@@ -29,7 +29,7 @@ def open_mpi(process, port):
 
 @pytest.mark.parametrize("launcher", [slurm, pytest.param(open_mpi, marks=pytest.mark.slow)])
 def test_processes_find_each_other(data_dir, tmp_path, launcher):
-    """Seen by what process 0 says of a mistake that only process 1 makes."""
+    """Process 0 reports an error that only process 1 has."""
     port = free_port()
     with Run(
         "train.py",
@@ -44,7 +44,7 @@ def test_processes_find_each_other(data_dir, tmp_path, launcher):
         assert status == 2, stderr
         assert "process 1: " in stderr
         assert "no/such/folder" in stderr
-        # JAX may warn of the machine's proxies.
+        # JAX may warn about the machine's proxies.
         ours = [line for line in stderr.splitlines() if not line.startswith("WARNING:jax")]
         assert len(ours) == 1, stderr
     assert not (tmp_path / "run").exists()

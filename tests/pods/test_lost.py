@@ -1,4 +1,4 @@
-"""Processes of a run that are lost, never come, or stop by a mistake: the others leave too."""
+"""When a process is lost, never comes, or stops with an error, the others exit too."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def kill_worker(run, process):
 
 
 def kill_parent(run, process):
-    """The worker has to go with it."""
+    """The worker must end too."""
     run[process].kill()
 
 
@@ -33,14 +33,14 @@ def hang(run, process):
 
 
 def lose(run, workdir, stage, process, how):
-    """Lose a process in a stage; check how the other ends."""
+    """Lose a process in a stage; check how the other one ends."""
     run.wait_for(has_begun(workdir, stage), timeout=300)
     pid = run.worker(process)
     how(run, process)
     begin = time.monotonic()
     other = run[1 - process]
     _, stderr = other.communicate(timeout=100)
-    # config.peer_timeout, and time for JAX to notice.
+    # config.peer_timeout, plus time for JAX to notice.
     assert time.monotonic() - begin < 10 + 20
     assert other.returncode == 75, stderr
     *waiting, line = said(stderr)
@@ -51,7 +51,7 @@ def lose(run, workdir, stage, process, how):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
-def test_the_others_leave_when_a_process_is_killed(data_dir, runs, process):
+def test_the_others_exit_when_a_process_is_killed(data_dir, runs, process):
     workdir = runs / f"killed_{process}"
     with training(data_dir, workdir, "--config.checkpoint_every=2") as run:
         lose(run, workdir, "1_global", process, kill_worker)
@@ -71,14 +71,14 @@ def test_the_others_leave_when_a_process_is_killed(data_dir, runs, process):
     ],
     ids=["kill-0", "kill-parent-1", "hang-0", "hang-1"],
 )
-def test_a_run_that_lost_a_process_ends_as_one_that_did_not(
+def test_a_run_that_lost_a_process_ends_like_an_uninterrupted_one(
     data_dir, runs, uninterrupted, process, stage, how, request
 ):
     workdir = runs / request.node.callspec.id
     with training(data_dir, workdir, "--config.checkpoint_every=2") as run:
         worker = lose(run, workdir, stage, process, how)
         if how is hang:
-            # Were it to come back, it would find itself left alone.
+            # When it continues, it finds that the others have gone.
             os.kill(worker, signal.SIGCONT)
         status, _, stderr = run.finish(timeout=60)[process]
     if how is hang:
@@ -92,7 +92,7 @@ def test_a_run_that_lost_a_process_ends_as_one_that_did_not(
 
 
 def start(*options):
-    """Run `train.py` as one process of several, which it says where to find."""
+    """Run `train.py` as one process of several."""
     begin = time.monotonic()
     done = run(
         "train.py",
@@ -169,7 +169,7 @@ def test_flags_that_cannot_be_used(tmp_path, options, word):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mistake_of_one_process_stops_all(data_dir, runs):
+def test_an_error_of_one_process_stops_all(data_dir, runs):
     workdir = runs / "mistaken"
     with training(data_dir, workdir, each={1: ["--config.backbone=vgg16"]}) as run:
         ends = run.finish(timeout=100)
@@ -182,7 +182,7 @@ def test_a_mistake_of_one_process_stops_all(data_dir, runs):
 
 
 class TestOneProcessStops:
-    """It tells the others, which may be anywhere: here in `sleep`, as they may be in a step."""
+    """A process that stops tells the others, wherever they are: here in `sleep`."""
 
     PROGRAM = """
 import time
@@ -232,7 +232,7 @@ command_line.run(main)
         assert said(own) == []
 
     @pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
-    def test_by_a_mistake(self, tmp_path, process):
+    def test_by_a_user_error(self, tmp_path, process):
         (status, _, stderr), (other_status, _, other) = self.ends(
             tmp_path, process, "UserError('no room')"
         )
@@ -244,11 +244,11 @@ command_line.run(main)
         "error",
         [
             "ValueError('broken')",
-            # It could be the work of a lost process, until it is known that there is none.
+            # A lost process may have caused the error, until JAX finds none.
             pytest.param("jax.errors.JaxRuntimeError('INTERNAL: broken')", marks=pytest.mark.slow),
         ],
     )
-    def test_by_a_defect(self, tmp_path, error):
+    def test_by_a_bug(self, tmp_path, error):
         (status, _, stderr), (other_status, _, other) = self.ends(tmp_path, 1, error)
         assert (status, other_status) == (1, 2)
         assert "Traceback" in stderr

@@ -1,4 +1,4 @@
-"""Damaged data and processes that disagree: all end with one line that names what and where."""
+"""Damaged data and processes that disagree: all end with one line that names the cause."""
 
 import json
 import shutil
@@ -27,13 +27,13 @@ SHARD = f"{STORE}/chest_xray14-images.array_record-00001-of-00006"
 
 @pytest.fixture
 def copy(data_dir, tmp_path):
-    """A copy of the dataset, to be damaged."""
+    """A copy of the dataset that a test may damage."""
     shutil.copytree(data_dir, tmp_path / "copy")
     return tmp_path / "copy"
 
 
 def training(data_dir, workdir, *options, program="train.py", **settings):
-    """Start `train.py` in two processes of two devices, or as `settings` of `Run` say."""
+    """Start `train.py` in two processes of two devices, unless `settings` of `Run` differ."""
     return Run(
         program,
         *OPTIONS,
@@ -50,7 +50,7 @@ def cut(path):
 
 
 def flip(path, records=range(4)):
-    """Change bytes in the middle of a file, whatever it is being read by."""
+    """Change bytes in the middle of a file, in place."""
     with open(path, "r+b") as file:
         for record in records:
             file.seek(5000 + 8000 * record)
@@ -92,7 +92,7 @@ class TestData:
 
 
 def another_repository(folder):
-    """A copy of what a run needs of this repository, with one file changed."""
+    """Copy the files that a run needs, with a change in one of them."""
     for name in ("agcnn_jax", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
@@ -102,7 +102,7 @@ def another_repository(folder):
 
 
 def some_weights(folder, seed):
-    """Converted weights of the demo's backbone, drawn from a seed."""
+    """Write converted weights of the demo's backbone, drawn from a seed."""
     from agcnn_jax.models.agcnn import AGCNN
     from agcnn_jax.models.registry import make_backbone
 
@@ -121,7 +121,7 @@ def some_weights(folder, seed):
 
 
 class TestProcessesThatDiffer:
-    """Process 1 has something else than process 0."""
+    """Process 1 differs from process 0."""
 
     def finish(self, *args, **settings):
         with training(*args, devices=1, **settings) as run:
@@ -150,7 +150,7 @@ class TestProcessesThatDiffer:
         assert not (tmp_path / "run").exists()
 
     def finish_from_weights(self, data_dir, workdir, hosts):
-        """Start each process in its host's folder, whose weights/ it starts from."""
+        """Start each process in its host's folder, with the weights/ there."""
         return self.finish(
             data_dir,
             workdir,
@@ -186,6 +186,6 @@ class TestProcessesThatDiffer:
             f"process 1 does not see what process 0 writes to --workdir {tmp_path}/host",
             "give a folder that all hosts share",
         )
-        # What is left does not keep the same command, with a shared folder, from starting.
+        # The files left behind do not keep the same command from starting in a shared folder.
         assert not (tmp_path / "host1/run").exists()
         assert not list((tmp_path / "host0/run").glob(".shared-*"))

@@ -1,4 +1,4 @@
-"""Runs of several processes that are asked to stop: all save, and go on as if nothing had been."""
+"""Runs of several processes that are asked to stop: all save, and resume exactly."""
 
 import os
 import signal
@@ -24,17 +24,17 @@ from tests.processes import Run
 
 
 def terminate(run, process):
-    """What a launcher does, which knows the pid that it started."""
+    """Signal the process that a launcher started."""
     run[process].terminate()
 
 
 def interrupt(run, process):
-    """What a terminal does at Ctrl-C: it signals the whole foreground group."""
+    """Signal the whole foreground group, as a terminal does on Ctrl-C."""
     os.killpg(run[process].pid, signal.SIGINT)
 
 
 def terminate_all_again_and_again(run, process):
-    """What impatient launchers do, to every process of a group and those below."""
+    """Signal all processes of the run repeatedly, as impatient launchers do."""
     worker = run.worker(process)
     while run[process].poll() is None:
         for kill, pid in ((os.killpg, run[process].pid), (os.kill, worker)):
@@ -46,7 +46,7 @@ def terminate_all_again_and_again(run, process):
 
 
 def stop(run, workdir, stage, process, how=terminate):
-    """Stop a run in a stage; check that both processes saved. Their statuses, and the step."""
+    """Stop a run in a stage and check that both processes saved; return statuses and step."""
     run.wait_for(has_begun(workdir, stage), timeout=300)
     how(run, process)
     ends = run.finish()
@@ -55,7 +55,7 @@ def stop(run, workdir, stage, process, how=terminate):
     [(stopped_stage, step)] = places
     assert stopped_stage == stage
     assert latest(workdir, stage)[0] == step
-    # Nothing is logged that is not saved.
+    # Everything logged is saved.
     logged = [entry["step"] for entry in entries(workdir) if entry["stage"] == stage]
     assert max(logged) == step
     return [status for status, _, _ in ends], step
@@ -79,7 +79,7 @@ def test_sigterm_on_one_process_stops_both(data_dir, runs):
     ],
     ids=["terminate-0", "terminate-again-1", "interrupt-1"],
 )
-def test_a_stopped_run_ends_as_one_that_was_not(
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
     data_dir, runs, uninterrupted, stage, process, how, expected
 ):
     workdir = runs / f"stopped_in_{stage}"
@@ -95,7 +95,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
 
 @pytest.mark.slow
 def test_all_stop_in_the_same_batch_of_a_validation(data_dir, runs):
-    """Here of about four batches, a second each; that one comes first when the run goes on."""
+    """The validation has about four batches of a second each; the resumed run repeats it."""
     workdir = runs / "validation"
     options = ("--config.data.protocol=random", "--config.eval_batch_size=4")
     options += ("--config.max_steps=5",)
@@ -115,13 +115,13 @@ def test_all_stop_in_the_same_batch_of_a_validation(data_dir, runs):
     assert losses == [1, 2, 3, 4, 5]
 
 
-# In float32, and at the demo's learning rate in float64 too, rounding grows from step to step.
+# Rounding errors grow per step in float32, and in float64 at the demo's learning rate.
 DOUBLE = ("--config.dtype=float64", "--config.learning_rate=0.0001")
 
 
 @pytest.fixture(scope="module")
 def in_double_precision(data_dir, runs):
-    """A run of one device that was not interrupted."""
+    """An uninterrupted run on one device."""
     workdir = runs / "double"
     with training(data_dir, workdir, *DOUBLE, processes=1, devices=1) as run:
         run.succeed()
@@ -138,7 +138,7 @@ def in_double_precision(data_dir, runs):
     ],
     ids=["2x2-1x1", "2x2-1x4", "1x1-2x2"],
 )
-def test_a_stopped_run_goes_on_with_another_number_of_processes(
+def test_a_stopped_run_resumes_with_another_number_of_processes(
     data_dir, runs, in_double_precision, first, then, request
 ):
     workdir = runs / request.node.callspec.id
@@ -173,7 +173,7 @@ def test_stopped_while_waiting_for_the_others(data_dir, runs, how, expected):
 
 
 def is_listening(run):
-    """Whether process 0 waits for the others."""
+    """Return True if process 0 waits for the others."""
     address = next(a for a in run[0].args if a.startswith("--coordinator_address="))
     with socket.socket() as client:
         return client.connect_ex(("localhost", int(address.rsplit(":", 1)[1]))) == 0
@@ -189,7 +189,7 @@ def test_a_second_ctrl_c_stops_at_once(data_dir, runs):
         interrupt(run, 1)
         begin = time.monotonic()
         (first, _, _), (second, _, stderr) = run.finish(timeout=100)
-    # config.peer_timeout, and time for JAX to notice.
+    # config.peer_timeout, plus time for JAX to notice.
     assert time.monotonic() - begin < 10 + 20
     assert (first, second) == (75, 130)
     assert "Traceback" not in stderr
@@ -203,7 +203,7 @@ def test_sigterm_on_a_single_process(data_dir, runs):
 
 def test_a_stop_agreed_on_for_the_last_step_of_a_stage_is_not_forgotten(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    # JAX says so at this one number, and fit does not stop at the last step.
+    # JAX says so at this number only, and training does not stop after the last step.
     monkeypatch.setattr(preemption, "reached_preemption", lambda number: number == 3)
     with preemption.stop_requests() as requested:
         assert [requested() for _ in range(5)] == [False, False, True, True, True]
@@ -238,7 +238,7 @@ def test_sigterm_ends_an_evaluation(uninterrupted):
 
 
 def read_until(pipe, text):
-    """Read what a process writes, until it is something."""
+    """Read a process's output until it contains the text."""
     found = b""
     while text.encode() not in found:
         more = os.read(pipe.fileno(), 4096)

@@ -1,4 +1,4 @@
-"""What the tests of object stores share: a store, a bucket and a dataset."""
+"""Fixtures for the tests of object stores: a store, a bucket and a dataset."""
 
 import importlib.util
 import os
@@ -11,13 +11,13 @@ from tests.remote.object_store import serving
 
 @pytest.fixture(scope="session")
 def server():
-    """One store for all tests: the clients in this process keep its address."""
+    """One store for all tests, since the clients in this process keep its address."""
     if importlib.util.find_spec("gcsfs") is None:
         pytest.skip("the extra gcs is not installed")
     with serving() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():
             patch.setenv(name, value)
-        # As a new process does. That is also why gcsfs is not imported before this.
+        # A new process does this too. gcsfs must not be imported earlier.
         fsspec.config.set_conf_env(fsspec.config.conf)
         yield server
 
@@ -34,7 +34,7 @@ def store(server):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Where copies of datasets go."""
+    """The folder for copies of datasets."""
     monkeypatch.setenv("AGCNN_JAX_CACHE", os.fspath(tmp_path / "cache"))
     return tmp_path / "cache"
 

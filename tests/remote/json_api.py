@@ -1,4 +1,4 @@
-"""The requests of Google's JSON API that gcsfs and TensorStore send, answered from a `Store`."""
+"""Answers the requests of gcsfs and TensorStore, in Google's JSON API, from a `Store`."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 
 
 class Refused(Exception):
-    """A request that ends in an HTTP status other than success."""
+    """A request that fails with an HTTP status."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, store.put(bucket, name, body))
 
     def batch(self, body):
-        """Delete what the parts of the request name."""
+        """Delete the objects that the parts of the request name."""
         parts = []
         for number, target in enumerate(re.findall(rb"DELETE (\S+) HTTP", body), 1):
             _, bucket, name = re.split("/b/|/o/", target.decode(), maxsplit=2)

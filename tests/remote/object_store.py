@@ -1,7 +1,6 @@
-"""An object store on this machine, for what talks to Google's.
+"""An object store on this machine, for clients of Google Cloud Storage.
 
-Objects lie in a dict. A bucket exists once `create` has named it; `forbidden` holds the names of
-those that answer 403.
+Objects are kept in a dict. `create` makes a bucket; buckets named in `forbidden` answer 403.
 """
 
 import sys
@@ -26,7 +25,7 @@ class Store(ThreadingHTTPServer):
         self._generation = 0
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # nobody there to answer
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # The client has gone.
             super().handle_error(request, client_address)
 
     @property
@@ -34,7 +33,7 @@ class Store(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def environment(self):
-        """Variables that send a program's requests here, and keep it from looking elsewhere."""
+        """Return the variables that direct a program's requests here and nowhere else."""
         return {
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
@@ -42,7 +41,7 @@ class Store(ThreadingHTTPServer):
             "GOOGLE_CLOUD_PROJECT": "tests",
             "FSSPEC_GS_TOKEN": "anon",
             "NO_GCE_CHECK": "true",
-            # What kind of bucket it is, gcsfs asks over gRPC.
+            # gcsfs would ask for the kind of bucket over gRPC.
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints, in an object store."""
+"""A run's files in an object store."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_json(store, workdir):
     assert storage.read_json(workdir / "a" / "b.json") == {"x": [1]}
 
 
-def test_what_others_write_is_seen(store, workdir):
+def test_files_of_other_writers_are_seen(store, workdir):
     storage.write_json(workdir / "a.json", {})
     assert [path.name for path in workdir.iterdir()] == ["a.json"]
     store.put("bucket", "run/b.json", b'{"from": "elsewhere"}')
@@ -45,7 +45,7 @@ def test_what_others_write_is_seen(store, workdir):
     assert storage.read_json(workdir / "b.json") == {"from": "there again"}
 
 
-def test_lines_are_there_after_flush(store, workdir):
+def test_flush_writes_all_lines(store, workdir):
     log = MetricsLog(workdir, "1_global", 0)
     log.write(1, loss=1.0)
     assert store.names("bucket") == []
@@ -61,7 +61,7 @@ def test_lines_are_there_after_flush(store, workdir):
     assert store.read("bucket", events).count(b"loss") == 2
 
 
-def test_lines_are_sent_now_and_then(store, workdir, monkeypatch):
+def test_lines_are_sent_in_intervals(store, workdir, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(log_module.time, "monotonic", lambda: now[0])
     log = MetricsLog(workdir, "1_global", 0)
@@ -72,7 +72,7 @@ def test_lines_are_sent_now_and_then(store, workdir, monkeypatch):
     assert steps(store) == [("1_global", 1), ("1_global", 2)]
 
 
-def test_steps_that_are_done_again_are_taken_out(store, workdir):
+def test_repeated_steps_are_removed(store, workdir):
     entries = [{"stage": s, "step": n} for s in ("1_global", "2_local") for n in (2, 4)]
     torn = b'{"stage": "2_lo'
     content = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries) + torn
@@ -98,7 +98,7 @@ def test_results_replace_those_before(store):
     assert set(before) - set(store.names("bucket")) == gone
     scores = json.loads(store.read("bucket", "run/eval/test/auc.json"))
     assert list(scores["branches"]) == ["global"]
-    # Whoever finds the scores finds all that belongs to them.
+    # All other files exist before the scores appear.
     changes = [path for method, path in store.requests if method in ("POST", "DELETE")]
     assert "auc.json" in changes[0] and store.requests[0][0] != "POST"
     assert store.names("bucket", "run/eval/test/auc.json")
@@ -122,7 +122,7 @@ def test_checkpoints_are_saved_and_found_again(store, workdir):
             state = {"weights": np.arange(5.0) + step, "big": np.full((300, 300), step, np.float32)}
             checkpoints.save(step, state, Position(step), IDENTITY)
             checkpoints.add_score(step, score, 3)
-    # What was killed while it was saved is no checkpoint.
+    # An incomplete save is not a checkpoint.
     for name in store.names("bucket", "run/stages/1_global/checkpoints/3/"):
         store.put("bucket", name.replace("/3/", "/4/"), store.read("bucket", name))
     del store.objects["bucket"]["run/stages/1_global/checkpoints/4/commit_success.txt"]
@@ -134,7 +134,7 @@ def test_checkpoints_are_saved_and_found_again(store, workdir):
 
 
 class TestMistakes:
-    """Each is one line that names the place and what to do."""
+    """Each is one line that names the path and the remedy."""
 
     def test_no_permission(self, store, workdir):
         store.forbidden.add("bucket")

@@ -1,4 +1,4 @@
-"""Weights to start from, in an object store."""
+"""Initial weights in an object store."""
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ def experiment(data_dir):
 
 @pytest.fixture(scope="module")
 def variables(experiment):
-    """Others than a run begins with by itself."""
+    """Variables that differ from a run's default initialisation."""
     recipe = experiment.recipe
     return jax.device_get(random_variables(recipe.model, recipe.input_size, seed=7))
 
@@ -64,7 +64,7 @@ def test_converted_weights(store, experiment, variables, tmp_path):
         ("global", "local"), backbones(experiment, "gs://bucket/weights"), strict=True
     ):
         jax.tree.map(np.testing.assert_array_equal, found, variables["params"][branch]["backbone"])
-    # A file that did not arrive.
+    # A file is missing.
     [data, *_] = store.names("bucket", "weights/variables/d/")
     del store.objects["bucket"][data]
     with pytest.raises(UserError, match=r"^gs://bucket/weights/variables cannot be read \(.+\); "):

@@ -1,4 +1,4 @@
-"""A dataset in an object store: copied once, checked, and found again."""
+"""A dataset in an object store is copied once, checked, and found again."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_it_is_copied_once(store, data_in_bucket, data_dir, cache, capsys):
     assert open_records(data_in_bucket + "/").directory == first.directory
     assert downloads(store) == []
     assert capsys.readouterr().err == ""
-    # Nor is it copied again from another place.
+    # A dataset that moved is not copied again.
     for name in store.names("bucket", "data/"):
         store.put("bucket", f"moved/{name}", store.read("bucket", name))
     assert open_records("gs://bucket/moved/data").directory == first.directory
@@ -102,7 +102,7 @@ def test_processes_of_one_host_copy_once(store, data_in_bucket, cache):
 
 
 class TestMistakes:
-    """Each is one line that names the place and what to do."""
+    """Each is one line that names the path and the remedy."""
 
     @pytest.mark.parametrize("place", ["gs://bucket/nothing", "gs://none/data"])
     def test_nothing_there(self, store, cache, place):
@@ -146,7 +146,9 @@ class TestMistakes:
             open_records(data_in_bucket)
         assert [name for name in copies(cache) if not name.endswith(".part")] == []
 
-    def test_a_dataset_that_changes_meanwhile(self, store, data_in_bucket, cache, monkeypatch):
+    def test_a_dataset_that_changes_during_the_copy(
+        self, store, data_in_bucket, cache, monkeypatch
+    ):
         async def longer(self, source, target, **_):
             Path(target).write_bytes(b"x" * 10**6)
 
@@ -155,7 +157,7 @@ class TestMistakes:
             open_records(data_in_bucket)
         assert [name for name in copies(cache) if not name.endswith(".part")] == []
 
-    def test_one_line_is_all_that_a_program_says(self, store, data_in_bucket, cache):
+    def test_a_program_prints_one_line(self, store, data_in_bucket, cache):
         store.forbidden.add("bucket")
         program = "import sys; from agcnn_jax.runtime import errors; "
         program += "from agcnn_jax.data.records import open_records; "

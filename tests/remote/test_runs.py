@@ -1,4 +1,4 @@
-"""A whole run whose data and workdir are in a bucket, as a user meets it."""
+"""A whole run with its data and workdir in a bucket."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def train_command(data_dir, workdir):
 
 
 def environment():
-    # One device, so that a step is the same whatever the test runner's flags say.
+    # One device, whatever the flags of the test runner are.
     return {**os.environ, "XLA_FLAGS": ""}
 
 
@@ -37,7 +37,7 @@ def evaluate(workdir):
 
 
 def losses(content):
-    """What was logged, without what depends on the clock."""
+    """Return the logged entries without those that depend on the clock."""
     entries = [json.loads(line) for line in content.decode().splitlines()]
     return [{k: v for k, v in e.items() if k != "images_per_second"} for e in entries]
 
@@ -50,7 +50,7 @@ def weights(workdir, stage):
 
 
 def until_killed(command, condition):
-    """Run a program until the condition holds, and kill it then."""
+    """Run a program until the condition holds, then kill it."""
     process = subprocess.Popen(
         [sys.executable, TINY, *command],
         cwd=ROOT,
@@ -66,7 +66,9 @@ def until_killed(command, condition):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_ends_as_one_on_a_disk(store, data_in_bucket, data_dir, cache, tmp_path):
+def test_a_run_in_a_bucket_ends_like_one_on_a_disk(
+    store, data_in_bucket, data_dir, cache, tmp_path
+):
     local, remote = tmp_path / "run", "gs://bucket/run"
     run(*train_command(data_dir, local), env=environment())
     command = train_command(data_in_bucket, remote)
@@ -91,7 +93,7 @@ def test_a_run_in_a_bucket_ends_as_one_on_a_disk(store, data_in_bucket, data_dir
             np.testing.assert_array_equal(a, b, err_msg=f"{stage}{jax.tree_util.keystr(path)}")
     config = json.loads(store.read("bucket", "run/config.json"))
     assert config["data"]["dir"] == data_in_bucket
-    # Nothing went to a folder named after the bucket.
+    # No folder is named after the bucket.
     assert not [path for path in ROOT.iterdir() if path.name.startswith("gs:")]
 
     before = dict(store.objects["bucket"])
@@ -107,7 +109,7 @@ def test_a_run_in_a_bucket_ends_as_one_on_a_disk(store, data_in_bucket, data_dir
 
 
 @pytest.mark.slow
-def test_a_bucket_that_takes_no_more(store, data_dir):
+def test_a_bucket_that_refuses_further_writes(store, data_dir):
     command = train_command(data_dir, WORKDIR)
     saved = "run/stages/1_global/checkpoints/2/commit_success.txt"
     with Run(*command, processes=1, devices=1) as training:
