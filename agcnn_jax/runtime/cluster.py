@@ -13,10 +13,10 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-from jax._src import distributed  # The key-value store has no public name in jax 0.10.2.
+from jax._src.distributed import global_state  # its client has no public name in jax 0.10.2
 
 from agcnn_jax.runtime import supervisor
 from agcnn_jax.runtime.errors import USAGE_STATUS, Stopped, UserError, say
@@ -108,7 +108,7 @@ def announce(message: str) -> None:
         # If the coordinator is gone, JAX's heartbeat ends the others.
         with contextlib.suppress(RuntimeError):
             key = f"{_FAILURES}{jax.process_index()}"
-            _store().key_value_set(key, message, allow_overwrite=True)
+            global_state.client.key_value_set(key, message, allow_overwrite=True)  # type: ignore[union-attr]
 
 
 def wait_for_verdict(error: Exception, peer_timeout: int) -> None:
@@ -134,7 +134,7 @@ def leave(status: int) -> NoReturn:
 def _stop_with_others() -> None:
     while not _leaving.wait(_LOOK_EVERY):
         try:
-            failures = _store().key_value_dir_get(_FAILURES)
+            failures = global_state.client.key_value_dir_get(_FAILURES)  # type: ignore[union-attr]
         except (RuntimeError, AttributeError):
             return  # The run is over, or the coordinator is lost, which JAX's heartbeat notices.
         for key, message in failures:
@@ -142,7 +142,3 @@ def _stop_with_others() -> None:
             if process != jax.process_index() and not _leaving.is_set():
                 say(f"error: process {process} stopped: {message}")
                 leave(USAGE_STATUS)
-
-
-def _store() -> Any:
-    return distributed.global_state.client
