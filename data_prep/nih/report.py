@@ -31,6 +31,10 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     seen = written | {entry.image_id for entry in set_aside}
     absent = [name for name in plan.context.labels if name not in seen]
     counts = Counter(entry.reason for entry in set_aside)
+    lists = {
+        "absent_names": len(plan.official.keys() - written),
+        "unlisted_images": len(written - plan.official.keys()),
+    }
     return {
         "raw_dir": str(plan.context.raw_dir),
         "tables": {
@@ -43,12 +47,7 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "written": len(written),
         "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
         "set_aside": [entry._asdict() for entry in set_aside],
-        "official_lists": {
-            "absent_names": len(plan.official.keys() - written),
-            "unlisted_images": len(written - plan.official.keys()),
-        }
-        if plan.official
-        else None,
+        "official_lists": lists if plan.official else None,
         "rows_without_image": {"count": len(absent), "image_ids": absent},
     }
 

@@ -69,34 +69,34 @@ def _generate(
     work = open_output(out_dir, options)
     people = list(cohort.patients(seed, count, prevalence))
     tasks = [people[i : i + PATIENTS_A_TASK] for i in range(0, count, PATIENTS_A_TASK)]
-    stream = cohort.cohort_seed(seed, prevalence)
-    todo = [(stream, size, out_dir, i, task) for i, task in enumerate(tasks)
+    cohort_seed = cohort.cohort_seed(seed, prevalence)
+    pending = [(cohort_seed, size, out_dir, i, task) for i, task in enumerate(tasks)
             if not _boxes_file(work, i).exists()]  # fmt: skip
     total = sum(len(person.films) for person in people)
     with tqdm(total=total, unit="image", desc="phantoms", disable=None) as progress:
-        progress.update(total - sum(len(p.films) for *_, task in todo for p in task))
-        if workers == 1 or len(todo) <= 1:
-            for job in todo:
+        progress.update(total - sum(len(p.films) for *_, task in pending for p in task))
+        if workers == 1 or len(pending) <= 1:
+            for job in pending:
                 progress.update(_draw(*job))
-        elif todo:
-            _draw_parallel(todo, workers, progress)
+        elif pending:
+            _draw_parallel(pending, workers, progress)
     boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
     write_tables(out_dir, people, boxes, size)
     marker = work / MARKER
-    made = options | {"collection": collection(seed, prevalence), "images": total}
-    marker.write_text(json.dumps(made, indent=1) + "\n")
+    content = options | {"collection": collection(seed, prevalence), "images": total}
+    marker.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(marker, out_dir / MARKER)
     shutil.rmtree(work)
     return True
 
 
-def _draw_parallel(todo: list[tuple], workers: int, progress: tqdm) -> None:
+def _draw_parallel(pending: list[tuple], workers: int, progress: tqdm) -> None:
     """Run `_draw` in spawned processes, which do not inherit the caller's threads."""
     context = multiprocessing.get_context("spawn")
-    count = min(workers, len(todo))
+    count = min(workers, len(pending))
     with ProcessPoolExecutor(count, context, _ignore_interrupts) as pool:
         try:
-            for films in pool.map(_draw, *zip(*todo, strict=True)):
+            for films in pool.map(_draw, *zip(*pending, strict=True)):
                 progress.update(films)
         except BrokenProcessPool as error:
             raise errors.UserError(
@@ -113,14 +113,14 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _draw(stream: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
+def _draw(cohort_seed: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
     """Draw the films of some patients; their boxes, written last, mark them as complete."""
     cv2.setNumThreads(1)
     rows: list[list[str | int]] = []
     films = 0
     for person in people:
         for film in person.films:
-            image, found = render(stream, person, film, size)
+            image, found = render(cohort_seed, person, film, size)
             name = file_name(person.number, film.follow_up)
             path = out_dir / "images" / name
             # Not imwrite, which crashes on names that are not UTF-8 and hides why it fails.

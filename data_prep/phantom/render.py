@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from data_prep.phantom.cohort import Film, Patient
 from data_prep.phantom.film import draw_chest, draw_exposure, draw_pose, expose
 from data_prep.phantom.lesions import FINDINGS
 
+Random = np.random.Generator
 PROVENANCE = "phantoms (synthetic)"
 # Separate streams of random numbers, so that adding a finding changes nothing else.
 BODY, FILM, DETAILS, NOISE, DEVICES, INCIDENTAL, LESION = range(1000, 1007)
@@ -39,51 +41,56 @@ def render(
         half-open (xmin, ymin, xmax, ymax) inside the image.
     """
 
-    def stream(*key: int) -> np.random.Generator:
+    def patient_rng(*key: int) -> Random:
         return np.random.default_rng([seed, person.number, *key])
 
-    def of_film(*key: int) -> np.random.Generator:
-        return stream(film.follow_up, *key)
+    def film_rng(*key: int) -> Random:
+        return patient_rng(film.follow_up, *key)
 
-    choice = of_film(FILM)
-    pose = draw_pose(choice, film.portable)
-    exposure = draw_exposure(choice, film.portable)
-    inspiration = float(choice.normal(-0.028 if film.portable else 0.0, 0.012))
-    body = anatomy.draw_body(stream(BODY), film.age, person.female)
+    def location_rng(finding: str) -> Random:
+        return patient_rng(BODY, LESION, FINDINGS.index(finding))
+
+    rng = film_rng(FILM)
+    pose = draw_pose(rng, film.portable)
+    exposure = draw_exposure(rng, film.portable)
+    inspiration = float(rng.normal(-0.028 if film.portable else 0.0, 0.012))
+    body = anatomy.draw_body(patient_rng(BODY), film.age, person.female)
     body = dataclasses.replace(
         body,
         dome=body.dome + inspiration,
         cardiothoracic=body.cardiothoracic * (1.05 if film.portable else 1.0),
     )
+    severities, overlooked = _draw_severities(film, film_rng, label_noise)
+    for name, severity in severities.items():
+        body = lesions.deform(name, body, location_rng(name), severity)
+    scene = draw_chest(Canvas(size, pose), body, patient_rng(DETAILS))
+    lesions.add_incidental_findings(scene, patient_rng(INCIDENTAL))
+    found = []
+    for name, severity in severities.items():
+        rng = film_rng(LESION, FINDINGS.index(name), 1)
+        boxes = lesions.paint(name, scene, location_rng(name), rng, severity)
+        if name != overlooked:
+            found.append((name, boxes))
+    devices.add_devices(scene, film_rng(DEVICES), film.portable)
+    rng = film_rng(NOISE)
+    return devices.add_marker_and_borders(expose(scene, exposure, rng), rng), found
+
+
+def _draw_severities(
+    film: Film, film_rng: Callable[..., Random], label_noise: bool
+) -> tuple[dict[str, float], str]:
+    """Return the severity of each finding on the film, and a finding that is not labelled or ""."""
     severities = {
-        name: lesions.severity(of_film(LESION, i, 0))
+        name: lesions.severity(film_rng(LESION, i, 0))
         for i, name in enumerate(FINDINGS)
         if name in film.findings
     }
-    hidden = ""
-    if label_noise:
-        whim = of_film(LESION)
-        for name in severities:
-            severities[name] *= 0.1 if whim.random() < OVERCALLED else 1.0
-        missed = str(whim.choice(OFTEN_OVERLOOKED))
-        if whim.random() < OVERLOOKED and missed not in severities:
-            hidden = missed
-            severities[missed] = 0.35
-
-    def where(name: str) -> np.random.Generator:
-        return stream(BODY, LESION, FINDINGS.index(name))
-
-    for name, severity in severities.items():
-        body = lesions.deform(name, body, where(name), severity)
-    canvas = Canvas(size, pose)
-    scene = draw_chest(canvas, body, stream(DETAILS))
-    lesions.add_incidental_findings(scene, stream(INCIDENTAL))
-    found = []
-    for name, severity in severities.items():
-        rng = of_film(LESION, FINDINGS.index(name), 1)
-        boxes = lesions.paint(name, scene, where(name), rng, severity)
-        if name != hidden:
-            found.append((name, boxes))
-    devices.add_devices(scene, of_film(DEVICES), film.portable)
-    noise = of_film(NOISE)
-    return devices.add_marker_and_borders(expose(scene, exposure, noise), noise), found
+    if not label_noise:
+        return severities, ""
+    rng = film_rng(LESION)
+    for name in severities:
+        severities[name] *= 0.1 if rng.random() < OVERCALLED else 1.0
+    name = str(rng.choice(OFTEN_OVERLOOKED))
+    if rng.random() < OVERLOOKED and name not in severities:
+        return severities | {name: 0.35}, name
+    return severities, ""

@@ -206,8 +206,7 @@ def test_missing_table(copy, name):
         open_records(copy)
 
 
-def test_what_is_trained_on_is_what_is_scored(copy):
-    """Images of another dataset under this one's table are refused, not trained on wrong labels."""
+def test_records_of_another_dataset_are_refused(copy):
     records = open_records(copy)
     shards = sorted((copy / STORE).glob("*.array_record-*"))
     first, second = (shard.read_bytes() for shard in shards[:2])
