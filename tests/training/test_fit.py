@@ -1,5 +1,7 @@
 """The loop over steps: what it refuses to save, to transfer and to keep twice in memory."""
 
+import contextlib
+import hashlib
 import re
 import tempfile
 import types
@@ -7,18 +9,20 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.run.checkpoints import StageCheckpoints
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training import fit
 from agcnn_jax.training.loop import train
-from agcnn_jax.training.schedule import sgd
+from agcnn_jax.training.schedule import make_schedule, sgd
 from agcnn_jax.training.steps import init_state
 from configs import demo
 from tests.processes import DEMO, environment
@@ -199,3 +203,39 @@ def test_bfloat16_trains_much_as_float32():
     assert losses["bfloat16"] != losses["float32"]
     for history in losses.values():
         assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.parametrize("stage", [Stage(1, ("global",)), Stage(2, ("local",))], ids=str)
+def test_the_step_compiled_from_shapes_is_the_one_that_runs(config, tmp_path, stage):
+    experiment = open_experiment(config, epath.Path(tmp_path))
+    schedule = make_schedule(experiment, stage)
+    # On the host, since a step gives up the buffers of what it starts from.
+    variables = jax.device_get(make_variables(experiment.recipe))
+    trained, frozen = split_variables(variables, stage)
+    frozen = replicate(experiment.mesh, frozen)
+
+    def start():
+        return replicate(experiment.mesh, init_state(trained, schedule.optimizer))
+
+    def digest(compiled):
+        # Without the lines of Python that each instruction comes from.
+        tables, computations = compiled.as_text().split("\n%", 1)
+        computations = re.sub(r", metadata=\{[^}]*\}", "", computations)
+        return hashlib.sha256((tables.splitlines()[0] + computations).encode()).hexdigest()
+
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, (start(), frozen))
+    ahead = fit.compile_step(experiment, stage, schedule, *shapes)
+    losses = []
+    for _ in range(2):
+        state = start()
+        with contextlib.closing(fit.open_batches(experiment, stage, schedule, frozen)) as batches:
+            batch = fit.device_batch(experiment, next(batches))
+            if not losses:
+                step = fit.make_train_step(experiment, stage, schedule)
+                assert digest(step.lower(state, frozen, batch).compile()) == digest(ahead)
+            for _ in range(3):
+                state, metrics = ahead(state, frozen, batch)
+                losses.append(float(metrics["loss"]))
+                batch = fit.device_batch(experiment, next(batches))
+    assert losses[:3] == losses[3:]
+    assert len(set(losses)) == 3
