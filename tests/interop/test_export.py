@@ -119,7 +119,7 @@ def test_unfinished_runs(tmp_path, variables):
     with pytest.raises(UserError, match="nothing is trained there"):
         run("--export", tmp_path / "none", "--out", out)
     make_run(tmp_path / "empty", variables, [])
-    with pytest.raises(UserError, match="no stage is finished"):
+    with pytest.raises(UserError, match="no stage has finished"):
         run("--export", tmp_path / "empty", "--out", out)
     make_run(tmp_path / "partial", variables, ["global"])
     with pytest.raises(UserError, match=r"its local and fusion branch.*--branch global"):
