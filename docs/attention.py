@@ -7,26 +7,29 @@ from pathlib import Path
 
 from etils import epath
 
-from agcnn_jax.evaluation.evaluate import read_run_config, trained_variables
+from agcnn_jax.evaluation.evaluate import open_evaluation, read_run_config
 from agcnn_jax.evaluation.figures import encode, films_figure
 from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import command_line
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.training.prediction import make_predict_step, predict
 
 FILMS = 3
 
 
 def main() -> None:
-    """Score the test subset, pick films and draw them."""
+    """Score the test subset, choose films and draw them."""
     config, workdir, overrides = command_line.configured()
     directory = epath.Path(workdir).resolve()
     run_config = read_run_config(config, directory, overrides)
-    experiment = open_experiment(run_config, directory)
-    variables = trained_variables(experiment)
+    experiment = open_evaluation(run_config, directory, overrides)
+    loaded, _ = finished_variables(directory, run_config.strategy, experiment.identity)
+    variables = replicate(experiment.mesh, loaded)
     indices = experiment.split.test
     prediction = predict(
-        make_predict_step(experiment.recipe, experiment.mesh, ("global", "local", "fusion")),
+        make_predict_step(experiment.recipe, experiment.mesh, BRANCHES),
         variables,
         experiment.records.images_and_labels(),
         indices,

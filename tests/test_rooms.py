@@ -61,7 +61,6 @@ def test_every_folder_has_its_place():
     assert {folder.parts[0] for folder in folders if folder.parts} == set(ROOMS)
 
 
-@pytest.mark.xfail(reason="run/ still imports training/", strict=False)
 def test_imports_go_down():
     assert not offences(ROOT)
 
