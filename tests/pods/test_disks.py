@@ -53,9 +53,8 @@ class TestParts:
         with StageCheckpoints(directory, read_only=True) as checkpoints:
             assert list(checkpoints.all_steps()) == [1]
         if words == FULL:
-            assert (
-                len(list(directory.iterdir())) == 2
-            )  # incomplete ones, which the next start removes
+            # The next start removes the incomplete one.
+            assert len(list(directory.iterdir())) == 2
             disk.make_room()
         else:
             disk.allow_writing(disk.path)

@@ -13,6 +13,7 @@ import pytest
 from agcnn_jax.data.records import open_records
 from agcnn_jax.runtime import mirror
 from agcnn_jax.runtime.errors import UserError
+from tests.disks import mounted
 from tests.programs import ROOT, run
 
 FOLDER = "data/chest_xray14/1.0.0/"
@@ -136,15 +137,21 @@ class TestMistakes:
         with pytest.raises(UserError, match=r"needs 0\.0 GB in .*AGCNN_JAX_CACHE"):
             open_records(data_in_bucket)
 
-    def test_a_disk_that_fills_up(self, store, data_in_bucket, cache, monkeypatch):
-        async def full(self, source, target, **_):
-            with open("/dev/full", "wb", buffering=0) as file:
-                file.write(b"x")
-
-        monkeypatch.setattr(fsspec.get_filesystem_class("gs"), "_get_file", full)
-        with pytest.raises(UserError, match=r"No space left on device; free some space, or name"):
-            open_records(data_in_bucket)
-        assert [name for name in copies(cache) if not name.endswith(".part")] == []
+    def test_a_disk_that_fills_up(self, store, data_in_bucket, tmp_path, monkeypatch):
+        """Another program fills it during the copy."""
+        with mounted(tmp_path / "disk") as disk:
+            cache = disk.outside / "cache"
+            cache.mkdir()
+            monkeypatch.setenv(mirror.CACHE_VARIABLE, os.fspath(cache))
+            monkeypatch.setattr(mirror.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e12))
+            disk.fill(leave=50_000)
+            expected = r"\.part cannot be written: No space left on device; free some space, or"
+            with pytest.raises(UserError, match=expected):
+                open_records(data_in_bucket)
+            (part,) = copies(cache)
+            assert part.endswith(".part")
+            disk.make_room()
+            assert len(open_records(data_in_bucket)) > 0
 
     def test_a_dataset_that_changes_during_the_copy(
         self, store, data_in_bucket, cache, monkeypatch
