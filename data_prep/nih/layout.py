@@ -130,13 +130,7 @@ def find_tables(
         missing = "train_val_list.txt" if train_val is None else "test_list.txt"
         place = f"--lists {lists}" if lists else f"{(train_val or test or raw_dir).parent}"
         raise UserError(f"{place}: no {missing} there; both of NIH's lists are needed")
-    tables = Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
-    for path in tables:
-        if path and path.exists() and not path.is_file():  # reading a FIFO would hang
-            raise UserError(
-                f"{path}: named like a table, but not a regular file; remove or rename it"
-            )
-    return tables
+    return Tables(labels, boxes or _find(raw_dir, "BBox_List_2017*.csv"), train_val, test)
 
 
 def _find(raw_dir: Path, pattern: str) -> Path | None:

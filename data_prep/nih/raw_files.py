@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,8 +28,6 @@ def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, st
 def _content(path: Path) -> bytes | str:
     """Return the file's bytes, or the reason why it cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would hang
-            return "not a regular file"
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -39,10 +36,6 @@ def _content(path: Path) -> bytes | str:
 
 def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
     """Yield what `read_files` does for the images in an archive, without unpacking it to disk."""
-    if path.exists() and not path.is_file():
-        raise UserError(
-            f"{path}: named like an archive, but not a regular file; remove or rename it"
-        )
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
