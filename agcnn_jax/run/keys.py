@@ -26,28 +26,14 @@ class Kind:
     convert: Callable[[Any], Any]
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError
-    return int(value)
+def _one(target: type, accepted: Any) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        # Python counts True as a whole number.
+        if not isinstance(value, accepted) or (isinstance(value, bool) and target is not bool):
+            raise TypeError
+        return target(value)
 
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError
-    return float(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError
-    return str(value)
+    return convert
 
 
 def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -57,12 +43,12 @@ def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     )
 
 
-WHOLE = Kind("a whole number", _whole)
-NUMBER = Kind("a number", _number)
-TRUTH = Kind("True or False", _truth)
-TEXT = Kind("a string", _text)
-WHOLES = Kind("whole numbers", _several(_whole))
-NUMBERS = Kind("numbers", _several(_number))
+WHOLE = Kind("a whole number", _one(int, Integral))
+NUMBER = Kind("a number", _one(float, Real))
+TRUTH = Kind("True or False", _one(bool, bool))
+TEXT = Kind("a string", _one(str, (str, os.PathLike)))
+WHOLES = Kind("whole numbers", _several(WHOLE.convert))
+NUMBERS = Kind("numbers", _several(NUMBER.convert))
 
 
 @dataclasses.dataclass(frozen=True)
