@@ -41,7 +41,7 @@ def test_one_image_a_patient_is_delong(seed):
         part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True)
     )
     assert difference == pytest.approx(first.mean())
-    # What both sides share is 0 where no patient has images on both: degrees are Satterthwaite's.
+    # No patient has images on both sides, so the sides share nothing: Satterthwaite's degrees.
     width = t.ppf(0.975, degrees) * np.sqrt(sum(parts))
     assert interval == pytest.approx((difference - width, difference + width), abs=1e-9)
 
@@ -75,7 +75,7 @@ def test_patients_with_many_images_do_not_count_as_many_patients():
 
 
 def lone(spread):
-    """Influence with 20 patients: f0 has four positive patients, f1 has one."""
+    """Make an influence of 20 patients: f0 has four positive patients, f1 has one."""
     values, weights = np.zeros((2, 2, 20)), np.zeros((2, 2, 20))
     values[0, 0, :4] = spread * np.array([1, -1, 1, -1])
     weights[0, 0, :4], weights[0, 1, 4] = 0.25, 1
@@ -87,7 +87,7 @@ def lone(spread):
 def test_one_positive_patient_borrows_the_others_variance():
     influence = lone(0.04)
     steady = Influence(influence.values, influence.weights.copy())
-    steady.weights[0, 1, :5] = 0.2  # as if f1 had five patients, who all score alike
+    steady.weights[0, 1, :5] = 0.2  # as if f1 had five patients with equal scores
     borrowed, own = (difference_interval(0.0, one) for one in (influence, steady))
     assert borrowed.high > 1.5 * own.high
     nobody = Influence(*(part[:, 1:] for part in influence))
@@ -101,7 +101,7 @@ def test_no_interval_where_nothing_varies():
 
 
 def test_intervals_cover_with_rare_findings():
-    """Without the corrections for few patients, 0.88 of the intervals of the mean cover."""
+    """Without the corrections for few patients, the mean's intervals cover 0.88."""
     found = coverage(SCENARIOS["5 of 14 rare"], 250, ("influence",))
     assert 0.92 <= found["mean", "influence"].covered <= 0.98
     assert 0.92 <= found["difference", "influence"].covered <= 0.98
@@ -111,8 +111,8 @@ def test_intervals_cover_with_rare_findings():
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_intervals_cover_in_every_scenario(name):
     found = coverage(SCENARIOS[name], 1000, ("influence",))
-    # The standard error of a simulated coverage is 0.007. With two patients for every finding
-    # there is little to go by, and the intervals are wide.
+    # The standard error of a simulated coverage is 0.007. Two patients per finding say little, so
+    # the intervals are wide.
     highest = 1.0 if SCENARIOS[name].few[0] < 3 else 0.977
     for what in ("mean", "difference"):
         assert 0.93 <= found[what, "influence"].covered <= highest, what

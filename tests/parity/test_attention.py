@@ -1,4 +1,4 @@
-"""Boxes and crops of 10,000 heat maps against scipy.ndimage and the formula itself."""
+"""Boxes and crops of 10,000 heat maps, compared with scipy.ndimage and the formula."""
 
 import functools
 
@@ -13,7 +13,7 @@ from agcnn_jax.attention.resample import crop_and_resize
 from tests.parity.twin import region_box
 
 ROUNDING = 1e-6
-"""A heat map's float32 rounding: the mask of pixels this close to tau is not determined."""
+"""Float32 rounding of a heat map; pixels this close to tau may be in the mask or not."""
 
 TAUS = (0.0, 0.3, 0.5, 0.7, 0.9, 0.99)
 CHUNK = 250
@@ -24,7 +24,7 @@ def smooth(rng, count, side):
 
 
 def plateaus(rng, count, side):
-    """Few values, so that equal areas, diagonal contacts and values at tau itself abound."""
+    """Draw few distinct values: many equal areas, diagonal contacts and values equal to tau."""
     return np.round(rng.random((count, side, side)) * 10) / 10
 
 
@@ -33,7 +33,7 @@ def sparse(rng, count, side):
 
 
 def shapes(rng, count, side):
-    """Combs, spirals, checkerboards, single pixels, frames, diagonals, and flat maps."""
+    """Draw combs, spirals, checkerboards, single pixels, frames, diagonals, and flat maps."""
     rows, columns = np.mgrid[:side, :side]
     middle = (side - 1) / 2
     ring = np.maximum(abs(rows - middle), abs(columns - middle)).astype(int)
@@ -57,7 +57,7 @@ def shapes(rng, count, side):
     return np.where(rng.random((count, 1, 1)) < 0.5, turned[:, ::-1], turned) * 3.0
 
 
-# Maps of a 224 input at the backbone's own 7x7, smaller ones, and masks of full resolution.
+# Maps of the backbone's 7x7 for a 224 input, smaller ones, and masks of full resolution.
 CASES = [
     (smooth, 7, 224, 1500),
     (plateaus, 7, 224, 750),
@@ -86,7 +86,7 @@ crop_on_device = jax.jit(crop_and_resize, static_argnums=2)
 
 
 def bilinear(image, size):
-    """The stated resize in float64: half-pixel centres, clamped edges, by the formula."""
+    """Resize in float64 by the formula: half-pixel centres, clamped edges."""
 
     def taps(length):
         position = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
@@ -123,7 +123,7 @@ def test_boxes_and_crops(figure, kind, side, size, count):
         images = (rng.random((CHUNK, size, size)) * 255).astype(np.float32)
         crops = np.asarray(crop_on_device(images, boxes, size))
         for index in range(CHUNK):
-            # Where rounding decides, the components of the mask as decided.
+            # If rounding decides, use the components of our mask.
             undetermined += unclear[index].any() and tau > 0
             mask = masks[index] if unclear[index].any() else exact[index] > tau
             box = region_box(mask)
@@ -136,7 +136,7 @@ def test_boxes_and_crops(figure, kind, side, size, count):
                 error = max(np.abs(crops[index] - crop).max(), np.abs(on_host - crop).max())
                 figure("attention, crops (of the gray range)", error / 255, 1 / 255)
     figure("attention, boxes that differ of 10,000", wrong, 0)
-    # Only maps of few values, made to sit on tau, may be left to rounding in number, and tau = 0,
-    # which every map's smallest value sits on.
+    # Rounding may decide many maps only if they have few distinct values, equal to tau, or if
+    # tau = 0, which equals the smallest value of every map.
     if kind is smooth:
         assert undetermined < 0.05 * count

@@ -1,4 +1,4 @@
-"""Forward and backward passes of the full backbones against PyTorch, in float32 and float64."""
+"""Forward and backward passes of the backbones, compared with PyTorch in float32 and float64."""
 
 import copy
 import functools
@@ -45,7 +45,7 @@ def normalised(images, model):
 
 
 def our_stages(backbone, variables, x):
-    """What the package computes after each of the twin's stages."""
+    """Return the package's activations after each of the twin's stages."""
     feature_map, state = backbone.apply(
         variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
     )
@@ -117,7 +117,7 @@ def test_forward(networks, figure, name, dtype, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backward_float64(networks, figure, name):
-    """Gradient of the BCE for every parameter, BatchNorm in training mode."""
+    """Compares every parameter's gradient of the BCE, with BatchNorm in training mode."""
     expected_loss, expected = torch_gradients(networks[name], "float64", 64)
     loss, gradients = our_gradients(networks[name], name, "float64", 64)
     figure(f"backward float64, {name}, loss", bridge.relative(loss, expected_loss), 1e-9)
@@ -128,10 +128,10 @@ def test_backward_float64(networks, figure, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backward_float32(networks, figure, name):
-    """The same in float32, where a ReLU whose input is nearly zero is decided by rounding.
+    """Compares float32 gradients, where rounding decides a ReLU whose input is nearly zero.
 
-    So every parameter is compared on weights that keep clear of that, and on any weights the
-    distance to the float64 gradient is compared with that of PyTorch's own float32.
+    Every parameter is compared on weights that avoid such inputs. On random weights, the distance
+    to the float64 gradient is compared with the distance of PyTorch's float32 gradient.
     """
     torch.manual_seed(1)
     clear = bridge.keep_off_kinks(bridge.make_twin(name), 96, 3)
@@ -156,7 +156,7 @@ def test_backward_float32(networks, figure, name):
 
 
 CANCELLED = 1e-4
-"""Below this part of the largest gradient: parameters that the next BatchNorm cancels."""
+"""Gradients below this share of the largest belong to parameters that BatchNorm cancels."""
 
 
 def distance(gradients, exact):
@@ -169,7 +169,7 @@ def batch_of(dtype, size):
 
 
 def torch_gradients(network, dtype, size):
-    """Loss, and every parameter's gradient in float64 for comparing; leaves the network as is."""
+    """Return the loss and every gradient as float64, without changing the network."""
     network = copy.deepcopy(network).to(DTYPES[dtype]).train()
     images, labels = batch_of(dtype, size)
     feature_map = list(network.stages(normalised(images, MODEL)).values())[-1]

@@ -1,4 +1,4 @@
-"""The same weights and batches through the stages of training, in both frameworks."""
+"""Both frameworks train the same weights on the same batches through all stages."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from agcnn_jax.training.steps import init_state, train_step
 from tests.parity import bridge, twin
 
 STEPS, DROP, BATCH, CLASSES = 20, 12, 8, 5
-STORED, SIZE = 64, 56  # the centre crop of a stored image is then its middle, pixel for pixel
+STORED, SIZE = 64, 56  # the centre crop then copies the middle of a stored image pixel for pixel
 MARGIN = (STORED - SIZE) // 2
 RATE, FACTOR, MOMENTUM, DECAY, TAU = 0.01, 10.0, 0.9, 1e-2, 0.7
 MEAN, STD = (0.5,), (0.25,)
@@ -36,11 +36,11 @@ FLOAT64_BOUND = 1e-6
 
 
 def make_batches():
-    """Blurred noise with a bright patch, and labels that depend on where it lies.
+    """Make blurred noise with a bright patch, and labels that depend on its place.
 
-    In float32 the seed matters: a maximum whose two largest values are within rounding of one
-    another is decided by the program that rounds. With seed 0 that happens in the seventh step of
-    stage 2 on eight devices, and not on one; with this seed it happens nowhere.
+    In float32 the seed matters: rounding decides a maximum whose two largest values are nearly
+    equal. With seed 0 that happens in the seventh step of stage 2 on eight devices, and not on
+    one; with this seed it never happens.
     """
     rng = np.random.default_rng(1)
     result = []
@@ -62,7 +62,7 @@ def middle(batch):
 
 
 def train_ours(variables, stage, model, batches):
-    """The package's own step of a stage, as training runs it on one device."""
+    """Run the package's own step of a stage, as training runs it on one device."""
     optimizer, _ = sgd(RATE, DROP, FACTOR, MOMENTUM, DECAY)
     recipe = Recipe(model, 0, SIZE, Augmentation("centre", flip=False), "max", TAU)
     mesh = device_mesh(jax.devices()[:1])
@@ -86,7 +86,7 @@ def train_ours(variables, stage, model, batches):
 
 
 def train_twin(network, stage, batches):
-    """The same with torch.optim.SGD; frozen branches in inference mode."""
+    """Train the twin with torch.optim.SGD, with frozen branches in inference mode."""
     trained = [network[branch] for branch in stage.branches]
     for branch in BRANCHES:
         network[branch].train(branch in stage.branches)
@@ -121,7 +121,7 @@ def train_twin(network, stage, batches):
 
 
 def make_pair(name, prepare):
-    """The twin, our model, and the twin's weights as its variables."""
+    """Make the twin, our model, and the twin's weights as our variables."""
     torch.manual_seed(0)
     network = twin.AGCNN(
         lambda: prepare(bridge.make_twin(name, 1, CLASSES), SIZE, 1), mean=MEAN, std=STD
@@ -135,7 +135,7 @@ def make_pair(name, prepare):
     [("G_L_F", "small resnet"), ("G_L_F", "small densenet"), ("GLF", "small resnet")],
 )
 def test_training(figure, name, strategy):
-    """In float32, on weights for which rounding decides no ReLU."""
+    """Compares float32 on weights for which rounding decides no ReLU."""
     network, model, variables = make_pair(name, bridge.keep_off_kinks)
     for stage in stages(strategy):
         title = f"training, {name}, {describe(stage)}"
@@ -146,11 +146,11 @@ def test_training(figure, name, strategy):
 
 @pytest.mark.parametrize("name", ["small resnet", "small densenet"])
 def test_training_float64(figure, name):
-    """In float64, on any random weights: ReLUs on the verge of their kinks, as training has them.
+    """Compares float64 on random weights, whose ReLUs' inputs may be near zero as in training.
 
-    Rounding may move a crop by a pixel. So both frameworks train on the same local images, which
-    the package's step takes as it does those of the host: cropped by our own global branch in
-    float64, after comparing boxes and crops with the twin's.
+    Rounding may move a crop by a pixel, so both frameworks train on the same local images. Our
+    global branch in float64 crops them, and they are compared with the twin's. The package's step
+    takes them like those of the host cropper.
     """
     prepare = functools.partial(bridge.give_statistics, head_scale=1.0)
     network, model, variables = make_pair(name, prepare)
@@ -160,7 +160,7 @@ def test_training_float64(figure, name):
         batches = float64_batches()
         for stage in stages("G_L_F"):
             title = f"training float64, {name}, {describe(stage)}"
-            if stage.number == 2:  # the global branch, and so the crops, stay from now on
+            if stage.number == 2:  # the global branch, and so the crops, no longer change
                 add_local_images(figure, title, batches, network, model, variables)
             variables = compare_stage(
                 figure, title, stage, network, model, variables, batches, FLOAT64_BOUND
@@ -176,7 +176,7 @@ def float64_batches():
 
 
 def add_local_images(figure, title, batches, network, model, variables):
-    """Our own crops, which are float32, as float64, once they have been held to the twin's."""
+    """Compare our crops with the twin's; return ours, computed in float32, as float64."""
     model = dataclasses.replace(model, backbone=model.backbone.clone(axis_name=None))
 
     @jax.jit
@@ -198,7 +198,7 @@ def add_local_images(figure, title, batches, network, model, variables):
 
 
 def compare_stage(figure, title, stage, network, model, variables, batches, bound):
-    """Train a stage in both frameworks; returns our variables, and leaves the twin trained."""
+    """Train a stage in both frameworks; return our variables and update the twin."""
     frozen = {key: value.clone() for key, value in network.state_dict().items()}
     before = variables
     variables, ours = train_ours(variables, stage, model, batches)
@@ -218,7 +218,7 @@ def describe(stage: Stage):
 
 
 def check_parameters(figure, title, variables, network, model, stage, bound):
-    """Every parameter, and every running statistic, under PyTorch's names and in full precision."""
+    """Compare each parameter and running statistic, under PyTorch's names, in full precision."""
     for branch in stage.branches:
         ours = bridge.named_tensors(variables, branch, model)
         expected = network[branch].state_dict()
@@ -229,7 +229,7 @@ def check_parameters(figure, title, variables, network, model, stage, bound):
 
 
 def check_frozen(before, after, twin_before, network, stage):
-    """Frozen branches are bit-identical, in both; trained ones are not."""
+    """Check that frozen branches stay bit-identical in both frameworks, and trained ones do not."""
     for branch in BRANCHES:
         same = jax.tree.map(np.array_equal, before["params"][branch], after["params"][branch])
         stats = jax.tree.map(

@@ -1,7 +1,7 @@
-"""AG-CNN in plain PyTorch, independent of the package: what it is compared with.
+"""AG-CNN in plain PyTorch, independent of the package, which is compared with it.
 
-Tensors are named as torchvision's are (a ResNet-50's and a DenseNet-121's own names), the three
-branches as `global.`, `local.` and `fusion.`. Attention is written with scipy.ndimage on numpy.
+Tensors have torchvision's names for ResNet-50 and DenseNet-121, prefixed with `global.`, `local.`
+and `fusion.` in an AG-CNN. The attention uses scipy.ndimage on numpy arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Named as torchvision's; `stages` are what its parts compute, the last the feature map."""
+    """ResNet with torchvision's names; the last of `stages` is the feature map."""
 
     def __init__(self, blocks=(3, 4, 6, 3), width=64, channels=3, classes=1000):
         super().__init__()
@@ -148,7 +148,7 @@ class Fusion(nn.Module):
 
 
 class AGCNN(nn.ModuleDict):
-    """Three branches, `backbone()` making each of the first two."""
+    """AG-CNN's three branches; `backbone()` makes each of the first two."""
 
     def __init__(self, backbone, pooling="max", mean=(0.5,), std=(0.25,)):
         branches = {"global": backbone(), "local": backbone()}
@@ -160,7 +160,7 @@ class AGCNN(nn.ModuleDict):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def branch(self, name, images):
-        """Feature map, pooled features and logits from gray levels `[B, S, S]` in 0..255."""
+        """Compute feature map, pooled features and logits of gray levels `[B, S, S]` in 0..255."""
         x = (images[:, None] / 255 - self.mean) / self.std
         feature_map = list(self[name].stages(x).values())[-1]
         pooled = pool(feature_map, self.pooling)
@@ -171,7 +171,7 @@ class AGCNN(nn.ModuleDict):
 
 
 def normalised_heat_maps(feature_map, size):
-    """Eq. 3, resized and then scaled to 0..1 per image: `[B, K, h, w]` to `[B, size, size]`."""
+    """Compute Eq. 3, resize, and scale to 0..1: `[B, K, h, w]` to `[B, size, size]`."""
     for response in feature_map.detach().double().abs().amax(1).numpy():
         heat = np.zeros((size, size))
         if response.min() < response.max():
@@ -181,7 +181,7 @@ def normalised_heat_maps(feature_map, size):
 
 
 def enlarge(image, size):
-    """Bilinear with half-pixel centres and clamped edges, `[h, w]` to `[size, size]`."""
+    """Resize bilinearly, `[h, w]` to `[size, size]`: half-pixel centres, clamped edges."""
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     return functional.interpolate(tensor, (size, size), mode="bilinear", align_corners=False)[
         0, 0
@@ -189,7 +189,7 @@ def enlarge(image, size):
 
 
 def region_box(mask):
-    """Largest 8-connected component by scipy; of equal ones the first in raster order."""
+    """Return the box of the largest 8-connected component; the first in raster order wins ties."""
     labels, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
     height, width = mask.shape
     if count == 0:
@@ -202,7 +202,7 @@ def region_box(mask):
 
 
 def attend(images, feature_map, tau):
-    """Section III-B for a batch: local images and boxes from gray levels `[B, S, S]`."""
+    """Apply Section III-B to gray levels `[B, S, S]`: local images and boxes."""
     size = images.shape[-1]
     local_images, boxes = [], []
     for image, heat in zip(images.numpy(), normalised_heat_maps(feature_map, size), strict=True):
