@@ -22,11 +22,11 @@ from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is static about training steps.
+    """What a training step is compiled for.
 
     Attributes:
         model: the model.
-        seed: of the run; in a stage's steps the stage's own, of its augmentation.
+        seed: of the run; in a stage's recipe the stage's own, which draws its crops.
         input_size: side of the model's input in pixels.
         augmentation: how training images are cropped and flipped.
         statistic: heat map statistic, `max`, `l1` or `l2`.
@@ -45,22 +45,22 @@ class Recipe:
 
     @property
     def image_dtype(self) -> Any:
-        """Of the model's input: float32, or float64 in a float64 run."""
+        """Return the dtype of the model's input: float32, or float64 in a float64 run."""
         return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
 
     @property
     def own_statistics(self) -> bool:
-        """Whether each device's BatchNorm normalises by its own share of the batch."""
+        """Tell whether each device's BatchNorm normalises by its own share of the batch."""
         return self.model.backbone.axis_name is None
 
     def for_stage(self, stage: Stage) -> Recipe:
-        """Make a stage's recipe, with the stage's own seed, from the run's."""
+        """Make the recipe of a stage, which has a seed of its own."""
         return dataclasses.replace(self, seed=stage.seed(self.seed))
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A run's fixed parts.
+    """What stays the same throughout a run.
 
     Attributes:
         config: the resolved config.
@@ -80,7 +80,7 @@ class Experiment:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What weights must agree in to be used here."""
+        """Return the facts in which weights must agree with this run."""
         model = self.recipe.model
         return {
             "backbone": self.config.backbone,
@@ -91,7 +91,7 @@ class Experiment:
 
     @property
     def data_summary(self) -> dict[str, Any]:
-        """What a run records about its data, and must find again when it goes on."""
+        """Return what a run records about its data, and must find unchanged when it resumes."""
         return {
             "provenance": self.records.provenance,
             "fingerprint": self.records.fingerprint,
@@ -104,11 +104,11 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     """Open the store, split it and describe the model.
 
     Raises:
-        UserError: if the store, the split or the backbone cannot be had.
+        UserError: if the store, the split or the backbone cannot be opened.
     """
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    # Of convolutions and products that name no precision of their own: the backbones'.
+    # For convolutions and products that set no precision themselves: the backbones'.
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     records = open_records(config.data.dir)
     split = make_split(

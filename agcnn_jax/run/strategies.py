@@ -34,19 +34,18 @@ class Stage:
 
     @property
     def needs_local_images(self) -> bool:
-        """Whether any trained branch reads the local image."""
+        """Tell whether a trained branch reads the local image."""
         return self.branches != ("global",)
 
     @property
     def global_is_frozen(self) -> bool:
-        """Whether heat maps come from a global branch that does not change within the stage."""
+        """Tell whether the global branch, and so the heat maps, stay as they are in the stage."""
         return "global" not in self.branches
 
     def seed(self, run_seed: int) -> int:
         """Derive the stage's own seed from the run's, at least 0 and below 2**31.
 
-        The stage's order of records and its crops are drawn from it, so that no stage repeats
-        those of another.
+        It draws the stage's order of records and its crops, so that no stage repeats another's.
         """
         return int(np.random.SeedSequence([run_seed, self.number]).generate_state(1)[0] >> 1)
 

@@ -1,12 +1,12 @@
 """The host cropper as the last stage of the grain pipeline (Section III-B).
 
 A jitted routine augments the batch, runs the frozen global branch and thresholds its heat map; the
-host finds the regions, which no accelerator is good at, with OpenCV in threads. All of it runs one
-batch ahead, while the device trains on the batch before.
+host finds the regions, at which accelerators are slow, with OpenCV in threads. All of this runs one
+batch ahead of the training step.
 
-Resampling the boxes is left to whichever is faster (`benchmarks/cropping.py`): to OpenCV where the
-devices are CPUs and nothing travels; elsewhere to the devices, which have the images already: all
-that goes to the host is a bit a pixel, and all that comes back is four numbers an image.
+The faster side resamples the boxes (`benchmarks/cropping.py`). If the devices are CPUs, OpenCV does.
+Otherwise the devices do, which hold the images already: one bit a pixel goes to the host, and four
+numbers an image come back.
 """
 
 from __future__ import annotations

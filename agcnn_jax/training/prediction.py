@@ -30,7 +30,7 @@ from agcnn_jax.runtime.processes import is_primary, process_share
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the model says of N images.
+    """The model's answers for N images.
 
     Attributes:
         probabilities: `{branch: float32 [N, C]}`, Eq. 1.
@@ -44,13 +44,13 @@ class Prediction:
 def predict_step(
     variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
 ) -> dict[str, jax.Array]:
-    """Inference on one device's share of a batch, attention included.
+    """Run inference on one device's share of a batch, attention included.
 
     Args:
-        variables: of all the branches needed.
+        variables: of all branches that `branches` need.
         images: stored images, uint8 `[B, S, S]`.
         recipe: see `Recipe`.
-        branches: branches whose probabilities to return.
+        branches: those whose probabilities to return.
 
     Returns:
         `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
@@ -94,20 +94,19 @@ def predict(
     description: str,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Prediction:
-    """Run a `make_predict_step` over a subset, exactly: what fills up the last batch is dropped.
+    """Run a `make_predict_step` over a subset; rows that only fill the last batch are dropped.
 
-    Every process reads and keeps its share of each batch; the shares are brought together once,
-    at the end.
+    Every process reads its share of each batch; the results are gathered once, at the end.
 
     Args:
         step: see `make_predict_step`.
         variables: replicated over the mesh.
         source: the store's records.
         indices: int64 `[N]`, records of the subset.
-        batch_size: of every global batch.
+        batch_size: of the global batch.
         mesh: the devices.
         description: for the progress bar.
-        after_batch: called once a batch, by every process; what it raises ends the prediction.
+        after_batch: called after every batch in every process; may raise to end the prediction.
     """
     rows: list[dict[str, np.ndarray]] = []
     batches = evaluation_batches(source, indices, batch_size, *process_share())
@@ -128,6 +127,6 @@ def predict(
     if waiting is not None:
         rows.append({name: local_rows(output) for name, output in waiting.items()})
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
-    # A jitted function returns a dict's entries by the alphabet; tables show branches in theirs.
+    # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
     return Prediction(probabilities, merged.get("boxes"))

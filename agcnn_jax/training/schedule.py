@@ -22,11 +22,11 @@ SCALINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda ratio: ratio,
     "sqrt": math.sqrt,
 }
-"""By how much a learning rate grows when the batch grows by a ratio."""
+"""The factor on the learning rate for a batch that is larger by a ratio."""
 
 
 def per_branch(value: Sequence[Any]) -> dict[str, Any]:
-    """Read a config value that holds one entry for all branches, or one for each."""
+    """Spread a config value of one entry for all branches, or of one for each."""
     values = tuple(value)
     return dict(zip(BRANCHES, values * (len(BRANCHES) // len(values)), strict=True))
 
@@ -52,30 +52,30 @@ class Schedule:
     learning_rate: optax.Schedule
 
     def learning_rates(self) -> np.ndarray:
-        """The learning rate of each step, float `[total_steps]`, step 1 first.
+        """Return the learning rate of each step, float `[total_steps]`, step 1 first.
 
-        All at once, since a rate computed at a step would queue behind that step on the device.
+        All at once: a rate computed during training would queue behind a step on the device.
         """
         return np.asarray(jax.vmap(self.learning_rate)(jnp.arange(self.total_steps)))
 
     def epoch(self, step: int) -> int:
-        """Which epoch a step that has been done belongs to, from 1."""
+        """Return the epoch that a step belongs to, from 1."""
         return -(-step // self.steps_per_epoch)
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether validation follows a step that has been done."""
+        """Tell whether validation follows a step."""
         return step % self.steps_per_epoch == 0 or step == self.total_steps
 
 
 def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     """Derive a stage's schedule from the config.
 
-    A stage that trains several branches takes the smallest of their batch sizes (64 in the
-    paper's joint training) and learning rates, and the most of their epochs.
+    A stage that trains several branches takes their smallest batch size (64 in the paper's joint
+    training), smallest learning rate and largest number of epochs.
 
-    `config.learning_rate_scaling` adapts the learning rate to another batch size than the one that
-    it was found with, the smallest `config.reference_batch_size` of those branches: in proportion
-    to the batch (`linear`, Goyal et al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
+    `config.learning_rate_scaling` adapts the learning rate to a batch that differs from the
+    branches' smallest `config.reference_batch_size`, in proportion to the batch (`linear`, Goyal et
+    al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
 
     Raises:
         UserError: if the training subset is smaller than a batch.

@@ -10,26 +10,11 @@ from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, split_rows
-from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
+from tests.small_steps import make_step, split_variables
 
 STORED, INPUT, BATCH = 40, 32, 16
 LEARNING_RATE = 0.5
 GLOBAL, FUSION = Stage(1, ("global",)), Stage(3, ("fusion",))
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return make_recipe(INPUT)
-
-
-@pytest.fixture(scope="module")
-def variables(recipe):
-    return make_variables(recipe)
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return make_batch(BATCH, STORED)
 
 
 def optimizer():

@@ -22,7 +22,7 @@ from agcnn_jax.runtime.devices import (
 )
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import augment_batch, init_state
-from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
+from tests.small_steps import make_batch, make_recipe, make_step, split_variables
 
 INPUT, BATCH, DEVICES = 32, 16, 4
 SHARE = BATCH // DEVICES
@@ -40,11 +40,6 @@ def recipe_over(axis_name):
 def recipe():
     """Of a network whose BatchNorms exchange nothing."""
     return recipe_over(None)
-
-
-@pytest.fixture(scope="module")
-def variables(recipe):
-    return make_variables(recipe)
 
 
 @pytest.fixture(scope="module")

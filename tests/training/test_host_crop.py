@@ -22,28 +22,13 @@ from agcnn_jax.runtime.devices import (
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import augment_batch, init_state, localise
-from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
+from tests.small_steps import make_step, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.
 STORED, INPUT, BATCH = 48, 42, 8
 LOCAL, FUSION, BOTH = (
     Stage(2, branches) for branches in (("local",), ("fusion",), ("local", "fusion"))
 )
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return make_recipe(INPUT)
-
-
-@pytest.fixture(scope="module")
-def variables(recipe):
-    return make_variables(recipe)
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return make_batch(BATCH, STORED)
 
 
 def mesh_of(devices):

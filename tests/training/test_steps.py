@@ -13,27 +13,12 @@ from agcnn_jax.run.strategies import STRATEGIES, Stage, stages
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import binary_cross_entropy, init_state
-from tests.small_steps import make_batch, make_recipe, make_step, make_variables, split_variables
+from tests.small_steps import make_step, split_variables
 
-STORED, INPUT, BATCH = 64, 56, 8
+STORED, INPUT, BATCH = 48, 42, 8
 # Whose branches are each in another stage too.
 LATER = (("local", "fusion"), ("global", "local"))
 ALL_STAGES = sorted({branches for plan in STRATEGIES.values() for branches in plan})
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return make_recipe(INPUT)
-
-
-@pytest.fixture(scope="module")
-def variables(recipe):
-    return make_variables(recipe)
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return make_batch(BATCH, STORED)
 
 
 def optimizer():

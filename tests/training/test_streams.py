@@ -4,7 +4,6 @@ import types
 
 import jax
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from agcnn_jax.training import fit, steps
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
 from configs import common
-from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
+from tests.small_steps import make_batch, split_variables
 
 STORED, INPUT, RECORDS = 40, 32, 8
 PLAN = stages("G_L_F")
@@ -30,16 +29,6 @@ class Films:
 
     def __getitem__(self, record):
         return {"image": self.film, "labels": np.zeros(5, np.uint8)}
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return make_recipe(INPUT)
-
-
-@pytest.fixture(scope="module")
-def variables(recipe):
-    return make_variables(recipe)
 
 
 def open_batches(recipe, stage, variables, cropper, count):
