@@ -31,10 +31,8 @@ def main() -> None:
     prediction = predict(
         make_predict_step(experiment.recipe, experiment.mesh, BRANCHES),
         variables,
-        experiment.records.images_and_labels(),
+        experiment,
         indices,
-        run_config.eval_batch_size,
-        experiment.mesh,
         "test",
     )
     films = show_films(experiment, variables, indices, prediction, FILMS)

@@ -77,16 +77,8 @@ def evaluate(
     )
     variables = replicate(experiment.mesh, loaded)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    records = experiment.records
-    prediction = predict(
-        make_predict_step(experiment.recipe, experiment.mesh, branches),
-        variables,
-        records.images_and_labels(),
-        indices,
-        run_config.eval_batch_size,
-        experiment.mesh,
-        split,
-    )
+    step = make_predict_step(experiment.recipe, experiment.mesh, branches)
+    prediction = predict(step, variables, experiment, indices, split)
     table = sync_call(
         lambda: (
             report(experiment, split, indices, overlap, prediction, loaded) if is_primary() else ""

@@ -4,8 +4,8 @@ A jitted routine augments the batch, runs the frozen global branch and threshold
 host finds the regions, at which accelerators are slow, with OpenCV in threads. All of this runs one
 batch ahead of the training step.
 
-The faster side resamples the boxes (`benchmarks/cropping.py`). If the devices are CPUs, OpenCV does.
-Otherwise the devices do, which hold the images already: one bit a pixel goes to the host, and four
+The faster side resamples the boxes (`benchmarks/cropping.py`): OpenCV if the devices are CPUs,
+otherwise the devices, which hold the images already; one bit a pixel goes to the host, and four
 numbers an image come back.
 """
 

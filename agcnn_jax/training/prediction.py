@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.data.augment import centre_crop
-from agcnn_jax.data.pipeline import Source, evaluation_batches
+from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
-from agcnn_jax.run.experiment import Recipe
+from agcnn_jax.run.experiment import Experiment, Recipe
 from agcnn_jax.run.log import progress_bar
 from agcnn_jax.runtime.devices import (
     REPLICATED,
@@ -87,10 +87,8 @@ def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> 
 def predict(
     step: Callable[..., Any],
     variables: Variables,
-    source: Source,
+    experiment: Experiment,
     indices: np.ndarray,
-    batch_size: int,
-    mesh: Mesh,
     description: str,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Prediction:
@@ -101,21 +99,20 @@ def predict(
     Args:
         step: see `make_predict_step`.
         variables: replicated over the mesh.
-        source: the store's records.
+        experiment: see `Experiment`.
         indices: int64 `[N]`, records of the subset.
-        batch_size: of the global batch.
-        mesh: the devices.
         description: for the progress bar.
         after_batch: called after every batch in every process; may raise to end the prediction.
     """
     rows: list[dict[str, np.ndarray]] = []
+    source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
     bar = progress_bar(len(indices), 0, description, leave=False, show=is_primary())
     waiting: dict[str, jax.Array] | None = None
     try:
         with bar:
             for batch in batches:
-                outputs = step(variables, shard_batch(mesh, batch["image"]))
+                outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
                 if waiting is not None:
                     # Fetching one batch late keeps the device busy and memory bounded.
                     rows.append({name: local_rows(output) for name, output in waiting.items()})

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-# Pure numpy, and the only thing that training takes from evaluation: validation has to score as
-# the final tables do.
 from agcnn_jax.metrics.auc import auc, mean_auc
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run.experiment import Experiment
@@ -22,11 +20,10 @@ def make_validation(
 ) -> Callable[[TrainState, Callable[[], None]], dict[str, Any]]:
     """Make the function that scores the trained branches on the validation subset.
 
-    It takes the state and a function to call after every batch; see `predict`. Its result is
-    `{"val_auc_mean": ..., "val_auc_findings": ..., "val_auc_mean_<branch>": ...}`: means over the
-    findings that have an AUC, None where none has, and how many findings have one; the first is of
-    the branch that selects the stage's best checkpoint. It raises `FloatingPointError` if a
-    probability is not finite.
+    It takes a state, and a function to call after every batch; see `predict`. It returns
+    `val_auc_mean` of the branch that selects the stage's best checkpoint, `val_auc_findings`, the
+    number of findings in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It
+    raises `FloatingPointError` if a probability is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
@@ -36,10 +33,8 @@ def make_validation(
         prediction = predict(
             step,
             merge_branches(frozen, state.variables),
-            records.images_and_labels(),
+            experiment,
             indices,
-            experiment.config.eval_batch_size,
-            experiment.mesh,
             "validation",
             after_batch,
         )

@@ -58,7 +58,7 @@ class Step:
 
 @pytest.fixture(scope="module", autouse=True)
 def step():
-    def predict(predict_step, variables, source, indices, *rest):
+    def predict(predict_step, variables, experiment, indices, *rest):
         rows = np.random.default_rng(0).random((len(indices), 15), np.float32)
         return Prediction(dict.fromkeys(variables["params"], rows), None)
 
