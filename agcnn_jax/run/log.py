@@ -40,9 +40,8 @@ def progress_bar(total: int, done: int, what: str, leave: bool = True, show: boo
 class MetricsLog:
     """Appends one JSON object a line to `metrics.jsonl`, and its numbers to `events/`.
 
-    On a disk a line is in the file when `write` returns. Objects of an object store cannot grow;
-    for one, both files grow in a temporary folder, and `flush` uploads them. A file that cannot be
-    read or written is a `UserError`.
+    On a disk a line is in the file when `write` returns. Objects of an object store cannot grow, so
+    there `flush` uploads both files from a temporary folder. A file's error is a `UserError`.
     """
 
     def __init__(
@@ -76,8 +75,7 @@ class MetricsLog:
         folder = self._local / "events" / stage
         with reported(self._folder, "written"):
             folder.mkdir(parents=True, exist_ok=True)
-            # Not a `SummaryWriter`, which (2.6) waits forever on a full disk. The suffix tells
-            # apart two files of the same second.
+            # `SummaryWriter` (2.6) hangs on a full disk. The suffix tells files of one second apart.
             self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
             # Makes TensorBoard drop older events of later steps.
             self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -123,6 +121,8 @@ class MetricsLog:
         if self._writes:
             self.flush()
             self._events.close()
+            if self._scratch:
+                self._scratch.cleanup()
 
 
 def _is_dropped(line: str, stage: str, step: int, validated: bool) -> bool:
