@@ -1,12 +1,13 @@
-"""What all tests share: the CPU, as several devices where a test asks for them; some data."""
+"""Setup of all tests: eight simulated CPU devices, the small backbone, and a data set."""
 
 import os
 import signal
 
-# Before JAX starts. Eight devices let one process check that results do not depend on their number.
+# Set before JAX starts. With eight devices, one process can check that results do not depend on
+# their number.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What one test has compiled, no other compiles again, whatever process it is in.
+# All tests, in all processes, share compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -21,17 +22,17 @@ tiny.use()
 
 from data_prep import chestxray14, phantoms  # noqa: E402
 
-# A shell that starts the tests in the background has them, and so their programs, ignore Ctrl-C.
+# Otherwise tests that a shell runs in the background, and their programs, would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Timings of a first call hold a compilation.
+# No deadline: a first call compiles.
 settings.register_profile("agcnn", deadline=None)
 settings.load_profile("agcnn")
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A folder with a prepared dataset of some 170 phantoms of 64x64 pixels."""
+    """Prepare a dataset of about 170 phantoms of 64x64 pixels; returns its folder."""
     folder = tmp_path_factory.mktemp("phantoms")
     raw, data = folder / "raw", folder / "data"
     phantoms.generate(raw, 46, 64, seed=0, workers=1)
@@ -43,7 +44,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """XLA leaves out most optimisations, for tests of what happens around the steps."""
+    """Compile with few optimisations, for tests of what happens around the steps."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield

@@ -1,7 +1,7 @@
-"""Disks that fill up or become read-only: mounts that only what is started through them sees.
+"""Disks that fill up or become read-only: mounts that only programs started on them can see.
 
-As a program, `python tests/disks.py PROGRAM ...` runs a Python program with the disk that the
-environment names; see `Disk.variables`.
+`python tests/disks.py PROGRAM ...` runs a Python program with the disk that the environment names;
+see `Disk.variables`.
 """
 
 import errno
@@ -15,31 +15,31 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 _HOLD = 'mount -t tmpfs -o "$1" tmpfs "$0" && echo mounted && exec cat'
-"""A shell command that mounts a disk, and ends when its input does."""
+"""A shell command that mounts a disk and ends with its input."""
 
 WITH_DISK = (ROOT / "tests/disks.py",)
-"""What comes before a program and its arguments."""
+"""Put this before a program and its arguments."""
 
 _VARIABLE = "AGCNN_JAX_TEST_DISK_OF"
 _ENTER = ("nsenter", "--user", "--mount", "--preserve-credentials", "--wd", "--target")
 
 
 class Disk:
-    """A disk in memory, which nothing else on the machine sees."""
+    """A disk in memory that nothing else on the machine can see."""
 
     def __init__(self, folder, holder):
         self.path = folder
-        # The same disk, as other processes reach it.
+        # The path by which other processes reach the disk.
         self.outside = Path(f"/proc/{holder.pid}/root{folder}")
         self._holder = holder
 
     @property
     def variables(self):
-        """What of the environment makes a program that is started by `WITH_DISK` see the disk."""
+        """Environment variables that show the disk to a program started with `WITH_DISK`."""
         return {_VARIABLE: str(self._holder.pid)}
 
     def fill(self, leave=0):
-        """Take all room, and give as many bytes back."""
+        """Fill the disk, and leave this many bytes free."""
         with open(self.outside / "filler", "wb", buffering=0) as filler:
             try:
                 while True:
@@ -49,11 +49,11 @@ class Disk:
             filler.truncate(max(filler.tell() - leave, 0))
 
     def make_room(self):
-        """Take back what `fill` wrote."""
+        """Delete what `fill` wrote."""
         (self.outside / "filler").unlink()
 
     def forbid_writing(self, folder):
-        """Make a folder of it read-only, also while files in it are open."""
+        """Make one of its folders read-only, even while files in it are open."""
         self._do("mount", "--bind", folder, folder)
         self._do("mount", "-o", "remount,bind,ro", folder)
 
@@ -67,7 +67,7 @@ class Disk:
 
 @contextmanager
 def mounted(folder, size="64m"):
-    """A disk of some size at a folder; skips the test where nobody may mount one."""
+    """Mount a disk of a given size at a folder; skip the test where that is not permitted."""
     unshare = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _HOLD)
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The faults that `tests.mutants` tries: mistakes that someone could make, and who must notice."""
+"""The faults that `tests.mutants` tries: plausible mistakes, and tests that must notice them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Fault(NamedTuple):
 
     Attributes:
         name: what is wrong, in a few words.
-        file: that holds it, relative to the project.
-        sound: a piece of the file's text, there once.
-        faulty: what takes its place.
-        tests: files or node ids, one of whose tests must fail.
+        file: the file to change, relative to the project.
+        sound: a piece of the file's text that occurs once.
+        faulty: its replacement.
+        tests: test files or node ids; one of their tests must fail.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Deliberate faults in the core, one at a time, each of which the named tests must notice.
+"""Try deliberate faults in the core, one at a time; the tests named for each must notice it.
 
     python -m tests.mutants [--workers 2] [NAME ...]
 
-Every fault replaces one piece of text in a copy of the project. The tests named beside it run in
-that copy and have to fail; before that, all of them have to pass on the copy without a fault.
+Each fault replaces one piece of text in a copy of the project, where its tests must then fail.
+Before that, all these tests must pass in a copy without a fault.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tests.programs import ROOT
 
 COPIED = ("agcnn_jax", "configs", "data_prep", "tests", "train.py", "eval.py", "pyproject.toml")
 TIMEOUT = 300
-"""Seconds after which a fault that makes its tests hang counts as noticed."""
+"""A fault whose tests run longer than this, in seconds, counts as noticed."""
 
-# pytest's exit statuses. An import error or a missing test (2 to 5) is no test that noticed.
+# pytest's exit statuses. After an import error or a missing test (2 to 5), no test noticed.
 PASSED, FAILED = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one fault: whether its tests noticed it, in how many seconds, and a word."""
+    """One fault's outcome: whether its tests noticed it, how long they took, and a message."""
 
     fault: Fault
     noticed: bool
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what tests need of the project to a new folder."""
+    """Copy the parts of the project that tests need to a new folder."""
     for name in COPIED:
         source, target = ROOT / name, folder / name
         if source.is_dir():
@@ -53,10 +53,10 @@ def copy_project(folder: Path) -> Path:
 
 
 def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
-    """Run some tests in a copy until one fails.
+    """Run tests in a copy until one fails.
 
     Returns:
-        pytest's exit status, None if the tests took longer than `TIMEOUT`; and what it printed.
+        pytest's exit status, or None if the tests took longer than `TIMEOUT`; and its output.
     """
     options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
@@ -75,12 +75,12 @@ def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
 
 
 def try_fault(copy: Path, fault: Fault) -> Outcome:
-    """Put a fault into a copy, run its tests, and take it out again."""
+    """Put a fault into a copy, run its tests, and restore the copy."""
     path = copy / fault.file
     sound = path.read_text("utf-8")
     start = time.monotonic()
     if sound.count(fault.sound) != 1:
-        return Outcome(fault, False, 0.0, f"its text is there {sound.count(fault.sound)} times")
+        return Outcome(fault, False, 0.0, f"its text occurs {sound.count(fault.sound)} times")
     path.write_text(sound.replace(fault.sound, fault.faulty), "utf-8")
     try:
         status, printed = run_tests(copy, fault.tests)
@@ -97,7 +97,7 @@ def try_fault(copy: Path, fault: Fault) -> Outcome:
 
 
 def main() -> int:
-    """Try all faults, or those named; return 1 if one went unnoticed."""
+    """Try all faults, or those that are named; return 1 if one went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of faults; default: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -126,7 +126,7 @@ def main() -> int:
         copies.put(copy)
         if status != PASSED:
             print(printed)
-            print("the tests do not pass without a fault; mend that first")
+            print("the tests fail without a fault; fix that first")
             return 1
         unnoticed = 0
         with ThreadPoolExecutor(options.workers) as executor:

@@ -1,4 +1,4 @@
-"""Several processes of one run on this machine, as the hosts of a pod are."""
+"""Several processes of one run on this machine, in place of a pod's hosts."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ DEMO = (
     "--config.batch_size=16",
     "--config.eval_batch_size=16",
 )
-"""Steps of a small network that take a fraction of a second."""
+"""A small network whose steps take a fraction of a second."""
 
 
 def environment(devices, **variables):
-    """A process's variables, with as many CPU devices."""
+    """Environment variables of a process with this many CPU devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **variables}
 
@@ -32,7 +32,7 @@ def free_port():
 
 
 class Run:
-    """Processes of one run, started together; killed when the block is left."""
+    """Processes of one run, started together and killed at the end of the `with` block."""
 
     def __init__(
         self, *command, processes=2, devices=2, each=None, cwd=ROOT, variables=None, flags=True
@@ -40,14 +40,14 @@ class Run:
         """Start them.
 
         Args:
-            command: program and arguments, those that all have in common.
-            processes: how many.
-            devices: of each.
-            each: `{process: arguments}` for some of them alone; None instead of arguments for one
-                that is not started.
+            command: program and arguments of all processes.
+            processes: number of processes.
+            devices: number of devices of each process.
+            each: `{process: arguments}` to add for single processes; None instead of arguments
+                leaves a process out.
             cwd: folder that they start in, or `{process: folder}`.
-            variables: `{process: {name: value}}` of the environment, for some of them alone.
-            flags: whether they are told by flags how to find each other.
+            variables: `{process: {name: value}}`, environment variables of single processes.
+            flags: tell the processes by flags how to find each other.
         """
         self.processes = {}
         port = free_port()
@@ -86,14 +86,14 @@ class Run:
         return self.processes[process]
 
     def worker(self, process):
-        """The pid of what does the work: the supervised child of a process of several."""
+        """The pid that does the work: the supervised child, where there are several processes."""
         pid = self.processes[process].pid
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             children = file.read().split()
         return int(children[0]) if children else pid
 
     def wait_for(self, condition, timeout=120):
-        """Wait until something is so; fail if a process ends before."""
+        """Wait until a condition holds; fail if a process ends first."""
         end = time.monotonic() + timeout
         while not condition():
             for number, process in self.processes.items():
@@ -104,7 +104,7 @@ class Run:
             time.sleep(0.02)
 
     def finish(self, timeout=300):
-        """Wait until all have ended; `[(status, stdout, stderr)]`."""
+        """Wait until all have ended; return `[(status, stdout, stderr)]`."""
         ends = []
         for process in self.processes.values():
             stdout, stderr = process.communicate(timeout=timeout)
@@ -112,7 +112,7 @@ class Run:
         return ends
 
     def succeed(self):
-        """Wait until all have ended well; what each printed."""
+        """Wait until all have ended with status 0; return what each printed."""
         ends = self.finish()
         for status, _, stderr in ends:
             assert status == 0, stderr

@@ -1,4 +1,4 @@
-"""Running the repository's programs as a user does."""
+"""Run the repository's programs as a user does."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ _STARTED: list[Started] = []
 
 
 def run(*arguments, cwd=None, check=True, env=None, timeout=None):
-    """Run one of the repository's programs as a user does, without its seconds of imports."""
+    """Run a program as a user does, but without the seconds that its imports take."""
     command = [str(argument) for argument in arguments]
     env = env or os.environ
     if command[0].startswith("-") or not command[0].endswith(("train.py", "eval.py")):
@@ -34,7 +34,7 @@ def run(*arguments, cwd=None, check=True, env=None, timeout=None):
 
 
 def _started(env):
-    """The process that programs in this environment come from."""
+    """The process that forks programs with this environment."""
     if not _STARTED or not _STARTED[0].fits(env):
         while _STARTED:
             _STARTED.pop().close()

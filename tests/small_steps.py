@@ -1,4 +1,4 @@
-"""Steps of a small AG-CNN on random images, for tests of what a step does."""
+"""Steps of a small AG-CNN on random images."""
 
 import functools
 
@@ -28,7 +28,7 @@ def make_variables(recipe):
 
 
 def random_variables(model, input_size, seed=0):
-    """Weights of usual sizes, from NumPy, since XLA compiles their drawing for many seconds."""
+    """Draw weights of usual sizes with NumPy; XLA would compile for many seconds."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -52,7 +52,7 @@ def make_batch(size, stored_size):
 
 
 def split_variables(variables, stage):
-    """The branches that a stage trains, and the frozen ones."""
+    """Split variables into the branches that a stage trains and the frozen ones."""
     frozen = tuple(b for b in variables["params"] if b not in stage.branches)
     return select_branches(variables, stage.branches), select_branches(variables, frozen)
 

@@ -1,10 +1,10 @@
-"""A process that has imported what the programs need, and runs each in a fork of itself.
+"""A process with the programs' imports done, which runs each program in a fork of itself.
 
-Starting a program takes seconds, nearly all of them imports. A fork has its own arguments, folder,
-environment, standard streams, signals and exit, as a process that is started has.
+Starting a program takes seconds, nearly all of them for imports. A fork has its own arguments,
+folder, environment, standard streams, signals and exit, like a new process.
 
-As a program it reads one request a line from its standard input, and answers each with the exit
-status; `Started` is the other end.
+As a program, this file reads one request a line from standard input and answers each with the exit
+status. `Started` is the other end.
 """
 
 import atexit
@@ -32,7 +32,7 @@ IMPORTS = (
     "agcnn_jax.evaluation.report",
 )
 READ_LATER = {"XLA_FLAGS", "PYTEST_CURRENT_TEST"}
-"""Variables of the environment that no import reads."""
+"""Environment variables that no import reads."""
 
 
 class Started:
@@ -50,11 +50,11 @@ class Started:
         )
 
     def fits(self, environment):
-        """Whether its imports have seen this environment, and it is still there."""
+        """Tell whether its imports saw this environment and it is still running."""
         return self._environment == _read_by_imports(environment) and self._process.poll() is None
 
     def run(self, command, cwd, environment, timeout=None):
-        """Run a program to its end, as `subprocess.run` does with its output captured."""
+        """Run a program to its end, as `subprocess.run` does with captured output."""
         with tempfile.TemporaryDirectory() as folder:
             request = {
                 "command": command,
@@ -68,12 +68,11 @@ class Started:
                 self.close()
                 raise subprocess.TimeoutExpired(command, timeout)
             status = int(self._process.stdout.readline())
-            # Line ends are translated, as in text mode.
             streams = [Path(path).read_text() for path in request["streams"]]
         return subprocess.CompletedProcess(command, status, *streams)
 
     def close(self):
-        """End it, and what it may be running."""
+        """Kill it, with the program that it may be running."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
@@ -103,7 +102,7 @@ def _serve():
 
 
 def _become(command):
-    """Run a program as `python` does; its exit status."""
+    """Run a program as `python` does; return its exit status."""
     sys.argv[:] = command
     sys.orig_argv[:] = [sys.executable, str(TINY), *command]
     sys.path[0] = str(Path(command[0]).absolute().parent)
@@ -127,9 +126,9 @@ if __name__ == "__main__":
     importlib.import_module("tests.tiny").use()
     for module in IMPORTS:
         importlib.import_module(module)
-    # What is never looked at again is not copied in the forks.
+    # Keeps the collector from touching, and so copying, these objects in the forks.
     gc.freeze()
     program = _serve()
     if program:
-        # Taking all modules apart, as an interpreter does in the end, would take another second.
+        # A normal exit would take another second to tear down all modules.
         os._exit(_become(program))

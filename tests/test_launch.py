@@ -1,4 +1,4 @@
-"""launch/: the scripts run with tiny commands and stand-ins for gcloud, srun and scontrol."""
+"""The scripts of launch/, with tiny commands and stand-ins for gcloud, srun and scontrol."""
 
 import os
 import re
@@ -22,7 +22,7 @@ RUN_AGAIN = 75
 
 
 def script(path, *arguments, env=None, cwd=ROOT, timeout=60):
-    """Run a script to its end, with more variables in its environment."""
+    """Run a script to its end, with additional environment variables."""
     return subprocess.run(
         [str(path), *[str(argument) for argument in arguments]],
         cwd=cwd,
@@ -43,7 +43,7 @@ def executable(path, body):
 
 
 def on_path(folder):
-    """The environment in which a folder's programs hide those of the system."""
+    """An environment in which a folder's programs come before the system's."""
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -78,7 +78,7 @@ def until_done(*command, **env):
 
 
 def counting(tmp_path, *statuses):
-    """A command that leaves with one status after the other; its runs are lines of `runs`."""
+    """A command that ends with one status after the other and counts its runs in `runs`."""
     body = f'echo run >> "{tmp_path}/runs"\nstatuses=({" ".join(map(str, statuses))})\n'
     body += f'exit "${{statuses[$(wc -l < "{tmp_path}/runs") - 1]}}"\n'
     return executable(tmp_path / "command", body)
@@ -120,7 +120,7 @@ def test_until_done_waits_longer_each_time_up_to_the_longest(tmp_path):
     [(signal.SIGTERM, "TERM"), (signal.SIGHUP, "TERM"), (signal.SIGINT, "INT")],
 )
 def test_until_done_hands_signals_on_and_does_not_run_again(tmp_path, sent, received):
-    # Python minds SIGINT only where its parent did not have it ignored.
+    # Python handles SIGINT only if its parent does not ignore it.
     command = tmp_path / "command.py"
     command.write_text(
         "import pathlib, signal, sys, time\n"
@@ -181,7 +181,7 @@ def test_until_done_names_mistakes_in_one_line(command, env, names):
 def slurm(
     tmp_path, srun, *, restarts=0, program=("train.py", "--config", "configs/demo.py"), **env
 ):
-    """Run the batch script with stand-ins; `calls` holds what they were called with."""
+    """Run the batch script with stand-ins, which write their arguments to `calls`."""
     executable(tmp_path / "srun", f'echo "srun $*" >> "{tmp_path}/calls"\n{srun}\n')
     executable(tmp_path / "scontrol", f'echo "scontrol $*" >> "{tmp_path}/calls"\n')
     settings = {
@@ -198,7 +198,7 @@ def slurm(
 
 
 def directives():
-    """The script's options of sbatch, which end at its first command."""
+    """The script's options for sbatch, which end at its first command."""
     lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
     first_command = next(n for n, line in enumerate(lines) if line and not line.startswith("#"))
     found = [line.split()[1] for line in lines[:first_command] if line.startswith("#SBATCH")]
@@ -209,7 +209,7 @@ def directives():
 def test_slurm_asks_for_a_task_for_each_gpu_and_a_signal_to_the_tasks():
     options = directives()
     assert options["ntasks-per-node"] == options["gpus-per-node"]
-    # With a leading B: the batch shell alone would be signalled.
+    # With a leading B:, Slurm would signal the batch shell alone.
     assert re.fullmatch(r"TERM@\d+", options["signal"])
     assert {"requeue", "open-mode"} <= options.keys()
 
@@ -219,7 +219,7 @@ def test_slurm_runs_the_program_on_all_tasks_and_ends_with_it(tmp_path):
     assert done.returncode == 0, done.stderr
     [call] = calls
     assert call.endswith(f"{sys.executable} train.py --config configs/demo.py")
-    # JAX picks the GPU of the task's number among all of the node.
+    # JAX picks the task's GPU among all of the node's.
     assert {"--gpu-bind=none", "--cpus-per-task=8", "--kill-on-bad-exit=0"} <= set(call.split())
 
 
@@ -269,8 +269,8 @@ def test_slurm_names_mistakes_in_one_line(tmp_path, options, names):
 
 PROGRAM = ["train.py", "--config", "configs/demo.py", "--workdir", "gs://bucket/runs/demo"]
 
-# A Google Cloud of two files: `states`, the answers to describe, of which the last stays; and
-# `calls`. Its hosts are folders. create adds ACTIVE, delete removes hosts and states.
+# A Google Cloud of two files: `states`, the answers to describe, of which the last is repeated; and
+# `calls`. Its hosts are folders. create adds ACTIVE; delete removes hosts and states.
 GCLOUD = r"""
 here=$(dirname "$0")/..
 echo "$*" >> "$here/calls"
@@ -304,7 +304,7 @@ case "$*" in
 esac
 """
 
-# The Python of a host: installing makes an environment whose Python is the `program` of the test.
+# A host's Python: installing makes an environment whose Python is the test's `program`.
 PYTHON3 = r"""
 echo "$(basename "$HOME") $*" >> "$(dirname "$0")/../installs"
 if [[ $3 == venv ]]; then
@@ -315,7 +315,7 @@ fi
 
 @pytest.fixture
 def cloud(tmp_path):
-    """A cloud in a folder, with a repository whose scripts are those of this one."""
+    """A cloud in a folder, with a repository that has the scripts of this one."""
     repository = tmp_path / "repository"
     shutil.copytree(LAUNCH, repository / "launch")
     shutil.copy(ROOT / "requirements.lock", repository)
@@ -332,7 +332,7 @@ def cloud(tmp_path):
 
 
 def tpu(cloud, action, *options, program=PROGRAM, env=None):
-    """Run tpu_v5e.sh; returns how it ended and the calls of gcloud, as words."""
+    """Run tpu_v5e.sh; return how it ended and the calls of gcloud, as words."""
     arguments = [action, "--zone", "us-west4-a", "--poll", "0", *options]
     if program:
         arguments += ["--", *program]
@@ -349,7 +349,7 @@ def tpu(cloud, action, *options, program=PROGRAM, env=None):
 
 
 def verbs(calls):
-    """What was asked of queued resources, describe aside."""
+    """The verbs of calls about queued resources, without describe."""
     return [call[3] for call in calls if call[2] == "queued-resources" and call[3] != "describe"]
 
 
@@ -403,7 +403,7 @@ def test_tpu_options_are_read_from_the_environment(cloud):
 
 
 def test_tpu_runs_the_program_on_all_hosts_until_it_is_done(cloud):
-    # Twice status 75: after each all hosts start again.
+    # All hosts start again after each of the two statuses 75.
     executable(
         cloud / "program",
         'echo "$(basename "$HOME") $*" >> "$HOME/../ran"\n'
@@ -424,7 +424,7 @@ def test_tpu_runs_the_program_on_all_hosts_until_it_is_done(cloud):
 
 
 def test_tpu_asks_for_another_slice_when_it_was_taken_away(cloud):
-    # The first slice is taken away while the program is at work; the second brings it to its end.
+    # The first slice is preempted while the program runs; the program ends on the second.
     executable(
         cloud / "program",
         'echo "$(basename "$HOME")" >> "$HOME/../ran"\n'
@@ -471,7 +471,7 @@ def test_tpu_waits_for_a_program_that_is_at_work_already(cloud):
         "trap 'exit 75' TERM\n"
         "until [[ -e $HOME/../go ]]; do sleep 0.05; done\n",
     )
-    # One call that is interrupted, as by Ctrl-C, leaves the slice at work.
+    # After an interrupted call, as by Ctrl-C, the slice keeps running.
     arguments = [cloud / "repository/launch/tpu_v5e.sh", "run", "--zone=z"]
     arguments[2:] = ["--zone", "us-west4-a", "--poll", "0", "--", *PROGRAM]
     first = subprocess.Popen(
@@ -486,7 +486,7 @@ def test_tpu_waits_for_a_program_that_is_at_work_already(cloud):
     assert [line.split()[:3] for line in states.stdout.splitlines()[1:]] == [
         ["agcnn-worker", str(number), "running"] for number in range(4)
     ]
-    (cloud / "after_create").unlink()  # nothing may be created
+    (cloud / "after_create").unlink()  # any create would fail
     second = subprocess.Popen(
         arguments, env={**os.environ, **on_path(cloud / "bin")}, stderr=subprocess.PIPE, text=True
     )
@@ -517,7 +517,7 @@ def test_tpu_stop_lets_the_program_save_and_ends_the_waiting(cloud):
     for line in running.stderr:
         if "started on 4 host(s)" in line:
             break
-    # Until all of them are ready to be told.
+    # Wait until all of them can be signalled.
     end = time.monotonic() + 60
     while not (cloud / "ran").exists() or (cloud / "ran").read_text().count("x") < 4:
         assert time.monotonic() < end, "took too long"
@@ -597,7 +597,7 @@ def test_jobset_restarts_on_75_and_fails_on_a_mistake(path):
     ]
     [job] = jobset["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]
-    # The first pod that fails ends the job; its status decides between the two policies.
+    # The first pod that fails ends the job; its status selects the policy.
     assert spec["backoffLimit"] == 0
     [rule] = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["operator"]) == ("FailJob", "NotIn")
@@ -607,7 +607,7 @@ def test_jobset_restarts_on_75_and_fails_on_a_mistake(path):
     pod = spec["template"]["spec"]
     [container] = pod["containers"]
     assert container["name"] == rule["onExitCodes"]["containerName"]
-    assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy requires it
     assert pod["terminationGracePeriodSeconds"] >= 30
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
@@ -649,11 +649,11 @@ def test_dockerfile_installs_the_locked_versions_of_an_extra():
         assert (ROOT / copied).is_file()
 
 
-# What all of launch/ and its documentation tell people to run.
+# The commands in launch/ and its documentation.
 
 
 def commands():
-    """Each command line with train.py or eval.py: its file, the program and its options."""
+    """Yield the file, the program and the options of each command with train.py or eval.py."""
     for path in [*SCRIPTS, *JOBSETS, LAUNCH / "Dockerfile", ROOT / "docs" / "pods.md"]:
         if path in JOBSETS:
             texts = [" ".join(pod_of(path.name)[2]["containers"][0]["command"])]
@@ -662,7 +662,7 @@ def commands():
         for text in texts:
             for program, options in re.findall(r"\b(train\.py|eval\.py)\b( --[^`|;&]*)", text):
                 yield path.name, program, re.findall(r" --([\w.]+)", options)
-    # Options that the documentation names outside of a command.
+    # Options that the documentation names outside a command.
     text = (ROOT / "docs" / "pods.md").read_text()
     for option in re.findall(r"`--(config\.[\w.]+|config|workdir)[=`]", text):
         yield "pods.md", "train.py", [option]

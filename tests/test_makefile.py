@@ -1,4 +1,4 @@
-"""Which Python `make` takes, with scripts that only say they are one."""
+"""The Python that `make` chooses among scripts that pretend to be one."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ case "$1 $2" in
 esac
 """
 
-# What pyenv puts on the PATH for a version that is installed but not chosen.
+# pyenv puts this on the PATH for a version that is installed but not chosen.
 SHIM = """#!/bin/sh
 echo "pyenv: $0: command not found" >&2
 exit 127
@@ -30,7 +30,7 @@ exit 127
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder to call make in, and beside it a PATH with what recipes need but no Python."""
+    """A folder to call make in, beside a PATH with the tools of recipes but no Python."""
     (tmp_path / "clone").mkdir()
     (tmp_path / "bin").mkdir()
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):

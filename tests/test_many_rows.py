@@ -1,8 +1,8 @@
-"""What XLA makes of each pattern of the networks at more than 32,768 rows, against float64 numpy.
+"""XLA's result of each pattern in the networks at more than 32,768 rows, against NumPy in float64.
 
 jaxlib 0.10.2 (the newest for Python 3.11) computes some float32 products with sums wrongly on CPUs
-from row 32,769 on, and crashes on some arrays of rank 7 and 8. These tests say that nothing here is
-met by either, in whichever version is installed.
+from row 32,769 on, and crashes on some arrays of rank 7 and 8. These tests show that the installed
+version has no such effect here.
 """
 
 import re
@@ -23,14 +23,14 @@ from agcnn_jax.models.resnet import ResNet
 from agcnn_jax.training.steps import binary_cross_entropy
 
 SHAPES = [(3, 331, 33, 3), (5, 87, 77, 7)]
-"""Of feature maps of 32,769 and of 33,495 pixels."""
+"""Feature maps of 32,769 and of 33,495 pixels."""
 
 IMAGES, SIDE = 1101, 31
-"""Of 34,131 lines of pixels."""
+"""Together 34,131 rows of pixels."""
 
 
 def same(actual, expected, tolerance=2e-6):
-    """Each element, to within a part of the largest."""
+    """Compare each element, within a fraction of the largest."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
@@ -121,7 +121,7 @@ def test_loss_and_its_gradient(labels):
 
 
 def resample(images, boxes, size):
-    """Crops enlarged bilinearly to `size`, half-pixel centres, edges clamped, in float64."""
+    """Enlarge crops bilinearly to `size` in float64, with half-pixel centres and clamped edges."""
     images = images.astype(np.float64)
     number = np.arange(len(images))[:, None, None]
 
@@ -157,7 +157,7 @@ def test_crops(films):
 
 
 def test_augmentation(films):
-    # Of boxes that are only enlarged.
+    # All boxes are smaller than the images, so crops are only enlarged.
     settings = Augmentation(scale=(0.1, 0.6))
     records = np.arange(IMAGES, dtype=np.int32)
     ours = jax.jit(lambda x: augment(x, records, 3, 5, SIDE, settings))(films)
@@ -167,7 +167,7 @@ def test_augmentation(films):
         crop_key, flip_key = jax.random.split(jax.random.fold_in(key, record))
         return _random_box(crop_key, SIDE, settings), jax.random.bernoulli(flip_key)
 
-    # A few at a time, as in the small batches that other tests hold to be right.
+    # A few at a time: other tests check small batches.
     draw_part = jax.jit(jax.vmap(drawn))
     parts = [draw_part(records[start : start + 367]) for start in range(0, IMAGES, 367)]
     boxes, flipped = (np.concatenate(part) for part in zip(*parts, strict=True))

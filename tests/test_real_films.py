@@ -1,4 +1,4 @@
-"""The whole path on real ChestX-ray14 files: prepare, train a few steps, evaluate."""
+"""The whole path on real ChestX-ray14 files: preparing, a few training steps, evaluation."""
 
 import csv
 import json
@@ -11,9 +11,7 @@ from tests.programs import ROOT, run
 FILMS = ROOT.parent / "shared" / "chestxray14"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 
-pytestmark = pytest.mark.skipif(
-    not FILMS.is_dir(), reason=f"no real films: {FILMS} is absent (see README, Real data)"
-)
+pytestmark = pytest.mark.skipif(not FILMS.is_dir(), reason=f"no real films: {FILMS} does not exist")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def test_all_raw_films_are_written(tmp_path):
     assert report["files_seen"] == report["written"] == 102
 
 
-def test_label_rows_without_a_film_are_reported_and_no_error(small_dir):
+def test_label_rows_without_a_film_are_reported_without_an_error(small_dir):
     report = json.loads((small_dir / "prepare_report.json").read_text())
     assert report["written"] == 621
     assert report["rows_without_image"]["count"] == 111_499

@@ -1,7 +1,7 @@
 """`resnet_small` with two bottlenecks instead of four, which XLA compiles in half the time.
 
 All tests use it, in their own process and in the programs that they start: `python tests/tiny.py
-train.py ...` runs a program with it. What `resnet_small` is really like, tests/models knows.
+train.py ...` runs a program with it. tests/models tests the real `resnet_small`.
 """
 
 import runpy
@@ -12,11 +12,11 @@ from pathlib import Path
 REGISTRY = "agcnn_jax.models.registry"
 
 REAL = {}
-"""Makes `resnet_small` as it is, once the registry is imported."""
+"""The real `resnet_small`, by that name, once the registry is imported."""
 
 
 class _Finder:
-    """Changes the registry when it is imported, since importing JAX for it takes seconds."""
+    """Changes the registry when a program imports it; importing it here would take seconds."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -37,7 +37,7 @@ class _Finder:
 
 
 def use():
-    """Use it in this process, which must not have imported the registry yet."""
+    """Use it in this process, which must not have imported the registry."""
     assert REGISTRY not in sys.modules
     sys.meta_path.insert(0, _Finder)
 
