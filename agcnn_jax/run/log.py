@@ -75,7 +75,7 @@ class MetricsLog:
         folder = self._local / "events" / stage
         with reported(self._folder, "written"):
             folder.mkdir(parents=True, exist_ok=True)
-            # `SummaryWriter` (2.6) hangs on a full disk. The suffix tells files of one second apart.
+            # `SummaryWriter` (2.6) hangs on a full disk. The suffix makes the file name unique.
             self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
             # Makes TensorBoard drop older events of later steps.
             self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
