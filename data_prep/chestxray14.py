@@ -32,6 +32,7 @@ SPLIT = "images"
 INPUTS = "inputs.txt"
 
 
+# `FileReaderBuilder` and `_download_and_prepare` are internal to TFDS; checked with 4.9.10.
 class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Publishes finished shards as a TFDS dataset.
 

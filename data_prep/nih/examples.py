@@ -42,6 +42,7 @@ def record_features(image_size: int) -> tfds.features.FeaturesDict:
     )
 
 
+# `ExampleSerializer` is internal to TFDS; checked with 4.9.10.
 @functools.cache
 def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
     features = record_features(image_size)
