@@ -23,7 +23,16 @@ from queue import SimpleQueue
 from tests.faults import FAULTS, Fault
 from tests.programs import ROOT
 
-COPIED = ("agcnn_jax", "configs", "data_prep", "tests", "train.py", "eval.py", "pyproject.toml")
+COPIED = (
+    "agcnn_jax",
+    "benchmarks",
+    "configs",
+    "data_prep",
+    "tests",
+    "train.py",
+    "eval.py",
+    "pyproject.toml",
+)
 TIMEOUT = 300
 """A fault whose tests run longer than this, in seconds, counts as noticed."""
 
