@@ -42,6 +42,7 @@ METRICS = "agcnn_jax/metrics/auc.py"
 FIT = "agcnn_jax/training/fit.py"
 INFLUENCE = "agcnn_jax/metrics/influence.py"
 LINEAGE = "agcnn_jax/run/lineage.py"
+SUMMARY = "agcnn_jax/run/summary.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
 TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
@@ -54,6 +55,7 @@ TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/metrics/test_auc.py",)
 TEST_INFLUENCE = ("tests/metrics/test_influence.py",)
 TEST_LINEAGE = ("tests/run/test_lineage.py",)
+TEST_SUMMARY = ("tests/run/test_summary.py",)
 TEST_START = "tests/training/test_start.py::Test"
 TEST_STOPPED = ("tests/training/test_stopped.py",)
 
@@ -538,5 +540,20 @@ FAULTS = (
         'pooled_global=part.get("pooled_global")',
         "pooled_global=None",
         ("tests/training/test_host_crop.py",),
+    ),
+    # Memory.
+    Fault(
+        "outputs in donated memory counted twice",
+        SUMMARY,
+        'sum(memory.values()) - 2 * memory["alias"]',
+        'sum(memory.values()) - memory["alias"]',
+        TEST_SUMMARY,
+    ),
+    Fault(
+        "a step that a device cannot hold is run",
+        SUMMARY,
+        'needed["total"] > limit',
+        'needed["temp"] > limit',
+        TEST_SUMMARY,
     ),
 )
