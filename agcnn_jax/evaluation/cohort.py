@@ -44,7 +44,7 @@ class Cohort:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images are phantoms; their scores must not be compared with patients'."""
+        """True for phantoms, whose scores must not be compared with patients'."""
         return "phantom" in self.provenance.lower()
 
 

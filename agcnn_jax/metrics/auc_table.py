@@ -57,7 +57,7 @@ class BranchAUC:
         findings: the labels to average over, in the order of the table.
         missing: the findings without an AUC.
         mean: over the findings that have an AUC.
-        frequent_mean: over those of them that `FEW_PATIENTS` or more patients have.
+        frequent_mean: over the findings that `FEW_PATIENTS` or more patients have.
     """
 
     auc: dict[str, float | None]

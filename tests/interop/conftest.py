@@ -65,3 +65,13 @@ def small_state():
         lambda leaf: np.asarray(leaf) + 0.1 * rng.random(leaf.shape, np.float32), variables
     )
     return state_of(variables, "global", "resnet_small", 3)
+
+
+@pytest.fixture
+def file(tmp_path, small_state):
+    """The small ResNet's state dict as a safetensors file."""
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "small.safetensors"
+    save_file(small_state, path)
+    return path
