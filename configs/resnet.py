@@ -8,8 +8,8 @@ Command:
     python eval.py --config configs/resnet.py
 
 Needs: ChestX-ray14 as NIH distributes it (RAW), ImageNet weights from the Hugging Face hub, and a
-    GPU or TPU. XLA plans 8.0 GiB for the largest step, that of the global stage, on a TPU v5e
-    chip; docs/pods.md has other batches, and what spreads a batch over several devices.
+    GPU or TPU. XLA plans 8.0 GiB on a TPU v5e chip for the largest step, in the global stage;
+    docs/pods.md lists other batches, and explains training on several devices.
 Takes: not measured.
 Reached: no result is recorded yet. The paper reports a mean AUC of 0.841 (global), 0.817 (local)
     and 0.868 (fusion).

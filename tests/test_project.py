@@ -1,4 +1,4 @@
-"""What the project's pages say of it: its version, the paper, and files that exist."""
+"""The pages name the right version and paper, and files that exist."""
 
 import re
 

@@ -21,7 +21,7 @@ ROOMS = (
 """From the ground up; the package's own modules are commands, and import any of them."""
 
 OUTSIDE = {"benchmarks", "configs", "data_prep", "docs", "eval", "tests", "train"}
-"""What the repository holds beside the package, which does not import it."""
+"""The rest of the repository, which the package does not import."""
 
 
 def imported(text, package):
