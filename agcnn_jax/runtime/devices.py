@@ -108,19 +108,14 @@ def data_parallel(
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Put a tree of arrays, the same in every process, on every device."""
-    sharding = NamedSharding(mesh, REPLICATED)
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    # `device_put` would compare every array between the processes first.
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
-    )
+    # `jax.device_put` would compare every array between the processes first.
+    local = tree if jax.process_count() == 1 else jax.tree.map(np.asarray, tree)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, REPLICATED), local)
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """Spread this process's rows, a tree of host arrays `[b, ...]`, over its devices."""
-    sharding = NamedSharding(mesh, SHARDED)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, SHARDED), batch)
 
 
 def on_local_mesh(mesh: Mesh, tree: Any) -> Any:
