@@ -45,5 +45,10 @@ def use():
 if __name__ == "__main__":
     use()
     del sys.argv[0]
-    sys.path[0] = str(Path(sys.argv[0]).absolute().parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(sys.argv[0]).absolute().parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
