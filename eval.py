@@ -1,4 +1,8 @@
-"""Print AUC tables of a trained run: python eval.py --config configs/demo.py."""
+"""Print the AUC table of a trained run, or of a file of predictions.
+
+python eval.py --config configs/demo.py
+python eval.py --predictions P.csv --labels Data_Entry_2017_v2020.csv
+"""
 
 from absl import flags
 
