@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
 import socket
 import threading
@@ -32,7 +33,6 @@ from agcnn_jax.runtime.processes import from_primary, is_primary
 from agcnn_jax.runtime.storage import create_json, is_remote, reported, write_json
 
 FILE = "training.json"
-ELSEWHERE = "choose another --workdir"
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ class Lock:
 
     def __init__(self, path: epath.Path, timeout: float):
         self.path, self.timeout, self.patience = path, timeout, timeout
-        self.began = self.changed = time.monotonic()
+        self.began = self.changed = math.inf  # times of the first look and of the last change
         self.seen: dict[str, Any] | None = None
         self.entry: dict[str, Any] = {
             "host": socket.gethostname(),
@@ -86,7 +86,9 @@ class Lock:
             holder, over = found
             trained = f"{self.path.parent} is being trained by {holder}"
             if over:
-                raise Stopped(f"{trained}; end it, or {ELSEWHERE}, and run the same command again")
+                raise Stopped(
+                    f"{trained}; end that, or choose another --workdir, and run this again"
+                )
             if stop_requested():
                 raise Stopped(f"stopped while waiting for {holder}; nothing to save")
             if not told:
@@ -97,14 +99,14 @@ class Lock:
     def take(self) -> tuple[str, bool] | None:
         """Take the lock if it is free or stale; otherwise say who holds it, and if time is up."""
         remote = is_remote(self.path)
-        remedy = None if remote else f"make it writable, or {ELSEWHERE}"
+        remedy = None if remote else "make it writable, or choose another --workdir"
         with reported(self.path, "written", remedy):
             found, now = self.read(), time.monotonic()
+            self.began = min(self.began, now)
             if found != self.seen:
                 self.seen, self.changed = found, now
             other = found or {}
-            # The longer of the two timeouts counts.
-            self.patience = max(self.patience, other.get("peer_timeout", 0))
+            self.patience = max(self.patience, other.get("peer_timeout", 0))  # the longer timeout
             dead = has_ended(other.get("process"), other.get("identity"))
             stale = found is not None and (dead or now - self.changed >= self.patience)
             if stale:
