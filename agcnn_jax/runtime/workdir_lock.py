@@ -84,15 +84,13 @@ class Lock:
         told = not is_primary()
         while (found := from_primary(self.take)) is not None:
             holder, over = found
-            trained = f"{self.path.parent} is being trained by {holder}"
+            text = f"{self.path.parent} is being trained by {holder}"
             if over:
-                raise Stopped(
-                    f"{trained}; end that, or choose another --workdir, and run this again"
-                )
+                raise Stopped(f"{text}; end that, or choose another --workdir, and run this again")
             if stop_requested():
                 raise Stopped(f"stopped while waiting for {holder}; nothing to save")
             if not told:
-                print(f"{trained}; waiting up to {self.patience:g} s", flush=True)
+                print(f"{text}; waiting up to {self.patience:g} s", flush=True)
             told = True
             time.sleep(min(1.0, self.timeout / 20))
 
