@@ -138,7 +138,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
 
     def restore_best(self, identity: Identity, step: int | None = None) -> tuple[Any, Identity]:
-        """Load the best checkpoint, or that of a given step, to host memory.
+        """Load the best checkpoint, or the one of a given step, to host memory.
 
         Returns:
             The state as nested dicts of numpy arrays, and everything that the weights belong to,
