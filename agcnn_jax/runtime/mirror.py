@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 from etils import epath
-from fsspec.callbacks import TqdmCallback
+from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import DISK_FULL, reported
@@ -24,6 +24,9 @@ CACHE_VARIABLE = "AGCNN_JAX_CACHE"
 
 IDENTIFYING = ("metadata.json", "dataset_info.json")
 """Files that tell one prepared dataset from another: fingerprint, digests, shards' lengths."""
+
+AT_ONCE = 8
+"""Number of files that are fetched together; an interrupted copy fetches as many again."""
 
 
 def cache_folder() -> Path:
@@ -110,23 +113,36 @@ def _fetch(directory: epath.Path, part: Path) -> None:
             f"{free / 1e9:.1f} GB free; free some space, or name another folder for copies with "
             f"{CACHE_VARIABLE}"
         )
-    bar = {
-        "desc": f"copying {directory} to {part.parent}",
-        "unit": "file",
-        "mininterval": 0.1 if sys.stderr.isatty() else 10.0,
-    }
-    with reported(directory, "read"), TqdmCallback(tqdm_kwargs=bar) as progress:
-        try:
-            store.get(
-                [file["name"] for file in missing],
-                [os.fspath(part / Path(file["name"]).name) for file in missing],
-                callback=progress,
-            )
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
+    names = [file["name"] for file in missing]
+    targets = [part / Path(name).name for name in names]
+    bar = tqdm(
+        total=len(names),
+        desc=f"copying {directory} to {part.parent}",
+        unit="file",
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
+    with reported(directory, "read"), bar:
+        for start in range(0, len(names), AT_ONCE):
+            batch = slice(start, start + AT_ONCE)
+            # Some stores write a file out of order, so that an interrupted one has its full size.
+            unfinished = [
+                target.with_name(f"{target.name}.unfinished") for target in targets[batch]
+            ]
+            try:
+                store.get(names[batch], [os.fspath(path) for path in unfinished])
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                with _writing(part):
+                    raise
             with _writing(part):
-                raise
+                for path, target in zip(unfinished, targets[batch], strict=True):
+                    path.rename(target)
+            bar.update(len(unfinished))
+    with _writing(part):
+        # Left by an interrupted copy, and not overwritten since.
+        for path in part.glob("*.unfinished"):
+            path.unlink()
     if _incomplete(files, part):
         raise UserError(
             f"{directory} changed while it was copied; wait until it is complete and run the "
@@ -135,6 +151,5 @@ def _fetch(directory: epath.Path, part: Path) -> None:
 
 
 def _incomplete(files: list[dict[str, Any]], part: Path) -> list[dict[str, Any]]:
-    # A file is written from its beginning to its end, so an interrupted one is shorter.
     there = {path.name: path.stat().st_size for path in part.iterdir()}
     return [file for file in files if there.get(Path(file["name"]).name) != file["size"]]
