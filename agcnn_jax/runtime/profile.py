@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import is_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
 
@@ -44,7 +45,15 @@ def _trace(directory: epath.Path) -> Iterator[None]:
         try:
             with jax.profiler.trace(folder):
                 yield
-        finally:
-            with reported(directory, "written"):
-                for path in filter(Path.is_file, Path(folder).rglob("*")):
-                    write_bytes(directory / str(path.relative_to(folder)), path.read_bytes())
+        except BaseException:
+            # A trace that cannot be written must not hide why the training ends.
+            with contextlib.suppress(UserError):
+                _copy(Path(folder), directory)
+            raise
+        _copy(Path(folder), directory)
+
+
+def _copy(folder: Path, directory: epath.Path) -> None:
+    with reported(directory, "written"):
+        for path in filter(Path.is_file, folder.rglob("*")):
+            write_bytes(directory / str(path.relative_to(folder)), path.read_bytes())
