@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -202,7 +203,12 @@ def _parse(arguments: list[str]) -> None:
         for module in (__name__, sys.argv[0]):
             for flag in FLAGS.get_flags_for_module(module):
                 print(f"  --{flag.name:12} {flag.help}")
-        print("  --config.KEY=VALUE  any key of the config; configs/common.py explains them.")
+        print("  --config.KEY=VALUE  any of these keys:")
+        for name, row in KEYS.items():
+            given = f"{row.kind.words}, {row.limits.words}".rstrip(", ")
+            described = f"{row.meaning} ({given}; default {row.default!r})"
+            lines = textwrap.wrap(described, 92, break_on_hyphens=False)
+            print("\n".join([f"  config.{name}", *(f"      {line}" for line in lines)]))
         sys.exit(0)
     _check_arguments(arguments)
     try:

@@ -39,7 +39,7 @@ def check_config(
         if key not in values:
             section = key.split(".")[0]
             missing = f"section {section}" if section not in config and section != key else key
-            raise UserError(f"{where}the config has no {missing}; configs/common.py lists the keys")
+            raise UserError(f"{where}the config has no {missing}; train.py --help lists the keys")
     for key, value in values.items():
         if overridable and value is None and _field_type(config, key) is not type(None):
             continue
@@ -124,7 +124,7 @@ def _unknown(key: str, value: Any = None) -> str:
     last = key.split(".")[-1]
     near = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.7)
     near += [name for name in KEYS if name.split(".")[-1] == last and name not in near]
-    hint = f"did you mean {' or '.join(near)}?" if near else "configs/common.py lists the keys"
+    hint = f"did you mean {' or '.join(near)}?" if near else "train.py --help lists the keys"
     return f"config.{key} is a key that nothing reads; {hint}"
 
 

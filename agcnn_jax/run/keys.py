@@ -1,135 +1,40 @@
-"""The keys of a config in one table: kind, range, who may change a key, when it is read.
-
-`configs/common.py` gives every key its default and says what it means.
-"""
+"""The keys of a config in one table: default, kind, range, who may change a key, what it means."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
+import ml_collections
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A kind of value.
-
-    Attributes:
-        words: its name in messages.
-        convert: returns a value in the one form that programs read; `TypeError` if the value is of
-            another kind.
-    """
-
-    words: str
-    convert: Callable[[Any], Any]
-
-
-def _one(target: type, accepted: Any) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        # Python counts True as a whole number.
-        if not isinstance(value, accepted) or (isinstance(value, bool) and target is not bool):
-            raise TypeError
-        return target(value)
-
-    return convert
-
-
-def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """Convert several values to a tuple, and a single value to a tuple of one."""
-    return lambda value: tuple(
-        convert(entry) for entry in (value if isinstance(value, tuple | list) else (value,))
-    )
-
-
-WHOLE = Kind("a whole number", _one(int, Integral))
-NUMBER = Kind("a number", _one(float, Real))
-TRUTH = Kind("True or False", _one(bool, bool))
-TEXT = Kind("a string", _one(str, (str, os.PathLike)))
-WHOLES = Kind("whole numbers", _several(WHOLE.convert))
-NUMBERS = Kind("numbers", _several(NUMBER.convert))
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """The values of its kind that a key may have.
-
-    Attributes:
-        words: the end of "it must be a number, ...".
-        holds: tells whether a converted value is within the limits.
-        choices: all values, if they can be listed.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-    choices: tuple[str, ...] = ()
-
-
-MOST = 2**31 - 1
-"""The largest int32."""
-
-
-def at_least(low: float) -> Limits:
-    """Limit numbers from below."""
-    return Limits(f"at least {low}", lambda value: value >= low)
-
-
-def count_from(low: int) -> Limits:
-    """Limit whole numbers to int32, in which steps are counted."""
-    return between(low, MOST)
-
-
-def between(low: float, high: float) -> Limits:
-    """Limit numbers to a closed interval."""
-    return Limits(f"at least {low} and at most {high}", lambda value: low <= value <= high)
-
-
-def one_of(*choices: str) -> Limits:
-    """Limit strings to a list."""
-    return Limits(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
-
-
-ANY = Limits("", lambda value: True)
-FILLED = Limits("not empty", bool)
-FRACTION = Limits("at least 0 and below 1", lambda value: 0 <= value < 1)
-SHARE = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
-RANGE = Limits("two positive ones, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1])
-SHARES = Limits("two in 0..1, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1)
-CHANNELS = Limits("one for each channel", lambda x: len(x) > 0)
-SPREADS = Limits("one for each channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
-BRANCHWISE = "one for all branches, or three for global, local, fusion, "
-COUNTS = Limits(
-    f"{BRANCHWISE}at least 1 and at most {MOST}",
-    lambda x: len(x) in (1, 3) and min(x) >= 1 and max(x) <= MOST,
+from agcnn_jax.run.kinds import (
+    ANY,
+    CHANNELS,
+    COUNTS,
+    FILLED,
+    FRACTION,
+    MOST,
+    NUMBER,
+    NUMBERS,
+    RANGE,
+    RATES,
+    SHARE,
+    SHARES,
+    SPREADS,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    WHOLES,
+    Kind,
+    Limits,
+    Need,
+    at_least,
+    between,
+    count_from,
+    one_of,
+    only_if,
+    unless,
 )
-RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """A condition on another key, without which a key is not read.
-
-    Attributes:
-        key: the other key.
-        holds: tells whether its value meets the condition.
-        remedy: what to set the other key to, as on the command line.
-    """
-
-    key: str
-    holds: Callable[[Any], bool]
-    remedy: str
-
-
-def only_if(key: str, *values: str) -> Need:
-    """Require one of these values of another key."""
-    return Need(key, lambda value: value in values, f"set --config.{key}={'|'.join(values)}")
-
-
-def unless(key: str, value: Any) -> Need:
-    """Require any value but this of another key."""
-    return Need(key, lambda given: given != value, f"set another --config.{key}")
-
 
 FIXED = "fixed"
 """May not change within a workdir."""
@@ -149,16 +54,20 @@ class Key:
     """A row of the table.
 
     Attributes:
+        default: the value, unless a config or the command line gives another.
         kind: of the value.
         limits: of the value.
         changes: when the value may differ from what the workdir was made with.
         needs: all conditions under which the key is read.
+        meaning: what the key does, for `--help`.
     """
 
+    default: Any
     kind: Kind
     limits: Limits = ANY
     changes: str = FIXED
     needs: tuple[Need, ...] = ()
+    meaning: str = ""
 
     @property
     def words(self) -> str:
@@ -184,52 +93,119 @@ _STAGED = unless("strategy", "GLF")
 
 # fmt: off
 KEYS: dict[str, Key] = {
-    # key                       kind   limits, changes, needs
-    "seed":                   Key(WHOLE, count_from(0)),
-    "workdir":                Key(TEXT, changes=FREE),
-    "backbone":               Key(TEXT, one_of("resnet50", "densenet121", "resnet_small")),
-    "pooling":                Key(TEXT, one_of("max", "avg")),
-    "dtype":                  Key(TEXT, one_of("float32", "bfloat16", "float64")),
-    "matmul_precision":       Key(TEXT, one_of("default", "high", "highest")),
-    "batch_norm":             Key(TEXT, one_of("global", "device")),
-    "init":                   Key(TEXT, FILLED),
-    "init_normalisation":     Key(TEXT, one_of("config", "own"), needs=(_GIVEN_WEIGHTS,)),
-    "mean":                   Key(NUMBERS, CHANNELS),
-    "std":                    Key(NUMBERS, SPREADS),
-    "strategy":               Key(TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*")),
-    "local_input":            Key(TEXT, one_of("crop", "image")),
-    "data.dir":               Key(TEXT, FILLED, FREE),
-    "data.protocol":          Key(TEXT, one_of("random", "patient", "official", "lists"), SCORED),
-    "data.lists":             Key(TEXT, ANY, SCORED, (_LIST_FILES,)),
-    "data.split_seed":        Key(WHOLE, count_from(0), SCORED, (_DRAWN_SPLIT,)),
-    "data.allow_unlisted":    Key(TRUTH, ANY, FREE, (_LISTED,)),
-    "input_size":             Key(WHOLE, between(32, LARGEST_INPUT)),
-    "augment.crop":           Key(TEXT, one_of("random_resized", "random", "centre")),
-    "augment.scale":          Key(NUMBERS, SHARES, needs=(_RESIZED,)),
-    "augment.ratio":          Key(NUMBERS, RANGE, needs=(_RESIZED,)),
-    "augment.flip":           Key(TRUTH),
-    "attention.statistic":    Key(TEXT, one_of("max", "l1", "l2"), needs=(_CROP,)),
-    "attention.tau":          Key(NUMBER, FRACTION, needs=(_CROP,)),
-    "attention.cropper":      Key(TEXT, one_of("host", "device"), needs=(_CROP, _STAGED)),
-    "batch_size":             Key(WHOLES, COUNTS),
-    "epochs":                 Key(WHOLES, COUNTS),
-    "learning_rate":          Key(NUMBERS, RATES),
-    "drop_after":             Key(NUMBER, SHARE),
-    "drop_factor":            Key(NUMBER, at_least(1), needs=(_DROPS,)),
-    "warmup_epochs":          Key(NUMBER, between(0, MOST)),
-    "learning_rate_scaling":  Key(TEXT, one_of("none", "linear", "sqrt")),
-    "reference_batch_size":   Key(WHOLES, COUNTS, needs=(_SCALED,)),
-    "accumulate":             Key(WHOLE, count_from(1)),
-    "momentum":               Key(NUMBER, FRACTION),
-    "weight_decay":           Key(NUMBER, at_least(0)),
-    "max_steps":              Key(WHOLE, count_from(0)),
-    "eval_batch_size":        Key(WHOLE, count_from(1), FREE),
-    "log_every":              Key(WHOLE, count_from(1), TRAINED),
-    "checkpoint_every":       Key(WHOLE, count_from(1), TRAINED),
-    "profile":                Key(WHOLE, count_from(0), TRAINED),
-    "peer_timeout":           Key(WHOLE, count_from(1), FREE),
+    "seed": Key(0, WHOLE, count_from(0), meaning=
+        "seeds weights, the order of images and augmentation; the split has data.split_seed"),
+    "workdir": Key("", TEXT, changes=FREE, meaning=
+        "folder or bucket for everything that a run writes; empty: runs/<name of the config "
+        "file>"),
+    "backbone": Key("resnet50", TEXT, one_of("resnet50", "densenet121", "resnet_small"), meaning=
+        "network of the global and the local branch"),
+    "pooling": Key("max", TEXT, one_of("max", "avg"), meaning=
+        "pooling of the last feature map: max is Pool5 of Fig. 2; ImageNet and CheXNet used avg"),
+    "dtype": Key("float32", TEXT, one_of("float32", "bfloat16", "float64"), meaning=
+        "of the computation; parameters stay float32 at bfloat16; float64 compares runs digit "
+        "by digit"),
+    "matmul_precision": Key("default", TEXT, one_of("default", "high", "highest"), meaning=
+        "of float32 products and convolutions; default: the fastest that the device offers "
+        "(TF32 on recent NVIDIA GPUs, passes of bfloat16 on TPUs); highest: float32"),
+    "batch_norm": Key("global", TEXT, one_of("global", "device"), meaning=
+        "statistics in training; global: of the whole batch; device: of each device's share, as "
+        "in PyTorch's DistributedDataParallel"),
+    "init": Key("random", TEXT, FILLED, meaning=
+        "weights of both backbones: random; a folder that data_prep/torch_weights.py wrote; or "
+        "a finished stage of another run, such as runs/other/stages/1_global, whose global "
+        "backbone both branches get"),
+    "init_normalisation": Key(
+        "config", TEXT, one_of("config", "own"), needs=(_GIVEN_WEIGHTS,), meaning=
+        "config: refuse weights made for another mean or std; own: accept them"),
+    "mean": Key((0.485, 0.456, 0.406), NUMBERS, CHANNELS, meaning=
+        "of each input channel, for gray levels in 0..1; the default is ImageNet's"),
+    "std": Key((0.229, 0.224, 0.225), NUMBERS, SPREADS, meaning=
+        "standard deviation of each input channel; the default is ImageNet's"),
+    "strategy": Key("G_L_F", TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*"), meaning=
+        "which branches each stage trains (Table II)"),
+    "local_input": Key("crop", TEXT, one_of("crop", "image"), meaning=
+        "of the local branch: the attended region, or the whole image, which with strategy=GLF "
+        "is the control experiment of Section IV-C"),
+    "data.dir": Key("data/chestxray14", TEXT, FILLED, FREE, meaning=
+        "folder or bucket that data_prep/chestxray14.py wrote"),
+    "data.protocol": Key(
+        "random", TEXT, one_of("random", "patient", "official", "lists"), SCORED, meaning=
+        "the split: random by image, as in the paper; by patient; NIH's official lists; or the "
+        "lists in the folder data.lists"),
+    "data.lists": Key("", TEXT, ANY, SCORED, (_LIST_FILES,), meaning=
+        "folder of train, validation and test lists"),
+    "data.split_seed": Key(0, WHOLE, count_from(0), SCORED, (_DRAWN_SPLIT,), meaning=
+        "seeds the split"),
+    "data.allow_unlisted": Key(False, TRUTH, ANY, FREE, (_LISTED,), meaning=
+        "accept lists that leave out more than 1 % of the images"),
+    "input_size": Key(224, WHOLE, between(32, LARGEST_INPUT), meaning=
+        "side of the square input in pixels; stored images may be larger"),
+    "augment.crop": Key(
+        "random_resized", TEXT, one_of("random_resized", "random", "centre"), meaning=
+        "crop of a training image; random has the size of the centre crop"),
+    "augment.scale": Key((0.08, 1.0), NUMBERS, SHARES, needs=(_RESIZED,), meaning=
+        "area of a random resized crop, as a fraction of the image's"),
+    "augment.ratio": Key((3 / 4, 4 / 3), NUMBERS, RANGE, needs=(_RESIZED,), meaning=
+        "its width divided by its height"),
+    "augment.flip": Key(True, TRUTH, meaning=
+        "mirror a training image with probability 1/2"),
+    "attention.statistic": Key("max", TEXT, one_of("max", "l1", "l2"), needs=(_CROP,), meaning=
+        "over channels, which makes a heat map of a feature map (Table III)"),
+    "attention.tau": Key(0.7, NUMBER, FRACTION, needs=(_CROP,), meaning=
+        "threshold of the heat map (Eq. 4)"),
+    "attention.cropper": Key(
+        "host", TEXT, one_of("host", "device"), needs=(_CROP, _STAGED), meaning=
+        "where training crops regions: on the host, one batch ahead, or on the device, in the "
+        "step"),
+    "batch_size": Key((128, 64, 64), WHOLES, COUNTS, meaning=
+        "images in a step, on all devices together. One number for all branches, or three for "
+        "global, local and fusion; a stage that trains several branches takes their smallest "
+        "batch, smallest learning rate and most epochs"),
+    "epochs": Key((50,), WHOLES, COUNTS, meaning=
+        "of each stage, or of the stages of each branch"),
+    "learning_rate": Key((0.01,), NUMBERS, RATES, meaning=
+        "at the start of a stage, or of the stages of each branch"),
+    "drop_after": Key(0.4, NUMBER, SHARE, meaning=
+        "fraction of the epochs after which the learning rate drops: 20 of 50"),
+    "drop_factor": Key(10.0, NUMBER, at_least(1), needs=(_DROPS,), meaning=
+        "what the learning rate is then divided by"),
+    "warmup_epochs": Key(0.0, NUMBER, between(0, MOST), meaning=
+        "over which the learning rate rises to its value at the start of a stage"),
+    "learning_rate_scaling": Key("none", TEXT, one_of("none", "linear", "sqrt"), meaning=
+        "how the learning rate follows batch_size / reference_batch_size"),
+    "reference_batch_size": Key((128, 64, 64), WHOLES, COUNTS, needs=(_SCALED,), meaning=
+        "the batch that learning_rate was found with"),
+    "accumulate": Key(1, WHOLE, count_from(1), meaning=
+        "micro-batches that each step is split into, to save memory; BatchNorm normalises each "
+        "micro-batch by itself"),
+    "momentum": Key(0.9, NUMBER, FRACTION, meaning=
+        "of SGD"),
+    "weight_decay": Key(1e-4, NUMBER, at_least(0), meaning=
+        "on all parameters"),
+    "max_steps": Key(0, WHOLE, count_from(0), meaning=
+        "end every stage after this many steps, to try things out; 0 for no limit"),
+    "eval_batch_size": Key(64, WHOLE, count_from(1), FREE, meaning=
+        "images in a batch of validation and evaluation"),
+    "log_every": Key(20, WHOLE, count_from(1), TRAINED, meaning=
+        "steps between two lines of the log"),
+    "checkpoint_every": Key(500, WHOLE, count_from(1), TRAINED, meaning=
+        "steps between two checkpoints, beside the one of each epoch"),
+    "profile": Key(0, WHOLE, count_from(0), TRAINED, meaning=
+        "steps of each stage to trace into <workdir>/profile"),
+    "peer_timeout": Key(120, WHOLE, count_from(1), FREE, meaning=
+        "seconds of silence after which a process of the run counts as lost"),
 }
 # fmt: on
 """All keys of a config."""
 
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Make a config of the defaults, whose values may be replaced by values of another type."""
+    config = ml_collections.ConfigDict(type_safe=False)  # so that 64 may replace (64,)
+    for section in SECTIONS:
+        config[section] = ml_collections.ConfigDict(type_safe=False)
+    config.update_from_flattened_dict({name: key.default for name, key in KEYS.items()})
+    return config

@@ -200,7 +200,7 @@ class TestKeys:
             ("lists", r"data\.lists"),
             ("tau", r"attention\.tau"),
             ("data.split_sed", r"data\.split_seed"),
-            ("zzz", r"configs/common\.py"),
+            ("zzz", "train.py --help"),
         ],
     )
     def test_unknown_keys(self, key, near):

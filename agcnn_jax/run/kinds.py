@@ -1,0 +1,128 @@
+"""What the value of a config's key may be, and when a key is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes:
+        words: its name in messages.
+        convert: returns a value in the one form that programs read; `TypeError` if the value is of
+            another kind.
+    """
+
+    words: str
+    convert: Callable[[Any], Any]
+
+
+def _one(target: type, accepted: Any) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        # Python counts True as a whole number.
+        if not isinstance(value, accepted) or (isinstance(value, bool) and target is not bool):
+            raise TypeError
+        return target(value)
+
+    return convert
+
+
+def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Convert several values to a tuple, and a single value to a tuple of one."""
+    return lambda value: tuple(
+        convert(entry) for entry in (value if isinstance(value, tuple | list) else (value,))
+    )
+
+
+WHOLE = Kind("a whole number", _one(int, Integral))
+NUMBER = Kind("a number", _one(float, Real))
+TRUTH = Kind("True or False", _one(bool, bool))
+TEXT = Kind("a string", _one(str, (str, os.PathLike)))
+WHOLES = Kind("whole numbers", _several(WHOLE.convert))
+NUMBERS = Kind("numbers", _several(NUMBER.convert))
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The values of its kind that a key may have.
+
+    Attributes:
+        words: the end of "it must be a number, ...".
+        holds: tells whether a converted value is within the limits.
+        choices: all values, if they can be listed.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+MOST = 2**31 - 1
+"""The largest int32."""
+
+
+def at_least(low: float) -> Limits:
+    """Limit numbers from below."""
+    return Limits(f"at least {low}", lambda value: value >= low)
+
+
+def count_from(low: int) -> Limits:
+    """Limit whole numbers to int32, in which steps are counted."""
+    return between(low, MOST)
+
+
+def between(low: float, high: float) -> Limits:
+    """Limit numbers to a closed interval."""
+    return Limits(f"at least {low} and at most {high}", lambda value: low <= value <= high)
+
+
+def one_of(*choices: str) -> Limits:
+    """Limit strings to a list."""
+    return Limits(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+ANY = Limits("", lambda value: True)
+FILLED = Limits("not empty", bool)
+FRACTION = Limits("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
+RANGE = Limits("two positive ones, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1])
+SHARES = Limits("two in 0..1, the smaller first", lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1)
+CHANNELS = Limits("one for each channel", lambda x: len(x) > 0)
+SPREADS = Limits("one for each channel, above 0", lambda x: len(x) > 0 and min(x) > 0)
+BRANCHWISE = "one for all branches, or three for global, local, fusion, "
+COUNTS = Limits(
+    f"{BRANCHWISE}at least 1 and at most {MOST}",
+    lambda x: len(x) in (1, 3) and min(x) >= 1 and max(x) <= MOST,
+)
+RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """A condition on another key, without which a key is not read.
+
+    Attributes:
+        key: the other key.
+        holds: tells whether its value meets the condition.
+        remedy: what to set the other key to, as on the command line.
+    """
+
+    key: str
+    holds: Callable[[Any], bool]
+    remedy: str
+
+
+def only_if(key: str, *values: str) -> Need:
+    """Require one of these values of another key."""
+    return Need(key, lambda value: value in values, f"set --config.{key}={'|'.join(values)}")
+
+
+def unless(key: str, value: Any) -> Need:
+    """Require any value but this of another key."""
+    return Need(key, lambda given: given != value, f"set another --config.{key}")
