@@ -71,8 +71,6 @@ def fit(
         state = checkpoints.restore(resumed, state, identity, batches)
     step_function = compile_step(experiment, stage, schedule, state, frozen)
     total = schedule.total_steps
-    # A hidden transfer between host and device would make one wait for the other.
-    transfers = "allow" if jax.config.values["jax_disable_jit"] else "disallow"
     profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed, total)
     record = Record(experiment, stage, schedule, checkpoints, resumed, not unscored, stop_requested)
     with contextlib.closing(batches), record, profile:
@@ -83,7 +81,8 @@ def fit(
         for step in range(resumed + 1, total + 1):
             profile.before(step)
             batch = device_batch(experiment, next(batches))
-            with jax.transfer_guard(transfers):
+            # A hidden transfer between host and device would make one wait for the other.
+            with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, frozen, batch)
             profile.after(step, metrics)
             record.hold(step, metrics)
@@ -185,8 +184,6 @@ def compile_step(
         UserError: if the step needs more memory than a device has, with the sizes.
     """
     function = make_train_step(experiment, stage, schedule)
-    if jax.config.values["jax_disable_jit"]:
-        return function
     batch = batch_shapes(experiment, stage, schedule, frozen)
     step = function.lower(state, frozen, batch).compile()
     memory = step_memory(step)
