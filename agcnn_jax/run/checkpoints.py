@@ -115,6 +115,11 @@ class StageCheckpoints(ocp.CheckpointManager):
         with reported(self.directory, "written"):
             self.wait_until_finished()
 
+    def close(self) -> None:
+        """Finish what is being saved in the background, and close."""
+        with reported(self.directory, "written"):
+            super().close()
+
     def identity(self, step: int) -> Identity:
         """Return what a checkpoint's weights belong to."""
         return dict(self._restore(step, identity=ocp.args.JsonRestore())["identity"])

@@ -205,7 +205,7 @@ SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 def default_config() -> ml_collections.ConfigDict:
     """Make a config of the defaults, whose values may be replaced by values of another type."""
     config = ml_collections.ConfigDict(type_safe=False)  # so that 64 may replace (64,)
-    for section in SECTIONS:
+    for section in sorted(SECTIONS):
         config[section] = ml_collections.ConfigDict(type_safe=False)
     config.update_from_flattened_dict({name: key.default for name, key in KEYS.items()})
     return config

@@ -36,16 +36,21 @@ def parameter_table(variables: Variables) -> str:
     return "\n".join(f"{a:{width}}  {b:{wide}}  {c:>{long}}" for a, b, c in rows)
 
 
-def step_memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+def step_memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
     """Read what XLA plans for a compiled step on one device, in bytes.
 
     Returns:
         `argument`, `output`, `temp` and `alias`, the part of the outputs that takes the place of
-        donated arguments; and `total`, which is argument + output + temp - alias.
+        donated arguments; `total`, which is argument + output + temp - alias; and `peak`, the most
+        that is in use at once: `total` where XLA does not report it. None without any analysis.
     """
     analysis: Any = compiled.memory_analysis()
+    if analysis is None:
+        return None
     memory = {part: int(getattr(analysis, f"{part}_size_in_bytes")) for part in PARTS}
-    return memory | {"total": sum(memory.values()) - 2 * memory["alias"]}
+    total = sum(memory.values()) - 2 * memory["alias"]
+    peak = int(getattr(analysis, "peak_memory_in_bytes", 0))
+    return memory | {"total": total, "peak": peak or total}
 
 
 def check_memory(needed: dict[str, int], device: jax.Device) -> None:
@@ -58,13 +63,13 @@ def check_memory(needed: dict[str, int], device: jax.Device) -> None:
         device: one of those that the step runs on.
 
     Raises:
-        UserError: with the sizes, if `total` exceeds the device's limit.
+        UserError: with the sizes, if `peak` exceeds the device's limit.
     """
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit and needed["total"] > limit:
+    if limit and needed["peak"] > limit:
         parts = ", ".join(f"{words} {needed[part] / GIB:.2f}" for part, words in PARTS.items())
         raise UserError(
-            f"a training step needs {needed['total'] / GIB:.2f} GiB ({parts}) and {device} allows "
+            f"a training step needs {needed['peak'] / GIB:.2f} GiB ({parts}) and {device} allows "
             f"{limit / GIB:.2f} GiB; raise --config.accumulate, lower --config.batch_size or "
             "--config.input_size, use --config.dtype=bfloat16, or use more devices"
         )

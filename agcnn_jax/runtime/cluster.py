@@ -6,6 +6,7 @@ heartbeat notices a lost process. Added here: a process that stops by itself tel
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import os
@@ -20,7 +21,7 @@ from jax._src.distributed import global_state  # its client has no public name i
 
 from agcnn_jax.runtime import supervisor
 from agcnn_jax.runtime.errors import USAGE_STATUS, Stopped, UserError, say
-from agcnn_jax.runtime.processes import exchange, require_agreement
+from agcnn_jax.runtime.processes import exchange
 
 _FAILURES = "agcnn_jax/failures/"
 _LOOK_EVERY = 2.0  # seconds
@@ -70,9 +71,19 @@ def join(
     except RuntimeError as error:
         raise Stopped(supervisor.not_found(coordinator_address, start_timeout)) from error
     if jax.process_count() > 1:
+        _check_devices()
         supervisor.tell_hosts(exchange(socket.gethostname()))
-        require_agreement(lambda: {"number of devices": jax.local_device_count()})
         threading.Thread(target=_stop_with_others, daemon=True).start()
+
+
+def _check_devices() -> None:
+    # Before anything is exchanged, which JAX cannot do between unequal processes.
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"process {i} {counts[i]}" for i in sorted(counts))
+        raise UserError(
+            f"processes have different numbers of devices: {listed}; give all processes the same"
+        )
 
 
 def _wait_for_port(coordinator_address: str, start_timeout: int) -> None:

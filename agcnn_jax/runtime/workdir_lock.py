@@ -132,10 +132,12 @@ class Lock:
     def read(self) -> dict[str, Any] | None:
         """Return the file's entry: None without a file, empty if the file is damaged."""
         try:
-            return json.loads(self.path.read_bytes())  # type: ignore[no-any-return]
+            entry = json.loads(self.path.read_bytes())
+            known = {"peer_timeout": float(entry["peer_timeout"]), "process": int(entry["process"])}
+            return {**entry, **known}
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             return {}
 
     def is_ours(self) -> bool:

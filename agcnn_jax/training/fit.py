@@ -186,9 +186,9 @@ def compile_step(
     function = make_train_step(experiment, stage, schedule)
     batch = batch_shapes(experiment, stage, schedule, frozen)
     step = function.lower(state, frozen, batch).compile()
-    memory = step_memory(step)
-    check_memory(memory, experiment.mesh.local_devices[0])
-    if is_primary():
-        total = memory["total"] / 2**20
-        print(f"stage {stage.name}: a step needs {total:,.0f} MiB on each device", flush=True)
+    if memory := step_memory(step):
+        check_memory(memory, experiment.mesh.local_devices[0])
+        if is_primary():
+            needed = memory["peak"] / 2**20
+            print(f"stage {stage.name}: a step needs {needed:,.0f} MiB on each device", flush=True)
     return step

@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Train all stages, or those that remain.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `agcnn_jax/run/keys.py`.
         workdir: where the run writes; a run that lies there is resumed.
 
     Raises:

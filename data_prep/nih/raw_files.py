@@ -62,6 +62,8 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
                 file.seek(-512, os.SEEK_END)
                 if file.read().strip(b"\0"):
                     raise EOFError
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder with an archive's name; rename or remove it") from None
     except (tarfile.TarError, EOFError, OSError, zlib.error):
         raise UserError(
             f"{path}: the archive is damaged or incomplete; download it again and rerun to continue"

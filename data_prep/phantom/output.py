@@ -15,10 +15,10 @@ UNFINISHED = "unfinished"
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file, or None if it cannot be read."""
+    """Return the content of a JSON file, or None if it is damaged or missing."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return None
 
 
@@ -46,6 +46,13 @@ def is_complete(out_dir: Path, options: dict) -> bool:
     return True
 
 
+def _holds_other_files(out_dir: Path) -> bool:
+    """Return True if `out_dir` holds anything that this program did not write before it stopped."""
+    names = {path.name for path in out_dir.iterdir()} if out_dir.exists() else set()
+    unfinished = (out_dir / UNFINISHED).glob("*")
+    return bool(names - {UNFINISHED}) or any(path.suffix != ".part" for path in unfinished)
+
+
 def open_output(out_dir: Path, options: dict) -> Path:
     """Create `out_dir`, or open it to continue an unfinished run; return the folder of its state.
 
@@ -67,7 +74,7 @@ def open_output(out_dir: Path, options: dict) -> Path:
                 f"{out_dir} holds unfinished phantoms of other options; choose another --out_dir "
                 "or remove it"
             )
-    elif out_dir.exists() and {path.name for path in out_dir.iterdir()} - {UNFINISHED}:
+    elif _holds_other_files(out_dir):
         raise errors.UserError(
             f"{out_dir} holds other files; choose another --out_dir or remove it"
         )

@@ -74,6 +74,15 @@ def test_a_run_killed_at_its_start_is_continued(raw, tmp_path, leftover):
     assert files(tmp_path) == files(raw)
 
 
+def test_a_folder_of_somebody_elses_unfinished_things_is_kept(tmp_path):
+    thesis = tmp_path / "unfinished" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.touch()
+    with pytest.raises(UserError, match="other files"):
+        phantoms.generate(tmp_path, 2, 64, seed=0, workers=1)
+    assert thesis.exists()
+
+
 @pytest.mark.parametrize("damage", ['{"a', "[]", "", b"\xff", None])
 @pytest.mark.parametrize("name", ["phantoms.json", "unfinished/options.json"])
 def test_damaged_state_is_named(tmp_path, name, damage):

@@ -133,6 +133,13 @@ def test_workers_do_not_change_the_dataset(tmp_path):
     assert len(list((tmp_path / "one" / STORE).glob("*.array_record-*"))) == 3
 
 
+def test_a_folder_named_like_an_archive(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    (raw / "images_01.tar.gz").mkdir()
+    with pytest.raises(UserError, match=r"images_01\.tar\.gz is a folder .*rename or remove it"):
+        prepare(raw, tmp_path / "data")
+
+
 @pytest.mark.parametrize(("suffix", "mode"), [("tar.gz", "w:gz"), ("tar", "w")])
 @pytest.mark.parametrize("kept", [0.3, 0.6, "boundary"])
 def test_truncated_archive_stops_the_run(tmp_path, suffix, mode, kept):

@@ -133,6 +133,13 @@ class TestProcessesThatDiffer:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.slow
+    def test_devices(self, data_dir, tmp_path):
+        two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        ends = self.finish(data_dir, tmp_path / "run", variables={1: two})
+        refused(ends, "different numbers of devices: process 0 1, process 1 2; give all")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.slow
     def test_code(self, data_dir, tmp_path):
         other = another_repository(tmp_path / "other")
         ends = self.finish(data_dir, tmp_path / "run", cwd={1: other})

@@ -153,7 +153,9 @@ def test_the_longer_of_two_timeouts_counts(workdir, file):
         train(workdir, 0.1)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"null", b'{"peer_timeout": "x", "process": 1}']
+)
 def test_a_damaged_file_goes_stale(workdir, file, content):
     workdir.mkdir(parents=True)
     file.write_bytes(content)
