@@ -29,6 +29,9 @@ def store(server):
     server.forbidden.clear()
     server.requests.clear()
     server.create("bucket")
+    # Clients remember the folders of earlier tests.
+    for client in list(fsspec.get_filesystem_class("gs")._cache.values()):
+        client.invalidate_cache()
     return server
 
 
