@@ -68,6 +68,12 @@ def never_imported(marker):
 
 
 @pytest.fixture
+def torch():
+    """PyTorch; asked for before `evil`, which a test that is skipped must not import."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
 def evil(marker):
     """An object of `evil.Foo`, to be pickled."""
     import evil
@@ -97,8 +103,7 @@ class ImportsEvil:
 class TestTensorFiles:
     @pytest.mark.parametrize("zipped", [True, False])
     @pytest.mark.parametrize("place", ["tensor", "beside", "whole"])
-    def test_pickled(self, tmp_path, evil, marker, zipped, place):
-        torch = pytest.importorskip("torch")
+    def test_pickled(self, torch, tmp_path, evil, marker, zipped, place):
         state = {"fc.weight": torch.ones(2, 2)}
         content = {
             "tensor": {**state, "fc.bias": evil},
@@ -112,8 +117,7 @@ class TestTensorFiles:
             read_tensor_file(path)
 
     @pytest.mark.parametrize("protocol", [2, 4])
-    def test_plain_pickles(self, tmp_path, evil, marker, protocol):
-        pytest.importorskip("torch")
+    def test_plain_pickles(self, torch, tmp_path, evil, marker, protocol):
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": evil}, protocol))
         forget(marker)
         with pytest.raises(UserError, match=r"a\.pkl: "):
