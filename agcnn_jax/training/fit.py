@@ -24,10 +24,10 @@ from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, is_primary, process_share
 from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.prediction import make_validation
 from agcnn_jax.training.record import GO_ON, Record
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState, localise, train_step
-from agcnn_jax.training.validation import make_validation
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Probabilities and boxes of a subset: for validation in training and for evaluation."""
+"""Probabilities and boxes of a subset, and the validation scores that come from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from jax.sharding import Mesh
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import evaluation_batches
-from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion
+from agcnn_jax.metrics.auc import auc, mean_auc
+from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion, merge_branches
 from agcnn_jax.run.experiment import Experiment, Recipe
 from agcnn_jax.run.log import progress_bar
+from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
@@ -26,6 +28,7 @@ from agcnn_jax.runtime.devices import (
     shard_batch,
 )
 from agcnn_jax.runtime.processes import is_primary, process_share
+from agcnn_jax.training.steps import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,3 +130,47 @@ def predict(
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
     return Prediction(probabilities, merged.get("boxes"))
+
+
+def make_validation(
+    experiment: Experiment, stage: Stage, frozen: Variables
+) -> Callable[[TrainState, Callable[[], None]], dict[str, Any]]:
+    """Make the function that scores the trained branches on the validation subset.
+
+    It takes a state, and a function to call after every batch; see `predict`. It returns
+    `val_auc_mean` of the branch that selects the stage's best checkpoint, `val_auc_findings`, the
+    number of findings in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It
+    raises `FloatingPointError` if a probability is not finite.
+    """
+    step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
+    records, indices = experiment.records, experiment.split.validation
+    labels = records.label_matrix[indices]
+
+    def validate(state: TrainState, after_batch: Callable[[], None]) -> dict[str, Any]:
+        prediction = predict(
+            step,
+            merge_branches(frozen, state.variables),
+            experiment,
+            indices,
+            "validation",
+            after_batch,
+        )
+        if not all(np.isfinite(scores).all() for scores in prediction.probabilities.values()):
+            raise FloatingPointError("validation probabilities are not finite")
+        means = {
+            branch: mean_auc(
+                {
+                    records.labels[column]: auc(labels[:, column], scores[:, column])
+                    for column in records.finding_columns
+                }
+            )
+            for branch, scores in prediction.probabilities.items()
+        }
+        selecting = means[stage.selects_by]
+        return {
+            "val_auc_mean": selecting.mean,
+            "val_auc_findings": selecting.present,
+            **{f"val_auc_mean_{branch}": one.mean for branch, one in means.items()},
+        }
+
+    return validate

@@ -9,9 +9,9 @@ from agcnn_jax.run import command_line
 
 def main():
     """Train with a slow validation."""
-    from agcnn_jax.training import validation
+    from agcnn_jax.training import prediction
 
-    make = validation.make_predict_step
+    make = prediction.make_predict_step
 
     def make_slow(*arguments):
         step = make(*arguments)
@@ -22,7 +22,7 @@ def main():
 
         return slow
 
-    validation.make_predict_step = make_slow
+    prediction.make_predict_step = make_slow
     train.main()
 
 

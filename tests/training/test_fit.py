@@ -20,7 +20,7 @@ from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.profile import Profile
-from agcnn_jax.training import fit, validation
+from agcnn_jax.training import fit, prediction
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from agcnn_jax.training.schedule import make_schedule, sgd
@@ -96,9 +96,9 @@ def test_a_run_that_diverges_says_when_and_what_is_left(data_dir, tmp_path):
 def test_a_run_that_diverges_in_the_last_step_of_an_epoch(config, fake_step, monkeypatch, tmp_path):
     """Its weights are finite, but what validation computes with them is not."""
     fake_step(lambda step, state: (state, LOSS))
-    monkeypatch.setattr(fit, "make_validation", validation.make_validation)
+    monkeypatch.setattr(fit, "make_validation", prediction.make_validation)
     nan = {branch: np.full((37, 15), np.nan, np.float32) for branch in ("global",)}
-    monkeypatch.setattr(validation, "predict", lambda *arguments: Prediction(nan, None))
+    monkeypatch.setattr(prediction, "predict", lambda *arguments: Prediction(nan, None))
     with pytest.raises(UserError, match=r"probabilities are not finite at step 5 of stage 1_glob"):
         train(config, str(tmp_path / "run"))
 

@@ -13,7 +13,7 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import Stopped
-from agcnn_jax.training import fit, loop, start, validation
+from agcnn_jax.training import fit, loop, prediction, start
 from configs import demo
 from tests.pods.interrupted import entries, latest, same_records
 
@@ -56,7 +56,7 @@ def config(data_dir):
     return config
 
 
-MADE = ((fit, "compile_step"), (validation, "make_predict_step"), (start, "initial_variables"))
+MADE = ((fit, "compile_step"), (prediction, "make_predict_step"), (start, "initial_variables"))
 """What takes long to make, and is the same for all runs of one config."""
 
 
