@@ -18,7 +18,6 @@ from agcnn_jax.evaluation.results import ScoredImages, write_results
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
-from agcnn_jax.run.agreement import describe_run
 from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
@@ -66,7 +65,7 @@ def evaluate(
     directory = checkpoint_place(workdir)
     run_config = sync_call(lambda: read_run_config(config, directory, overrides))
     experiment = sync_call(lambda: open_evaluation(run_config, directory, overrides))
-    require_agreement(lambda: describe_run(run_config, experiment.data_summary))
+    require_agreement(lambda: saved_config.describe_run(run_config, experiment.data_summary))
     loaded, _ = sync_call(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )

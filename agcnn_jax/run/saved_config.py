@@ -1,17 +1,27 @@
-"""The config that a run was made with, saved in its workdir."""
+"""What makes a run the same run: in its workdir when it resumes, and in all its processes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
+import agcnn_jax
 from agcnn_jax.run.config import check_config, flatten, is_read
 from agcnn_jax.run.keys import FIXED, KEYS, SCORED
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+PLACES = frozenset({"data.dir", "workdir"})
+"""Keys that may differ, since hosts may find the same files in different places."""
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
@@ -73,3 +83,28 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
             f"{path} is not as a run wrote it: {error}; restore it, or choose another --workdir"
         ) from error
     return saved
+
+
+def describe_run(config: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a run by what must be equal in all its processes.
+
+    Args:
+        config: the resolved config.
+        data: see `Experiment.data_summary`.
+
+    Returns:
+        By name: config values, a digest of each source file of the package, versions of libraries,
+        and `data`.
+    """
+    values, root = flatten(config.to_dict()), Path(agcnn_jax.__file__).parent
+    sources = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.py"))}
+    return {
+        **{f"config.{key}": value for key, value in values.items() if key not in PLACES},
+        **{f"file agcnn_jax/{name}": _hash(path) for name, path in sources.items()},
+        **{f"version of {name}": metadata.version(name) for name in LIBRARIES},
+        **{f"data {key}": value for key, value in data.items()},
+    }
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

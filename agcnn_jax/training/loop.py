@@ -8,7 +8,6 @@ import ml_collections
 import numpy as np
 
 from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.agreement import describe_run
 from agcnn_jax.run.config import check_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.lineage import digest
@@ -69,7 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experiment, Start]:
     """Open everything that a run is made from, the same in all its processes."""
     experiment = sync_call(lambda: prepare(config, workdir))
-    require_agreement(lambda: describe_run(config, experiment.data_summary))
+    require_agreement(lambda: saved_config.describe_run(config, experiment.data_summary))
     needed = from_primary(lambda: needs_init(experiment))
     start = sync_call(lambda: open_start(experiment, needed))
     require_agreement(

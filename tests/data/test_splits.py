@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
 from agcnn_jax.data.text import read_names
-from agcnn_jax.run.agreement import describe_run
-from agcnn_jax.run.saved_config import keep_config
+from agcnn_jax.run.saved_config import describe_run, keep_config
 from agcnn_jax.runtime.errors import UserError
 from configs import common
 
