@@ -10,8 +10,7 @@ from etils import epath
 
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
-from agcnn_jax.run.checkpoint_errors import train_again
-from agcnn_jax.run.checkpoints import StageCheckpoints
+from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
