@@ -66,13 +66,20 @@ supervise() {
 
 status() {
   local state=none
-  if [[ -e $HOME_DIR/status && -e $HOME_DIR/stopped ]]; then
-    state=stopped
-  elif [[ -e $HOME_DIR/status ]]; then
-    state=$(cat "$HOME_DIR/status")
-  elif running; then
-    state=running
-  fi
+  # The status of a program that has just ended comes in a moment; after a restart of the host, never.
+  for _ in {1..20}; do
+    if [[ -e $HOME_DIR/status ]]; then
+      state=$(cat "$HOME_DIR/status")
+      [[ ! -e $HOME_DIR/stopped ]] || state=stopped
+      break
+    elif running; then
+      state=running
+      break
+    elif [[ ! -e $HOME_DIR/pid ]]; then
+      break
+    fi
+    sleep 0.1
+  done
   echo "agcnn-worker $(number) $state $(cat "$HOME_DIR/command" 2>/dev/null || true)"
 }
 

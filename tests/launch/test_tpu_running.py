@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from tests.launch.scripts import RUN_AGAIN, executable, on_path
+from tests.launch.scripts import LAUNCH, RUN_AGAIN, executable, on_path, script
 from tests.launch.tpu import PROGRAM, tpu
 
 
@@ -41,6 +41,25 @@ def test_tpu_waits_for_a_program_that_is_at_work_already(cloud):
     second.communicate(timeout=60)
     assert second.returncode == 0
     assert len((cloud / "ran").read_text().splitlines()) == 4
+
+
+def test_worker_waits_for_the_status_of_a_program_that_has_just_ended(tmp_path):
+    folder = tmp_path / "agcnn"
+    folder.mkdir()
+    ended = subprocess.run(["bash", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    (folder / "pid").write_text(ended.stdout)
+    writer = subprocess.Popen(["bash", "-c", f"sleep 0.5; echo 0 > {folder}/status"])
+    done = script(LAUNCH / "tpu_worker.sh", "status", env={"HOME": str(tmp_path)})
+    writer.wait()
+    assert done.stdout.split()[2] == "0"
+
+
+def test_worker_on_a_host_that_restarted_has_no_program(tmp_path):
+    folder = tmp_path / "agcnn"
+    folder.mkdir()
+    (folder / "pid").write_text("999999999\n")
+    done = script(LAUNCH / "tpu_worker.sh", "status", env={"HOME": str(tmp_path)})
+    assert done.stdout.split()[2] == "none"
 
 
 def test_tpu_stop_lets_the_program_save_and_ends_the_waiting(cloud):

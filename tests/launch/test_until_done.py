@@ -76,6 +76,8 @@ def test_until_done_hands_signals_on_and_does_not_run_again(tmp_path, sent, rece
     process = subprocess.Popen(
         [LAUNCH / "until_done.sh", sys.executable, command],
         env={**os.environ, "UNTIL_DONE_WAIT": "0"},
+        # Tests under nohup ignore it, and a shell cannot trap what it was started to ignore.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     wait_until((tmp_path / "runs").exists)
     process.send_signal(sent)
