@@ -246,6 +246,7 @@ def test_two_processes_resume_in_a_read_only_workdir(data_dir, disk, reference):
         refused(run.finish(timeout=120), str(inside), READ_ONLY[0])
 
 
+@pytest.mark.slow
 def test_a_read_only_workdir(data_dir, disk):
     (disk.outside / "runs").mkdir()
     disk.forbid_writing(disk.path / "runs")

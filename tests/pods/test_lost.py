@@ -105,7 +105,8 @@ def start(*options):
     return done.returncode, said(done.stderr), time.monotonic() - begin
 
 
-@pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
 def test_the_others_never_come(tmp_path, process):
     address = f"localhost:{free_port()}"
     status, lines, seconds = start(

@@ -63,9 +63,8 @@ def checkpoints_of(workdir, stage="1_global"):
 
 
 class TestData:
-    @pytest.mark.parametrize(
-        "damage", ["missing", pytest.param("truncated", marks=pytest.mark.slow)]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("damage", ["missing", "truncated"])
     def test_a_shard_of_one_host(self, data_dir, copy, tmp_path, damage):
         (copy / SHARD).unlink() if damage == "missing" else cut(copy / SHARD)
         with training(

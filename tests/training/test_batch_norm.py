@@ -24,6 +24,8 @@ from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import augment_batch, init_state
 from tests.small_steps import make_batch, make_recipe, make_step, split_variables
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 INPUT, BATCH, DEVICES = 32, 16, 4
 SHARE = BATCH // DEVICES
 GLOBAL = Stage(1, ("global",))

@@ -9,6 +9,8 @@ import pytest
 from etils import epath
 from ml_collections import config_flags  # noqa: F401
 
+from agcnn_jax.run import experiment
+from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.training.loop import train
 from configs import demo
 
@@ -39,7 +41,8 @@ def compilations():
     logger.setLevel(level)
 
 
-def test_steps_compile_once_per_stage(data_dir, tmp_path, compilations):
+def test_steps_compile_once_per_stage(data_dir, tmp_path, compilations, monkeypatch):
+    monkeypatch.setattr(experiment, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
     config = demo.get_config()
     config.data.dir = str(data_dir)
     config.input_size = 56

@@ -14,6 +14,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.run import experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.strategies import Stage
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture
-def config(data_dir):
+def config(data_dir, monkeypatch):
+    monkeypatch.setattr(experiment, "device_mesh", lambda: device_mesh(jax.devices()[:2]))
     config = demo.get_config()
     config.data.dir = str(data_dir)
     config.input_size = 56

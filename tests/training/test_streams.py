@@ -4,6 +4,7 @@ import types
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
 from configs import common
 from tests.small_steps import make_batch, split_variables
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 STORED, INPUT, RECORDS = 40, 32, 8
 PLAN = stages("G_L_F")
@@ -50,13 +53,13 @@ def open_batches(recipe, stage, variables, cropper, count):
 
 def test_no_stage_repeats_anothers_order(recipe):
     def order(stage):
-        read = open_batches(recipe, stage, {}, "device", 40)
+        read = open_batches(recipe, stage, {}, "device", 12)
         return [tuple(batch["record"]) for batch in read]
 
     orders = [order(stage) for stage in PLAN]
     assert orders == [order(stage) for stage in PLAN]
-    # Of 120 orders out of 8! two may be alike by chance.
-    assert len(set().union(*orders)) >= 119
+    # Of 36 orders out of 8! two may be alike by chance.
+    assert len(set().union(*orders)) >= 35
 
 
 def test_no_stage_repeats_anothers_crops_on_the_host(recipe, variables):
