@@ -12,7 +12,7 @@ from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.strategies import stages
-from agcnn_jax.training.init_weights import initial_variables
+from agcnn_jax.training.start import initial_variables
 from tests.pods.interrupted import STAGES, entries, latest
 from tests.processes import DEMO, Run
 

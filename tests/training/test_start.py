@@ -29,9 +29,9 @@ from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.workdir_lock import FILE as LOCK
 from agcnn_jax.training import fit, loop
-from agcnn_jax.training.init_weights import _draw
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
+from agcnn_jax.training.start import _draw
 from configs import demo
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
