@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import ml_collections
 
@@ -29,58 +28,40 @@ def check_batches(experiment: Experiment) -> None:
 
 
 def offers(config: ml_collections.ConfigDict, devices: int, images: int) -> str:
-    """Name the smallest changes with which the devices share all batches; any one is enough.
+    """Name the closest batch sizes, fewer micro-batches and fewer devices; each alone is enough."""
+    sizes, parts = (*config.batch_size, config.eval_batch_size), config.accumulate
 
-    Args:
-        config: of the run.
-        devices: number of devices.
-        images: in the training subset.
-
-    Returns:
-        The closest batch sizes, fewer micro-batches, or fewer devices.
-    """
-    batch_size, parts = tuple(config.batch_size), config.accumulate
-    before = (*batch_size, config.eval_batch_size)
-
-    def works(sizes: Sequence[int], devices: int, parts: int) -> bool:
+    def work(sizes: tuple[int, ...], devices: int, parts: int) -> bool:
         of_branch = per_branch(sizes[:-1])
         batches = [min(of_branch[b] for b in stage.branches) for stage in stages(config.strategy)]
         shared = all(size % (devices * parts) == 0 and size <= images for size in batches)
         return shared and sizes[-1] % devices == 0
 
-    def closest() -> str:
-        choices = itertools.product(
-            *(_neighbours(size, devices * parts) for size in batch_size),
-            _neighbours(config.eval_batch_size, devices),
-        )
-        fitting = [sizes for sizes in choices if works(sizes, devices, parts)]
-        if not fitting:
-            return ""
-        *new, evaluation = min(fitting, key=lambda sizes: _distance(before, sizes))
+    def change(new: tuple[int, ...]) -> float:
+        return sum(abs(math.log(after / before)) for before, after in zip(sizes, new, strict=True))
+
+    def words(new: tuple[int, ...]) -> str:
         options = []
-        if tuple(new) != batch_size:
-            listed = ",".join(map(str, new)) + ("," if len(new) == 1 else "")
-            options.append(f'--config.batch_size="({listed})"')
-        if evaluation != config.eval_batch_size:
-            options.append(f"--config.eval_batch_size={evaluation}")
+        if new[:-1] != sizes[:-1]:
+            options.append(f'--config.batch_size="{new[:-1]}"'.replace(" ", ""))
+        if new[-1] != sizes[-1]:
+            options.append(f"--config.eval_batch_size={new[-1]}")
         return " ".join(options)
 
-    fewer_parts = [n for n in range(parts - 1, 0, -1) if works(before, devices, n)]
-    fewer_devices = [n for n in range(devices - 1, 0, -1) if works(before, n, parts)]
-    found = [
-        closest(),
-        f"--config.accumulate={fewer_parts[0]}" if fewer_parts else "",
-        _count(fewer_devices[0]) if fewer_devices else "",
-    ]
-    if not any(found):
+    # A joint stage uses the smallest of its branches' sizes, so some may stay as they are.
+    near = [_neighbours(size, devices * parts) for size in config.batch_size]
+    near.append(_neighbours(config.eval_batch_size, devices))
+    closest = sorted(itertools.product(*near), key=change)
+    alternatives = (
+        [words(new) for new in closest if work(new, devices, parts)],
+        [f"--config.accumulate={n}" for n in range(parts - 1, 0, -1) if work(sizes, devices, n)],
+        [_count(n) for n in range(devices - 1, 0, -1) if work(sizes, n, parts)],
+    )
+    if not any(alternatives):
         # One device without micro-batches can take any batch.
-        most = next(n for n in range(devices, 0, -1) if works(before, n, 1))
-        found = [f"{_count(most)} with --config.accumulate=1"]
-    return " or ".join(filter(None, found))
-
-
-def _count(devices: int) -> str:
-    return f"{devices} device" + ("s" if devices > 1 else "")
+        fewer = (n for n in range(devices, 0, -1) if work(sizes, n, 1))
+        return f"{_count(next(fewer))} with --config.accumulate=1"
+    return " or ".join(found[0] for found in alternatives if found)
 
 
 def _neighbours(size: int, shares: int) -> set[int]:
@@ -89,7 +70,5 @@ def _neighbours(size: int, shares: int) -> set[int]:
     return {size, below or shares, below + shares}
 
 
-def _distance(before: Sequence[int], after: Sequence[int]) -> tuple[int, float]:
-    """Count the sizes that change, then measure by how much."""
-    ratios = [abs(math.log(new / old)) for old, new in zip(before, after, strict=True)]
-    return sum(ratio > 0 for ratio in ratios), sum(ratios)
+def _count(devices: int) -> str:
+    return "1 device" if devices == 1 else f"{devices} devices"
