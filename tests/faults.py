@@ -487,7 +487,7 @@ FAULTS = (
     Fault(
         "what initial weights have seen is forgotten",
         "agcnn_jax/training/start.py",
-        ").joined(init.lineage if init else lineage.NOTHING)",
+        ").joined(inherited)",
         ")",
         (TEST_START + "StartingFromAnotherRun::test_whose_images_are_in_the_test_subset",),
     ),

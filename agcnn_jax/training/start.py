@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +18,13 @@ from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.run.strategies import branches_before, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, exists
+
+Backbones = dict[str, dict[str, Any]]
+"""`{"params": ..., "batch_stats": ...}` for the global and the local branch, or for neither."""
+
+_WITH_BACKBONE = ("global", "local")
+
+_draw = jax.jit(init_variables, static_argnums=(0, 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +49,16 @@ def needs_init(experiment: Experiment) -> bool:
     """Tell whether a stage has yet to start from the backbones in `config.init`."""
     strategy = experiment.config.strategy
     return any(
-        {"global", "local"} & set(stage.branches) - set(branches_before(strategy, stage))
+        set(_WITH_BACKBONE) & set(stage.branches) - set(branches_before(strategy, stage))
         and not has_started(experiment.workdir, stage)
         for stage in stages(strategy)
     )
 
 
-def check_init(experiment: Experiment, digest: str | None) -> None:
-    """Refuse weights in `config.init`, by their digest, that the run did not start from."""
-    _, started_from = lineage.read(experiment.workdir)
-    if digest != started_from:
-        raise UserError(
-            f"config.init is {experiment.config.init!r}, whose weights (digest {digest}) are "
-            f"others than --workdir {experiment.workdir} was started from (digest "
-            f"{started_from}); put those back, or choose another --workdir"
-        )
-
-
 def open_start(experiment: Experiment, needed: bool) -> Start:
     """Read what a run starts from, and compare it with what it started from before.
 
-    Args:
-        experiment: see `Experiment`.
-        needed: see `needs_init`; if not, `config.init` need no longer exist.
+    Unless `config.init` is `needed` (see `needs_init`), it need no longer exist.
 
     Raises:
         UserError: if `config.init` holds no weights, weights that do not fit, other weights than
@@ -75,13 +68,12 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     config, workdir, split = experiment.config, experiment.workdir, experiment.split
     records = experiment.records
     begun = saved_config.read_config(workdir) is not None
-    init = read_init(experiment) if needed or not begun else None
-    digest = init.digest if init else None
+    backbones, inherited = read_init(experiment) if needed or not begun else ({}, lineage.NOTHING)
+    digest = lineage.digest(backbones) if backbones else None
     if begun:
-        seen, started_from = lineage.read(workdir)
-        if init is not None:
+        if backbones:
             check_init(experiment, digest)
-        digest = started_from
+        seen, digest = lineage.read(workdir)
     elif any(has_started(workdir, stage) for stage in stages(config.strategy)):
         raise UserError(
             f"--workdir {workdir} holds trained stages without the config.json that says how; put "
@@ -90,94 +82,53 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     else:
         seen = lineage.lineage_of(
             records.collection, records.image_ids[split.train], records.patient_ids[split.train]
-        ).joined(init.lineage if init else lineage.NOTHING)
+        ).joined(inherited)
     tested = seen.overlap(
         records.collection, records.image_ids[split.test], records.patient_ids[split.test]
     )
     if tested.images:
-        raise UserError(
-            f"config.init is {config.init!r}, which was trained on {tested.images} of the "
-            f"{len(split.test)} images of the test subset; start from other weights, or test on "
-            f"other images, with config.data.protocol and its split_seed or lists"
+        raise _refused(
+            experiment,
+            f"which was trained on {tested.images} of the {len(split.test)} images of the test "
+            f"subset; start from other weights, or test on other images, with "
+            f"config.data.protocol and its split_seed or lists",
         )
-    return Start(initial_variables(experiment, init), digest, seen, tested)
+    return Start(initial_variables(experiment, backbones), digest, seen, tested)
 
 
-_draw = jax.jit(init_variables, static_argnums=(0, 2))
-
-_WITH_BACKBONE = ("global", "local")
-
-
-@dataclasses.dataclass(frozen=True)
-class Init:
-    """The weights in `config.init`.
-
-    Attributes:
-        backbones: `{"params": ..., "batch_stats": ...}` for the global and the local branch.
-        digest: of the backbones.
-        lineage: what they have been trained on.
-    """
-
-    backbones: Mapping[str, Mapping[str, Any]]
-    digest: str
-    lineage: Lineage
+def check_init(experiment: Experiment, digest: str | None) -> None:
+    """Refuse weights in `config.init`, by their digest, that the run did not start from."""
+    _, started_from = lineage.read(experiment.workdir)
+    if digest != started_from:
+        raise _refused(
+            experiment,
+            f"whose weights (digest {digest}) are others than --workdir {experiment.workdir} was "
+            f"started from (digest {started_from}); put those back, or choose another --workdir",
+        )
 
 
-def initial_variables(experiment: Experiment, init: Init | None) -> Variables:
-    """Make the weights of all branches that stage 1 starts from.
+def read_init(experiment: Experiment) -> tuple[Backbones, Lineage]:
+    """Read the backbones in `config.init`, and what they have been trained on.
 
-    Args:
-        experiment: see `Experiment`.
-        init: whose backbones to start from. None for random ones, which are drawn from the seed as
-            the linear layers always are.
-
-    Raises:
-        UserError: if the backbones do not fit.
-    """
-    recipe = experiment.recipe
-    variables = _draw(recipe.model, jax.random.key(recipe.seed), recipe.input_size)
-    if experiment.config.dtype == "float64":
-        variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
-    for branch, backbone in (init.backbones if init else {}).items():
-        wanted = {kind: variables[kind][branch]["backbone"] for kind in variables}
-        if difference := first_difference(wanted, backbone):
-            raise _refused(experiment, f"whose weights do not fit: {difference}")
-        for kind, tree in backbone.items():
-            variables[kind][branch]["backbone"] = jax.tree.map(
-                lambda given, drawn: given.astype(drawn.dtype), tree, wanted[kind]
-            )
-    return variables
-
-
-def read_init(experiment: Experiment) -> Init | None:
-    """Read `config.init`: converted weights, or another run's stage; None if it is `random`.
-
-    In the paper both branches start from an ImageNet model. From another run's stage, both take
-    the global branch's backbone.
+    They are converted weights or another run's stage; `random` has none. In the paper both branches
+    start from an ImageNet model. From a stage, both take the global branch's backbone.
 
     Raises:
         UserError: if it holds no weights, or weights that do not fit the config.
     """
     init = experiment.config.init
     if init == "random":
-        return None
-    read = _read_converted if weights.is_weights(init) else _read_stage
-    backbones, seen = read(experiment)
-    return Init(backbones, lineage.digest(backbones), seen)
-
-
-def _read_converted(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
-    init = experiment.config.init
-    backbones = {
-        branch: weights.load_backbone(init, _identity(experiment), branch)
-        for branch in _WITH_BACKBONE
-    }
+        return {}, lineage.NOTHING
+    identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
+    if not weights.is_weights(init):
+        return _read_stage(experiment, identity)
+    backbones = {branch: weights.load_backbone(init, identity, branch) for branch in _WITH_BACKBONE}
     about = weights.describe(init)
     _check_normalisation(experiment, about["mean"], about["std"])
     return backbones, weights.lineage(init)
 
 
-def _read_stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
+def _read_stage(experiment: Experiment, identity: dict[str, Any]) -> tuple[Backbones, Lineage]:
     init, backbone = experiment.config.init, experiment.config.backbone
     stage = absolute(init)
     if not exists(stage / "checkpoints"):
@@ -189,7 +140,7 @@ def _read_stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
             "trained stage such as runs/resnet/stages/1_global, or random",
         )
     with StageCheckpoints(stage / "checkpoints", read_only=True) as checkpoints:
-        best, saved = checkpoints.restore_best(_identity(experiment))
+        best, saved = checkpoints.restore_best(identity)
     trained = best["variables"]
     if "global" not in trained["params"]:
         names = ", ".join(trained["params"])
@@ -200,22 +151,12 @@ def _read_stage(experiment: Experiment) -> tuple[dict[str, Any], Lineage]:
     backbones = dict.fromkeys(_WITH_BACKBONE, global_backbone)
     # A stage says what it was trained on only from within its own run's folder.
     workdir = stage.parent.parent
-    config = saved_config.read_config(workdir)
-    if config is None:
-        return backbones, lineage.UNKNOWN
-    seen, _ = lineage.read(workdir)
-    if saved.get("lineage") != seen.digest:
-        return backbones, lineage.UNKNOWN
-    _check_normalisation(experiment, config.mean, config.std)
-    return backbones, seen
-
-
-def _identity(experiment: Experiment) -> dict[str, Any]:
-    return {key: experiment.identity[key] for key in ("backbone", "channels")}
-
-
-def _refused(experiment: Experiment, reason: str) -> UserError:
-    return UserError(f"config.init is {experiment.config.init!r}, {reason}")
+    if config := saved_config.read_config(workdir):
+        seen, _ = lineage.read(workdir)
+        if saved.get("lineage") == seen.digest:
+            _check_normalisation(experiment, config.mean, config.std)
+            return backbones, seen
+    return backbones, lineage.UNKNOWN
 
 
 def _check_normalisation(experiment: Experiment, mean: Any, std: Any) -> None:
@@ -231,7 +172,33 @@ def _check_normalisation(experiment: Experiment, mean: Any, std: Any) -> None:
         )
 
 
-def first_difference(wanted: Any, given: Any) -> str | None:
+def _refused(experiment: Experiment, reason: str) -> UserError:
+    return UserError(f"config.init is {experiment.config.init!r}, {reason}")
+
+
+def initial_variables(experiment: Experiment, backbones: Backbones) -> Variables:
+    """Make the weights of all branches that stage 1 starts from.
+
+    The seed draws the linear layers, and the backbones of branches that are given none.
+
+    Raises:
+        UserError: if a backbone does not fit.
+    """
+    recipe = experiment.recipe
+    variables = _draw(recipe.model, jax.random.key(recipe.seed), recipe.input_size)
+    if experiment.config.dtype == "float64":
+        variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    for branch, backbone in backbones.items():
+        drawn = {kind: tree[branch]["backbone"] for kind, tree in variables.items()}
+        if difference := _first_difference(drawn, backbone):
+            raise _refused(experiment, f"whose weights do not fit: {difference}")
+        fitting = jax.tree.map(lambda given, like: given.astype(like.dtype), backbone, drawn)
+        for kind, tree in fitting.items():
+            variables[kind][branch]["backbone"] = tree
+    return variables
+
+
+def _first_difference(wanted: Any, given: Any) -> str | None:
     """Name the first array that is missing, extra or of another shape; None if all agree."""
     ours, theirs = (
         {jax.tree_util.keystr(path): array.shape for path, array in jax.tree.leaves_with_path(tree)}

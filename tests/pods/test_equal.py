@@ -128,7 +128,7 @@ def test_twenty_steps_change_more_than_the_tolerance(runs):
     """The comparison above can fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
     config = saved_config.read_config(workdir)
-    start = initial_variables(open_experiment(config, workdir), None)
+    start = initial_variables(open_experiment(config, workdir), {})
     for stage in stages(config.strategy):
         _, state = latest(workdir, stage.name)
         begun = select_branches(start, stage.branches)

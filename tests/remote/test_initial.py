@@ -34,7 +34,7 @@ def variables(experiment):
 
 def backbones(experiment, init):
     experiment.config.init = init
-    found = initial_variables(experiment, read_init(experiment))
+    found = initial_variables(experiment, read_init(experiment)[0])
     return [found["params"][branch]["backbone"] for branch in ("global", "local")]
 
 
