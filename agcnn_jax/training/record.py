@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from agcnn_jax.training.steps import TrainState
 GO_ON = "run the same command again to continue"
 
 
-class Record:
+class Record(contextlib.ExitStack):
     """Logs, saves and scores a stage; losses and weights that are not finite are never saved.
 
     A step's losses are fetched when the next step is under way, so that no device waits for it.
@@ -38,39 +38,24 @@ class Record:
         schedule: Schedule,
         checkpoints: StageCheckpoints,
         resumed: int,
-        validated: bool,
+        unscored: bool,
         stop_requested: StopRequest,
     ):
-        """Open the log and show progress.
-
-        Args:
-            experiment: see `Experiment`.
-            stage: which branches are trained.
-            schedule: see `Schedule`.
-            checkpoints: the stage's.
-            resumed: step that the stage goes on from, 0 for a new one.
-            validated: whether no validation of that step will follow.
-            stop_requested: see `stop_requests`.
-        """
+        """Open the log and show progress from step `resumed`; its score may be still to come."""
+        super().__init__()
         self._stage, self._schedule, self._checkpoints = stage, schedule, checkpoints
         self._stop_requested = stop_requested
         self._log_every = experiment.config.log_every
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
-        self._log = MetricsLog(experiment.workdir, stage.name, resumed, validated, is_primary())
-        size = schedule.batch_size
-        name = f"stage {stage.name}"
-        self._bar = progress_bar(
-            schedule.total_steps * size, resumed * size, name, show=is_primary()
+        self._log = self.enter_context(
+            MetricsLog(experiment.workdir, stage.name, resumed, not unscored, is_primary())
         )
-
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.close()
-        self._log.__exit__(*error)
+        total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
+        self._bar = self.enter_context(
+            progress_bar(total, done, f"stage {stage.name}", show=is_primary())
+        )
 
     def hold(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Log the step before, and hold this step's metrics until it is over."""
@@ -107,19 +92,8 @@ class Record:
         self._log.flush()
         self._checkpoints.save(step, state, batches, identity)
 
-    def validate(
-        self,
-        step: int,
-        state: TrainState,
-        score: Callable[[TrainState, Callable[[], None]], dict[str, Any]],
-    ) -> None:
-        """Score a step that is saved already, so that a stop here loses only the score.
-
-        Args:
-            step: training steps done.
-            state: after that step.
-            score: see `make_validation`.
-        """
+    def validate(self, step: int, state: TrainState, score: Callable[..., dict[str, Any]]) -> None:
+        """Score a step that is saved already, so that a stop here loses only the score."""
 
         def after_batch() -> None:
             if self._stop_requested():
@@ -142,10 +116,8 @@ class Record:
     def _diverged(self, step: int, what: str) -> UserError:
         """Name the step that diverged, and the last checkpoint before it."""
         self._checkpoints.finish()
-        before = [saved for saved in self._checkpoints.all_steps() if saved < step]
-        kept = (
-            f"the last checkpoint is step {max(before)}" if before else "there is no checkpoint yet"
-        )
+        last = max((saved for saved in self._checkpoints.all_steps() if saved < step), default=None)
+        kept = f"the last checkpoint is step {last}" if last else "there is no checkpoint yet"
         return UserError(
             f"{what} at step {step} of stage {self._stage.name}; {kept} in "
             f"{self._checkpoints.directory}; try a smaller config.learning_rate in another "
@@ -161,5 +133,5 @@ class Record:
 
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
-    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
-    return functools.reduce(jnp.logical_and, leaves, jnp.array(True))
+    finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+    return jax.tree.reduce(jnp.logical_and, finite)
