@@ -6,14 +6,13 @@ import uuid
 
 import ml_collections
 import numpy as np
+from etils import epath
 
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import check_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
-from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
-from agcnn_jax.run.summary import parameter_table
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.preemption import stop_requests
@@ -25,27 +24,15 @@ from agcnn_jax.runtime.processes import (
     require_agreement,
     sync_call,
 )
-from agcnn_jax.runtime.storage import (
-    absolute,
-    checkpoint_place,
-    delete,
-    exists,
-    reported,
-    write_bytes,
-    write_json,
-)
+from agcnn_jax.runtime.storage import checkpoint_place, delete, exists, write_json
 from agcnn_jax.runtime.workdir_lock import lock_workdir
 from agcnn_jax.training.batches import check_batches
 from agcnn_jax.training.stage import train_stage
-from agcnn_jax.training.start import Start, check_init, needs_init, open_start
+from agcnn_jax.training.start import Start, keep_start, needs_init, open_start
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Train all stages, or those that remain.
-
-    Args:
-        config: see `agcnn_jax/run/keys.py`.
-        workdir: where the run writes; a run that lies there is resumed.
+    """Train all stages in `workdir`, or those that remain of the run that lies there.
 
     Raises:
         UserError: for anything in the config, the data or the workdir that cannot be used.
@@ -59,38 +46,37 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
             return
         with lock_workdir(experiment.workdir, config.peer_timeout, stop_requested):
             begin(experiment, start)
-            variables = start.variables
+            variables, seen = start.variables, start.lineage.digest
             for stage in stages(config.strategy):
-                variables = train_stage(experiment, stage, variables, stop_requested)
+                variables = train_stage(experiment, stage, variables, seen, stop_requested)
     announce(f"training in {workdir} is complete")
 
 
 def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experiment, Start]:
     """Open everything that a run is made from, the same in all its processes."""
-    experiment = sync_call(lambda: prepare(config, workdir))
+
+    def prepare() -> Experiment:
+        check_config(config)
+        place = checkpoint_place(workdir)
+        # First, so that a workdir out of reach is named before anything else in it.
+        saved_config.read_config(place)
+        keep_compilations()
+        experiment = open_experiment(config, place)
+        check_batches(experiment)
+        saved_config.compare_config(config, place, experiment.data_summary)
+        return experiment
+
+    experiment = sync_call(prepare)
     require_agreement(lambda: saved_config.describe_run(config, experiment.data_summary))
     needed = from_primary(lambda: needs_init(experiment))
     start = sync_call(lambda: open_start(experiment, needed))
     require_agreement(
         lambda: {
-            "weights in config.init": digest(start.variables),
+            "weights in config.init": lineage.digest(start.variables),
             "what they were trained on": start.lineage.digest,
         }
     )
     return experiment, start
-
-
-def prepare(config: ml_collections.ConfigDict, workdir: str) -> Experiment:
-    """Check the config, and open the data and the model that it names."""
-    check_config(config)
-    place = checkpoint_place(workdir)
-    # First, so that a workdir out of reach is named before anything else in it.
-    saved_config.read_config(place)
-    keep_compilations()
-    experiment = open_experiment(config, place)
-    check_batches(experiment)
-    saved_config.compare_config(config, place, experiment.data_summary)
-    return experiment
 
 
 def is_finished(experiment: Experiment) -> bool:
@@ -100,44 +86,24 @@ def is_finished(experiment: Experiment) -> bool:
 
 
 def begin(experiment: Experiment, start: Start) -> None:
-    """Record what the run is made from, or compare it with the record, and say so.
-
-    Raises:
-        UserError: if the workdir belongs to another run, or lies on a disk of one host.
-    """
-    config, workdir = experiment.config, experiment.workdir
-
-    def record() -> None:
-        if saved_config.read_config(workdir) is None:
-            # The config goes last: a workdir that has one has the rest.
-            lineage.write(workdir, start.lineage, start.init)
-            with reported(workdir, "written"):
-                table = parameter_table(start.variables) + "\n"
-                write_bytes(workdir / "parameters.txt", table.encode())
-        else:
-            # Another training may have begun the run while this one waited for the lock.
-            check_init(experiment, start.init)
-        saved_config.keep_config(config, workdir, experiment.data_summary)
-
-    from_primary(record)
-    require_shared(experiment)
+    """Record what the run is made from, or compare it with the record, and say so."""
+    from_primary(lambda: keep_start(experiment, start))
+    if process_share()[1] > 1:
+        require_shared(experiment.workdir)
     announce(describe(experiment, start))
 
 
-def require_shared(experiment: Experiment) -> None:
+def require_shared(workdir: epath.Path) -> None:
     """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
-    if process_share()[1] == 1:
-        return
     # A new name, which no host can remember as missing or from an earlier run.
-    name = from_primary(lambda: f".shared-{uuid.uuid4().hex}")
-    mark = absolute(str(experiment.workdir / name))
+    mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
     from_primary(lambda: write_json(mark, {}))
     seen = exchange(sync_call(lambda: exists(mark)))
     from_primary(lambda: delete(mark))
     if not all(seen):
         raise UserError(
             f"process {seen.index(False)} does not see what process 0 writes to --workdir "
-            f"{experiment.workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
+            f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )
 
 
@@ -155,8 +121,7 @@ def describe(experiment: Experiment, start: Start) -> str:
         f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
         f"device(s), into {workdir} (config.json, parameters.txt)",
         f"{experiment.records.provenance}: {len(split.train)} images to train on, "
-        f"{len(split.validation)} to validate, {len(split.test)} to test; "
-        f"{split.in_words()}",
+        f"{len(split.validation)} to validate, {len(split.test)} to test; {split.in_words()}",
         f"of the test subset, {start.tested.in_words(len(split.test), patients)}",
     ]
     if orphans := orphaned_stages(workdir, config.strategy):

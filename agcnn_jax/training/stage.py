@@ -8,7 +8,6 @@ import jax
 import orbax.checkpoint as ocp
 
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
-from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.stage_results import (
@@ -29,18 +28,12 @@ from agcnn_jax.training.steps import init_state
 
 
 def train_stage(
-    experiment: Experiment, stage: Stage, variables: Variables, stop_requested: StopRequest
+    experiment: Experiment, stage: Stage, variables: Variables, lineage: str, stop: StopRequest
 ) -> Variables:
     """Train a stage, resume it, or only load it if it has finished.
 
-    Args:
-        experiment: see `Experiment`.
-        stage: which branches to train.
-        variables: of all branches, with the earlier stages trained.
-        stop_requested: see `stop_requests`.
-
-    Returns:
-        All branches, the trained ones as in the stage's best checkpoint.
+    Takes and returns all branches: with the earlier stages trained, and then this one too, as in
+    its best checkpoint. `lineage` is the digest of what the run's weights have seen.
 
     Raises:
         UserError: if the stage belongs to another run, or started from other weights than the
@@ -52,32 +45,26 @@ def train_stage(
     state = replicate(experiment.mesh, init_state(trained, schedule.optimizer))
     template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     earlier = digests(variables, branches_before(experiment.config.strategy, stage))
+    origin = {"started_from": earlier, "lineage": lineage}
+    identity = {**experiment.identity, **origin}
     with sync_call(lambda: StageCheckpoints(directory / "checkpoints")) as checkpoints:
-        found: dict[str, Any] = from_primary(
-            lambda: {
-                "lineage": lineage.read(experiment.workdir)[0].digest,
-                "latest": checkpoints.latest_step(),
-                "result": read_result(experiment.workdir, stage),
-            }
+        finished, latest = from_primary(
+            lambda: (read_result(experiment.workdir, stage), checkpoints.latest_step())
         )
-        origin = {"started_from": earlier, "lineage": found["lineage"]}
-        identity = {**experiment.identity, **origin}
-        if (latest := found["latest"]) is not None:
+        if latest is not None:
             saved = checkpoints.identity(latest)
-            sync_call(lambda: check_origin(directory, saved, found["lineage"], earlier))
-        if (scores := found["result"]) is None:
-            fit(
-                experiment, stage, schedule, checkpoints, identity, state, variables, stop_requested
-            )
-            scores = from_primary(lambda: best_scores(checkpoints))
+            sync_call(lambda: check_origin(directory, saved, lineage, earlier))
+        if not finished:
+            fit(experiment, stage, schedule, checkpoints, identity, state, variables, stop)
+        scores = finished or from_primary(lambda: best_scores(checkpoints))
         best = checkpoints.restore(scores["best_step"], template, identity)
     trained = jax.device_get(best.variables)
     now = digests(trained, stage.branches)
-    result = found["result"] or {**scores, "weights": now, **origin}
+    result = finished or {**scores, "weights": now, **origin}
 
     def keep() -> None:
         check_weights(directory, result, now)
-        if found["result"] is None:
+        if not finished:
             write_json(directory / "result.json", result)
         print(describe_result(stage, result, len(experiment.records.finding_columns)))
 
@@ -100,11 +87,10 @@ def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
     """Say which checkpoint of a stage was chosen, and why; `findings` counts all findings."""
     step, score = result["best_step"], result["best_val_auc_mean"]
     if score is None:
-        return (
-            f"stage {stage.name}: no finding has a validation AUC; the last checkpoint is used, "
-            f"step {step}"
+        why = f"no finding has a validation AUC; the last checkpoint is used, step {step}"
+    else:
+        why = (
+            f"best checkpoint at step {step}, mean validation AUC {score:.4f} over "
+            f"{result['val_auc_findings']} of {findings} findings"
         )
-    return (
-        f"stage {stage.name}: best checkpoint at step {step}, mean validation AUC {score:.4f} "
-        f"over {result['val_auc_findings']} of {findings} findings"
-    )
+    return f"stage {stage.name}: {why}"

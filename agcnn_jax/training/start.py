@@ -16,8 +16,9 @@ from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.lineage import Lineage, Overlap
 from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.run.strategies import branches_before, stages
+from agcnn_jax.run.summary import parameter_table
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.storage import absolute, exists
+from agcnn_jax.runtime.storage import absolute, exists, reported, write_bytes
 
 Backbones = dict[str, dict[str, Any]]
 """`{"params": ..., "batch_stats": ...}` for the global and the local branch, or for neither."""
@@ -72,7 +73,7 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     digest = lineage.digest(backbones) if backbones else None
     if begun:
         if backbones:
-            check_init(experiment, digest)
+            _check_init(experiment, digest)
         seen, digest = lineage.read(workdir)
     elif any(has_started(workdir, stage) for stage in stages(config.strategy)):
         raise UserError(
@@ -96,7 +97,26 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     return Start(initial_variables(experiment, backbones), digest, seen, tested)
 
 
-def check_init(experiment: Experiment, digest: str | None) -> None:
+def keep_start(experiment: Experiment, start: Start) -> None:
+    """Record in the workdir what the run is made from, or compare it with the record.
+
+    Raises:
+        UserError: if the workdir belongs to another run.
+    """
+    workdir = experiment.workdir
+    if saved_config.read_config(workdir) is None:
+        # The config goes last: a workdir that has one has the rest.
+        lineage.write(workdir, start.lineage, start.init)
+        with reported(workdir, "written"):
+            table = parameter_table(start.variables) + "\n"
+            write_bytes(workdir / "parameters.txt", table.encode())
+    else:
+        # Another training may have begun the run while this one waited for the lock.
+        _check_init(experiment, start.init)
+    saved_config.keep_config(experiment.config, workdir, experiment.data_summary)
+
+
+def _check_init(experiment: Experiment, digest: str | None) -> None:
     """Refuse weights in `config.init`, by their digest, that the run did not start from."""
     _, started_from = lineage.read(experiment.workdir)
     if digest != started_from:
