@@ -98,11 +98,7 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
 
 
 def keep_start(experiment: Experiment, start: Start) -> None:
-    """Record in the workdir what the run is made from, or compare it with the record.
-
-    Raises:
-        UserError: if the workdir belongs to another run.
-    """
+    """Record in the workdir what the run is made from, or compare it with the record."""
     workdir = experiment.workdir
     if saved_config.read_config(workdir) is None:
         # The config goes last: a workdir that has one has the rest.
@@ -132,9 +128,6 @@ def read_init(experiment: Experiment) -> tuple[Backbones, Lineage]:
 
     They are converted weights or another run's stage; `random` has none. In the paper both branches
     start from an ImageNet model. From a stage, both take the global branch's backbone.
-
-    Raises:
-        UserError: if it holds no weights, or weights that do not fit the config.
     """
     init = experiment.config.init
     if init == "random":
@@ -197,13 +190,7 @@ def _refused(experiment: Experiment, reason: str) -> UserError:
 
 
 def initial_variables(experiment: Experiment, backbones: Backbones) -> Variables:
-    """Make the weights of all branches that stage 1 starts from.
-
-    The seed draws the linear layers, and the backbones of branches that are given none.
-
-    Raises:
-        UserError: if a backbone does not fit.
-    """
+    """Draw the weights of all branches from the seed, except for the backbones that are given."""
     recipe = experiment.recipe
     variables = _draw(recipe.model, jax.random.key(recipe.seed), recipe.input_size)
     if experiment.config.dtype == "float64":
