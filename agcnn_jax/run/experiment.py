@@ -24,23 +24,16 @@ from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh
 class Recipe:
     """What a training step is compiled for.
 
-    Attributes:
-        model: the model.
-        seed: of the run; in a stage's recipe the stage's own, which draws its crops.
-        input_size: side of the model's input in pixels.
-        augmentation: how training images are cropped and flipped.
-        statistic: heat map statistic, `max`, `l1` or `l2`.
-        tau: threshold of the heat map.
-        local_input: `crop`, or `image` for the paper's control experiment, in which the local
-            branch reads the whole image too (Section IV-C).
+    With `local_input` `image` instead of `crop`, the local branch reads the whole image too, which
+    is the paper's control experiment (Section IV-C).
     """
 
     model: AGCNN
-    seed: int
-    input_size: int
+    seed: int  # the run's; in a stage's recipe the stage's own, which draws its crops
+    input_size: int  # side of the model's input in pixels
     augmentation: Augmentation
-    statistic: str = "max"
-    tau: float = 0.7
+    statistic: str = "max"  # of the heat map: max, l1 or l2
+    tau: float = 0.7  # threshold of the heat map in 0..1
     local_input: str = "crop"
 
     @property
@@ -60,16 +53,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What stays the same throughout a run.
-
-    Attributes:
-        config: the resolved config.
-        workdir: where the run writes.
-        records: the store.
-        split: which records train, validate and test.
-        recipe: the model and what its input goes through.
-        mesh: the devices.
-    """
+    """What stays the same throughout a run."""
 
     config: ml_collections.ConfigDict
     workdir: epath.Path
@@ -101,47 +85,36 @@ class Experiment:
 
 
 def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:
-    """Open the store, split it and describe the model.
-
-    Raises:
-        UserError: if the store, the split or the backbone cannot be opened.
-    """
+    """Open the store, split it and describe the model; `UserError` if one of them cannot be."""
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     # For convolutions and products that set no precision themselves: the backbones'.
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
-    records = open_records(config.data.dir)
+    data, augment, attention = config.data, config.augment, config.attention
+    records = open_records(data.dir)
     split = make_split(
         records,
-        config.data.protocol,
-        config.data.split_seed,
-        lists=config.data.lists or None,
-        allow_unlisted=config.data.allow_unlisted,
+        data.protocol,
+        data.split_seed,
+        lists=data.lists or None,
+        allow_unlisted=data.allow_unlisted,
     )
-    model = AGCNN(
-        backbone=make_backbone(
-            config.backbone,
-            BATCH_AXIS if config.batch_norm == "global" else None,
-            jnp.dtype(config.dtype),
-        ),
-        label_count=len(records.labels),
-        pooling=config.pooling,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-    )
-    augmentation = Augmentation(
-        config.augment.crop,
-        tuple(config.augment.scale),
-        tuple(config.augment.ratio),
-        config.augment.flip,
-    )
+    axis = BATCH_AXIS if config.batch_norm == "global" else None
     recipe = Recipe(
-        model=model,
+        model=AGCNN(
+            make_backbone(config.backbone, axis, jnp.dtype(config.dtype)),
+            label_count=len(records.labels),
+            pooling=config.pooling,
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+        ),
         seed=config.seed,
         input_size=config.input_size,
-        augmentation=augmentation,
-        statistic=config.attention.statistic,
-        tau=config.attention.tau,
+        augmentation=Augmentation(
+            augment.crop, tuple(augment.scale), tuple(augment.ratio), augment.flip
+        ),
+        statistic=attention.statistic,
+        tau=attention.tau,
         local_input=config.local_input,
     )
     return Experiment(config, workdir, records, split, recipe, device_mesh())

@@ -7,20 +7,14 @@ import dataclasses
 import numpy as np
 
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage: the branches it trains; every other branch is frozen.
+    """One stage: the branches it trains; every other branch is frozen."""
 
-    Attributes:
-        number: position in the strategy, from 1.
-        branches: the trained branches in the order global, local, fusion.
-    """
-
-    number: int
-    branches: tuple[str, ...]
+    number: int  # position in the strategy, from 1
+    branches: tuple[str, ...]  # the trained ones, in the order of `BRANCHES`
 
     @property
     def name(self) -> str:
@@ -33,17 +27,12 @@ class Stage:
         return self.branches[-1]
 
     @property
-    def needs_local_images(self) -> bool:
-        """Tell whether a trained branch reads the local image."""
-        return self.branches != ("global",)
-
-    @property
     def global_is_frozen(self) -> bool:
         """Tell whether the global branch, and so the heat maps, stay as they are in the stage."""
         return "global" not in self.branches
 
     def seed(self, run_seed: int) -> int:
-        """Derive the stage's own seed from the run's, at least 0 and below 2**31.
+        """Derive the stage's own seed, at least 0 and below 2**31.
 
         It draws the stage's order of records and its crops, so that no stage repeats another's.
         """
@@ -61,16 +50,11 @@ STRATEGIES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def stages(strategy: str) -> tuple[Stage, ...]:
-    """List a strategy's stages in order; `UserError` if there is no such strategy."""
-    if strategy not in STRATEGIES:
-        raise UserError(
-            f"config.strategy is {strategy!r}; use one of {', '.join(sorted(STRATEGIES))}"
-        )
+    """List a strategy's stages in order."""
     return tuple(Stage(i, branches) for i, branches in enumerate(STRATEGIES[strategy], start=1))
 
 
 def branches_before(strategy: str, stage: Stage) -> tuple[str, ...]:
     """Name the branches that a strategy has trained before a stage."""
-    earlier = stages(strategy)[: stage.number - 1]
-    trained = {branch for each in earlier for branch in each.branches}
-    return tuple(branch for branch in BRANCHES if branch in trained)
+    earlier = STRATEGIES[strategy][: stage.number - 1]
+    return tuple(branch for branch in BRANCHES if any(branch in trained for trained in earlier))

@@ -1,7 +1,7 @@
 """The host cropper as the last stage of the grain pipeline (Section III-B).
 
-A jitted routine augments the batch, runs the frozen global branch and thresholds its heat map; the
-host finds the regions, at which accelerators are slow, with OpenCV in threads. All of this runs one
+The devices augment the batch, run the frozen global branch and threshold its heat map; the host
+finds the regions, at which accelerators are slow, with OpenCV in threads. All of this runs one
 batch ahead of the training step.
 
 The faster side resamples the boxes (`benchmarks/cropping.py`): OpenCV if the devices are CPUs,
@@ -40,17 +40,10 @@ from agcnn_jax.training.steps import localise
 def make_host_cropper(
     recipe: Recipe, frozen: Variables, mesh: Mesh, resample_on_host: bool | None = None
 ) -> Callable[[Batch], Batch]:
-    """Make the pipeline stage.
+    """Make the function from a `training_batches` element to what `train_step` takes, sharded.
 
-    Args:
-        recipe: see `Recipe`.
-        frozen: variables, the global branch's among them; they must outlive the pipeline stage.
-        mesh: the devices.
-        resample_on_host: whether OpenCV resamples; by default where the devices are CPUs.
-
-    Returns:
-        A function from a `training_batches` element to what `attend_frozen` makes of it, sharded
-        over the mesh.
+    The variables in `frozen` must outlive it. OpenCV resamples where the devices are CPUs, unless
+    `resample_on_host` says otherwise.
     """
     if resample_on_host is None:
         resample_on_host = mesh.devices.flat[0].platform == "cpu"

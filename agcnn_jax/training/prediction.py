@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
@@ -47,13 +48,7 @@ class Prediction:
 def predict_step(
     variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
 ) -> dict[str, jax.Array]:
-    """Run inference on one device's share of a batch, attention included.
-
-    Args:
-        variables: of all branches that `branches` need.
-        images: stored images, uint8 `[B, S, S]`.
-        recipe: see `Recipe`.
-        branches: those whose probabilities to return.
+    """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
 
     Returns:
         `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
@@ -102,8 +97,8 @@ def predict(
     Args:
         step: see `make_predict_step`.
         variables: replicated over the mesh.
-        experiment: see `Experiment`.
-        indices: int64 `[N]`, records of the subset.
+        experiment: whose data and devices to use.
+        indices: int64 `[N]`, records of the subset, at least one.
         description: for the progress bar.
         after_batch: called after every batch in every process; may raise to end the prediction.
     """
@@ -111,21 +106,17 @@ def predict(
     source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
     bar = progress_bar(len(indices), 0, description, leave=False, show=is_primary())
-    waiting: dict[str, jax.Array] | None = None
-    try:
-        with bar:
-            for batch in batches:
-                outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
-                if waiting is not None:
-                    # Fetching one batch late keeps the device busy and memory bounded.
-                    rows.append({name: local_rows(output) for name, output in waiting.items()})
-                waiting = outputs
-                bar.update(min(batch_size, len(indices) - bar.n))
-                after_batch()
-    finally:
-        batches.close()
-    if waiting is not None:
-        rows.append({name: local_rows(output) for name, output in waiting.items()})
+    waiting: dict[str, jax.Array] = {}
+    with contextlib.closing(batches), bar:
+        for batch in batches:
+            outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
+            # Fetching one batch late keeps the device busy and memory bounded.
+            if waiting:
+                rows.append(jax.tree.map(local_rows, waiting))
+            waiting = outputs
+            bar.update(min(batch_size, len(indices) - bar.n))
+            after_batch()
+    rows.append(jax.tree.map(local_rows, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
@@ -135,12 +126,12 @@ def predict(
 def make_validation(
     experiment: Experiment, stage: Stage, frozen: Variables
 ) -> Callable[[TrainState, Callable[[], None]], dict[str, Any]]:
-    """Make the function that scores the trained branches on the validation subset.
+    """Make the function that scores a state's trained branches on the validation subset.
 
-    It takes a state, and a function to call after every batch; see `predict`. It returns
-    `val_auc_mean` of the branch that selects the stage's best checkpoint, `val_auc_findings`, the
-    number of findings in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It
-    raises `FloatingPointError` if a probability is not finite.
+    It calls its second argument after every batch. It returns `val_auc_mean` of the branch that
+    selects the stage's best checkpoint (Section III-C), `val_auc_findings`, the number of findings
+    in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It raises
+    `FloatingPointError` if a probability is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation

@@ -22,7 +22,8 @@ SCALINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda ratio: ratio,
     "sqrt": math.sqrt,
 }
-"""The factor on the learning rate for a batch that is larger by a ratio."""
+"""`config.learning_rate_scaling`: the factor on the learning rate for a batch that is larger by a
+ratio than the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
 
 
 def per_branch(value: Sequence[Any]) -> dict[str, Any]:
@@ -33,29 +34,18 @@ def per_branch(value: Sequence[Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A stage's numbers.
+    """A stage's numbers."""
 
-    Attributes:
-        batch_size: of the global batch.
-        accumulate: micro-batches of every step.
-        steps_per_epoch: whole batches in the training subset.
-        total_steps: of the stage.
-        optimizer: see `sgd`.
-        learning_rate: as a function of the step.
-    """
-
-    batch_size: int
-    accumulate: int
-    steps_per_epoch: int
+    batch_size: int  # of the global batch
+    accumulate: int  # micro-batches of every step
+    steps_per_epoch: int  # whole batches in the training subset
     total_steps: int
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
 
     def learning_rates(self) -> np.ndarray:
-        """Return the learning rate of each step, float `[total_steps]`, step 1 first.
-
-        All at once: a rate computed during training would queue behind a step on the device.
-        """
+        """Return the learning rate of each step, float `[total_steps]`, step 1 first."""
+        # All at once: a rate computed during training would queue behind a step on the device.
         return np.asarray(jax.vmap(self.learning_rate)(jnp.arange(self.total_steps)))
 
     def epoch(self, step: int) -> int:
@@ -68,17 +58,10 @@ class Schedule:
 
 
 def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
-    """Derive a stage's schedule from the config.
+    """Derive a stage's schedule from the config; `UserError` if images do not fill a batch.
 
     A stage that trains several branches takes their smallest batch size (64 in the paper's joint
     training), smallest learning rate and largest number of epochs.
-
-    `config.learning_rate_scaling` adapts the learning rate to a batch that differs from the
-    branches' smallest `config.reference_batch_size`, in proportion to the batch (`linear`, Goyal et
-    al. 2017) or to its square root (`sqrt`, Krizhevsky 2014).
-
-    Raises:
-        UserError: if the training subset is smaller than a batch.
     """
     config = experiment.config
 
@@ -116,28 +99,21 @@ def sgd(
     weight_decay: float,
     warmup_steps: int = 0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """PyTorch's SGD: weight decay on every parameter joins the gradient before the momentum.
+    """Make PyTorch's SGD, and its learning rate as a function of the step.
 
-    Args:
-        learning_rate: at the start, or where the warm-up ends.
-        drop_step: number of steps after which it is divided by `drop_factor`.
-        drop_factor: see `drop_step`.
-        momentum: of the running sum of gradients.
-        weight_decay: weight of the parameters in the gradient.
-        warmup_steps: number of steps in which it rises, linearly, to `learning_rate`; the first
-            one already takes a share (Goyal et al. 2017, Section 2.2).
-
-    Returns:
-        The optimiser, and its learning rate as a function of the step.
+    Weight decay on every parameter joins the gradient before the momentum. The learning rate is
+    divided by `drop_factor` after `drop_step` steps. In the first `warmup_steps` it rises linearly;
+    the first step already takes a share (Goyal et al. 2017, Section 2.2).
     """
-    steps = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+    constant = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
 
-    def schedule(step: Any) -> Any:
-        return steps(step) * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+    def warming_up(step: Any) -> Any:
+        return constant(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
+    schedule = warming_up if warmup_steps else constant
     optimizer = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),
-        optax.scale_by_learning_rate(schedule if warmup_steps else steps),
+        optax.scale_by_learning_rate(schedule),
     )
-    return optimizer, schedule if warmup_steps else steps
+    return optimizer, schedule

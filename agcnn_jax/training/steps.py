@@ -29,16 +29,10 @@ Batch = Mapping[str, jax.Array]
 
 @flax.struct.dataclass
 class TrainState:
-    """What a stage changes: the trained branches alone, so that the frozen ones cannot.
+    """What a stage changes: the trained branches alone, so that the frozen ones cannot."""
 
-    Attributes:
-        step: int32 scalar, training steps done in this stage.
-        variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}` of trained branches.
-        opt_state: the optimiser's state (momentum) for `variables["params"]`.
-    """
-
-    step: jax.Array
-    variables: Variables
+    step: jax.Array  # int32 scalar, training steps done in this stage
+    variables: Variables  # of the trained branches
     opt_state: optax.OptState
 
 
@@ -52,15 +46,7 @@ def init_state(variables: Variables, optimizer: optax.GradientTransformation) ->
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Eq. 2, averaged over the labels and over the batch.
-
-    Args:
-        logits: `[B, C]`.
-        labels: `[B, C]`, 0 or 1.
-
-    Returns:
-        float32 scalar (or wider, as the logits).
-    """
+    """Eq. 2 of logits `[B, C]` and labels `[B, C]`, averaged; a scalar of the logits' dtype."""
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
 
 
@@ -83,8 +69,9 @@ def train_step(
         state: of the trained branches.
         frozen: variables of all other branches.
         batch: stored images, `image` uint8 `[B, S, S]` with `record` int32 `[B]` and `labels`
-            `[B, C]`; or, where the host has cropped it, as `attend_frozen` makes it.
-        recipe: see `Recipe`.
+            `[B, C]`; or, from the host cropper, `local_images` float32 `[B, s, s]` and
+            `pooled_global` float32 `[B, K]` with the labels.
+        recipe: the stage's.
         stage: which branches are trained.
         optimizer: see `sgd`.
         accumulate: number of micro-batches that the share is worked off in, one after another, to
@@ -100,13 +87,11 @@ def train_step(
     def loss_of(
         params: Any, batch_stats: Any, part: Batch
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        if stage.global_is_frozen and "local_images" not in part:
-            part = attend_frozen(frozen, part, recipe)[0]
         logits, updated = forward(
             recipe.model,
             merge_branches(frozen, {"params": params, "batch_stats": batch_stats}),
             part.get("images"),
-            part.get("local_images", lambda features: look(part["images"], features, recipe)[0]),
+            part.get("local_images", lambda features: attended(part["images"], features, recipe)),
             train=stage.branches,
             branches=stage.branches,
             pooled_global=part.get("pooled_global"),
@@ -166,32 +151,6 @@ def split_rows(rows: Batch, parts: int) -> Batch:
     )
 
 
-def localise(
-    frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
-) -> dict[str, jax.Array]:
-    """Augment a batch and attend to it, as far as accelerators are good at that.
-
-    Args:
-        frozen: variables, the global branch's among them.
-        batch: `image` uint8 `[B, S, S]` and `record` int32 `[B]`.
-        step: int32 scalar, the step that the batch is for.
-        recipe: see `Recipe`.
-
-    Returns:
-        `images`, float32 `[B, input_size, input_size]` in 0..255; `masks`, uint8
-        `[B, input_size, ceil(input_size / 8)]`, a bit a pixel as `np.packbits` packs them;
-        `pooled_global`, float32 `[B, K]`.
-    """
-    images = augment_batch(batch, step, recipe)
-    made, mask = attend_frozen(frozen, {"images": images}, recipe)
-    assert mask is not None
-    return {
-        "images": images,
-        "masks": jnp.packbits(mask, axis=-1),
-        "pooled_global": made["pooled_global"],
-    }
-
-
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
     """Augment a stored batch for a step; see `agcnn_jax.data.augment.augment`."""
     return augment(
@@ -204,32 +163,34 @@ def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
     )
 
 
-def attend_frozen(
-    frozen: Variables, batch: Batch, recipe: Recipe
-) -> tuple[dict[str, jax.Array], jax.Array | None]:
-    """Make a batch for the stages in which the global branch is frozen.
+def attended(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> jax.Array:
+    """Make the local branch's input `[B, S, S]`."""
+    if recipe.local_input == "image":
+        return images
+    return attend(images, feature_map, recipe.statistic, recipe.tau).local_images
+
+
+def localise(
+    frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
+) -> dict[str, jax.Array]:
+    """Augment a batch and threshold its heat maps, for the host to find the regions.
 
     Args:
         frozen: variables, the global branch's among them.
-        batch: `images`, float32 `[B, S, S]`, and whatever else goes with them.
-        recipe: see `Recipe`.
+        batch: `image` uint8 `[B, S, S]` and `record` int32 `[B]`.
+        step: int32 scalar, the step that the batch is for.
+        recipe: the stage's.
 
     Returns:
-        The batch with `local_images`, float32 `[B, S, S]`, and `pooled_global`, float32 `[B, K]`,
-        in place of `images`; and the mask of the attended pixels, if there was attention.
+        `images`, float32 `[B, s, s]` in 0..255, s the input size; `masks`, uint8
+        `[B, s, ceil(s / 8)]`, a bit a pixel as `np.packbits` packs them; `pooled_global`, float32
+        `[B, K]`.
     """
-    made = dict(batch)
-    images = made.pop("images")
+    images = augment_batch(batch, step, recipe)
     output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
-    local_images, mask = look(images, output.feature_map, recipe)
-    return {**made, "local_images": local_images, "pooled_global": output.pooled}, mask
-
-
-def look(
-    images: jax.Array, feature_map: jax.Array, recipe: Recipe
-) -> tuple[jax.Array, jax.Array | None]:
-    """Make the local branch's input `[B, S, S]`, and the attended mask; None without attention."""
-    if recipe.local_input == "image":
-        return images, None
-    attention = attend(images, feature_map, recipe.statistic, recipe.tau)
-    return attention.local_images, attention.mask
+    mask = attend(images, output.feature_map, recipe.statistic, recipe.tau).mask
+    return {
+        "images": images,
+        "masks": jnp.packbits(mask, axis=-1),
+        "pooled_global": output.pooled,
+    }
