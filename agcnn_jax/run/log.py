@@ -49,12 +49,8 @@ class MetricsLog:
     ):
         """Open the log of a stage, and drop the lines that the stage is about to write again.
 
-        Args:
-            workdir: of the run.
-            stage: name of the stage.
-            step: from which the stage resumes, 0 for a new one.
-            validated: False if the stage resumes with the validation of that step.
-            write: False for a log that writes nothing.
+        The stage resumes after `step`, or if not `validated`, with the validation of that step. If
+        not `write`, the log writes nothing.
         """
         self._workdir, self._stage, self._writes = workdir, stage, write
         if not write:
@@ -65,15 +61,15 @@ class MetricsLog:
         with reported(self._path, "read"):
             found = self._path.read_bytes() if self._path.exists() else b""
         lines = found.decode(errors="replace").splitlines()
-        kept = [f"{line}\n" for line in lines if not _is_dropped(line, stage, step, validated)]
+        kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, validated)]
         content = "".join(kept).encode()
         with reported(self._path, "written"):
             if content != found:
                 write_bytes(self._path, content)
             if self._scratch:
                 (self._local / "metrics.jsonl").write_bytes(content)
-        folder = self._local / "events" / stage
         with reported(self._folder, "written"):
+            folder = self._local / "events" / stage
             folder.mkdir(parents=True, exist_ok=True)
             # `SummaryWriter` (2.6) hangs on a full disk. The suffix makes the file name unique.
             self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
@@ -92,9 +88,8 @@ class MetricsLog:
         """Log the values of a step; TensorBoard gets the numbers."""
         if not self._writes:
             return
-        line = json.dumps({"stage": self._stage, "step": step, **values})
         with reported(self._path, "written"), (self._local / "metrics.jsonl").open("a") as file:
-            file.write(f"{line}\n")
+            file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
         with reported(self._folder, "written"):
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -125,7 +120,7 @@ class MetricsLog:
                 self._scratch.cleanup()
 
 
-def _is_dropped(line: str, stage: str, step: int, validated: bool) -> bool:
+def _is_repeated(line: str, stage: str, step: int, validated: bool) -> bool:
     """Tell whether a line is torn, or the stage will write it again."""
     try:
         entry = json.loads(line)

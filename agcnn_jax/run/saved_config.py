@@ -21,7 +21,7 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 PLACES = frozenset({"data.dir", "workdir"})
-"""Keys that may differ, since hosts may find the same files in different places."""
+"""Keys that may differ between processes, since hosts may find the same files elsewhere."""
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
@@ -86,25 +86,11 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
 
 
 def describe_run(config: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a run by what must be equal in all its processes.
-
-    Args:
-        config: the resolved config.
-        data: see `Experiment.data_summary`.
-
-    Returns:
-        By name: config values, a digest of each source file of the package, versions of libraries,
-        and `data`.
-    """
+    """Describe by name what all processes share: config, code, libraries and `data_summary`."""
     values, root = flatten(config.to_dict()), Path(agcnn_jax.__file__).parent
-    sources = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.py"))}
-    return {
-        **{f"config.{key}": value for key, value in values.items() if key not in PLACES},
-        **{f"file agcnn_jax/{name}": _hash(path) for name, path in sources.items()},
-        **{f"version of {name}": metadata.version(name) for name in LIBRARIES},
-        **{f"data {key}": value for key, value in data.items()},
-    }
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    facts = {f"config.{key}": value for key, value in values.items() if key not in PLACES}
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        facts[f"file agcnn_jax/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    facts |= {f"version of {name}": metadata.version(name) for name in LIBRARIES}
+    return facts | {f"data {key}": value for key, value in data.items()}
