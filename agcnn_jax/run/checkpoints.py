@@ -41,15 +41,13 @@ class StageCheckpoints(ocp.CheckpointManager):
     """
 
     def __init__(self, directory: epath.Path, read_only: bool = False):
-        """Open the checkpoints in a folder.
+        """Open the checkpoints in a folder, which need not exist yet.
 
-        Args:
-            directory: need not exist yet, unless `read_only`.
-            read_only: neither write nor delete anything, nor wait for other processes.
+        If `read_only`, it has to hold one, and opening neither writes or deletes anything nor waits
+        for other processes.
         """
-        silence_background_errors()
-        everyone = ocp.options.MultiprocessingOptions()
-        processes = this_process_only() if read_only else everyone
+        _silence_background_errors()
+        processes = this_process_only() if read_only else ocp.options.MultiprocessingOptions()
         best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
@@ -65,7 +63,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         arrays = ocp.StandardCheckpointHandler(multiprocessing_options=processes)
         text = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
         items = {"state": arrays, "batches": text, "identity": text}
-        with reported(directory, "read" if read_only else "written"), report_unreadable(directory):
+        with reported(directory, "read" if read_only else "written"), _report_unreadable(directory):
             super().__init__(directory, options=options, item_handlers=items)
         if read_only and self.latest_step() is None:
             raise UserError(
@@ -86,10 +84,7 @@ class StageCheckpoints(ocp.CheckpointManager):
     def add_score(self, step: int, val_auc_mean: float | None, val_auc_findings: int) -> None:
         """Add the validation score of a checkpoint, and delete the checkpoint that it beats.
 
-        Args:
-            step: of a checkpoint without a score.
-            val_auc_mean: None if no finding has a validation AUC.
-            val_auc_findings: number of findings in that mean.
+        The score is a mean over `val_auc_findings` findings, None if no finding has an AUC.
         """
         self.finish()
         mean = _NO_AUC if val_auc_mean is None else val_auc_mean
@@ -130,15 +125,12 @@ class StageCheckpoints(ocp.CheckpointManager):
     ) -> Any:
         """Load a checkpoint into the structure and the shardings of a template.
 
-        Args:
-            step: of the checkpoint.
-            template: pytree of arrays or of `ShapeDtypeStruct`.
-            identity: what the weights must belong to; `UserError` if they do not.
-            batches: iterator to set to the checkpoint's position.
+        `UserError` if the weights do not belong to `identity`. An iterator in `batches` is set to
+        the checkpoint's position.
         """
         self._check_identity(step, identity)
         if batches is not None:
-            with report_unreadable(self.directory, step):
+            with _report_unreadable(self.directory, step):
                 batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
@@ -147,8 +139,8 @@ class StageCheckpoints(ocp.CheckpointManager):
         """Load the best checkpoint, or the one of a given step, to host memory.
 
         Returns:
-            The state as nested dicts of numpy arrays, and everything that the weights belong to,
-            which includes `identity`.
+            The state as nested dicts of numpy arrays, and all that the weights belong to, which
+            includes `identity`.
         """
         step = self.best_step() if step is None else step
         if step is None:
@@ -157,14 +149,14 @@ class StageCheckpoints(ocp.CheckpointManager):
             )
         saved = self._check_identity(step, identity)
         # Without x64, JAX would load float64 arrays as float32.
-        with report_unreadable(self.directory, step), jax.enable_x64(True):
+        with _report_unreadable(self.directory, step), jax.enable_x64(True):
             template = on_one_device(self.item_metadata(step)["state"])
             state = self._restore(step, state=ocp.args.StandardRestore(template))["state"]
             # Numpy, because branches may share these arrays, and a step donates its buffers.
             return jax.tree.map(np.array, state), saved
 
     def _restore(self, step: int, **items: Any) -> Any:
-        with report_unreadable(self.directory, step):
+        with _report_unreadable(self.directory, step):
             return super().restore(step, args=ocp.args.Composite(**items))
 
     def _check_identity(self, step: int, wanted: Identity) -> Identity:
@@ -183,10 +175,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         return False
 
     def _wait_for_checkpointers(self) -> None:
-        """End all processes if this one could not write its part of a checkpoint.
-
-        Otherwise the others would wait for that part for ten minutes.
-        """
+        """End all processes if one cannot write its part; the others would wait for ten minutes."""
         try:
             with reported(self.directory, "written"):
                 super()._wait_for_checkpointers()
@@ -205,7 +194,7 @@ def _rank(metrics: dict[str, float]) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def report_unreadable(directory: epath.Path, step: int | None = None) -> Iterator[None]:
+def _report_unreadable(directory: epath.Path, step: int | None = None) -> Iterator[None]:
     """Turn an error from reading a stage's checkpoint, or by default all scores, into one line."""
     try:
         yield
@@ -236,7 +225,7 @@ def train_again(stage: epath.Path) -> str:
     return f"delete {stage}{others} and run the train.py command again"
 
 
-def silence_background_errors() -> None:
+def _silence_background_errors() -> None:
     """Keep off stderr what a save that failed in the background logs besides raising it."""
     # Every thread and event loop of orbax (0.12) logs the error once more.
     logging.getLogger("absl").addFilter(_is_not_orbax)
