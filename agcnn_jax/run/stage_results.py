@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,10 +26,9 @@ def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
 def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
     """Read a stage's `result.json`; None if the stage has not finished.
 
-    Returns:
-        `best_step`, `best_val_auc_mean`, `val_auc_findings`; `weights`, the digest of each branch
-        that the stage trained, at its best step; `started_from`, the digest of each branch trained
-        before it; and `lineage`, the digest of the run's lineage.
+    It holds `best_step`, `best_val_auc_mean` and `val_auc_findings`; `weights`, the digest of each
+    branch that the stage trained, at that step; `started_from`, the digest of each branch trained
+    before it; and `lineage`, the digest of the run's lineage.
     """
     directory = stage_directory(workdir, stage)
     path = directory / "result.json"
@@ -36,11 +36,8 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
         return None
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
-    if (
-        not isinstance(result.get("best_step"), int)
-        or not {"best_val_auc_mean", "val_auc_findings", "lineage"} <= set(result)
-        or not all(isinstance(result.get(key), dict) for key in ("weights", "started_from"))
-    ):
+    scores = {"best_step", "best_val_auc_mean", "val_auc_findings"}
+    if not scores | {"weights", "started_from", "lineage"} <= set(result):
         raise UserError(f"{path} is damaged; {again}")
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
@@ -51,11 +48,9 @@ def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
 
 
 def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dict[str, Any]]]:
-    """Read the results of the finished stages, up to the first that has not finished.
+    """Read the results of the stages up to the first that has not finished.
 
-    Raises:
-        UserError: if a stage belongs to another run, or was trained from other weights than the
-            stages before it have now.
+    `UserError` if `check_origin` refuses one.
     """
     finished: list[tuple[Stage, dict[str, Any]]] = []
     trained: dict[str, str] = {}
@@ -64,7 +59,7 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
         if result is None:
             break
         if not finished:
-            # Once for all stages; until one has finished, there may be no lineage.
+            # Until a stage has finished, there may be no lineage.
             seen = lineage.read(workdir)[0].digest
         check_origin(stage_directory(workdir, stage), result, seen, trained)
         trained |= result["weights"]
@@ -81,9 +76,8 @@ def has_started(workdir: epath.Path, stage: Stage) -> bool:
 
 def orphaned_stages(workdir: epath.Path, strategy: str) -> list[str]:
     """Name the stages that have started although a stage before them has been deleted."""
-    started = [(stage.name, has_started(workdir, stage)) for stage in stages(strategy)]
-    first = next((i for i, (_, begun) in enumerate(started) if not begun), len(started))
-    return [name for name, begun in started[first:] if begun]
+    rest = itertools.dropwhile(lambda stage: has_started(workdir, stage), stages(strategy))
+    return [stage.name for stage in rest if has_started(workdir, stage)]
 
 
 def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
@@ -96,15 +90,9 @@ def check_origin(
 ) -> None:
     """Refuse a stage of another run, or trained from other weights than the run has now.
 
-    Args:
-        directory: the stage's.
-        saved: what the stage says of itself: `lineage`, and `started_from`, the digest of each
-            branch trained before it.
-        lineage_digest: of the run's lineage.
-        earlier: digest of each branch trained before the stage, as it is now.
-
-    Raises:
-        UserError: naming the folders to delete.
+    The stage says in `saved` what its `lineage` is, and in `started_from` the digest of each branch
+    trained before it; the run's own are `lineage_digest` and `earlier`. `UserError` names the
+    folders to delete.
     """
     if saved.get("lineage") != lineage_digest:
         raise UserError(
@@ -122,11 +110,7 @@ def check_origin(
 
 
 def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Refuse a stage whose best checkpoint is not the one that its `result.json` describes.
-
-    Raises:
-        UserError: naming the folders to delete.
-    """
+    """Refuse a stage whose best checkpoint, with digests `now`, is not what its result says."""
     if result["weights"] != now:
         raise UserError(
             f"checkpoint {directory}/checkpoints/{result['best_step']} holds other weights than "
@@ -139,17 +123,11 @@ def finished_variables(
 ) -> tuple[Variables, dict[str, Any]]:
     """Load the branches of all finished stages to host memory; later stages win.
 
-    Args:
-        workdir: of the run.
-        strategy: whose stages to look for.
-        identity: what the weights must belong to.
-
     Returns:
-        The variables of the trained branches, and everything that the weights of the last stage
-        belong to.
+        The variables of the trained branches, and all that the weights of the last stage belong to.
 
     Raises:
-        UserError: if no stage has finished, or `finished_stages` refuses one.
+        UserError: if no stage has finished, or one does not fit the run or `identity`.
     """
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
