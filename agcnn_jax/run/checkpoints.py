@@ -53,7 +53,6 @@ class StageCheckpoints(ocp.CheckpointManager):
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             best_fn=_rank,
             read_only=read_only,
-            create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
             # Where orbax cannot make a folder in the background, it waits for 5 minutes.

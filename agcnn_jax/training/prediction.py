@@ -138,15 +138,9 @@ def make_validation(
     labels = records.label_matrix[indices]
 
     def validate(state: TrainState, after_batch: Callable[[], None]) -> dict[str, Any]:
-        prediction = predict(
-            step,
-            merge_branches(frozen, state.variables),
-            experiment,
-            indices,
-            "validation",
-            after_batch,
-        )
-        if not all(np.isfinite(scores).all() for scores in prediction.probabilities.values()):
+        variables = merge_branches(frozen, state.variables)
+        made = predict(step, variables, experiment, indices, "validation", after_batch)
+        if not all(np.isfinite(scores).all() for scores in made.probabilities.values()):
             raise FloatingPointError("validation probabilities are not finite")
         means = {
             branch: mean_auc(
@@ -155,7 +149,7 @@ def make_validation(
                     for column in records.finding_columns
                 }
             )
-            for branch, scores in prediction.probabilities.items()
+            for branch, scores in made.probabilities.items()
         }
         selecting = means[stage.selects_by]
         return {
