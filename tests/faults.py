@@ -552,7 +552,7 @@ FAULTS = (
     Fault(
         "a step that a device cannot hold is run",
         SUMMARY,
-        'needed["total"] > limit',
+        'needed["peak"] > limit',
         'needed["temp"] > limit',
         TEST_SUMMARY,
     ),
