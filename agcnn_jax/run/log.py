@@ -17,13 +17,14 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import is_primary
 from agcnn_jax.runtime.storage import is_remote, reported, write_bytes
 
 FLUSH_SECONDS = 30.0
 """How long TensorBoard's file and an object store may lag behind."""
 
 
-def progress_bar(total: int, done: int, what: str, leave: bool = True, show: bool = True) -> tqdm:
+def progress_bar(total: int, done: int, what: str, leave: bool = True) -> tqdm:
     """Show a bar of images on stderr: a moving one in a terminal, a line now and then in a file."""
     return tqdm(
         total=total,
@@ -33,7 +34,7 @@ def progress_bar(total: int, done: int, what: str, leave: bool = True, show: boo
         leave=leave,
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
-        disable=not show,
+        disable=not is_primary(),
     )
 
 
@@ -41,19 +42,17 @@ class MetricsLog:
     """Appends one JSON object a line to `metrics.jsonl`, and its numbers to `events/`.
 
     On a disk a line is in the file when `write` returns. Objects of an object store cannot grow, so
-    there `flush` uploads both files from a temporary folder. A file's error is a `UserError`.
+    there `flush` uploads both files from a temporary folder. A file's error is a `UserError`. Only
+    the primary process writes.
     """
 
-    def __init__(
-        self, workdir: epath.Path, stage: str, step: int, validated: bool = True, write: bool = True
-    ):
+    def __init__(self, workdir: epath.Path, stage: str, step: int, unscored: bool = False):
         """Open the log of a stage, and drop the lines that the stage is about to write again.
 
-        The stage resumes after `step`, or if not `validated`, with the validation of that step. If
-        not `write`, the log writes nothing.
+        The stage resumes after `step`, or if that is `unscored`, with its validation.
         """
-        self._workdir, self._stage, self._writes = workdir, stage, write
-        if not write:
+        self._workdir, self._stage, self._writes = workdir, stage, is_primary()
+        if not self._writes:
             return
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "events" / stage
         self._scratch = tempfile.TemporaryDirectory() if is_remote(workdir) else None
@@ -61,7 +60,7 @@ class MetricsLog:
         with reported(self._path, "read"):
             found = self._path.read_bytes() if self._path.exists() else b""
         lines = found.decode(errors="replace").splitlines()
-        kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, validated)]
+        kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, unscored)]
         content = "".join(kept).encode()
         with reported(self._path, "written"):
             if content != found:
@@ -120,11 +119,11 @@ class MetricsLog:
                 self._scratch.cleanup()
 
 
-def _is_repeated(line: str, stage: str, step: int, validated: bool) -> bool:
+def _is_repeated(line: str, stage: str, step: int, unscored: bool) -> bool:
     """Tell whether a line is torn, or the stage will write it again."""
     try:
         entry = json.loads(line)
         ours, ahead = entry["stage"] == stage, entry["step"] - step
-        return ours and (ahead > 0 or (ahead == 0 and not validated and "val_auc_mean" in entry))
+        return ours and (ahead > 0 or (ahead == 0 and unscored and "val_auc_mean" in entry))
     except (ValueError, TypeError, KeyError):
         return True

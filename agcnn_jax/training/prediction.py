@@ -28,7 +28,7 @@ from agcnn_jax.runtime.devices import (
     local_rows,
     shard_batch,
 )
-from agcnn_jax.runtime.processes import is_primary, process_share
+from agcnn_jax.runtime.processes import process_share
 from agcnn_jax.training.steps import TrainState
 
 
@@ -105,7 +105,7 @@ def predict(
     rows: list[dict[str, np.ndarray]] = []
     source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
-    bar = progress_bar(len(indices), 0, description, leave=False, show=is_primary())
+    bar = progress_bar(len(indices), 0, description, leave=False)
     waiting: dict[str, jax.Array] = {}
     with contextlib.closing(batches), bar:
         for batch in batches:

@@ -18,7 +18,6 @@ from agcnn_jax.run.log import MetricsLog, progress_bar
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import is_primary
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState
 
@@ -50,12 +49,10 @@ class Record(contextlib.ExitStack):
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
         self._log = self.enter_context(
-            MetricsLog(experiment.workdir, stage.name, resumed, not unscored, is_primary())
+            MetricsLog(experiment.workdir, stage.name, resumed, unscored)
         )
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
-        self._bar = self.enter_context(
-            progress_bar(total, done, f"stage {stage.name}", show=is_primary())
-        )
+        self._bar = self.enter_context(progress_bar(total, done, f"stage {stage.name}"))
 
     def hold(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Log the step before, and hold this step's metrics until it is over."""

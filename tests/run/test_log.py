@@ -76,11 +76,13 @@ def test_a_last_line_without_a_newline_is_kept(tmp_path):
     assert [e["step"] for e in lines(tmp_path)] == [2, 3]
 
 
-def test_a_log_that_writes_nothing(tmp_path):
-    log = MetricsLog(epath.Path(tmp_path / "run"), "1_global", 0, write=False)
-    log.write(1, loss=1.0)
-    log.flush()
-    log.close()
+def test_one_process_writes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "is_primary", lambda: False)
+        log = MetricsLog(epath.Path(tmp_path / "run"), "1_global", 0)
+        log.write(1, loss=1.0)
+        log.flush()
+        log.close()
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     log = MetricsLog(epath.Path(tmp_path / "run"), "1_global", 0)
@@ -122,7 +124,8 @@ def test_lines_are_flushed_after_a_while(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("show", [True, False])
-def test_the_bar_is_shown_by_one_process(capsys, show):
-    with progress_bar(10, 0, "stage 1_global", show=show) as bar:
+def test_the_bar_is_shown_by_one_process(capsys, monkeypatch, show):
+    monkeypatch.setattr(module, "is_primary", lambda: show)
+    with progress_bar(10, 0, "stage 1_global") as bar:
         bar.update(10)
     assert ("stage 1_global" in capsys.readouterr().err) == show
