@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from agcnn_jax.attention.regions import region_box_host, region_boxes_device
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 boxes_on_device = jax.jit(region_boxes_device)
 
 

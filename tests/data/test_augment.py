@@ -12,6 +12,8 @@ from agcnn_jax.data.augment import (
     centre_crop,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STORED, INPUT = 64, 56
 augment_jit = jax.jit(augment, static_argnames=("seed", "input_size", "augmentation"))
 

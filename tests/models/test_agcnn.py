@@ -14,6 +14,8 @@ from agcnn_jax.models.agcnn import (
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.models.resnet import ResNet
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE = 32
 LABELS = 5
 

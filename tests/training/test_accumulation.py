@@ -85,7 +85,8 @@ def test_with_batch_norm_it_is_the_mean_over_micro_batches(recipe, variables, ba
     assert max(jax.tree.leaves(difference)) > 1e-3
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
 def test_the_number_of_devices_does_not_matter(recipe, variables, batch, devices):
     one = run_step(recipe, variables, batch, GLOBAL, accumulate=4)
     several = run_step(recipe, variables, batch, GLOBAL, accumulate=4, devices=devices)

@@ -75,8 +75,11 @@ def expected(recipe, variables, batch):
     return jax.device_get(mapped(replicate(mesh_of(1), variables)))
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("on_host", [True, False], ids=["opencv", "device"])
+@pytest.mark.parametrize(
+    ("on_host", "devices"),
+    [(True, 1), pytest.param(True, 4, marks=pytest.mark.slow), (False, 4)],
+    ids=["opencv-1", "opencv-4", "device-4"],
+)
 def test_crops_are_those_of_the_device(recipe, variables, batch, expected, devices, on_host):
     mesh = mesh_of(devices)
     crop = make_host_cropper(recipe, replicate(mesh, variables), mesh, on_host)
@@ -110,7 +113,9 @@ def test_masks_travel_as_bits(recipe, variables, batch, expected):
     assert not np.array_equal(other["images"], made["images"])
 
 
-@pytest.mark.parametrize("stage", [LOCAL, FUSION], ids=lambda stage: stage.name)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(LOCAL, marks=pytest.mark.slow), FUSION], ids=lambda stage: stage.name
+)
 def test_a_stage_trains_as_with_the_device_cropper(recipe, variables, batch, steps, stage):
     crop = make_host_cropper(recipe, variables, mesh_of(1))
     made = crop({**batch, "step": 0})

@@ -1,5 +1,6 @@
 """Training from start to end, resumed, repeated and refused, as a user meets it."""
 
+import collections
 import json
 import os
 import re
@@ -80,7 +81,9 @@ def files_of(folder):
 def finished(data_dir, tmp_path_factory):
     """A run that was trained to the end without interruption."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    train(data_dir, workdir, "--config.profile=2")
+    environment = {**ENVIRONMENT, "JAX_LOG_COMPILES": "1"}
+    done = run(*command(data_dir, workdir, "--config.profile=2"), env=environment)
+    (workdir / "stderr").write_text(done.stderr)
     return workdir
 
 
@@ -112,6 +115,14 @@ def test_three_stages_are_chained_and_recorded(finished):
     assert all(e["images_per_second"] > 0 and e["learning_rate"] > 0 for e in logged)
     assert json.loads((finished / "config.json").read_text())["input_size"] == 56
     assert list((finished / "events").rglob("events.out.tfevents*"))
+
+
+def test_steps_compile_once_per_stage(finished):
+    """Over epochs, validation and the last partial batch."""
+    log = (finished / "stderr").read_text()
+    names = collections.Counter(re.findall(r"Finished XLA compilation of jit\((\w+)\)", log))
+    steps = {name: names[name] for name in names if "step" in name or name == "localise"}
+    assert steps == {"train_step": 3, "predict_step": 3, "localise": 2}, names
 
 
 def test_steps_are_traced(finished):
