@@ -29,8 +29,6 @@ from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
     data_parallel,
-    join_local_shards,
-    local_mesh,
     on_local_mesh,
     shard_batch,
 )
@@ -47,7 +45,7 @@ def make_host_cropper(
     """
     if resample_on_host is None:
         resample_on_host = mesh.devices.flat[0].platform == "cpu"
-    local = local_mesh(mesh)
+    local = mesh.local_mesh
     routine = data_parallel(
         functools.partial(localise, recipe=recipe),
         local,
@@ -75,6 +73,6 @@ def make_host_cropper(
         else:
             local_images = resample(made["images"], shard_batch(local, boxes))
         ready = {"local_images": local_images, "pooled_global": made["pooled_global"]}
-        return {**join_local_shards(mesh, ready), **shard_batch(mesh, {"labels": batch["labels"]})}
+        return shard_batch(mesh, {**ready, "labels": batch["labels"]})
 
     return crop

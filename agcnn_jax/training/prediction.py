@@ -112,11 +112,11 @@ def predict(
             outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
             # Fetching one batch late keeps the device busy and memory bounded.
             if waiting:
-                rows.append(jax.tree.map(local_rows, waiting))
+                rows.append(local_rows(experiment.mesh, waiting))
             waiting = outputs
             bar.update(min(batch_size, len(indices) - bar.n))
             after_batch()
-    rows.append(jax.tree.map(local_rows, waiting))
+    rows.append(local_rows(experiment.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
