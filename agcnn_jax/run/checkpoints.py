@@ -21,7 +21,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from agcnn_jax.runtime import cluster
 from agcnn_jax.runtime.devices import on_one_device, this_process_only
-from agcnn_jax.runtime.errors import USAGE_STATUS, UserError, say
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import error_number, is_remote, reason, reported, write_json
 
@@ -179,10 +179,7 @@ class StageCheckpoints(ocp.CheckpointManager):
             with reported(self.directory, "written"):
                 super()._wait_for_checkpointers()
         except UserError as error:
-            if cluster.is_joined():
-                say(f"error: {error}")
-                cluster.announce(str(error))
-                cluster.leave(USAGE_STATUS)
+            cluster.fail(error)
             raise
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -69,12 +68,7 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
 
     if supervisor.is_supervised():
         supervisor.begin_supervised()
-    try:
-        errors.run(parse_and_run)
-    except SystemExit as leaving:
-        if leaving.code == errors.USAGE_STATUS and "jax" in sys.modules:
-            _leave(errors.USAGE_STATUS)
-        raise
+    errors.run(parse_and_run)
 
 
 def _check_address(address: str | None, processes: int | None, process: int | None) -> None:
@@ -121,9 +115,6 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
             signal.signal(signal.SIGTERM, _stop)
         sync_call(configured)
         return main()
-    except UserError as error:
-        cluster.announce(str(error))
-        raise
     except Stopped:
         raise
     except KeyboardInterrupt as interrupt:
@@ -133,12 +124,8 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
         errors.say(errors.INTERRUPTED)
         cluster.leave(errors.INTERRUPTED_STATUS)
     except Exception as error:
-        if not cluster.is_joined():
-            raise
-        cluster.wait_for_verdict(error, peer_timeout)
-        traceback.print_exc()
-        cluster.announce(f"{type(error).__name__}: {error}"[:500])
-        cluster.leave(1)
+        cluster.fail(error, peer_timeout)
+        raise
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -148,14 +135,6 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """
     errors.say(errors.NOTHING_SAVED)
     os._exit(errors.TEMPORARY_STATUS)
-
-
-def _leave(status: int) -> None:
-    """End one of several processes at once; an orderly exit would wait for the others."""
-    from agcnn_jax.runtime import cluster
-
-    if cluster.is_joined():
-        cluster.leave(status)
 
 
 def refuse_flags_beside(*names: str) -> None:

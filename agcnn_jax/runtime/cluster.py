@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import NoReturn
 
 import jax
@@ -25,30 +26,25 @@ from agcnn_jax.runtime.processes import exchange
 
 _FAILURES = "agcnn_jax/failures/"
 _LOOK_EVERY = 2.0  # seconds
-_leaving = threading.Event()  # set once this process has announced why the run ends
+_leaving = threading.Event()  # set once this process tells the others why the run ends
 
 
 def join(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    peer_timeout: int = 120,
-    start_timeout: int = 300,
-    preemptible: bool = True,
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    peer_timeout: int,
+    start_timeout: int,
+    preemptible: bool,
 ) -> None:
-    """Find the other processes of the run, if there are any.
+    """Find the other processes of the run, if there are any; without an address, by a launcher.
 
-    Args:
-        coordinator_address: HOST:PORT of process 0; None for one process, or if a launcher says it.
-        num_processes: number of processes; None as above.
-        process_id: number of this process; None as above.
-        peer_timeout: seconds without a heartbeat after which a process counts as lost.
-        start_timeout: seconds to wait for the others at the start.
-        preemptible: True to keep SIGTERM for `stop_requests`; otherwise it ends the process.
+    A process counts as lost after `peer_timeout` seconds without a heartbeat. SIGTERM is kept for
+    `stop_requests` if `preemptible`; otherwise it ends the process.
 
     Raises:
         UserError: if JAX rejects the flags, or the processes have different numbers of devices.
-        Stopped: if the other processes do not come, or another program holds the port.
+        Stopped: if the others do not come within `start_timeout` seconds, or the port is in use.
     """
     if coordinator_address and process_id == 0:
         _wait_for_port(coordinator_address, start_timeout)
@@ -70,13 +66,6 @@ def join(
         raise UserError(f"--coordinator_address {coordinator_address}: {error}") from error
     except RuntimeError as error:
         raise Stopped(supervisor.not_found(coordinator_address, start_timeout)) from error
-    if jax.process_count() > 1:
-        _check_devices()
-        supervisor.tell_hosts(exchange(socket.gethostname()))
-        threading.Thread(target=_stop_with_others, daemon=True).start()
-
-
-def _check_devices() -> None:
     # Before anything is exchanged, which JAX cannot do between unequal processes.
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
@@ -84,17 +73,19 @@ def _check_devices() -> None:
         raise UserError(
             f"processes have different numbers of devices: {listed}; give all processes the same"
         )
+    if is_joined():
+        supervisor.tell_hosts(exchange(socket.gethostname()))
+        threading.Thread(target=_stop_with_others, daemon=True).start()
 
 
 def _wait_for_port(coordinator_address: str, start_timeout: int) -> None:
     # A run that is ending may still hold the port. JAX 0.10.2 crashes if it cannot listen, and
     # shares the port with another run of the same user.
-    port = int(coordinator_address.rpartition(":")[2])
-    end = time.monotonic() + start_timeout
+    port, end = int(coordinator_address.rpartition(":")[2]), time.monotonic() + start_timeout
     while True:
         try:
-            with socket.create_server(("", port)):
-                return
+            socket.create_server(("", port)).close()
+            return
         except OSError as error:
             message = (
                 f"process 0 cannot listen at --coordinator_address {coordinator_address} "
@@ -104,7 +95,7 @@ def _wait_for_port(coordinator_address: str, start_timeout: int) -> None:
                 raise UserError(message) from error
             if time.monotonic() >= end:
                 raise Stopped(f"{message}, or end the program that uses it") from error
-            time.sleep(0.5)
+        time.sleep(0.5)
 
 
 def is_joined() -> bool:
@@ -112,34 +103,31 @@ def is_joined() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def announce(message: str) -> None:
-    """Tell the other processes about an error that ends this one, so that they end too."""
-    if is_joined():
-        _leaving.set()
-        # If the coordinator is gone, JAX's heartbeat ends the others.
-        with contextlib.suppress(RuntimeError):
-            key = f"{_FAILURES}{jax.process_index()}"
-            global_state.client.key_value_set(key, message, allow_overwrite=True)  # type: ignore[union-attr]
-
-
-def wait_for_verdict(error: Exception, peer_timeout: int) -> None:
-    """After an error that a lost process may have caused, wait; JAX ends this process if so.
-
-    A broken connection shows at once, the process that broke it only by its missing heartbeat.
-    """
-    first, unrelated = str(error).split("\n")[0][:200], ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
-    if isinstance(error, jax.errors.JaxRuntimeError) and not first.startswith(unrelated):
-        say(f"{first}: a lost process may have caused this; waiting {peer_timeout} s to know")
-        time.sleep(peer_timeout + 5 * _LOOK_EVERY)
-
-
-def leave(status: int) -> NoReturn:
-    """End this process at once, without waiting for the other processes of the run."""
-    if jax.process_index() == 0 and _leaving.is_set():
-        time.sleep(3 * _LOOK_EVERY)  # Process 0 hosts the announcement.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def fail(error: Exception, peer_timeout: int = 0) -> None:
+    """End this process and the others with an error, or return if there are no others."""
+    if not is_joined():
+        return
+    if isinstance(error, UserError):
+        say(f"error: {error}")
+        message, status = str(error), USAGE_STATUS
+    else:
+        first = str(error).split("\n")[0][:200]
+        unrelated = first.startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"))
+        if isinstance(error, jax.errors.JaxRuntimeError) and not unrelated:
+            # A broken connection shows at once, the process that broke it only by its missing
+            # heartbeat, after which JAX ends this process.
+            say(f"{first}: a lost process may have caused this; waiting {peer_timeout} s to know")
+            time.sleep(peer_timeout + 5 * _LOOK_EVERY)
+        traceback.print_exception(error)
+        message, status = f"{type(error).__name__}: {error}"[:500], 1
+    _leaving.set()
+    # If the coordinator is gone, JAX's heartbeat ends the others.
+    with contextlib.suppress(RuntimeError):
+        key = f"{_FAILURES}{jax.process_index()}"
+        global_state.client.key_value_set(key, message, allow_overwrite=True)  # type: ignore[union-attr]
+    if jax.process_index() == 0:
+        time.sleep(3 * _LOOK_EVERY)  # Process 0 hosts what the others look at.
+    leave(status)
 
 
 def _stop_with_others() -> None:
@@ -153,3 +141,10 @@ def _stop_with_others() -> None:
             if process != jax.process_index() and not _leaving.is_set():
                 say(f"error: process {process} stopped: {message}")
                 leave(USAGE_STATUS)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, without waiting for the other processes of the run."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
