@@ -23,17 +23,13 @@ StopRequest = Callable[[], bool]
 def stop_requests() -> Iterator[StopRequest]:
     """Hold back SIGTERM and the first Ctrl-C; a second Ctrl-C stops at once.
 
-    With several processes, JAX catches SIGTERM and makes all of them agree on a future step;
-    orbax's `reached_preemption` asks for it. Ctrl-C counts as SIGTERM there.
-
-    Yields:
-        A `StopRequest`. When it returns True, the caller saves and raises `Stopped`, which becomes
-        a `KeyboardInterrupt` if Ctrl-C was the reason.
+    When the `StopRequest` returns True, the caller saves and raises `Stopped`, which becomes a
+    `KeyboardInterrupt` if Ctrl-C was the reason. With several processes, JAX catches SIGTERM and
+    makes all agree on a future step; orbax's `reached_preemption` asks for it.
     """
-    several = jax.process_count() > 1
+    several, stopping = jax.process_count() > 1, False
     caught: list[int] = []
     calls = itertools.count(1)
-    agreed = False
 
     def hold(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in caught:
@@ -45,15 +41,12 @@ def stop_requests() -> Iterator[StopRequest]:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def requested() -> bool:
-        nonlocal agreed
-        if not several:
-            return bool(caught)
+        nonlocal stopping
         # Calls are counted because every stage counts its steps from 1. JAX says yes at one number
         # only, possibly that of a stage's last step; the next stage must not begin.
-        agreed = reached_preemption(next(calls)) or agreed
-        return agreed
+        stopping = stopping or (reached_preemption(next(calls)) if several else bool(caught))
+        return stopping
 
-    # With several processes, JAX keeps its own handler of SIGTERM.
     numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, hold) for number in numbers}
     try:

@@ -40,12 +40,9 @@ def exchange(value: Any) -> list[Any]:
 
 
 def sync_call(function: Callable[[], Result]) -> Result:
-    """Call a function in every process; if one raises `UserError`, all do.
+    """Call a function in every process; if one raises `UserError`, all raise the first one.
 
     Otherwise the others would wait for the process that stopped.
-
-    Raises:
-        UserError: the first process's; it names that process unless all raised the same.
     """
     message, result = None, None
     try:
@@ -57,7 +54,7 @@ def sync_call(function: Callable[[], Result]) -> Result:
     messages = exchange(message)
     for process, raised in enumerate(messages):
         if raised is not None:
-            same = all(other == raised for other in messages)
+            same = set(messages) == {raised}
             raise UserError(raised if same else f"process {process}: {raised}")
     return result  # type: ignore[return-value]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ class Profile(contextlib.ExitStack):
     def before(self, step: int) -> None:
         """Start the trace if this is its first step."""
         if step in self._steps[:1]:
-            self.enter_context(_trace(self._directory))
+            # The profiler writes to disks only; the workdir may be in an object store.
+            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="agcnn-profile-"))
+            self.push(functools.partial(self._copy, Path(folder)))
+            self.enter_context(jax.profiler.trace(folder))
 
     def after(self, step: int, outputs: Any) -> None:
         """End the trace if this was its last step, once the devices have finished it."""
@@ -37,23 +40,13 @@ class Profile(contextlib.ExitStack):
             jax.block_until_ready(outputs)
             self.close()
 
-
-@contextlib.contextmanager
-def _trace(directory: epath.Path) -> Iterator[None]:
-    # The profiler writes to disks only; the workdir may be in an object store.
-    with tempfile.TemporaryDirectory(prefix="agcnn-profile-") as folder:
+    def _copy(self, folder: Path, error: type[BaseException] | None, *details: Any) -> None:
         try:
-            with jax.profiler.trace(folder):
-                yield
-        except BaseException:
+            with reported(self._directory, "written"):
+                for path in filter(Path.is_file, folder.rglob("*")):
+                    target = self._directory / str(path.relative_to(folder))
+                    write_bytes(target, path.read_bytes())
+        except UserError:
             # A trace that cannot be written must not hide why the training ends.
-            with contextlib.suppress(UserError):
-                _copy(Path(folder), directory)
-            raise
-        _copy(Path(folder), directory)
-
-
-def _copy(folder: Path, directory: epath.Path) -> None:
-    with reported(directory, "written"):
-        for path in filter(Path.is_file, folder.rglob("*")):
-            write_bytes(directory / str(path.relative_to(folder)), path.read_bytes())
+            if error is None:
+                raise
