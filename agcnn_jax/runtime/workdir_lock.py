@@ -21,13 +21,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from agcnn_jax.runtime import cluster
 from agcnn_jax.runtime.errors import TEMPORARY_STATUS, Stopped, say
-from agcnn_jax.runtime.liveness import has_ended, identity
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, is_primary
 from agcnn_jax.runtime.storage import create_json, is_remote, reported, write_json
@@ -41,9 +41,7 @@ def lock_workdir(
 ) -> Iterator[None]:
     """Keep other trainings out of a workdir, created if missing. All processes call this.
 
-    Raises:
-        Stopped: if another training, which is named, goes on for `timeout` seconds; or on request.
-        UserError: if the workdir cannot be written.
+    Raises `Stopped` if another training goes on for `timeout` seconds, or on request.
     """
     lock, ended = Lock(workdir / FILE, timeout), threading.Event()
     refresher = threading.Thread(target=lock.refresh, args=(ended,), daemon=True)
@@ -105,11 +103,10 @@ class Lock:
                 self.seen, self.changed = found, now
             other = found or {}
             self.patience = max(self.patience, other.get("peer_timeout", 0))  # the longer timeout
-            dead = has_ended(other.get("process"), other.get("identity"))
-            stale = found is not None and (dead or now - self.changed >= self.patience)
-            if stale:
+            stale = has_ended(other) or now - self.changed >= self.patience
+            if found is not None and stale:
                 self.path.unlink(missing_ok=True)
-            if (stale or found is None) and create_json(self.path, self.entry):
+            if (found is None or stale) and create_json(self.path, self.entry):
                 time.sleep(self.timeout / 60 if stale or remote else 0)
                 if self.is_ours():
                     return None
@@ -132,9 +129,10 @@ class Lock:
     def read(self) -> dict[str, Any] | None:
         """Return the file's entry: None without a file, empty if the file is damaged."""
         try:
-            entry = json.loads(self.path.read_bytes())
-            known = {"peer_timeout": float(entry["peer_timeout"]), "process": int(entry["process"])}
-            return {**entry, **known}
+            entry: dict[str, Any] = json.loads(self.path.read_bytes())
+            entry["peer_timeout"] = float(entry["peer_timeout"])
+            entry["process"] = int(entry["process"])
+            return entry
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
@@ -149,4 +147,35 @@ def name(entry: dict[str, Any]) -> str:
     """Name the process of an entry."""
     if not entry:
         return "another training"
-    return f"process {entry.get('process')} on {entry.get('host')}, since {entry.get('since')}"
+    return f"process {entry['process']} on {entry.get('host')}, since {entry.get('since')}"
+
+
+def has_ended(entry: dict[str, Any]) -> bool:
+    """Return True if an entry's process has certainly ended; it may run on another machine."""
+    ours, known = identity(os.getpid()), entry.get("identity")
+    if not ours or not known or ours[:2] != known[:2]:
+        return False
+    try:
+        os.kill(entry["process"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # It belongs to another user, whose processes may be hidden.
+    return identity(entry["process"]) != known
+
+
+def identity(process: int) -> list[str] | None:
+    """Return what tells a process from all others; None if the system, such as macOS, does not say.
+
+    Hosts may share a name, containers number their own processes, and numbers are reused. So the
+    identity is the boot of the machine, the namespace of the process and its start in ticks.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name, in parentheses, may hold spaces. Fields 3 (state) and 22 (start) of proc(5) follow.
+    fields = stat.rpartition(")")[2].split()
+    return [boot, namespace, "ended" if fields[0] in "ZX" else fields[19]]

@@ -14,9 +14,8 @@ from etils import epath
 
 from agcnn_jax.runtime import workdir_lock
 from agcnn_jax.runtime.errors import Stopped, UserError
-from agcnn_jax.runtime.liveness import identity
 from agcnn_jax.runtime.storage import write_json
-from agcnn_jax.runtime.workdir_lock import lock_workdir
+from agcnn_jax.runtime.workdir_lock import identity, lock_workdir
 
 LONG = 60
 
