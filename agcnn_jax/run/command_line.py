@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -49,11 +50,8 @@ def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
     """Parse flags, join the other processes of the run if there are any, then run `main`.
 
     See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
-    tells the others, which then end too.
-
-    Args:
-        main: the program; returns an exit status or None for 0.
-        preemptible: True if `main` handles SIGTERM on several hosts with `stop_requests`.
+    tells the others, which then end too. `preemptible` says that `main` handles SIGTERM on several
+    hosts with `stop_requests`.
     """
 
     def parse_and_run() -> int | None:
@@ -106,9 +104,9 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
             FLAGS.coordinator_address,
             FLAGS.num_processes,
             FLAGS.process_id,
-            peer_timeout=peer_timeout,
-            start_timeout=FLAGS.start_timeout,
-            preemptible=preemptible,
+            peer_timeout,
+            FLAGS.start_timeout,
+            preemptible,
         )
         if not cluster.is_joined():
             # JAX handles SIGTERM now, but nobody would ask it when to stop.
@@ -129,20 +127,13 @@ def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End a program outside `stop_requests`.
-
-    At once: libraries would catch an exception raised inside them.
-    """
+    """End a program at once: libraries would catch an exception raised inside them."""
     errors.say(errors.NOTHING_SAVED)
     os._exit(errors.TEMPORARY_STATUS)
 
 
 def refuse_flags_beside(*names: str) -> None:
-    """Refuse every other flag, since it has no effect with these.
-
-    Raises:
-        UserError: names the first.
-    """
+    """Raise `UserError` if any other flag is given, since it has no effect with these."""
     for module in (__name__, sys.argv[0]):
         for flag in FLAGS.get_flags_for_module(module):
             if flag.present and flag.name not in names:
@@ -150,14 +141,7 @@ def refuse_flags_beside(*names: str) -> None:
 
 
 def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
-    """Read the flags and check the config.
-
-    Returns:
-        The config with its overrides, the workdir, and the overrides.
-
-    Raises:
-        UserError: if there is no config or it is invalid.
-    """
+    """Return the config with its overrides, checked, the workdir, and the overrides."""
     if FLAGS.config is None:
         raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
     config = FLAGS.config
@@ -165,9 +149,8 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
     overrides = dict(config_flags.get_override_values(FLAGS["config"]))
     if FLAGS.workdir and "workdir" in overrides:
         raise UserError("--workdir and --config.workdir set the same; leave one out")
-    name = os.path.splitext(os.path.basename(config_flags.get_config_filename(FLAGS["config"])))[0]
-    workdir = FLAGS.workdir or config.workdir or os.path.join("runs", name)
-    return config, workdir, overrides
+    name = Path(config_flags.get_config_filename(FLAGS["config"])).stem
+    return config, FLAGS.workdir or config.workdir or f"runs/{name}", overrides
 
 
 class _ConfigFile(flags.ArgumentParser):

@@ -20,11 +20,11 @@ def check_config(
     """Check a config against the table, and convert its values to the form that programs read.
 
     A single number becomes a tuple of one where several are possible, a list becomes a tuple, and
-    a whole number becomes a float where a float is meant.
+    a whole number becomes a float where a float is meant, even in a locked config.
 
     Args:
-        config: changed in place, even if it is locked.
-        source: origin of the config, for messages.
+        config: changed in place.
+        source: where it comes from, for messages.
         overridable: True if overrides are still to come, so that placeholders may be empty.
 
     Raises:
@@ -41,10 +41,11 @@ def check_config(
             missing = f"section {section}" if section not in config and section != key else key
             raise UserError(f"{where}the config has no {missing}; train.py --help lists the keys")
     for key, value in values.items():
-        if overridable and value is None and _field_type(config, key) is not type(None):
+        section, name = _place(config, key)
+        if overridable and value is None and section.get_type(name) is not type(None):
             continue
         try:
-            _put(config, key, value, check_value(key, value))
+            _put(section, name, value, check_value(key, value))
         except UserError as error:
             raise UserError(f"{where}{error}") from None
     values = dict(_leaves(config))
@@ -82,12 +83,7 @@ def is_read(key: str, values: Mapping[str, Any]) -> bool:
 
 
 def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
-    """Raise `UserError` if the command line sets a key that this run does not read.
-
-    Args:
-        overrides: keys set on the command line.
-        config: the resolved config.
-    """
+    """Raise `UserError` if the command line sets a key that the resolved config does not read."""
     values = flatten(config.to_dict())
     for key in overrides:
         for need in KEYS[key].needs:
@@ -116,7 +112,6 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _unknown(key: str, value: Any = None) -> str:
-    """Say that a key does not exist, and suggest similar ones."""
     if key in SECTIONS:
         names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
         given = f" and cannot be {value!r}" if value is not None else ""
@@ -135,17 +130,10 @@ def _place(config: ml_collections.ConfigDict, key: str) -> tuple[ml_collections.
     return config, name
 
 
-def _field_type(config: ml_collections.ConfigDict, key: str) -> type:
-    section, name = _place(config, key)
-    found: type = section.get_type(name)
-    return found
-
-
-def _put(config: ml_collections.ConfigDict, key: str, old: Any, new: Any) -> None:
+def _put(section: ml_collections.ConfigDict, name: str, old: Any, new: Any) -> None:
     """Replace a value by its converted form if that differs; the value may be a reference."""
     if repr(old) == repr(new):
         return
-    section, name = _place(config, key)
     with section.ignore_type(), section.unlocked():
         section[name] = new
         if repr(section[name]) != repr(new):

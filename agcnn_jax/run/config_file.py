@@ -17,13 +17,9 @@ from agcnn_jax.runtime.errors import UserError
 
 
 def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
-    """Return the config that a file's `get_config` returns, checked and locked.
+    """Return the config that a file's `get_config(*arguments)` returns, checked and locked.
 
     Placeholders of ml_collections may be empty, since overrides are still to come.
-
-    Args:
-        path: of the file.
-        arguments: of its `get_config`.
 
     Raises:
         UserError: if the file fails or returns no config.
@@ -35,7 +31,11 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
             f"--config {path}: get_config returns {what}; it must return an "
             "ml_collections.ConfigDict, as configs/common.py does"
         )
-    _thaw(config)
+    for section in SECTIONS:
+        # Nobody could override a frozen section.
+        if isinstance(config.get(section), ml_collections.FrozenConfigDict):
+            with config.ignore_type(), config.unlocked():
+                config[section] = ml_collections.ConfigDict(config[section])
     try:
         check_config(config, f"--config {path}", overridable=True)
         return config.lock()
@@ -45,14 +45,6 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
             f"--config {path}: a required_placeholder has no value; use placeholder instead, "
             "which the command line can fill"
         ) from error
-
-
-def _thaw(config: ml_collections.ConfigDict) -> None:
-    """Replace frozen sections, which could not be overridden."""
-    for section in SECTIONS:
-        if isinstance(config.get(section), ml_collections.FrozenConfigDict):
-            with config.ignore_type(), config.unlocked():
-                config[section] = ml_collections.ConfigDict(config[section])
 
 
 def _run(path: str, *arguments: str) -> Any:

@@ -51,23 +51,14 @@ FREE = "free"
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A row of the table.
-
-    Attributes:
-        default: the value, unless a config or the command line gives another.
-        kind: of the value.
-        limits: of the value.
-        changes: when the value may differ from what the workdir was made with.
-        needs: all conditions under which the key is read.
-        meaning: what the key does, for `--help`.
-    """
+    """A row of the table."""
 
     default: Any
     kind: Kind
     limits: Limits = ANY
-    changes: str = FIXED
-    needs: tuple[Need, ...] = ()
-    meaning: str = ""
+    changes: str = FIXED  # when the value may differ from what the workdir was made with
+    needs: tuple[Need, ...] = ()  # the conditions under which the key is read
+    meaning: str = ""  # for `--help`
 
     @property
     def words(self) -> str:

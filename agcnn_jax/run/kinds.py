@@ -11,15 +11,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of value.
-
-    Attributes:
-        words: its name in messages.
-        convert: returns a value in the one form that programs read; `TypeError` if the value is of
-            another kind.
-    """
+    """A kind of value."""
 
     words: str
+    # To the one form that programs read; `TypeError` for a value of another kind.
     convert: Callable[[Any], Any]
 
 
@@ -50,17 +45,11 @@ NUMBERS = Kind("numbers", _several(NUMBER.convert))
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The values of its kind that a key may have.
+    """The values of its kind that a key may have."""
 
-    Attributes:
-        words: the end of "it must be a number, ...".
-        holds: tells whether a converted value is within the limits.
-        choices: all values, if they can be listed.
-    """
-
-    words: str
+    words: str  # the end of "it must be a number, ..."
     holds: Callable[[Any], bool]
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # all values, if they can be listed
 
 
 MOST = 2**31 - 1
@@ -105,17 +94,11 @@ RATES = Limits(BRANCHWISE + "above 0", lambda x: len(x) in (1, 3) and min(x) > 0
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """A condition on another key, without which a key is not read.
-
-    Attributes:
-        key: the other key.
-        holds: tells whether its value meets the condition.
-        remedy: what to set the other key to, as on the command line.
-    """
+    """A condition on the value of another key, without which a key is not read."""
 
     key: str
     holds: Callable[[Any], bool]
-    remedy: str
+    remedy: str  # what to set the other key to, as on the command line
 
 
 def only_if(key: str, *values: str) -> Need:

@@ -58,13 +58,7 @@ class Lineage:
     def overlap(
         self, collection: str, image_ids: Sequence[str], patient_ids: Sequence[str]
     ) -> Overlap:
-        """Count the images and the patients of a subset that the weights have seen.
-
-        Args:
-            collection: of the subset.
-            image_ids: `[N]`.
-            patient_ids: `[N]`.
-        """
+        """Count the images and the patients of a subset `[N]` that the weights have seen."""
         seen = self.seen.get(collection, {})
         patients = set(seen.values()) - {""}
         # A seen image without a patient has the patient that the subset gives it.
@@ -76,13 +70,13 @@ class Lineage:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the lineage as JSON; the inverse of `from_json`."""
+        """Return the lineage as JSON for `from_json`."""
         seen = {c: dict(sorted(images.items())) for c, images in sorted(self.seen.items())}
         return {"seen": seen, "unlisted": sorted(self.unlisted)}
 
     @property
     def digest(self) -> str:
-        """A hash of the lineage, 16 hex digits."""
+        """Return a hash of the lineage, 16 hex digits."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
     @staticmethod
@@ -166,13 +160,7 @@ def digest(tree: Any) -> str:
 
 
 def write(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
-    """Write a run's `lineage.json`; `UserError` if that fails.
-
-    Args:
-        workdir: of the run.
-        lineage: of the weights that the run trains.
-        init: digest of the weights in `config.init`; None for random ones.
-    """
+    """Write a run's `lineage.json`, with the digest of the weights in `config.init`, if any."""
     record = {"init": init, **lineage.to_json()}
     write_json(workdir / FILE, record, "make it writable, or choose another --workdir", indent=None)
 

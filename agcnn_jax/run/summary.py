@@ -16,11 +16,7 @@ PARTS = {"argument": "arguments", "output": "outputs", "temp": "scratch", "alias
 
 
 def parameter_table(variables: Variables) -> str:
-    """List all parameters with their shapes and sizes, and a total for each branch.
-
-    Args:
-        variables: as in `models.agcnn`; shapes alone suffice.
-    """
+    """List the shape and the size of each parameter, and the totals; shapes alone suffice."""
     rows = [("parameter", "shape", "count")]
     total = 0
     for branch in sorted(variables["params"], key=BRANCHES.index):
@@ -54,16 +50,9 @@ def step_memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
 
 
 def check_memory(needed: dict[str, int], device: jax.Device) -> None:
-    """Refuse a step that does not fit into a device's memory.
+    """Raise `UserError` if a step's `step_memory` does not fit into a device that it runs on.
 
     A device that reports no limit, such as a CPU, is not checked.
-
-    Args:
-        needed: as `step_memory` returns it.
-        device: one of those that the step runs on.
-
-    Raises:
-        UserError: with the sizes, if `peak` exceeds the device's limit.
     """
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit and needed["peak"] > limit:

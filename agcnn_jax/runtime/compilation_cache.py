@@ -39,11 +39,8 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
     """Create the folder for programs compiled for one kind of device and processor.
 
     It lies in `$XDG_CACHE_HOME/agcnn_jax/compiled`, by default under `~/.cache`. Only its owner may
-    write there, since the programs will be executed.
-
-    Args:
-        device_kind: JAX's name of the device.
-        processor: see `processor`; programs for one may use instructions that another lacks.
+    write there, since the programs will be executed, and programs for one `processor` may use
+    instructions that another lacks.
 
     Returns:
         The folder, or None if it cannot be created or others may have written to it.

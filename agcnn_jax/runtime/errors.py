@@ -41,11 +41,8 @@ class OneLineParser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status.
 
-    Exits with 0 on success, 2 on `UserError`, 75 on `Stopped` and 130 on Ctrl-C. Any other
-    exception is a bug and keeps its traceback.
-
-    Args:
-        main: the program; returns an exit status or None for 0.
+    Exits with 0 on success, also if `main` returns None, 2 on `UserError`, 75 on `Stopped` and 130
+    on Ctrl-C. Any other exception is a bug and keeps its traceback.
     """
     # Users cannot act on the warnings of libraries.
     logging.set_verbosity(logging.ERROR)

@@ -47,12 +47,6 @@ def mirror(directory: epath.Path) -> Path:
     slow. The content of two small files identifies a copy, wherever the dataset lies. One of the
     processes that share the cache copies and the others wait. An interrupted copy is continued.
 
-    Args:
-        directory: the folder that holds `metadata.json`, in an object store.
-
-    Returns:
-        The copy's folder, with the same files.
-
     Raises:
         UserError: if the dataset cannot be read or the copy cannot be written.
     """
@@ -125,9 +119,7 @@ def _fetch(directory: epath.Path, part: Path) -> None:
         for start in range(0, len(names), AT_ONCE):
             batch = slice(start, start + AT_ONCE)
             # Some stores write a file out of order, so that an interrupted one has its full size.
-            unfinished = [
-                target.with_name(f"{target.name}.unfinished") for target in targets[batch]
-            ]
+            unfinished = [path.with_name(f"{path.name}.unfinished") for path in targets[batch]]
             try:
                 store.get(names[batch], [os.fspath(path) for path in unfinished])
             except OSError as error:

@@ -23,9 +23,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _REMEDIES = {
     **dict.fromkeys(DISK_FULL, "free some space"),
-    errno.EACCES: "make it writable",
-    errno.EPERM: "make it writable",
-    errno.EROFS: "make it writable",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
 }
 REACHABLE = "check the address, your permission and the network, and run the same command again"
 """What to do if an object store fails."""
@@ -45,7 +43,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """Return a path that does not depend on the working directory.
+    """Return a path that does not depend on the working directory, and set up its client.
 
     Raises:
         UserError: if the kind of object store is unknown.
@@ -53,34 +51,22 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
     name = os.fspath(path)
     if not is_remote(name):
         return epath.Path(name).resolve()
-    _set_up_clients()
-    _, _, rest = name.partition("://")
-    bucket = rest.split("/")[0]
-    try:
-        remote = epath.Path(name.rstrip("/"))
-    except KeyError:
-        remote = None
-    if remote is None or not bucket:
-        raise UserError(f"{name} is not a path that can be read; use a folder or gs://BUCKET/PATH")
-    # `Path.resolve` of etils 1.15 would turn gs://bucket into a folder of the working directory.
-    return remote
-
-
-def _set_up_clients() -> None:
     for scheme in EXTRAS:
         # The clients cache listings, but other processes and TensorStore write without them.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
-    for name in ("fsspec", "gcsfs", "s3fs", "google.auth"):
+    for logger in ("fsspec", "gcsfs", "s3fs", "google.auth"):
         # They also raise what they log with a traceback.
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+    bucket = name.partition("://")[2].split("/")[0]
+    # Unlike `Path.resolve` of etils 1.15, this leaves gs://bucket outside the working directory.
+    with contextlib.suppress(KeyError):
+        if bucket:
+            return epath.Path(name.rstrip("/"))
+    raise UserError(f"{name} is not a path that can be read; use a folder or gs://BUCKET/PATH")
 
 
 def checkpoint_place(path: str | os.PathLike[str]) -> epath.Path:
-    """Return a workdir as an absolute path.
-
-    Raises:
-        UserError: if checkpoints cannot lie there.
-    """
+    """Return a workdir as an absolute path; `UserError` if checkpoints cannot lie there."""
     place = absolute(path)
     if is_remote(place) and not os.fspath(place).startswith("gs://"):
         # Orbax 0.12 treats every path without gs:// as a file on a disk.
@@ -93,12 +79,9 @@ def checkpoint_place(path: str | os.PathLike[str]) -> epath.Path:
 
 @contextlib.contextmanager
 def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None) -> Iterator[None]:
-    """Turn a failure with a file into one line.
+    """Turn a failure with a file into one line: it "cannot be `done`", and the remedy.
 
-    Args:
-        path: what the block reads or writes.
-        done: what cannot be done with it, such as "written".
-        remedy: what the user can do; by default, how to make it writable and continue.
+    The remedy is by default how to make the file writable and continue.
 
     Raises:
         UserError: instead of an `OSError`, an exception of TensorStore with the system's error
@@ -164,11 +147,7 @@ def delete(path: epath.Path) -> None:
 
 
 def write_bytes(path: epath.Path, content: bytes) -> None:
-    """Write a file atomically and create its folder.
-
-    Raises:
-        OSError: or, for a remote path, whatever the client of that store raises.
-    """
+    """Write a file atomically and create its folder; `reported` names what this raises."""
     if is_remote(path):
         # An object appears once it is complete, and needs no folder.
         path.write_bytes(content)
@@ -215,7 +194,7 @@ def create_json(path: epath.Path, value: Any) -> bool:
 
 
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
-    """Read a JSON object; `UserError` with the remedy if there is none in the file."""
+    """Read a JSON object; `UserError` if there is none in the file."""
     with reported(path, "read", remedy):
         text = path.read_bytes()
     try:

@@ -65,13 +65,10 @@ def is_supervised() -> bool:
 def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     """Run this command again as a child, and wait for it.
 
-    Args:
-        coordinator_address: where the child looks for the others, if a flag says so.
-        start_timeout: seconds for which it looks.
-
     Returns:
-        The child's exit status; 75 if it did not find the others, if JAX ended it because another
-        process was lost, or if SIGTERM ended it before there was anything to save.
+        The child's exit status; 75 if it did not find the others in `start_timeout` seconds, if JAX
+        ended it because another process was lost, or if SIGTERM ended it before there was anything
+        to save.
     """
     child: subprocess.Popen[bytes] | None = None
     received: list[int] = []
@@ -116,12 +113,10 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         say(INTERRUPTED)
         return INTERRUPTED_STATUS
     reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
-    if reason is None:
-        os.write(ours, b"".join(held))
-    os.close(ours)
     if reason is not None:
         say(reason)
         return TEMPORARY_STATUS
+    os.write(ours, b"".join(held))
     return status if status >= 0 else 128 - status
 
 
@@ -134,14 +129,15 @@ def explain(
         status: as `subprocess` returns it, negative for signals.
         log: the last lines that the C++ below JAX wrote.
         hosts: the host of each process; empty if the child had not found the others.
-        coordinator_address: see `run_supervised`.
-        start_timeout: see `run_supervised`.
+        coordinator_address: where the child looked for them, if a flag says so.
+        start_timeout: seconds for which it looked.
     """
     if status == -signal.SIGTERM:
         return NOTHING_SAVED
     if status == -signal.SIGABRT:
         if lost := jax_log.lost_processes(log):
-            names = " and ".join(f"process {i}" + _on_host(hosts, i) for i in lost)
+            where = dict(enumerate(f" on {host}" for host in hosts))
+            names = " and ".join(f"process {i}{where.get(i, '')}" for i in lost)
             return (
                 f"{names} of this run was lost (killed, or its host is gone or hangs); all "
                 f"processes stop; run the same command again to continue from the last checkpoint"
@@ -178,10 +174,6 @@ def tell_hosts(hosts: Iterable[str]) -> None:
     """Tell the parent on which host each process runs."""
     if is_supervised():
         os.write(2, f"{_HOSTS}{json.dumps(list(hosts))}\n".encode())
-
-
-def _on_host(hosts: Sequence[str], process: int) -> str:
-    return f" on {hosts[process]}" if process < len(hosts) else ""
 
 
 def _pass_on(
