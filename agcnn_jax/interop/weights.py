@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from agcnn_jax.run.lineage import Lineage, digest
-from agcnn_jax.runtime.devices import on_one_device, this_process_only
+from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 
@@ -117,8 +115,8 @@ def load_weights(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = absolute(directory) / VARIABLES
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=this_process_only()) as checkpointer:
-            template = on_one_device(checkpointer.metadata(path).item_metadata.tree)
-            variables = jax.tree.map(np.array, checkpointer.restore(path, template))
+            template = as_numpy(checkpointer.metadata(path).item_metadata.tree)
+            variables = checkpointer.restore(path, template)
     except Exception as error:
         # The exceptions of object stores' clients have no common class.
         known = isinstance(error, OSError | ValueError | KeyError | AttributeError)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from grain import DatasetIterator
@@ -20,7 +19,7 @@ from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from agcnn_jax.runtime import cluster
-from agcnn_jax.runtime.devices import on_one_device, this_process_only
+from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import error_number, is_remote, reason, reported, write_json
@@ -147,12 +146,10 @@ class StageCheckpoints(ocp.CheckpointManager):
                 f"{self.directory} holds no validated checkpoint; run the train.py command again"
             )
         saved = self._check_identity(step, identity)
-        # Without x64, JAX would load float64 arrays as float32.
-        with _report_unreadable(self.directory, step), jax.enable_x64(True):
-            template = on_one_device(self.item_metadata(step)["state"])
-            state = self._restore(step, state=ocp.args.StandardRestore(template))["state"]
+        with _report_unreadable(self.directory, step):
             # Numpy, because branches may share these arrays, and a step donates its buffers.
-            return jax.tree.map(np.array, state), saved
+            template = as_numpy(self.item_metadata(step)["state"])
+            return self._restore(step, state=ocp.args.StandardRestore(template))["state"], saved
 
     def _restore(self, step: int, **items: Any) -> Any:
         with _report_unreadable(self.directory, step):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agcnn_jax.runtime.errors import UserError
 
@@ -46,15 +46,9 @@ def this_process_only() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def on_one_device(metadata: Any) -> Any:
-    """Describe a checkpoint's arrays, leaves with `shape` and `dtype`, as arrays on one device.
-
-    Without this, orbax looks for the devices that the arrays were saved from.
-    """
-    here = SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), metadata
-    )
+def as_numpy(metadata: Any) -> Any:
+    """Make orbax load arrays to host memory, whatever devices they were saved from."""
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
 
 
 def check_batch_size(
