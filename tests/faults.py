@@ -45,6 +45,7 @@ LINEAGE = "agcnn_jax/run/lineage.py"
 SUMMARY = "agcnn_jax/run/summary.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
+ACCUMULATION = "tests/training/test_accumulation.py"
 TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
 TEST_ATTENTION = ("tests/attention",)
 TEST_PIPELINE = ("tests/data/test_pipeline.py",)
@@ -101,7 +102,7 @@ FAULTS = (
         STEPS,
         "lambda gradient: gradient / accumulate",
         "lambda gradient: gradient",
-        ("tests/training/test_accumulation.py",),
+        (f"{ACCUMULATION}::test_without_batch_norm_it_is_the_larger_batch[4]",),
     ),
     Fault(
         "weight decay after the momentum",
@@ -122,7 +123,7 @@ FAULTS = (
         STEPS,
         'new_stats = select_branches(updated, stage.branches)["batch_stats"]',
         "new_stats = batch_stats",
-        ("tests/training/test_accumulation.py",),
+        (f"{ACCUMULATION}::test_with_batch_norm_it_is_the_mean_over_micro_batches",),
     ),
     # Layers.
     Fault(
@@ -539,7 +540,7 @@ FAULTS = (
         STEPS,
         'pooled_global=part.get("pooled_global")',
         "pooled_global=None",
-        ("tests/training/test_host_crop.py",),
+        ("tests/training/test_host_crop.py::test_the_fusion_stage_runs_each_frozen_backbone_once",),
     ),
     # Memory.
     Fault(

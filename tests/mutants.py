@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from tests.faults import FAULTS, Fault
 from tests.programs import ROOT
+
+Result = TypeVar("Result")
 
 COPIED = (
     "agcnn_jax",
@@ -61,11 +66,13 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
+def run_tests(
+    copy: Path, tests: tuple[str, ...], timeout: float | None = TIMEOUT
+) -> tuple[int | None, str]:
     """Run tests in a copy until one fails.
 
     Returns:
-        pytest's exit status, or None if the tests took longer than `TIMEOUT`; and its output.
+        pytest's exit status, or None if the tests took longer than `timeout`; and its output.
     """
     options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
@@ -76,7 +83,7 @@ def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired:
         return None, ""
@@ -105,6 +112,15 @@ def try_fault(copy: Path, fault: Fault) -> Outcome:
     return Outcome(fault, False, seconds, said)
 
 
+def share_out(tests: set[str], workers: int) -> list[tuple[str, ...]]:
+    """Deal tests out to workers; the tests of a file, which share what they compile, to one."""
+    shares: list[list[str]] = [[] for _ in range(workers)]
+    files = sorted({test.split("::")[0] for test in tests})
+    for i, file in enumerate(files):
+        shares[i % workers] += sorted(test for test in tests if test.split("::")[0] == file)
+    return [tuple(share) for share in shares if share]
+
+
 def main() -> int:
     """Try all faults, or those that are named; return 1 if one went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,24 +138,24 @@ def main() -> int:
             folder.mkdir()
             copies.put(copy_project(folder))
 
-        def on_a_copy(fault: Fault) -> Outcome:
+        def on_a_copy(function: Callable[..., Result], *given: Any) -> Result:
             copy = copies.get()
             try:
-                return try_fault(copy, fault)
+                return function(copy, *given)
             finally:
                 copies.put(copy)
 
-        copy = copies.get()
-        print("the tests without a fault ...", flush=True)
-        status, printed = run_tests(copy, tuple(sorted({t for f in faults for t in f.tests})))
-        copies.put(copy)
-        if status != PASSED:
-            print(printed)
-            print("the tests fail without a fault; fix that first")
-            return 1
-        unnoticed = 0
         with ThreadPoolExecutor(options.workers) as executor:
-            for outcome in executor.map(on_a_copy, faults):
+            print("the tests without a fault ...", flush=True)
+            shares = share_out({test for fault in faults for test in fault.tests}, options.workers)
+            runs = [executor.submit(on_a_copy, run_tests, share, None) for share in shares]
+            for status, printed in [run.result() for run in runs]:
+                if status != PASSED:
+                    print(printed)
+                    print("the tests fail without a fault; fix that first")
+                    return 1
+            unnoticed = 0
+            for outcome in executor.map(functools.partial(on_a_copy, try_fault), faults):
                 unnoticed += not outcome.noticed
                 word = "noticed  " if outcome.noticed else "UNNOTICED"
                 print(f"{word} {outcome.fault.name} ({outcome.seconds:.0f} s): {outcome.said}")
