@@ -1,7 +1,7 @@
 """Print the AUC table of a trained run, or of a file of predictions.
 
 python eval.py --config configs/demo.py
-python eval.py --predictions P.csv --labels Data_Entry_2017_v2020.csv
+python eval.py --predictions P.csv --labels Data_Entry_2017_v2020.csv [--compare Q.csv]
 """
 
 from absl import flags
@@ -9,11 +9,17 @@ from absl import flags
 from agcnn_jax.run import command_line
 from agcnn_jax.runtime.errors import UserError
 
+BESIDE = ("compare", "subset", "logits")
+"""Flags that go with --predictions."""
+
 
 def main() -> None:
     """Score a run, or a file of predictions."""
     predictions, labels = flags.FLAGS.predictions, flags.FLAGS.labels
     if predictions is None and labels is None:
+        for name in BESIDE:
+            if flags.FLAGS[name].present:
+                raise UserError(f"--{name} goes with --predictions and --labels; leave it out")
         config, workdir, overrides = command_line.configured()
         from agcnn_jax.evaluation.evaluate import evaluate
 
@@ -28,8 +34,15 @@ def main() -> None:
         raise UserError("--predictions and --labels go together; give both CSV files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")
-    command_line.refuse_flags_beside("predictions", "labels")
-    print(as_text(evaluate_predictions(predictions, labels)))
+    command_line.refuse_flags_beside("predictions", "labels", *BESIDE)
+    scored = evaluate_predictions(
+        predictions,
+        labels,
+        compare_path=flags.FLAGS.compare,
+        subset_path=flags.FLAGS.subset,
+        logits=flags.FLAGS.logits,
+    )
+    print(as_text(scored))
 
 
 if __name__ == "__main__":
@@ -38,4 +51,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("include_trained", False, "Also score images that the run was trained on.")
     flags.DEFINE_string("predictions", None, "CSV file of predictions to score instead of a run.")
     flags.DEFINE_string("labels", None, "Data_Entry CSV file with the labels of --predictions.")
+    flags.DEFINE_string("compare", None, "CSV file of another model, to test the differences.")
+    flags.DEFINE_string("subset", None, "List of the images of --predictions to score.")
+    flags.DEFINE_bool("logits", False, "The CSV files hold logits, not probabilities.")
     command_line.run(main)

@@ -48,16 +48,16 @@ def write_predictions(
         writer.writerows([name, *row] for name, row in zip(image_ids, text, strict=True))
 
 
-def read_predictions(path: str | Path, known: Collection[str]) -> Predictions:
+def read_predictions(path: str | Path, known: Collection[str], logits: bool = False) -> Predictions:
     """Read predictions of any program.
 
     Columns are `prob_<label>`, or plain `<label>` if none has the prefix; capitals, spaces and
-    underscores do not matter. If some columns have the prefix, other named columns are ignored. Any
-    finite number is accepted, logits included, since an AUC depends on the order alone.
+    underscores do not matter. If some columns have the prefix, other named columns are ignored.
 
     Args:
         path: a CSV file, gzipped or not.
         known: labels that columns may name.
+        logits: accept any finite number; otherwise numbers from 0 to 1 only.
 
     Raises:
         UserError: if the file, a column, a row or a number is unusable.
@@ -69,7 +69,7 @@ def read_predictions(path: str | Path, known: Collection[str]) -> Predictions:
     for i, (line, row) in enumerate(table.rows):
         for c, column in enumerate(columns.values()):
             where = f"{path}, line {line}, {table.header[column]}"
-            probabilities[i, c] = _number(row[column], where)
+            probabilities[i, c] = _number(row[column], where, logits)
     return Predictions(image_ids, tuple(columns), probabilities)
 
 
@@ -100,8 +100,12 @@ def _label_columns(table: CsvTable, known: Collection[str]) -> dict[str, int]:
     return columns
 
 
-def _number(cell: str, where: str) -> float:
+def _number(cell: str, where: str, logits: bool) -> float:
     value = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
     if not math.isfinite(value):
         raise UserError(f"{where}: {cell!r} is not a finite number; give a probability")
+    if not (logits or 0 <= value <= 1):
+        raise UserError(
+            f"{where}: {cell} is no probability from 0 to 1; give --logits if these are logits"
+        )
     return value

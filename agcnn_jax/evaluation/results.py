@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation import figures, report, table_text, tables
+from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.predictions import write_predictions
@@ -100,6 +100,10 @@ def write_results(
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / SCORES).write_text(text + "\n", encoding="utf-8")
         (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
+        if {"fusion", "global"} <= set(results):
+            differences = comparison.compare_models(results["fusion"], results["global"])
+            text = comparison.as_csv("fusion", "global", differences)
+            (folder / "comparison.csv").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
         for branch, matrix in probabilities.items():
             write_predictions(

@@ -63,6 +63,7 @@ def test_files_and_their_content(tmp_path):
         "auc.json",
         "auc.csv",
         "auc.md",
+        "comparison.csv",
         "predictions_global.csv",
         "predictions_local.csv",
         "predictions_fusion.csv",
