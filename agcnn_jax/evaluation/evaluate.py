@@ -17,7 +17,7 @@ from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import ScoredImages, write_results
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.models.agcnn import BRANCHES, Variables
-from agcnn_jax.run import saved_config
+from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
@@ -146,6 +146,7 @@ def report(
         images_digest=experiment.split.digests[split],
         films=show_films(experiment, variables, indices, prediction),
         settings=config.to_dict(),
+        seen=lineage.read(experiment.workdir)[0],
     )
 
 

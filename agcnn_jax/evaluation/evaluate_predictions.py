@@ -7,18 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.text import read_names
-from agcnn_jax.evaluation.cohort import describe_cohort
+from agcnn_jax.evaluation.cohort import describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
 from agcnn_jax.evaluation.label_table import Labels, read_labels, refuse_misspelt
 from agcnn_jax.evaluation.predictions import Predictions, read_predictions
+from agcnn_jax.evaluation.radiologists import (
+    agreement,
+    agreement_table,
+    read_radiologists,
+    scored_images,
+)
 from agcnn_jax.evaluation.tables import Table, build_table
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.bootstrap import RESAMPLES
+from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import exists
 
 DIGITS = 6
 
@@ -36,7 +45,8 @@ def evaluate_predictions(
 
     Args:
         predictions_path: see `read_predictions`.
-        labels_path: see `read_labels`; may hold images without predictions.
+        labels_path: see `read_labels`, or radiologists' labels, see `read_radiologists`; may hold
+            images without predictions.
         compare_path: predictions of another model for the same images and findings, to test the
             differences; see `comparison`.
         subset_path: a list of image names, one a line; only these are scored.
@@ -50,7 +60,10 @@ def evaluate_predictions(
         UserError: if a file is unusable, a label is unknown, an image has no labels, or the files
             are not of the same images and findings.
     """
-    labels = read_labels(labels_path)
+    readings = read_radiologists(labels_path)
+    if readings and compare_path:
+        raise UserError("--compare has no effect with radiologists' labels; leave it out")
+    labels = readings.nih if readings else read_labels(labels_path)
     paths = [predictions_path, *([compare_path] if compare_path else [])]
     files = [read_predictions(path, {*LABELS, *labels.lines}, logits) for path in paths]
     refuse_misspelt(labels, labels_path, files[0].labels)
@@ -62,6 +75,9 @@ def evaluate_predictions(
         ]
         missing = f"{len(listed) - len(files[0].image_ids):,} have no prediction"
         notes = (f"Of {len(listed):,} images in {Path(subset_path).name}, {missing}.",)
+    if readings:
+        files[0], counts = scored_images(files[0], predictions_path, readings, labels_path)
+        notes = (counts, *notes)
     first = files[0]
     unknown = [name for name in first.image_ids if name not in labels.of_image]
     if unknown:
@@ -76,18 +92,14 @@ def evaluate_predictions(
     of_image = [labels.of_image[name] for name in first.image_ids]
     matrix = np.array([[name in one for name in first.labels] for one in of_image], np.uint8)
     patients = [labels.patient[name] for name in first.image_ids]
-    results = auc_table(
-        matrix,
-        {name: one.probabilities for name, one in zip(names, files, strict=True)},
-        labels=first.labels,
-        findings=tuple(name for name in first.labels if name != NO_FINDING),
-        patient_ids=patients,
-        resamples=resamples,
-    )
     # The phantoms' marker beside the labels makes the table say that they are synthetic.
+    marker = read_marker(Path(labels_path).parent)
     provenance = f"{' and '.join(Path(path).name for path in paths)} on {Path(labels_path).name}"
-    if marker := read_marker(Path(labels_path).parent):
+    if marker:
         provenance += f", {marker['provenance']}"
+    seen = _lineage_beside(paths)
+    collection = marker.get("collection", lineage.CHESTXRAY14)
+    overlap = seen.overlap(collection, first.image_ids, patients)
     cohort = describe_cohort(
         matrix,
         first.labels,
@@ -96,11 +108,33 @@ def evaluate_predictions(
         protocol=None,
         backbone=None,
         provenance=provenance,
-        overlap=None,
+        overlap=overlap,
+    )
+    if readings:
+        rows = agreement(readings, first, resamples)
+        below = (*notes, leakage(cohort) or "")
+        return agreement_table(rows, (headline(cohort),), below)
+    results = auc_table(
+        matrix,
+        {name: one.probabilities for name, one in zip(names, files, strict=True)},
+        labels=first.labels,
+        findings=tuple(name for name in first.labels if name != NO_FINDING),
+        patient_ids=patients,
+        resamples=resamples,
     )
     table = build_table(results, cohort, DIGITS)
     table = dataclasses.replace(table, below=(*notes, *table.below))
     return with_differences(table, results) if len(files) == 2 else table
+
+
+def _lineage_beside(paths: Sequence[str | Path]) -> lineage.Lineage:
+    """Read what the models were trained on, which a run's evaluation writes beside predictions."""
+    seen = lineage.NOTHING
+    for path in paths:
+        folder = epath.Path(path).parent
+        known = exists(folder / lineage.FILE)
+        seen = seen.joined(lineage.read(folder)[0] if known else lineage.UNKNOWN)
+    return seen
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:

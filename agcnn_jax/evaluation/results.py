@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
@@ -19,6 +20,7 @@ from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES
+from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 
@@ -55,6 +57,7 @@ def write_results(
     images_digest: str | None = None,
     films: figures.Films | None = None,
     settings: Mapping[str, Any] | None = None,
+    seen: lineage.Lineage | None = None,
     resamples: int = RESAMPLES,
 ) -> str:
     """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
@@ -67,6 +70,7 @@ def write_results(
         images_digest: identifies the set of scored images; see `Split.digests`.
         films: examples of the attention for the report; None leaves them out.
         settings: the run's, for the report.
+        seen: what the run was trained on, to lie beside its predictions.
         resamples: of the bootstrap over patients.
 
     Returns:
@@ -109,6 +113,8 @@ def write_results(
             write_predictions(
                 folder / f"predictions_{branch}.csv", scored.image_ids, labels, matrix
             )
+        if seen is not None:
+            lineage.write(epath.Path(folder), seen, None)
         if scored.boxes is not None:
             _write_boxes(folder / "boxes.csv", scored.image_ids, scored.boxes)
         (folder / "roc.png").write_bytes(roc)

@@ -1,0 +1,255 @@
+"""Predictions of ChestX-ray14's findings against radiologists' labels of the same images.
+
+Majkowska et al. (Radiology 2019) had radiologists label 4,376 images of ChestX-ray14 for four
+findings. Their table repeats NIH's columns, so the labels that NIH's program took from reports are
+judged by the radiologists as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from agcnn_jax.evaluation.csv_table import plain, read_csv
+from agcnn_jax.evaluation.label_table import Labels, read_labels
+from agcnn_jax.evaluation.predictions import Predictions
+from agcnn_jax.evaluation.tables import Table, interval_text, number
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
+from agcnn_jax.metrics.bootstrap import RESAMPLES
+from agcnn_jax.runtime.errors import UserError
+
+FINDINGS: dict[str, tuple[str, ...]] = {
+    "Fracture": (),
+    "Pneumothorax": ("Pneumothorax",),
+    "Airspace opacity": (
+        "Atelectasis",
+        "Consolidation",
+        "Edema",
+        "Infiltration",
+        "Pneumonia",
+        "Effusion",
+    ),
+    "Nodule or mass": ("Nodule", "Mass"),
+}
+"""The radiologists' findings, and the labels of ChestX-ray14 that each covers."""
+
+SET_COLUMN = "Set Id"
+NOTES = (
+    "A finding's probability is the largest of the labels of ChestX-ray14 that it covers; Fracture "
+    "has none. Sensitivity and PPV (positive predictive value) are those of NIH's labels, with the "
+    "radiologists' as the truth.",
+    "The images were selected for reading, so PPV is not that of the whole data set. The images of "
+    "the set 'val' are in NIH's train_val list.",
+)
+_ANSWERS = {"yes": 1, "no": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Readings:
+    """Radiologists' labels.
+
+    Attributes:
+        nih: NIH's labels and the patients of the same images.
+        read: per image, 0 or 1 for each of `FINDINGS`, uint8 `[4]`.
+        set_of: per image, the set that it belongs to.
+    """
+
+    nih: Labels
+    read: dict[str, np.ndarray]
+    set_of: dict[str, str]
+
+
+def read_radiologists(path: str | Path) -> Readings | None:
+    """Read the radiologists' table; None if the file lacks their four columns.
+
+    Raises:
+        UserError: if the table is unusable, or an answer is neither YES nor NO.
+    """
+    table = read_csv(path)
+    header = {plain(column) for column in table.header}
+    if not {plain(finding) for finding in FINDINGS} <= header:
+        return None
+    columns = [table.column(finding) for finding in FINDINGS]
+    set_column = table.column(SET_COLUMN)
+    names = table.image_ids()
+    read, set_of = {}, {}
+    for name, (line, row) in zip(names, table.rows, strict=True):
+        answers = [_ANSWERS.get(row[column].lower()) for column in columns]
+        if None in answers:
+            column = columns[answers.index(None)]
+            raise UserError(
+                f"{path}, line {line}, {table.header[column]}: {row[column]!r} is neither YES nor "
+                f"NO; correct or delete the row"
+            )
+        read[name] = np.array(answers, np.uint8)
+        set_of[name] = row[set_column]
+    return Readings(read_labels(path), read, set_of)
+
+
+def covered(labels: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+    """Take the largest value of the labels that each of `FINDINGS` covers.
+
+    Args:
+        labels: names of the C columns.
+        values: `[N, C]`.
+
+    Returns:
+        float64 `[N, 4]`; NaN for a finding of whose labels one is missing.
+    """
+    found = np.full((len(values), len(FINDINGS)), np.nan)
+    for i, parts in enumerate(FINDINGS.values()):
+        if parts and set(parts) <= set(labels):
+            found[:, i] = values[:, [labels.index(part) for part in parts]].max(axis=1)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """One finding in one set of images; None where there is nothing to compute it from.
+
+    Attributes:
+        finding: one of `FINDINGS`.
+        subset: the set, "" for all.
+        images: number of images.
+        positives: number that the radiologists call positive.
+        positive_patients: the number of their patients.
+        radiologists: AUC and interval of the predictions against the radiologists.
+        nih: the same against NIH's labels of the same images.
+        sensitivity: of NIH's labels, against the radiologists.
+        ppv: of NIH's labels, against the radiologists.
+    """
+
+    finding: str
+    subset: str
+    images: int
+    positives: int
+    positive_patients: int
+    radiologists: tuple[float | None, str]
+    nih: tuple[float | None, str]
+    sensitivity: float | None
+    ppv: float | None
+
+
+def agreement(
+    readings: Readings, predictions: Predictions, resamples: int = RESAMPLES
+) -> list[Agreement]:
+    """Score predictions for images with readings against both kinds of labels.
+
+    All images come first, then those of each set.
+    """
+    names = predictions.image_ids
+    truth = np.stack([readings.read[name] for name in names])
+    sets = np.array([readings.set_of[name] for name in names])
+    patients = np.array([readings.nih.patient[name] for name in names])
+    scores = covered(predictions.labels, predictions.probabilities)
+    of_nih = np.array(
+        [
+            [bool(readings.nih.of_image[name] & set(parts)) for parts in FINDINGS.values()]
+            for name in names
+        ],
+        np.uint8,
+    )
+    rows = []
+    for subset in ("", *sorted(set(sets))):
+        chosen = sets == subset if subset else np.ones(len(names), bool)
+        for i, (finding, parts) in enumerate(FINDINGS.items()):
+            ours, theirs, score = truth[chosen, i], of_nih[chosen, i], scores[chosen, i]
+            known = bool(parts) and not np.isnan(score).any()
+            both = int((ours & theirs).sum())
+            against_radiologists, against_nih = (
+                _auc(labels, score, patients[chosen], resamples) if known else (None, "")
+                for labels in (ours, theirs)
+            )
+            rows.append(
+                Agreement(
+                    finding,
+                    subset,
+                    images=int(chosen.sum()),
+                    positives=int(ours.sum()),
+                    positive_patients=len(set(patients[chosen][ours == 1])),
+                    radiologists=against_radiologists,
+                    nih=against_nih,
+                    sensitivity=both / ours.sum() if parts and ours.any() else None,
+                    ppv=both / theirs.sum() if parts and theirs.any() else None,
+                )
+            )
+    return rows
+
+
+def _auc(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int
+) -> tuple[float | None, str]:
+    result = auc_table(
+        labels[:, None],
+        {"": scores[:, None]},
+        labels=("",),
+        findings=("",),
+        patient_ids=patients,
+        resamples=resamples,
+    )[""]
+    return result.auc[""], interval_text(result.intervals[""])
+
+
+def agreement_table(
+    rows: list[Agreement], above: tuple[str, ...], below: tuple[str, ...], digits: int = 3
+) -> Table:
+    """Build the table, with lines above and below it."""
+    cells = []
+    for row in rows:
+        (theirs, their_interval), (nih, nih_interval) = row.radiologists, row.nih
+        cells.append(
+            (
+                f"{row.finding}{f', {row.subset}' if row.subset else ''}",
+                f"{row.images:,}",
+                f"{row.positives:,}",
+                number(theirs, digits),
+                their_interval or number(None),
+                number(nih, digits),
+                nih_interval or number(None),
+                number(row.sensitivity, 2),
+                number(row.ppv, 2),
+            )
+        )
+    few = [
+        name
+        for (name, *_), row in zip(cells, rows, strict=True)
+        if row.radiologists[0] is not None and row.positive_patients < FEW_PATIENTS
+    ]
+    rough = f"Fewer than {FEW_PATIENTS} positive patients, so rough at best: {'; '.join(few)}."
+    return Table(
+        above=above,
+        groups=(
+            ("", ("Finding", "Images", "Positives")),
+            ("against radiologists", ("AUC", "95 % interval")),
+            ("against NIH's labels", ("AUC", "95 % interval")),
+            ("NIH's labels", ("sensitivity", "PPV")),
+        ),
+        rows=tuple(cells),
+        summary_rows=len(rows) - len(FINDINGS),
+        below=(*below, *([rough] if few else []), *NOTES),
+    )
+
+
+def scored_images(
+    predictions: Predictions, path: str | Path, readings: Readings, labels_path: str | Path
+) -> tuple[Predictions, str]:
+    """Keep the predictions of images with readings; return them, and the counts in words.
+
+    Raises:
+        UserError: if no image has both.
+    """
+    kept = [i for i, name in enumerate(predictions.image_ids) if name in readings.read]
+    if not kept:
+        raise UserError(
+            f"{path}: none of its {len(predictions.image_ids):,} images is in {labels_path}; give "
+            f"predictions for images that the radiologists read"
+        )
+    names = [predictions.image_ids[i] for i in kept]
+    counts = (
+        f"{len(names):,} images have predictions and readings; "
+        f"{len(predictions.image_ids) - len(names):,} predictions and "
+        f"{len(readings.read) - len(names):,} readings have no counterpart."
+    )
+    return Predictions(names, predictions.labels, predictions.probabilities[kept]), counts
