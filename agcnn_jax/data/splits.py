@@ -120,7 +120,7 @@ def make_split(
         _check_unlisted(records, protocol, unlisted)
     train, validation, test = parts = [np.flatnonzero(member) for member in members]
     shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
-    digests = [_digest(records.image_ids[part]) for part in parts]
+    digests = [digest_of(records.image_ids[part]) for part in parts]
     return Split(
         protocol,
         train,
@@ -155,8 +155,8 @@ def _check_unlisted(records: Records, protocol: str, unlisted: np.ndarray) -> No
         )
 
 
-def _digest(names: np.ndarray) -> str:
-    """Return 16 hex digits of the SHA-256 of the names, in order."""
+def digest_of(names: np.ndarray) -> str:
+    """Return 16 hex digits of the SHA-256 of image names, in order."""
     return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()[:16]
 
 

@@ -29,6 +29,7 @@ class Cohort:
         overlap: the images and patients that the weights were trained on; None when not known.
         positives: number of images with each label.
         positive_patients: number of patients with at least one image of each label.
+        images_digest: identifies the set of images, see `Split.digests`; None when not known.
     """
 
     split: str | None
@@ -41,6 +42,7 @@ class Cohort:
     overlap: Overlap | None
     positives: dict[str, int]
     positive_patients: dict[str, int]
+    images_digest: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -59,6 +61,7 @@ def describe_cohort(
     provenance: str,
     overlap: Overlap | None,
     setting: Setting | None = None,
+    images_digest: str | None = None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -76,6 +79,7 @@ def describe_cohort(
         positive_patients={
             label: len(np.unique(patients[column])) for label, column in columns.items()
         },
+        images_digest=images_digest,
     )
 
 

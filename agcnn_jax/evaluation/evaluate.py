@@ -138,12 +138,12 @@ def report(
         setting=Setting(
             config.strategy, config.attention.statistic, config.attention.tau, config.local_input
         ),
+        images_digest=experiment.split.digests[split],
     )
     return write_results(
         results_directory(experiment, split),
         scored,
         cohort,
-        images_digest=experiment.split.digests[split],
         films=show_films(experiment, variables, indices, prediction),
         settings=config.to_dict(),
         seen=lineage.read(experiment.workdir)[0],

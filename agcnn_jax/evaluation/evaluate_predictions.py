@@ -11,6 +11,7 @@ from etils import epath
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.marker import read_marker
+from agcnn_jax.data.splits import digest_of
 from agcnn_jax.data.text import read_names
 from agcnn_jax.evaluation.cohort import describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
@@ -109,6 +110,7 @@ def evaluate_predictions(
         backbone=None,
         provenance=provenance,
         overlap=overlap,
+        images_digest=digest_of(np.sort(first.image_ids)),
     )
     if readings:
         rows = agreement(readings, first, resamples)

@@ -12,7 +12,7 @@ from typing import Any
 
 PAPER_METHOD = "AG-CNN"
 # The paper splits images 70/10/20 at random (its Section IV-A).
-PAPER_PROTOCOL, PAPER_SPLIT = "random", "test"
+PAPER_PROTOCOL, PAPER_SPLIT, PAPER_FRACTIONS = "random", "test", "70/10/20"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +80,14 @@ def _key(name: str) -> str:
 
 @functools.cache
 def load() -> dict[str, Any]:
-    """Load `published.json`: rows of Table I, Tables II and III, the control experiment and tau."""
+    """Load `published.json`: the paper's tables, other methods' results, and known test lists."""
     text = importlib.resources.files(__package__).joinpath("published.json").read_text("utf-8")
     return json.loads(text)
 
 
 @functools.cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """Return all published rows: the paper's Table I, then public PyTorch implementations."""
+    """Return all published rows: the paper's Table I first, then other methods."""
     return tuple(PublishedRow(**row) for row in load()["published"])
 
 
@@ -103,6 +103,31 @@ def published_row(backbone: str, branch: str) -> PublishedRow | None:
         if (row.method, _key(row.backbone), row.branch) == wanted:
             return row
     return None
+
+
+def published_on(
+    split: str | None, protocol: str | None, digest: str | None
+) -> tuple[list[PublishedRow], str]:
+    """Find other methods' results on the split that was scored.
+
+    Images that are split at random are as good as the paper's; lists must be the very lists.
+
+    Args:
+        split: the scored subset; None when not known.
+        protocol: the split protocol; None when not known.
+        digest: of the scored images, see `Split.digests`; None when not known.
+
+    Returns:
+        The rows, by falling mean, and a caution about them or "".
+    """
+    name, caution = None, ""
+    for known in load()["test_lists"]:
+        if digest == known["digest"]:
+            name, caution = known["split"], known.get("caution", "")
+    if name is None and (split, protocol) == (PAPER_SPLIT, PAPER_PROTOCOL):
+        name = PAPER_FRACTIONS
+    rows = [row for row in published_rows() if row.split == name and row.method != PAPER_METHOD]
+    return sorted(rows, key=lambda row: -(row.mean(tuple(load()["findings"])) or 0)), caution
 
 
 @dataclasses.dataclass(frozen=True)

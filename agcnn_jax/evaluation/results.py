@@ -54,7 +54,6 @@ def write_results(
     scored: ScoredImages,
     cohort: Cohort,
     *,
-    images_digest: str | None = None,
     films: figures.Films | None = None,
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
@@ -67,7 +66,6 @@ def write_results(
             object store; see `replace_directory`.
         scored: the images, their labels and predictions.
         cohort: describes the images; see `describe_cohort`.
-        images_digest: identifies the set of scored images; see `Split.digests`.
         films: examples of the attention for the report; None leaves them out.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
@@ -99,7 +97,7 @@ def write_results(
         title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
         films_jpeg = figures.encode(figures.films_figure(films, title), "jpeg", dpi=100)
     page = report.render_report(table, cohort, results, roc, films_jpeg, settings or {})
-    scores = {**_scores(results, cohort), "images_digest": images_digest}
+    scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
     with replace_directory(directory) as folder:
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / SCORES).write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.references import Comparison, PublishedRow, compare
+from agcnn_jax.evaluation.references import (
+    Comparison,
+    PublishedRow,
+    compare,
+    load,
+    published_on,
+)
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
 from agcnn_jax.metrics.bootstrap import Interval
 
@@ -173,7 +179,31 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
         )
     elif comparison.why_not:
         lines.append(f"Not compared with the paper: {comparison.why_not}.")
+    lines.append(published_means(cohort))
     return tuple(line for line in lines if line)
+
+
+def published_means(cohort: Cohort) -> str | None:
+    """List other methods' mean AUCs on the scored split, with their sources; None without any."""
+    if cohort.synthetic or (cohort.overlap is not None and cohort.overlap.images):
+        return None
+    rows, caution = published_on(cohort.split, cohort.protocol, cohort.images_digest)
+    if not rows:
+        return None
+    findings = tuple(load()["findings"])
+    named = [
+        f"{row.method}, {row.backbone}{_of_branch(row)} {number(row.mean(findings))}"
+        for row in rows
+    ]
+    sources = "; ".join(dict.fromkeys(row.source for row in rows))
+    caution = f" {caution}." if caution else ""
+    return (
+        f"Published means on this split ({rows[0].split}): {'; '.join(named)}. {sources}.{caution}"
+    )
+
+
+def _of_branch(row: PublishedRow) -> str:
+    return "" if row.branch == "classification" else f" ({row.branch})"
 
 
 def differences(

@@ -1,13 +1,21 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from agcnn_jax.data.splits import digest_of
 from agcnn_jax.evaluation.references import (
     PAPER_SETTING,
     Setting,
     compare,
     load,
+    published_on,
     published_row,
     published_rows,
 )
+
+REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
 
 
 def test_row_of_table_one():
@@ -23,7 +31,10 @@ def test_no_row(backbone, branch):
     assert published_row(backbone, branch) is None
 
 
-@pytest.mark.parametrize("row", published_rows(), ids=lambda row: f"{row.method} {row.branch}")
+WITH_FINDINGS = [row for row in published_rows() if row.auc]
+
+
+@pytest.mark.parametrize("row", WITH_FINDINGS, ids=lambda row: f"{row.method} {row.branch}")
 def test_means_are_those_of_the_findings(row):
     assert all(0.5 < value < 1 for value in row.auc.values())
     computed = sum(row.auc.values()) / len(row.auc)
@@ -74,3 +85,54 @@ def test_a_setting_is_compared_with_the_same(backbone, setting, place, means):
     # A row that prints only the mean says nothing about a mean over fewer findings.
     some = found.rows["fusion"].mean(("Mass", "Nodule"))
     assert (some is None) == (place != "Table I")
+
+
+DIGESTS = {known["split"]: known["digest"] for known in load()["test_lists"]}
+
+
+@pytest.mark.parametrize(
+    ("split", "protocol", "digest", "methods"),
+    [
+        ("test", "random", "any", {"Yao et al. 2017": 0.803, "Wang et al. 2017": 0.738}),
+        ("validation", "random", "any", {}),
+        ("test", "patient", "any", {}),
+        ("test", "official", "part of it", {}),
+        ("test", "lists", "others", {}),
+        (None, None, None, {}),
+    ],
+)
+def test_a_split_has_its_own_published_results_only(split, protocol, digest, methods):
+    rows, caution = published_on(split, protocol, digest)
+    assert {row.method: row.mean_reported for row in rows} == methods
+    assert caution == ""
+
+
+def test_results_on_the_official_list_come_with_their_caution():
+    rows, caution = published_on(None, None, DIGESTS["official"])
+    assert [(row.method, row.mean_reported) for row in rows][:2] == [
+        ("EVA-X-B", 0.835),
+        ("EVA-X-S", 0.833),
+    ]
+    for backbone in ("DenseNet-121", "ResNet-50"):
+        means = [row.mean_reported for row in rows if row.backbone.startswith(backbone)]
+        assert len(means) >= 2
+        assert means == pytest.approx([0.81] * len(means), abs=0.004)
+    assert "may be selected on the test set" in caution
+    assert all("EVA-X" in row.source for row in rows)
+
+
+def test_results_on_chexnets_lists_are_named_in_the_table():
+    rows, _ = published_on("test", "lists", DIGESTS["CheXNet lists"])
+    assert {row.split for row in rows} == {"CheXNet lists"}
+    assert [row.mean_reported for row in rows if row.branch == "fusion"] == [0.841]
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/chestxray14")
+@pytest.mark.parametrize(
+    ("split", "file"), [("CheXNet lists", "chexnet"), ("official", "official")]
+)
+def test_digests_are_those_of_the_lists(split, file):
+    with gzip.open(REAL / "lists" / f"{file}_test_list.txt.gz", "rt") as names:
+        listed = np.array(sorted(names.read().split()))
+    [known] = [known for known in load()["test_lists"] if known["split"] == split]
+    assert (known["images"], known["digest"]) == (len(listed), digest_of(listed))

@@ -105,9 +105,24 @@ def test_no_paper_beside_another_setting(run, why):
     table = tables.build_table(results, cohort)
     assert table.groups[1] == ("global", ("AUC", "95 % interval"))
     assert why in "\n".join(table.below)
-    assert "Guan" not in "".join(table.below)
+    assert not any(line.startswith("Paper: Guan") for line in table.below)
     assert "paper" not in tables.as_csv(results, cohort)
     assert "The paper reports" not in summary(results, cohort)
+
+
+def test_others_results_on_the_same_split_only():
+    """Wang et al. and Yao et al. split at random as well; phantoms are compared with nobody."""
+
+    def published(**run):
+        table = tables.build_table(*scored(**run))
+        return [line for line in table.below if line.startswith("Published means")]
+
+    [line] = published()
+    assert "(70/10/20): Yao et al. 2017, DenseNet variant 0.803; Wang et al. 2017" in line
+    assert published(protocol="patient") == []
+    assert published(split="validation") == []
+    assert published(trained=3) == []
+    assert published(provenance="phantoms") == []
 
 
 def test_rare_findings_and_the_means():
