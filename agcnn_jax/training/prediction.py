@@ -34,15 +34,10 @@ from agcnn_jax.training.steps import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The model's answers for N images.
+    """The model's answers for N images."""
 
-    Attributes:
-        probabilities: `{branch: float32 [N, C]}`, Eq. 1.
-        boxes: int32 `[N, 4]` in pixels of the model's input, or None if nothing was cropped.
-    """
-
-    probabilities: dict[str, np.ndarray]
-    boxes: np.ndarray | None
+    probabilities: dict[str, np.ndarray]  # {branch: float32 [N, C]}, Eq. 1
+    boxes: np.ndarray | None  # int32 [N, 4], pixels of the model's input; None without crops
 
 
 def predict_step(
@@ -90,17 +85,11 @@ def predict(
     description: str,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Prediction:
-    """Run a `make_predict_step` over a subset; rows that only fill the last batch are dropped.
+    """Run a `make_predict_step` over the records `indices`, int64 `[N]`, N at least 1.
 
-    Every process reads its share of each batch; the results are gathered once, at the end.
-
-    Args:
-        step: see `make_predict_step`.
-        variables: replicated over the mesh.
-        experiment: whose data and devices to use.
-        indices: int64 `[N]`, records of the subset, at least one.
-        description: for the progress bar.
-        after_batch: called after every batch in every process; may raise to end the prediction.
+    Every process reads its share of each batch; the results are gathered once, at the end, without
+    the rows that only fill the last batch. `variables` are replicated over the mesh. Every process
+    calls `after_batch` after every batch; it may raise to end the prediction.
     """
     rows: list[dict[str, np.ndarray]] = []
     source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size

@@ -30,20 +30,13 @@ _draw = jax.jit(init_variables, static_argnums=(0, 2))
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a run starts from.
+    """What a run starts from."""
 
-    Attributes:
-        variables: of all branches; their backbones are random if no stage has yet to start from
-            those in `config.init`.
-        init: digest of the weights in `config.init`; None if that is random.
-        lineage: what everything that the run trains will have seen.
-        tested: how much of the test subset that is.
-    """
-
+    # Of all branches; backbones are random if no stage has yet to start from those in config.init.
     variables: Variables
-    init: str | None
-    lineage: Lineage
-    tested: Overlap
+    init: str | None  # digest of the weights in config.init; None if that is random
+    lineage: Lineage  # what everything that the run trains will have seen
+    tested: Overlap  # how much of the test subset that is
 
 
 def needs_init(experiment: Experiment) -> bool:

@@ -65,18 +65,13 @@ def train_step(
     The loss is the sum of the binary cross entropies of the trained branches (Eq. 2); gradients
     are taken of their parameters alone, and frozen branches run in inference mode.
 
-    Args:
-        state: of the trained branches.
-        frozen: variables of all other branches.
-        batch: stored images, `image` uint8 `[B, S, S]` with `record` int32 `[B]` and `labels`
-            `[B, C]`; or, from the host cropper, `local_images` float32 `[B, s, s]` and
-            `pooled_global` float32 `[B, K]` with the labels.
-        recipe: the stage's.
-        stage: which branches are trained.
-        optimizer: see `sgd`.
-        accumulate: number of micro-batches that the share is worked off in, one after another, to
-            need the memory of one. The gradient is the whole batch's, but for BatchNorm, which
-            normalises each micro-batch by itself and moves its running statistics with each.
+    The batch holds stored images, `image` uint8 `[B, S, S]` with `record` int32 `[B]` and `labels`
+    `[B, C]`; or, from the host cropper, `local_images` float32 `[B, s, s]` and `pooled_global`
+    float32 `[B, K]` with the labels. `frozen` are the variables of all branches not trained.
+
+    The share is worked off in `accumulate` micro-batches, one after another, to need the memory of
+    one. The gradient is the whole batch's, but for BatchNorm, which normalises each micro-batch by
+    itself and moves its running statistics with each.
 
     Returns:
         The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
@@ -175,11 +170,8 @@ def localise(
 ) -> dict[str, jax.Array]:
     """Augment a batch and threshold its heat maps, for the host to find the regions.
 
-    Args:
-        frozen: variables, the global branch's among them.
-        batch: `image` uint8 `[B, S, S]` and `record` int32 `[B]`.
-        step: int32 scalar, the step that the batch is for.
-        recipe: the stage's.
+    The batch holds `image` uint8 `[B, S, S]` and `record` int32 `[B]`; `step`, an int32 scalar, is
+    the step that it is for; `frozen` includes the global branch.
 
     Returns:
         `images`, float32 `[B, s, s]` in 0..255, s the input size; `masks`, uint8
