@@ -134,11 +134,9 @@ class StageCheckpoints(ocp.CheckpointManager):
         return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
 
     def restore_best(self, identity: Identity, step: int | None = None) -> tuple[Any, Identity]:
-        """Load the best checkpoint, or the one of a given step, to host memory.
+        """Load the best checkpoint, or that of `step`, as nested dicts of numpy arrays.
 
-        Returns:
-            The state as nested dicts of numpy arrays, and all that the weights belong to, which
-            includes `identity`.
+        Also returns all that the weights belong to, which includes `identity`.
         """
         step = self.best_step() if step is None else step
         if step is None:

@@ -38,7 +38,7 @@ def progress_bar(total: int, done: int, what: str, leave: bool = True) -> tqdm:
     )
 
 
-class MetricsLog:
+class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
     """Appends one JSON object a line to `metrics.jsonl`, and its numbers to `events/`.
 
     On a disk a line is in the file when `write` returns. Objects of an object store cannot grow, so
@@ -75,9 +75,6 @@ class MetricsLog:
             # Makes TensorBoard drop older events of later steps.
             self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
         self._unsent, self._next_flush = True, time.monotonic() + FLUSH_SECONDS
-
-    def __enter__(self) -> MetricsLog:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with contextlib.suppress(*([UserError] if kind else [])):
