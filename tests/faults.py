@@ -123,7 +123,9 @@ FAULTS = (
         STEPS,
         'new_stats = select_branches(updated, stage.branches)["batch_stats"]',
         "new_stats = batch_stats",
-        (f"{ACCUMULATION}::test_with_batch_norm_it_is_the_mean_over_micro_batches",),
+        (
+            "tests/training/test_batch_norm.py::test_the_first_layers_running_statistics_are_the_mean_of_the_devices",
+        ),
     ),
     # Layers.
     Fault(

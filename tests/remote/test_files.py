@@ -88,13 +88,13 @@ def test_results_replace_those_before(store):
     folder = "gs://bucket/run/eval/test"
     first = results.write_results(folder, **given())
     before = store.names("bucket")
-    assert len(before) == 9
+    assert len(before) == 10
     kept = given()["scored"].probabilities["global"]
     store.requests.clear()
     second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))
     assert first != second
-    gone = {f"run/eval/test/{n}" for n in ("boxes.csv", "predictions_local.csv")}
-    gone.add("run/eval/test/predictions_fusion.csv")
+    lost = ("boxes.csv", "comparison.csv", "predictions_fusion.csv", "predictions_local.csv")
+    gone = {f"run/eval/test/{name}" for name in lost}
     assert set(before) - set(store.names("bucket")) == gone
     scores = json.loads(store.read("bucket", "run/eval/test/auc.json"))
     assert list(scores["branches"]) == ["global"]
@@ -111,7 +111,7 @@ def test_the_scores_come_last(store, monkeypatch):
         store, "put", lambda bucket, name, content: order.append(name) or put(bucket, name, content)
     )
     results.write_results("gs://bucket/run/eval/test", **given())
-    assert len(order) == 9
+    assert len(order) == 10
     assert order[-1] == "run/eval/test/auc.json"
 
 
