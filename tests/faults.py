@@ -36,7 +36,7 @@ STORE = "agcnn_jax/data/store.py"
 IMAGES = "agcnn_jax/data/images.py"
 PUBLISH = "data_prep/nih/publish.py"
 COHORT = "data_prep/phantom/cohort.py"
-EXPERIMENT = "agcnn_jax/run/experiment.py"
+RECIPE = "agcnn_jax/run/recipe.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
 METRICS = "agcnn_jax/metrics/auc.py"
 FIT = "agcnn_jax/training/fit.py"
@@ -64,7 +64,7 @@ FAULTS = (
     # The training step (Eq. 2).
     Fault(
         "stages that draw alike",
-        EXPERIMENT,
+        RECIPE,
         "seed=stage.seed(self.seed)",
         "seed=self.seed",
         ("tests/training/test_streams.py::test_no_stage_repeats_anothers_order",),

@@ -9,7 +9,7 @@ import numpy as np
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, init_variables, select_branches
 from agcnn_jax.models.resnet import ResNet
-from agcnn_jax.run.experiment import Recipe
+from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
 from agcnn_jax.training.steps import train_step
 

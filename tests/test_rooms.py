@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.programs import ROOT
+from tests.programs import ROOT, run
 
 PACKAGE = "agcnn_jax"
 ROOMS = (
@@ -89,3 +89,14 @@ def test_an_offence_is_noticed(tmp_path, where, text, name):
     path.write_text(text)
     ends = [offence.split(" imports ")[1] for offence in offences(tmp_path)]
     assert ends == ([name] if name else [])
+
+
+def test_steps_need_no_packages_for_data_and_configs():
+    """A benchmark of the steps runs where those packages are not installed."""
+    blocked = ("array_record", "grain", "ml_collections", "tensorboardX", "tensorflow_datasets")
+    modules = ("training.steps", "training.host_crop", "training.schedule", "models.registry")
+    run(
+        "-c",
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        + "\n".join(f"import {PACKAGE}.{module}" for module in modules),
+    )

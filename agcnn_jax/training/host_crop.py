@@ -15,6 +15,7 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,9 +23,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.resample import crop_and_resize
-from agcnn_jax.data.pipeline import Batch
 from agcnn_jax.models.agcnn import Variables, select_branches
-from agcnn_jax.run.experiment import Recipe
+from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,
@@ -37,7 +37,7 @@ from agcnn_jax.training.steps import localise
 
 def make_host_cropper(
     recipe: Recipe, frozen: Variables, mesh: Mesh, resample_on_host: bool | None = None
-) -> Callable[[Batch], Batch]:
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Make the function from a `training_batches` element to what `train_step` takes, sharded.
 
     The variables in `frozen` must outlive it. OpenCV resamples where the devices are CPUs, unless
@@ -61,7 +61,7 @@ def make_host_cropper(
     global_branch = on_local_mesh(mesh, select_branches(frozen, ("global",)))
     executor = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="crop")
 
-    def crop(batch: Batch) -> Batch:
+    def crop(batch: dict[str, Any]) -> dict[str, Any]:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})
         step = jax.device_put(np.int32(batch["step"]), NamedSharding(local, REPLICATED))
         made = routine(global_branch, stored, step)

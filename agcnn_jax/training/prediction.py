@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from agcnn_jax.attention.attend import attend
-from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
-from agcnn_jax.models.agcnn import BRANCHES, Variables, apply_branch, apply_fusion, merge_branches
-from agcnn_jax.run.experiment import Experiment, Recipe
+from agcnn_jax.models.agcnn import BRANCHES, Variables, merge_branches
+from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.log import progress_bar
 from agcnn_jax.run.strategies import Stage
-from agcnn_jax.runtime.devices import (
-    REPLICATED,
-    SHARDED,
-    data_parallel,
-    gather_batches,
-    local_rows,
-    shard_batch,
-)
+from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
 from agcnn_jax.runtime.processes import process_share
-from agcnn_jax.training.steps import TrainState
+from agcnn_jax.training.steps import TrainState, make_predict_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,43 +27,6 @@ class Prediction:
 
     probabilities: dict[str, np.ndarray]  # {branch: float32 [N, C]}, Eq. 1
     boxes: np.ndarray | None  # int32 [N, 4], pixels of the model's input; None without crops
-
-
-def predict_step(
-    variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
-) -> dict[str, jax.Array]:
-    """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
-
-    Returns:
-        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
-    """
-    inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
-    outputs: dict[str, jax.Array] = {}
-    global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-    if "global" in branches:
-        outputs["global"] = jax.nn.sigmoid(global_output.logits)
-    if "local" in branches or "fusion" in branches:
-        local_images = inputs
-        if recipe.local_input == "crop":
-            attention = attend(inputs, global_output.feature_map, recipe.statistic, recipe.tau)
-            local_images, outputs["boxes"] = attention.local_images, attention.boxes
-        local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
-        if "local" in branches:
-            outputs["local"] = jax.nn.sigmoid(local.logits)
-        if "fusion" in branches:
-            logits = apply_fusion(variables, global_output.pooled, local.pooled)
-            outputs["fusion"] = jax.nn.sigmoid(logits)
-    return outputs
-
-
-def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> Callable[..., Any]:
-    """Map `predict_step` over the devices and jit it."""
-    return data_parallel(
-        functools.partial(predict_step, recipe=recipe, branches=branches),
-        mesh,
-        in_specs=(REPLICATED, SHARDED),
-        out_specs=SHARDED,
-    )
 
 
 def predict(

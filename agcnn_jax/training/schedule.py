@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,11 @@ import numpy as np
 import optax
 
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:  # importing it needs the packages that read data and configs
+    from agcnn_jax.run.experiment import Experiment
 
 SCALINGS: dict[str, Callable[[float], float]] = {
     "none": lambda ratio: 1.0,

@@ -1,8 +1,9 @@
-"""The training step of every stage, and what a batch goes through before it."""
+"""What runs on the devices: the training step of every stage, localisation, prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax.struct
@@ -10,19 +11,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import attend
-from agcnn_jax.data.augment import augment
+from agcnn_jax.data.augment import augment, centre_crop
 from agcnn_jax.models.agcnn import (
     Variables,
     apply_branch,
+    apply_fusion,
     forward,
     merge_branches,
     select_branches,
 )
-from agcnn_jax.run.experiment import Recipe
+from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
-from agcnn_jax.runtime.devices import BATCH_AXIS
+from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
 
 Batch = Mapping[str, jax.Array]
 
@@ -186,3 +189,40 @@ def localise(
         "masks": jnp.packbits(mask, axis=-1),
         "pooled_global": output.pooled,
     }
+
+
+def predict_step(
+    variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
+) -> dict[str, jax.Array]:
+    """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
+
+    Returns:
+        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
+    """
+    inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
+    outputs: dict[str, jax.Array] = {}
+    global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
+    if "global" in branches:
+        outputs["global"] = jax.nn.sigmoid(global_output.logits)
+    if "local" in branches or "fusion" in branches:
+        local_images = inputs
+        if recipe.local_input == "crop":
+            attention = attend(inputs, global_output.feature_map, recipe.statistic, recipe.tau)
+            local_images, outputs["boxes"] = attention.local_images, attention.boxes
+        local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
+        if "local" in branches:
+            outputs["local"] = jax.nn.sigmoid(local.logits)
+        if "fusion" in branches:
+            logits = apply_fusion(variables, global_output.pooled, local.pooled)
+            outputs["fusion"] = jax.nn.sigmoid(logits)
+    return outputs
+
+
+def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> Callable[..., Any]:
+    """Map `predict_step` over the devices and jit it."""
+    return data_parallel(
+        functools.partial(predict_step, recipe=recipe, branches=branches),
+        mesh,
+        in_specs=(REPLICATED, SHARDED),
+        out_specs=SHARDED,
+    )

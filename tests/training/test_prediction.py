@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from agcnn_jax.models.agcnn import init_variables
-from agcnn_jax.training.prediction import predict_step
+from agcnn_jax.training.steps import predict_step
 from tests.small_steps import make_recipe
 
 

@@ -1,0 +1,43 @@
+"""What a step is compiled for, of all that a config names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.models.agcnn import AGCNN
+from agcnn_jax.run.strategies import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a training step is compiled for.
+
+    With `local_input` `image` instead of `crop`, the local branch reads the whole image too, which
+    is the paper's control experiment (Section IV-C).
+    """
+
+    model: AGCNN
+    seed: int  # the run's; in a stage's recipe the stage's own, which draws its crops
+    input_size: int  # side of the model's input in pixels
+    augmentation: Augmentation
+    statistic: str = "max"  # of the heat map: max, l1 or l2
+    tau: float = 0.7  # threshold of the heat map in 0..1
+    local_input: str = "crop"
+
+    @property
+    def image_dtype(self) -> Any:
+        """Return the dtype of the model's input: float32, or float64 in a float64 run."""
+        return jnp.promote_types(self.model.backbone.dtype or jnp.float32, jnp.float32)
+
+    @property
+    def own_statistics(self) -> bool:
+        """Tell whether each device's BatchNorm normalises by its own share of the batch."""
+        return self.model.backbone.axis_name is None
+
+    def for_stage(self, stage: Stage) -> Recipe:
+        """Make the recipe of a stage, which has a seed of its own."""
+        return dataclasses.replace(self, seed=stage.seed(self.seed))
