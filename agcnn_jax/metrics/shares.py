@@ -1,8 +1,8 @@
 """Shares and mean counts with intervals over patients, whose images resemble one another.
 
 Each is a ratio of sums over patients. A patient's influence on it gives its variance; a share's
-interval is then Wilson's for as many independent observations as would have that variance (Franco et
-al. 2019, J. Surv. Stat. Methodol. 7:334). Unlike a bootstrap's, it has a width where all
+interval is then Wilson's for as many independent observations as would have that variance (Franco
+et al. 2019, J. Surv. Stat. Methodol. 7:334). Unlike a bootstrap's, it has a width where all
 observations agree.
 """
 
