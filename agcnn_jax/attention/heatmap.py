@@ -17,11 +17,6 @@ _BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.Array:
     """Count the channels' activations, resized to the input and then scaled to 0..1 per image.
 
-    `max` is Eq. 3, `H = max_k |f_k|`; `l1` is `1/K sum_k |f_k|`; `l2` is `1/K sqrt(sum_k f_k^2)`.
-    The paper's tau lies between 0 and 1 while H is unbounded, so H is min-max normalised per
-    image; that makes the factors 1/K irrelevant. A map that is not flat reaches 0 and 1, each in
-    at least one pixel; a flat one becomes all zeros.
-
     Args:
         feature_map: `[B, h, w, K]`.
         size: side S of the model's input in pixels.
@@ -33,27 +28,58 @@ def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.A
     Raises:
         ValueError: for any other `statistic`.
     """
+    return scale_map(channel_response(feature_map, statistic), size)
+
+
+def channel_response(feature_map: jax.Array, statistic: str = "max") -> jax.Array:
+    """Count the channels' activations at every position of the feature map.
+
+    `max` is Eq. 3, `H = max_k |f_k|`; `l1` is `1/K sum_k |f_k|`; `l2` is `1/K sqrt(sum_k f_k^2)`.
+
+    Args:
+        feature_map: `[B, h, w, K]`.
+        statistic: `max`, `l1` or `l2`.
+
+    Returns:
+        float32 `[B, h, w]`, at least 0, through which no gradient flows.
+
+    Raises:
+        ValueError: for any other `statistic`.
+    """
     activations = jnp.abs(jax.lax.stop_gradient(feature_map).astype(jnp.float32))
     if statistic == "max":
-        response = activations.max(axis=-1)
-    elif statistic == "l1":
-        response = activations.mean(axis=-1)
-    elif statistic == "l2":
-        response = jnp.sqrt(jnp.square(activations).sum(axis=-1)) / activations.shape[-1]
-    else:
-        raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
+        return activations.max(axis=-1)
+    if statistic == "l1":
+        return activations.mean(axis=-1)
+    if statistic == "l2":
+        return jnp.sqrt(jnp.square(activations).sum(axis=-1)) / activations.shape[-1]
+    raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
+
+
+def scale_map(response: jax.Array, size: int) -> jax.Array:
+    """Resize responses to the input and scale them to 0..1 per image.
+
+    The paper's tau lies between 0 and 1 while H is unbounded, so H is min-max normalised per
+    image; that makes the factors 1/K irrelevant. A map that is not flat reaches 0 and 1, each in
+    at least one pixel; a flat one becomes all zeros.
+
+    Args:
+        response: float32 `[B, h, w]`.
+        size: side S of the model's input in pixels.
+
+    Returns:
+        float32 `[B, S, S]` in 0..1.
+    """
     # Shifted to zero first, so that a flat map stays flat: resizing rounds, and scaling would
     # magnify what it rounds off.
     response = response - response.min(axis=(1, 2), keepdims=True)
-    response = jax.image.resize(
-        response, (len(response), size, size), "linear", precision=PRECISION
-    )
-    low = response.min(axis=(1, 2), keepdims=True)
-    high = response.max(axis=(1, 2), keepdims=True)
+    resized = jax.image.resize(response, (len(response), size, size), "linear", precision=PRECISION)
+    low = resized.min(axis=(1, 2), keepdims=True)
+    high = resized.max(axis=(1, 2), keepdims=True)
     span = high - low
-    scaled = (response - low) / jnp.where(span > 0, span, 1.0)
+    scaled = (resized - low) / jnp.where(span > 0, span, 1.0)
     # On some accelerators a number divided by itself is 1 only up to rounding.
-    return jnp.where(span > 0, jnp.where(response == high, 1.0, scaled), 0.0)
+    return jnp.where(span > 0, jnp.where(resized == high, 1.0, scaled), 0.0)
 
 
 def heat_map_mask(heat: jax.Array, tau: float | jax.Array) -> jax.Array:

@@ -39,6 +39,22 @@ def region_box_host(mask: np.ndarray) -> np.ndarray:
     return np.array([left, top, left + box_width, top + box_height], np.int32)
 
 
+def all_region_boxes_host(mask: np.ndarray) -> np.ndarray:
+    """Find the boxes of all regions of one mask with OpenCV.
+
+    Args:
+        mask: bool or uint8 `[H, W]`; whatever is not zero is set.
+
+    Returns:
+        int32 `[R, 4]`, in no particular order; none for an empty mask.
+    """
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask).astype(np.uint8, copy=False), connectivity=8
+    )
+    left, top, width, height = statistics[1:, :4].T
+    return np.stack([left, top, left + width, top + height], axis=1)
+
+
 def region_boxes_device(masks: jax.Array) -> jax.Array:
     """Find every mask's box inside jit.
 

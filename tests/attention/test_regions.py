@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import ndimage
 
-from agcnn_jax.attention.regions import region_box_host, region_boxes_device
+from agcnn_jax.attention.regions import (
+    all_region_boxes_host,
+    region_box_host,
+    region_boxes_device,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -30,6 +34,12 @@ def check(mask):
     expected = reference_box(mask)
     np.testing.assert_array_equal(region_box_host(mask), expected)
     np.testing.assert_array_equal(boxes_on_device(mask[None])[0], expected)
+    assert sorted(map(tuple, all_region_boxes_host(mask).tolist())) == all_reference_boxes(mask)
+
+
+def all_reference_boxes(mask):
+    found = ndimage.find_objects(ndimage.label(mask, np.ones((3, 3)))[0])
+    return sorted((x.start, y.start, x.stop, y.stop) for y, x in found)
 
 
 def drawn(*rows):
