@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import math
 import os
@@ -157,10 +158,8 @@ def has_ended(entry: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(entry["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False  # It belongs to another user, whose processes may be hidden.
+    except OSError as error:
+        return error.errno == errno.ESRCH  # Another user's process may be hidden.
     return identity(entry["process"]) != known
 
 

@@ -26,7 +26,7 @@ from agcnn_jax.runtime.processes import (
 )
 from agcnn_jax.runtime.storage import checkpoint_place, delete, exists, write_json
 from agcnn_jax.runtime.workdir_lock import lock_workdir
-from agcnn_jax.training.batches import check_batches
+from agcnn_jax.training.schedule import check_batches
 from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.start import Start, keep_start, needs_init, open_start
 
@@ -40,14 +40,17 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     with stop_requests() as stop_requested:
         experiment, start = open_run(config, workdir)
+        place, planned = experiment.workdir, stages(config.strategy)
         # A finished run needs no lock, and may lie where nobody can write.
-        if from_primary(lambda: is_finished(experiment)):
+        if from_primary(lambda: len(finished_stages(place, config.strategy))) == len(planned):
             announce(f"training in {workdir} is complete: nothing left to do")
             return
-        with lock_workdir(experiment.workdir, config.peer_timeout, stop_requested):
-            begin(experiment, start)
+        with lock_workdir(place, config.peer_timeout, stop_requested):
+            from_primary(lambda: keep_start(experiment, start))
+            require_shared(place)
+            announce(describe(experiment, start))
             variables, seen = start.variables, start.lineage.digest
-            for stage in stages(config.strategy):
+            for stage in planned:
                 variables = train_stage(experiment, stage, variables, seen, stop_requested)
     announce(f"training in {workdir} is complete")
 
@@ -79,22 +82,10 @@ def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experimen
     return experiment, start
 
 
-def is_finished(experiment: Experiment) -> bool:
-    """Tell whether every stage of a run has finished."""
-    strategy = experiment.config.strategy
-    return len(finished_stages(experiment.workdir, strategy)) == len(stages(strategy))
-
-
-def begin(experiment: Experiment, start: Start) -> None:
-    """Record what the run is made from, or compare it with the record, and say so."""
-    from_primary(lambda: keep_start(experiment, start))
-    if process_share()[1] > 1:
-        require_shared(experiment.workdir)
-    announce(describe(experiment, start))
-
-
 def require_shared(workdir: epath.Path) -> None:
     """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
+    if process_share()[1] == 1:
+        return
     # A new name, which no host can remember as missing or from an earlier run.
     mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
     from_primary(lambda: write_json(mark, {}))

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.strategies import Stage
+from agcnn_jax.run.strategies import Stage, stages
+from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
@@ -91,6 +92,41 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
     return Schedule(batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate)
+
+
+def check_batches(experiment: Experiment) -> None:
+    """Raise `UserError`, with settings that work, unless the devices can share all batches."""
+    config, mesh = experiment.config, experiment.mesh
+    used = {s.name: make_schedule(experiment, s).batch_size for s in stages(config.strategy)}
+    remedy = _offers(config, math.gcd(*used.values()), mesh.size, len(experiment.split.train))
+    for name, size in used.items():
+        option = f"config.batch_size of stage {name}"
+        check_batch_size(mesh, size, option, config.accumulate, remedy)
+    check_batch_size(mesh, config.eval_batch_size, "config.eval_batch_size", remedy=remedy)
+
+
+def _offers(config: Any, divisor: int, devices: int, images: int) -> str:
+    """Name batch sizes that the devices can share, or fewer devices for the batches as they are.
+
+    `divisor` is the greatest common divisor of the stages' batch sizes.
+    """
+    parts, evaluated = config.accumulate, config.eval_batch_size
+
+    def nearest(size: int, shares: int) -> int:
+        return max(1, round(size / shares)) * shares
+
+    def fewer(parts: int) -> list[str]:
+        found = [n for n in range(1, devices + 1) if divisor % (n * parts) == evaluated % n == 0]
+        return [f"{found[-1]} device" + "s" * (found[-1] > 1)] if found else []
+
+    changes, shares = [], devices * parts
+    sizes = tuple(min(nearest(n, shares), images // shares * shares) for n in config.batch_size)
+    if sizes != tuple(config.batch_size):
+        changes.append(f'--config.batch_size="{sizes}"'.replace(" ", ""))
+    if evaluated % devices:
+        changes.append(f"--config.eval_batch_size={nearest(evaluated, devices)}")
+    offers = [*([" ".join(changes)] if shares <= images else []), *fewer(parts)]
+    return " or ".join(offers or [f"{fewer(1)[0]} with --config.accumulate=1"])
 
 
 def sgd(

@@ -190,21 +190,19 @@ def initial_variables(experiment: Experiment, backbones: Backbones) -> Variables
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     for branch, backbone in backbones.items():
         drawn = {kind: tree[branch]["backbone"] for kind, tree in variables.items()}
-        if difference := _first_difference(drawn, backbone):
-            raise _refused(experiment, f"whose weights do not fit: {difference}")
+        ours, theirs = _shapes(drawn), _shapes(backbone)
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise _refused(
+                    experiment,
+                    f"whose weights do not fit: {name} has shape {theirs.get(name)} instead of "
+                    f"{ours.get(name)}",
+                )
         fitting = jax.tree.map(lambda given, like: given.astype(like.dtype), backbone, drawn)
         for kind, tree in fitting.items():
             variables[kind][branch]["backbone"] = tree
     return variables
 
 
-def _first_difference(wanted: Any, given: Any) -> str | None:
-    """Name the first array that is missing, extra or of another shape; None if all agree."""
-    ours, theirs = (
-        {jax.tree_util.keystr(path): array.shape for path, array in jax.tree.leaves_with_path(tree)}
-        for tree in (wanted, given)
-    )
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            return f"{name} has shape {theirs.get(name)} instead of {ours.get(name)}"
-    return None
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}

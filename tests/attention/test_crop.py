@@ -36,6 +36,13 @@ class TestHeatMap:
             heat_map(self.features, 2, "l2")[0], root / root.max(), rtol=1e-6
         )
 
+    @pytest.mark.parametrize("statistic", ["max", "l1", "l2"])
+    @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+    def test_the_scale_does_not_matter(self, statistic, scale):
+        # Squares of such activations are beyond float32's range.
+        scaled = heat_map(self.features * jnp.float32(scale), 4, statistic)
+        np.testing.assert_allclose(scaled, heat_map(self.features, 4, statistic), atol=1e-6)
+
     def test_each_image_has_its_own_range(self):
         pair = jnp.concatenate([self.features, 100 * self.features])
         np.testing.assert_allclose(heat_map(pair, 4)[0], heat_map(pair, 4)[1], rtol=1e-6)
