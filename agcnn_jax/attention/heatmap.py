@@ -52,10 +52,11 @@ def channel_response(feature_map: jax.Array, statistic: str = "max") -> jax.Arra
     if statistic == "l1":
         return activations.mean(axis=-1)
     if statistic == "l2":
-        # Squares can leave float32's range; a power of two brings them back without rounding.
+        # Squares could leave float32's range; powers of two scale without rounding.
         _, exponent = jnp.frexp(activations.max(axis=(1, 2, 3), keepdims=True))
-        activations = jnp.ldexp(activations, -exponent)
-        return jnp.sqrt(jnp.square(activations).sum(axis=-1)) / activations.shape[-1]
+        squares = jnp.square(jnp.ldexp(activations, -exponent))
+        root = jnp.sqrt(squares.sum(axis=-1)) / activations.shape[-1]
+        return jnp.ldexp(root, exponent[..., 0])
     raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
 
 
