@@ -125,7 +125,9 @@ def test_a_larger_tau_never_gives_a_larger_region(seed, statistic, taus):
     response = {"max": np.max, "l1": np.mean, "l2": np.linalg.norm}[statistic](
         np.abs(features.astype(np.float64)), axis=-1
     )
-    flat = np.ptp(response.astype(np.float32), axis=(1, 2)) <= 1e-7 * response.max(axis=(1, 2))
+    # A sum of three float32 numbers, its root and its quotient round by up to 2.5e-7 each way.
+    least = 1e-7 if statistic == "max" else 5e-7
+    flat = np.ptp(response.astype(np.float32), axis=(1, 2)) <= least * response.max(axis=(1, 2))
     for image in np.flatnonzero(~flat):
         assert heat[image].min() == 0.0
         assert heat[image].max() == 1.0
