@@ -1,0 +1,154 @@
+"""How well boxes and points found in images agree with annotated boxes.
+
+Boxes are half-open, `xmin, ymin, xmax, ymax`, in any unit that all boxes of an image share. A box
+of NaN stands for none, so that images with different numbers of boxes fit into one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agcnn_jax.metrics.shares import Estimates, mean_counts, shares
+
+IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Those of Wang et al. 2017 (ChestX-ray8), Table 4."""
+
+
+class Scores(NamedTuple):
+    """The agreement of one finding's annotated boxes with one way of finding them.
+
+    Attributes:
+        iou: share of annotated boxes that a found box meets with an intersection over union above
+            each of `IOU_THRESHOLDS`, `[7]`.
+        iobb: the same for the intersection over the found box's area and `IOBB_THRESHOLDS`, `[5]`.
+        false_positives: mean number of found boxes an image that meet no annotated box with an
+            intersection over the found box's area above each of `IOBB_THRESHOLDS`, `[5]`.
+        pointing: share of images whose point lies in an annotated box (the pointing game), `[]`.
+        centre: share of annotated boxes whose centre lies in a found box, `[]`.
+    """
+
+    iou: Estimates
+    iobb: Estimates
+    false_positives: Estimates
+    pointing: Estimates
+    centre: Estimates
+
+
+def score_boxes(
+    annotated: np.ndarray, found: np.ndarray, points: np.ndarray, patients: np.ndarray
+) -> Scores:
+    """Score the boxes and points found in N images with one finding.
+
+    Args:
+        annotated: `[N, M, 4]`; at least one box an image, then NaN.
+        found: `[N, R, 4]`; NaN where fewer than R boxes were found.
+        points: `[N, 2]`, x and y; NaN where there is none.
+        patients: `[N]`.
+
+    Returns:
+        Shares and means, with intervals over patients.
+    """
+    pairs = annotated[:, :, None], found[:, None]
+    is_annotated, is_found = ~np.isnan(annotated[..., 0]), ~np.isnan(found[..., 0])
+    of_box = np.repeat(patients, is_annotated.sum(axis=1))
+    iou, iobb = (np.nan_to_num(measure(*pairs))[..., None] for measure in (box_iou, box_iobb))
+    matches = iobb > IOBB_THRESHOLDS
+    wrong = is_found[..., None] & ~_any(matches, 1)
+    centres = (annotated[..., :2] + annotated[..., 2:]) / 2
+    centred = contains(found[:, None], centres[:, :, None])
+    return Scores(
+        iou=shares(_any(iou > IOU_THRESHOLDS, 2)[is_annotated], of_box),
+        iobb=shares(_any(matches, 2)[is_annotated], of_box),
+        false_positives=mean_counts(wrong.sum(axis=1), patients),
+        pointing=shares(_any(contains(annotated, points[:, None]), 1), patients),
+        centre=shares(_any(centred, 2)[is_annotated], of_box),
+    )
+
+
+def _any(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.logical_or.reduce(values, axis=axis)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas `[...]` of boxes `[..., 4]`."""
+    return np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+
+
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the intersection over union `[...]` of boxes `[..., 4]`, broadcast; 0 to 1."""
+    shared = _intersections(first, second)
+    return shared / (box_areas(first) + box_areas(second) - shared)
+
+
+def box_iobb(annotated: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return the intersection over the found box's area `[...]`, boxes broadcast; 0 to 1."""
+    return _intersections(annotated, found) / box_areas(found)
+
+
+def contains(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Tell whether boxes `[..., 4]` contain points `[..., 2]`, broadcast; False for NaN."""
+    inside = (boxes[..., :2] <= points) & (points < boxes[..., 2:])
+    return inside[..., 0] & inside[..., 1]
+
+
+def _intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    return np.prod(np.maximum(high - low, 0), axis=-1)
+
+
+def stack_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack each image's boxes `[R, 4]`, for any R, to float64 `[N, largest R, 4]`, with NaN."""
+    stacked = np.full((len(boxes), max(map(len, boxes)), 4), np.nan)
+    for row, own in zip(stacked, boxes, strict=True):
+        row[: len(own)] = own
+    return stacked
+
+
+def map_peaks(maps: np.ndarray, size: float) -> np.ndarray:
+    """Find where maps have their maximum after bilinear resizing, which is at a cell's centre.
+
+    Args:
+        maps: `[N, h, w]`, before resizing.
+        size: side of the resized maps.
+
+    Returns:
+        float64 `[N, 2]`, x and y from 0 to `size`; of several maxima the first in raster order,
+        NaN for a flat map.
+    """
+    height, width = maps.shape[1:]
+    flat = maps.reshape(len(maps), -1)
+    rows, columns = np.divmod(flat.argmax(axis=1), width)
+    peaks = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=-1) * size
+    return np.where((flat.min(axis=1) < flat.max(axis=1))[:, None], peaks, np.nan)
+
+
+def centred_squares(areas: np.ndarray, size: float) -> np.ndarray:
+    """Return squares `[N, 4]` of given areas `[N]` in the centre of images of a side `size`."""
+    reach = np.sqrt(areas)[:, None] / 2
+    return np.concatenate(
+        [size / 2 - reach, size / 2 - reach, size / 2 + reach, size / 2 + reach], 1
+    )
+
+
+def mean_boxes_of_others(annotated: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Return the mean of the annotated boxes of all other patients, for each image.
+
+    Args:
+        annotated: of one finding, `[N, M, 4]`, with NaN.
+        patients: `[N]`, two different ones at least.
+
+    Returns:
+        float64 `[N, 4]`.
+    """
+    _, patient = np.unique(patients, return_inverse=True)
+    own = np.zeros((patient.max() + 1, 5))
+    here = ~np.isnan(annotated[..., 0])
+    ones = np.where(here, 1, 0)[..., None]
+    np.add.at(own, patient, np.concatenate([np.nan_to_num(annotated), ones], axis=-1).sum(axis=1))
+    others = own.sum(axis=0) - own[patient]
+    return others[:, :4] / others[:, 4:]
