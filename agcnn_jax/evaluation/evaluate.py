@@ -125,6 +125,7 @@ def report(
         findings=records.findings,
         label_matrix=labels,
         probabilities=prediction.probabilities,
+        logits=prediction.logits,
         boxes=boxes,
     )
     cohort = describe_cohort(

@@ -118,7 +118,7 @@ def evaluate_predictions(
         return agreement_table(rows, (headline(cohort),), below)
     results = auc_table(
         matrix,
-        {name: one.probabilities for name, one in zip(names, files, strict=True)},
+        {name: one.ranked for name, one in zip(names, files, strict=True)},
         labels=first.labels,
         findings=tuple(name for name in first.labels if name != NO_FINDING),
         patient_ids=patients,
@@ -164,8 +164,7 @@ def _keep(
     kept = [i for i, name in enumerate(given.image_ids) if name in listed]
     if not kept:
         raise UserError(f"{path}: has none of the images in {subset_path}; give another --subset")
-    names = [given.image_ids[i] for i in kept]
-    return Predictions(names, given.labels, given.probabilities[kept])
+    return given.take(kept)
 
 
 def _align(second: Predictions, first: Predictions, paths: Sequence[str | Path]) -> Predictions:
@@ -186,4 +185,4 @@ def _align(second: Predictions, first: Predictions, paths: Sequence[str | Path])
     rows = {name: i for i, name in enumerate(second.image_ids)}
     columns = [second.labels.index(label) for label in first.labels]
     order = [rows[name] for name in first.image_ids]
-    return Predictions(first.image_ids, first.labels, second.probabilities[np.ix_(order, columns)])
+    return second.take(order, columns)

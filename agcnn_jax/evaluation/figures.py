@@ -57,7 +57,7 @@ def _style(branch: str, index: int) -> tuple[str, str]:
 
 def roc_figure(
     label_matrix: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     results: Mapping[str, BranchAUC],
     cohort: Cohort,
@@ -66,7 +66,7 @@ def roc_figure(
 
     Args:
         label_matrix: 0 or 1, `[N, C]`.
-        probabilities: per branch, `[N, C]`.
+        scores: per branch, the logits or probabilities that its AUCs rank, `[N, C]`.
         labels: names of the C columns.
         results: per branch, its AUCs; each of their findings gets a panel.
         cohort: described in the title.
@@ -86,8 +86,8 @@ def roc_figure(
             which = "positive" if not truth.any() else "negative"
             axes.text(0.5, 0.5, f"no {which} image", ha="center", va="center", fontsize=11)
         else:
-            for i, (branch, scores) in enumerate(probabilities.items()):
-                false, true, _ = roc_curve(truth, scores[:, column])
+            for i, (branch, matrix) in enumerate(scores.items()):
+                false, true, _ = roc_curve(truth, matrix[:, column])
                 color, line = _style(branch, i)
                 label = f"{branch} {number(results[branch].auc[finding])}"
                 axes.plot(false, true, line, color=color, linewidth=1.6, label=label)
@@ -99,7 +99,7 @@ def roc_figure(
     for axes in grid.flat[len(findings) :]:
         axes.set_axis_off()
     if len(findings) < grid.size:
-        means = [f"{branch} {number(scores.mean.value)}" for branch, scores in results.items()]
+        means = [f"{branch} {number(one.mean.value)}" for branch, one in results.items()]
         text = "\n".join([mean_name(next(iter(results.values()))), *means])
         grid.flat[len(findings)].text(0.1, 0.9, text, va="top", fontsize=12, linespacing=1.6)
     # The last panel of a column may be hidden; then the one above needs the labels.

@@ -143,7 +143,7 @@ def agreement(
     truth = np.stack([readings.read[name] for name in names])
     sets = np.array([readings.set_of[name] for name in names])
     patients = np.array([readings.nih.patient[name] for name in names])
-    scores = covered(predictions.labels, predictions.probabilities)
+    scores = covered(predictions.labels, predictions.ranked)
     of_nih = np.array(
         [
             [bool(readings.nih.of_image[name] & set(parts)) for parts in FINDINGS.values()]
@@ -246,10 +246,9 @@ def scored_images(
             f"{path}: none of its {len(predictions.image_ids):,} images is in {labels_path}; give "
             f"predictions for images that the radiologists read"
         )
-    names = [predictions.image_ids[i] for i in kept]
     counts = (
-        f"{len(names):,} images have predictions and readings; "
-        f"{len(predictions.image_ids) - len(names):,} predictions and "
-        f"{len(readings.read) - len(names):,} readings have no counterpart."
+        f"{len(kept):,} images have predictions and readings; "
+        f"{len(predictions.image_ids) - len(kept):,} predictions and "
+        f"{len(readings.read) - len(kept):,} readings have no counterpart."
     )
-    return Predictions(names, predictions.labels, predictions.probabilities[kept]), counts
+    return predictions.take(kept), counts

@@ -35,7 +35,8 @@ class ScoredImages:
         labels: names of the C columns.
         findings: the labels to average over.
         label_matrix: uint8 `[N, C]`, 0 or 1.
-        probabilities: per trained branch, float32 `[N, C]`.
+        probabilities: per branch or file, float `[N, C]`.
+        logits: the same before the sigmoid, which AUCs rank; None if they are not known.
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None if nothing was cropped.
     """
@@ -46,7 +47,13 @@ class ScoredImages:
     findings: Sequence[str]
     label_matrix: np.ndarray
     probabilities: Mapping[str, np.ndarray]
+    logits: Mapping[str, np.ndarray] | None = None
     boxes: np.ndarray | None = None
+
+    @property
+    def ranked(self) -> Mapping[str, np.ndarray]:
+        """What AUCs rank: the logits, since probabilities tie near 0 and 1, if they are known."""
+        return self.probabilities if self.logits is None else self.logits
 
 
 def write_results(
@@ -75,14 +82,14 @@ def write_results(
         The table to print.
 
     Raises:
-        UserError: if a probability is NaN or the folder cannot be written.
+        UserError: if a logit is not finite or the folder cannot be written.
         ValueError: if shapes disagree.
     """
-    labels, probabilities = scored.labels, scored.probabilities
-    _refuse_nan(scored, cohort.split)
+    labels = scored.labels
+    _refuse_diverged(scored, cohort.split)
     results = auc_table(
         scored.label_matrix,
-        probabilities,
+        scored.ranked,
         labels=labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
@@ -90,7 +97,7 @@ def write_results(
     )
     table = tables.build_table(results, cohort)
     roc = figures.encode(
-        figures.roc_figure(scored.label_matrix, probabilities, labels, results, cohort)
+        figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
     )
     films_jpeg = None
     if films is not None:
@@ -107,10 +114,10 @@ def write_results(
             text = comparison.as_csv("fusion", "global", differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
-        for branch, matrix in probabilities.items():
-            write_predictions(
-                folder / f"predictions_{branch}.csv", scored.image_ids, labels, matrix
-            )
+        for branch, probabilities in scored.probabilities.items():
+            logits = None if scored.logits is None else scored.logits[branch]
+            path = folder / f"predictions_{branch}.csv"
+            write_predictions(path, scored.image_ids, labels, probabilities, logits)
         if seen is not None:
             lineage.write(epath.Path(folder), seen, None)
         if scored.boxes is not None:
@@ -120,13 +127,14 @@ def write_results(
     return table_text.as_text(table)
 
 
-def _refuse_nan(scored: ScoredImages, split: str | None) -> None:
-    for branch, matrix in scored.probabilities.items():
-        columns = np.flatnonzero(np.isnan(matrix).any(axis=0))
+def _refuse_diverged(scored: ScoredImages, split: str | None) -> None:
+    for branch, matrix in scored.ranked.items():
+        columns = np.flatnonzero(~np.isfinite(matrix).all(axis=0))
         if len(columns):
             raise UserError(
-                f"the {branch} branch gives NaN for {scored.labels[columns[0]]} on the {split} "
-                f"split: its training diverged; train that stage again with a lower learning rate"
+                f"the {branch} branch gives NaN or infinity for {scored.labels[columns[0]]} on the "
+                f"{split} split: its training diverged; train that stage again with a lower "
+                f"learning rate"
             )
 
 

@@ -70,7 +70,7 @@ class BranchAUC:
 
 def auc_table(
     label_matrix: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
     *,
     labels: Sequence[str],
     findings: Sequence[str],
@@ -88,7 +88,7 @@ def auc_table(
 
     Args:
         label_matrix: 0 or 1, `[N, C]`.
-        probabilities: per branch, `[N, C]`.
+        scores: per branch, `[N, C]`: logits or probabilities, of which only the order matters.
         labels: names of the C columns.
         findings: the labels to average over.
         patient_ids: `[N]`, the patient of each image.
@@ -97,7 +97,7 @@ def auc_table(
         level: coverage of the intervals.
 
     Returns:
-        Per branch, in the order of `probabilities`, its `BranchAUC`.
+        Per branch, in the order of `scores`, its `BranchAUC`.
 
     Raises:
         ValueError: see `auc`; also if shapes disagree or a finding is not among the labels.
@@ -105,17 +105,17 @@ def auc_table(
     if unknown := set(findings) - set(labels):
         raise ValueError(f"findings {sorted(unknown)} are not among the labels {list(labels)}")
     shape = (len(patient_ids), len(labels))
-    for name, matrix in (("labels", label_matrix), *probabilities.items()):
+    for name, matrix in (("labels", label_matrix), *scores.items()):
         if np.shape(matrix) != shape:
             raise ValueError(f"{name}: {np.shape(matrix)}, but images x labels are {shape}")
     _, patient = np.unique(np.asarray(patient_ids), return_inverse=True)
     patients = int(patient.max()) + 1 if len(patient) else 0
     ranks = {
         branch: [
-            rank_scores(label_matrix[:, c], scores[:, c], f"{branch} {label}")
+            rank_scores(label_matrix[:, c], matrix[:, c], f"{branch} {label}")
             for c, label in enumerate(labels)
         ]
-        for branch, scores in probabilities.items()
+        for branch, matrix in scores.items()
     }
     samples = {branch: np.full((resamples, len(labels)), np.nan) for branch in ranks}
     row = 0

@@ -1,4 +1,4 @@
-"""Probabilities and boxes of a subset, and the validation scores that come from them."""
+"""Logits and boxes of a subset, and the validation scores that come from them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import expit
 
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
@@ -25,8 +26,13 @@ from agcnn_jax.training.steps import TrainState, make_predict_step
 class Prediction:
     """The model's answers for N images."""
 
-    probabilities: dict[str, np.ndarray]  # {branch: float32 [N, C]}, Eq. 1
+    logits: dict[str, np.ndarray]  # {branch: float32 [N, C]}, before the sigmoid of Eq. 1
     boxes: np.ndarray | None  # int32 [N, 4], pixels of the model's input; None without crops
+
+    @property
+    def probabilities(self) -> dict[str, np.ndarray]:
+        """`{branch: float32 [N, C]}`, Eq. 1; large logits tie here, so AUCs rank the logits."""
+        return {branch: expit(logits) for branch, logits in self.logits.items()}
 
 
 def predict(
@@ -60,8 +66,8 @@ def predict(
     rows.append(local_rows(experiment.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
-    probabilities = {branch: merged[branch] for branch in BRANCHES if branch in merged}
-    return Prediction(probabilities, merged.get("boxes"))
+    logits = {branch: merged[branch] for branch in BRANCHES if branch in merged}
+    return Prediction(logits, merged.get("boxes"))
 
 
 def make_validation(
@@ -72,7 +78,7 @@ def make_validation(
     It calls its second argument after every batch. It returns `val_auc_mean` of the branch that
     selects the stage's best checkpoint (Section III-C), `val_auc_findings`, the number of findings
     in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It raises
-    `FloatingPointError` if a probability is not finite.
+    `FloatingPointError` if a logit is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
@@ -81,8 +87,8 @@ def make_validation(
     def validate(state: TrainState, after_batch: Callable[[], None]) -> dict[str, Any]:
         variables = merge_branches(frozen, state.variables)
         made = predict(step, variables, experiment, indices, "validation", after_batch)
-        if not all(np.isfinite(scores).all() for scores in made.probabilities.values()):
-            raise FloatingPointError("validation probabilities are not finite")
+        if not all(np.isfinite(scores).all() for scores in made.logits.values()):
+            raise FloatingPointError("validation logits are not finite")
         means = {
             branch: mean_auc(
                 {
@@ -90,7 +96,7 @@ def make_validation(
                     for column in records.finding_columns
                 }
             )
-            for branch, scores in made.probabilities.items()
+            for branch, scores in made.logits.items()
         }
         selecting = means[stage.selects_by]
         return {

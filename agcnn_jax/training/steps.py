@@ -197,13 +197,14 @@ def predict_step(
     """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
 
     Returns:
-        `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch read a crop.
+        The logits `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch
+        read a crop.
     """
     inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
     outputs: dict[str, jax.Array] = {}
     global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
     if "global" in branches:
-        outputs["global"] = jax.nn.sigmoid(global_output.logits)
+        outputs["global"] = global_output.logits
     if "local" in branches or "fusion" in branches:
         local_images = inputs
         if recipe.local_input == "crop":
@@ -211,10 +212,9 @@ def predict_step(
             local_images, outputs["boxes"] = attention.local_images, attention.boxes
         local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
         if "local" in branches:
-            outputs["local"] = jax.nn.sigmoid(local.logits)
+            outputs["local"] = local.logits
         if "fusion" in branches:
-            logits = apply_fusion(variables, global_output.pooled, local.pooled)
-            outputs["fusion"] = jax.nn.sigmoid(logits)
+            outputs["fusion"] = apply_fusion(variables, global_output.pooled, local.pooled)
     return outputs
 
 

@@ -95,17 +95,40 @@ def test_files_and_their_content(tmp_path):
     back = read_predictions(folder / "predictions_local.csv", LABELS)
     expected = given()["scored"].probabilities["local"]
     np.testing.assert_array_equal(back.probabilities.astype(np.float32), expected)
+    assert back.logits is None
+
+
+def test_ranks_are_taken_on_logits(tmp_path):
+    """The probabilities of all images are 1, in memory as in the file that is read back."""
+    logits = {"global": np.array([20, 40, 30, 18], np.float32)[:, None].repeat(3, axis=1)}
+    ones = {"global": np.ones((4, 3), np.float32)}
+    write_results(tmp_path / "test", **given(probabilities=ones, logits=logits, boxes=None))
+    auc = json.loads((tmp_path / "test" / "auc.json").read_text())["branches"]["global"]["auc"]
+    assert auc["Mass"] == 0.5  # 30 wins against 18, 20 against 18; both lose against 40
+    lines = (tmp_path / "test" / "predictions_global.csv").read_text().splitlines()
+    assert lines[0].endswith("prob_No Finding,logit_Mass,logit_Hernia,logit_No Finding")
+    assert lines[1] == "a.png,1.0,1.0,1.0,20.0,20.0,20.0"
+    again = evaluate_predictions(
+        tmp_path / "test" / "predictions_global.csv", _label_table(tmp_path), resamples=2
+    )
+    assert again.rows[0][2] == "0.500000"
 
 
 def test_predictions_score_the_same_when_read_back(tmp_path):
     write_results(tmp_path / "test", **given())
-    table = tmp_path / "labels.csv"
+    again = evaluate_predictions(
+        tmp_path / "test" / "predictions_local.csv", _label_table(tmp_path), resamples=2
+    )
+    assert again.rows[0][2] == "0.250000"
+
+
+def _label_table(folder):
+    table = folder / "labels.csv"
     table.write_text(
         "Image Index,Finding Labels,Patient ID\na.png,Mass,1\nb.png,No Finding,2\n"
         "c.png,Mass,3\nd.png,No Finding,3\nother.png,Hernia,4\n"
     )
-    again = evaluate_predictions(tmp_path / "test" / "predictions_local.csv", table, resamples=2)
-    assert again.rows[0][2] == "0.250000"
+    return table
 
 
 def test_one_branch_and_no_boxes(tmp_path):
@@ -156,7 +179,7 @@ def test_killed_between_the_renames(tmp_path):
 def test_mistakes(tmp_path):
     broken = given()["scored"].probabilities["global"].copy()
     broken[2, 1] = np.nan
-    with pytest.raises(UserError, match="the fusion branch gives NaN for Hernia"):
+    with pytest.raises(UserError, match="the fusion branch gives NaN or infinity for Hernia"):
         write_results(tmp_path / "test", **given(probabilities={"fusion": broken}))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

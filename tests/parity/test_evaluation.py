@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import expit
 
 from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import BACKBONES, make_backbone
@@ -60,7 +61,7 @@ def test_probabilities(figure, name, count):
         other_boxes += int((~same).sum())
         cropped += int((boxes != [0, 0, 224, 224]).any(axis=1).sum())
         for branch in twin.BRANCHES:
-            mine = ours[branch][: len(batch)]
+            mine = expit(ours[branch][: len(batch)])
             figure(f"evaluation, {name}, {branch}", np.abs(mine - expected[branch]).max(), 1e-4)
             spread.append(expected[branch])
     figure(f"evaluation, {name}, boxes that differ of {len(images)}", other_boxes, 0)
