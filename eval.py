@@ -1,6 +1,7 @@
-"""Print the AUC table of a trained run, or of a file of predictions.
+"""Print the AUC table of a trained run, of converted weights, or of a file of predictions.
 
 python eval.py --config configs/demo.py
+python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA --out OUT
 python eval.py --predictions P.csv --labels Data_Entry_2017_v2020.csv [--compare Q.csv]
 """
 
@@ -14,16 +15,13 @@ BESIDE = ("compare", "subset", "logits")
 
 
 def main() -> None:
-    """Score a run, or a file of predictions."""
+    """Score a run, converted weights, or a file of predictions."""
     predictions, labels = flags.FLAGS.predictions, flags.FLAGS.labels
     if predictions is None and labels is None:
         for name in BESIDE:
             if flags.FLAGS[name].present:
                 raise UserError(f"--{name} goes with --predictions and --labels; leave it out")
-        config, workdir, overrides = command_line.configured()
-        from agcnn_jax.evaluation.evaluate import evaluate
-
-        table = evaluate(config, workdir, overrides, flags.FLAGS.split, flags.FLAGS.include_trained)
+        table = score_model()
         if table:
             print(table)
         return
@@ -45,10 +43,34 @@ def main() -> None:
     print(as_text(scored))
 
 
+def score_model() -> str:
+    """Score a run or converted weights; return the table, which only the primary process has."""
+    given = flags.FLAGS
+    if (given.weights is None) != (given.out is None):
+        raise UserError(
+            "--weights and --out go together; give the folder of the weights, and a new folder for "
+            "the results"
+        )
+    if given.weights is not None and given.workdir is not None:
+        raise UserError("--weights and --workdir exclude each other; leave one out")
+    config, workdir, overrides = command_line.configured()
+    if given.weights is None:
+        from agcnn_jax.evaluation.evaluate import evaluate
+
+        return evaluate(config, workdir, overrides, given.split, given.include_trained)
+    from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
+
+    return evaluate_weights(
+        config, given.weights, overrides, given.out, given.split, given.include_trained
+    )
+
+
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
     flags.DEFINE_bool("include_trained", False, "Also score images that the run was trained on.")
+    flags.DEFINE_string("weights", None, "Folder of converted weights to score instead of a run.")
+    flags.DEFINE_string("out", None, "New folder for the results of --weights.")
     flags.DEFINE_string("predictions", None, "CSV file of predictions to score instead of a run.")
     flags.DEFINE_string("labels", None, "Data_Entry CSV file with the labels of --predictions.")
     flags.DEFINE_string("compare", None, "CSV file of another model, to test the differences.")

@@ -38,6 +38,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="training data of --weights: chestxray14 for unknown images of it, a file with image "
         "names for known ones, none for random weights (default: what the weights themselves say)",
     )
+    add(
+        "--classes",
+        metavar="NAME,NAME,...",
+        help="names of the outputs of --weights in their order (default: those of the project that "
+        "the number of outputs points to)",
+    )
     add("--export", metavar="WORKDIR", help="export the trained weights of this run instead")
     branches = ("global", "local", "fusion", "all")
     add("--branch", choices=branches, help="branch to export (default: all)")
@@ -51,7 +57,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         if options.branch is not None:
             raise UserError("--branch belongs to --export; leave it out")
     else:
-        for name in ("backbone", "revision", "trained_on"):
+        for name in ("backbone", "revision", "trained_on", "classes"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name} belongs to --weights; leave it out")
     return options
@@ -71,7 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     from agcnn_jax.interop.import_weights import import_weights, summary
 
     about = import_weights(
-        options.weights, options.backbone, options.out, options.revision, options.trained_on
+        options.weights,
+        options.backbone,
+        options.out,
+        options.revision,
+        options.trained_on,
+        options.classes,
     )
     print(summary(about, options.out))
     return 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from etils import epath
 
-from agcnn_jax.evaluation.evaluate import open_evaluation, read_run_config
+from agcnn_jax.evaluation.asked_config import read_run_config
+from agcnn_jax.evaluation.evaluate import open_run, scored_images
 from agcnn_jax.evaluation.figures import encode, films_figure
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.models.agcnn import BRANCHES
@@ -25,7 +26,7 @@ def main() -> None:
     config, workdir, overrides = command_line.configured()
     directory = epath.Path(workdir).resolve()
     run_config = read_run_config(config, directory, overrides)
-    experiment = open_evaluation(run_config, directory, overrides)
+    experiment = open_run(run_config, directory, overrides)
     loaded, _ = finished_variables(directory, run_config.strategy, experiment.identity)
     variables = replicate(experiment.mesh, loaded)
     indices = experiment.split.test
@@ -36,7 +37,8 @@ def main() -> None:
         indices,
         "test",
     )
-    films = show_films(experiment, variables, indices, prediction, FILMS)
+    scored = scored_images(experiment, experiment.records.labels, indices, prediction)
+    films = show_films(experiment, variables, indices, scored, FILMS)
     if films is not None:
         picture = encode(films_figure(films, experiment.records.provenance), dpi=72)
         Path(__file__).with_suffix(".png").write_bytes(picture)

@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agcnn_jax.attention.resample import PRECISION, crop_and_resize
 
@@ -56,6 +57,28 @@ def centre_crop(images: jax.Array, input_size: int) -> jax.Array:
     """
     low, _, high, _ = centre_box(images.shape[-1])
     return _resize(images[:, low:high, low:high], input_size)
+
+
+def ten_windows(stored_size: int) -> np.ndarray:
+    """List the windows of a ten-crop evaluation, as in torchvision's TenCrop; the centre first.
+
+    Returns:
+        int32 `[10, 3]`: xmin, ymin and whether to mirror the crop. The centre and the four corners
+        come first, then the same five mirrored. Each window has the size of the centre crop.
+    """
+    margin, *_ = centre_box(stored_size)
+    far = 2 * margin
+    corners = [(margin, margin), (0, 0), (far, 0), (0, far), (far, far)]
+    return np.array([(*corner, mirror) for mirror in (0, 1) for corner in corners], np.int32)
+
+
+def crop_window(images: jax.Array, window: jax.Array, input_size: int) -> jax.Array:
+    """Crop stored images `[B, S, S]` to one of `ten_windows`; the result is as `centre_crop`'s."""
+    xmin, ymin, mirror = window
+    low, _, high, _ = centre_box(images.shape[-1])
+    size = (len(images), high - low, high - low)
+    cropped = _resize(jax.lax.dynamic_slice(images, (0, ymin, xmin), size), input_size)
+    return jnp.where(mirror, cropped[:, :, ::-1], cropped)
 
 
 def augment(

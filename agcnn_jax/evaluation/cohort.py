@@ -30,6 +30,7 @@ class Cohort:
         positives: number of images with each label.
         positive_patients: number of patients with at least one image of each label.
         images_digest: identifies the set of images, see `Split.digests`; None when not known.
+        crops: of each image, as in `config.eval.crops`; None when not known.
     """
 
     split: str | None
@@ -43,6 +44,7 @@ class Cohort:
     positives: dict[str, int]
     positive_patients: dict[str, int]
     images_digest: str | None = None
+    crops: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -62,6 +64,7 @@ def describe_cohort(
     overlap: Overlap | None,
     setting: Setting | None = None,
     images_digest: str | None = None,
+    crops: str | None = None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -80,6 +83,7 @@ def describe_cohort(
             label: len(np.unique(patients[column])) for label, column in columns.items()
         },
         images_digest=images_digest,
+        crops=crops,
     )
 
 

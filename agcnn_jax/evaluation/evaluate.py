@@ -1,7 +1,9 @@
-"""Evaluation of a trained run: predictions, tables, figures and report."""
+"""Evaluation of a model, such as a trained run: predictions, tables, figures and report."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,8 +11,10 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from agcnn_jax.evaluation.asked_config import read_run_config
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.coordinates import to_original_pixels
+from agcnn_jax.evaluation.csv_table import plain
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.references import Setting
@@ -18,10 +22,8 @@ from agcnn_jax.evaluation.results import ScoredImages, write_results
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.config import flatten, refuse_unread
 from agcnn_jax.run.experiment import Experiment, open_experiment
-from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
-from agcnn_jax.run.lineage import Overlap, digest
+from agcnn_jax.run.lineage import Lineage, Overlap, digest
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
@@ -32,6 +34,31 @@ from agcnn_jax.training.prediction import Prediction, predict
 from agcnn_jax.training.steps import make_predict_step
 
 SUBSETS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The model that an evaluation scores.
+
+    Attributes:
+        variables: of the branches to score, in host memory.
+        outputs: the label of each output; the data need not have all of them.
+        seen: what it was trained on.
+        name: the option that names it, for messages.
+        setting: how it was trained, to find the paper's run; None when not known.
+        settings: for the report.
+        directory: where the results go; None for a folder of the run, see `results_directory`.
+        notes: lines for the table.
+    """
+
+    variables: Variables
+    outputs: tuple[str, ...]
+    seen: Lineage
+    name: str
+    setting: Setting | None
+    settings: Mapping[str, Any]
+    directory: epath.Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -61,128 +88,148 @@ def evaluate(
         UserError: if nothing is trained, the run was made with another config, or it was trained
             on images of the subset.
     """
-    if split not in SUBSETS:
-        raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
+    check_subset(split)
     directory = checkpoint_place(workdir)
     run_config = sync_call(lambda: read_run_config(config, directory, overrides))
-    experiment = sync_call(lambda: open_evaluation(run_config, directory, overrides))
+    experiment = sync_call(lambda: open_run(run_config, directory, overrides))
     require_agreement(lambda: saved_config.describe_run(run_config, experiment.data_summary))
     loaded, _ = sync_call(
         lambda: finished_variables(directory, run_config.strategy, experiment.identity)
     )
     require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
-    indices = getattr(experiment.split, split)
-    overlap = Overlap(
-        **from_primary(lambda: asdict(trained_overlap(experiment, split, indices, include_trained)))
+    attention = run_config.attention
+    subject = Subject(
+        variables=loaded,
+        outputs=experiment.records.labels,
+        seen=sync_call(lambda: lineage.read(directory)[0]),
+        name=f"--workdir {directory}",
+        setting=Setting(
+            run_config.strategy, attention.statistic, attention.tau, run_config.local_input
+        ),
+        settings=run_config.to_dict(),
     )
-    variables = replicate(experiment.mesh, loaded)
-    branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    step = make_predict_step(experiment.recipe, experiment.mesh, branches)
-    prediction = predict(step, variables, experiment, indices, split)
-    table = sync_call(
-        lambda: (
-            report(experiment, split, indices, overlap, prediction, loaded) if is_primary() else ""
-        )
-    )
-    return table
+    return score(experiment, subject, split, include_trained)
 
 
-def open_evaluation(
+def check_subset(split: str) -> None:
+    """Raise `UserError` unless `--split` names a subset."""
+    if split not in SUBSETS:
+        raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
+
+
+def open_run(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Experiment:
     """Open the data and the model of a run, and check that the data are those it was trained on."""
-    keep_compilations()
-    experiment = open_experiment(config, workdir)
+    experiment = open_evaluation(config, workdir)
     if "data.dir" not in overrides:
         saved_config.check_data(workdir, experiment.records.fingerprint, config.data.dir)
+    return experiment
+
+
+def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:
+    """Open data and model; `UserError` unless the devices can share a batch."""
+    keep_compilations()
+    experiment = open_experiment(config, workdir)
     check_batch_size(experiment.mesh, config.eval_batch_size, "config.eval_batch_size")
     return experiment
 
 
+def score(experiment: Experiment, subject: Subject, split: str, include_trained: bool) -> str:
+    """Predict a subset of the data and write the results; see `evaluate`."""
+    indices = getattr(experiment.split, split)
+    overlap = Overlap(
+        **from_primary(
+            lambda: asdict(
+                trained_overlap(
+                    experiment, subject.seen, subject.name, split, indices, include_trained
+                )
+            )
+        )
+    )
+    variables = replicate(experiment.mesh, subject.variables)
+    branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
+    crops = experiment.config.eval.crops
+    step = make_predict_step(experiment.recipe, experiment.mesh, branches, crops)
+    prediction = predict(step, variables, experiment, indices, split)
+    return sync_call(
+        lambda: (
+            report(experiment, subject, split, indices, overlap, prediction) if is_primary() else ""
+        )
+    )
+
+
 def report(
     experiment: Experiment,
+    subject: Subject,
     split: str,
     indices: np.ndarray,
     overlap: Overlap,
     prediction: Prediction,
-    variables: Variables,
 ) -> str:
     """Write the results of an evaluation and return its table."""
     config, records = experiment.config, experiment.records
-    boxes = None
-    if prediction.boxes is not None:
-        boxes = to_original_pixels(
-            prediction.boxes,
-            config.input_size,
-            records.image_size,
-            np.stack([records.widths[indices], records.heights[indices]], axis=-1),
-        )
-    labels, patient_ids = records.label_matrix[indices], records.patient_ids[indices]
-    scored = ScoredImages(
-        image_ids=records.image_ids[indices],
-        patient_ids=patient_ids,
-        labels=records.labels,
-        findings=records.findings,
-        label_matrix=labels,
-        probabilities=prediction.probabilities,
-        logits=prediction.logits,
-        boxes=boxes,
-    )
+    scored = scored_images(experiment, subject.outputs, indices, prediction)
     cohort = describe_cohort(
-        labels,
-        records.labels,
-        patient_ids,
+        scored.label_matrix,
+        scored.labels,
+        scored.patient_ids,
         split=split,
         protocol=experiment.split.protocol,
         backbone=config.backbone,
         provenance=records.provenance,
         overlap=overlap,
-        setting=Setting(
-            config.strategy, config.attention.statistic, config.attention.tau, config.local_input
-        ),
+        setting=subject.setting,
         images_digest=experiment.split.digests[split],
+        crops=config.eval.crops,
     )
     return write_results(
-        results_directory(experiment, split),
+        subject.directory or results_directory(experiment, split),
         scored,
         cohort,
-        films=show_films(experiment, variables, indices, prediction),
-        settings=config.to_dict(),
-        seen=lineage.read(experiment.workdir)[0],
+        films=show_films(experiment, subject.variables, indices, scored),
+        settings=subject.settings,
+        seen=subject.seen,
+        notes=subject.notes,
     )
 
 
-def read_run_config(
-    config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
-) -> ml_collections.ConfigDict:
-    """Read the config of a run, with the overrides that an evaluation may change.
+def scored_images(
+    experiment: Experiment, outputs: Sequence[str], indices: np.ndarray, prediction: Prediction
+) -> ScoredImages:
+    """Put the labels and predictions of records `indices` side by side, for the labels in both."""
+    records = experiment.records
+    boxes = None
+    if prediction.boxes is not None:
+        boxes = to_original_pixels(
+            prediction.boxes,
+            experiment.config.input_size,
+            records.image_size,
+            np.stack([records.widths[indices], records.heights[indices]], axis=-1),
+        )
+    matched = columns_of(outputs, records.labels)
+    columns = [records.labels.index(label) for label in matched]
 
-    Raises:
-        UserError: if nothing was trained there, the run has another backbone, or an override
-            contradicts how it was trained.
+    def chosen(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {branch: matrix[:, list(matched.values())] for branch, matrix in scores.items()}
+
+    return ScoredImages(
+        image_ids=records.image_ids[indices],
+        patient_ids=records.patient_ids[indices],
+        labels=tuple(matched),
+        findings=tuple(finding for finding in records.findings if finding in matched),
+        label_matrix=records.label_matrix[indices][:, columns],
+        probabilities=chosen(prediction.probabilities),
+        logits=chosen(prediction.logits),
+        boxes=boxes,
+    )
+
+
+def columns_of(outputs: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+    """Find the output of each label by its name, whatever its capitals, spaces and underscores.
+
+    Returns:
+        The index of the output, in the order of `labels`, without labels that have none.
     """
-    saved = saved_config.read_config(workdir)
-    if saved is None:
-        raise UserError(
-            f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
-        )
-    if saved.backbone != config.backbone:
-        raise UserError(
-            f"--workdir {workdir} was made with another config: backbone is "
-            f"{config.backbone!r}, there {saved.backbone!r}; give the config that it was made with"
-        )
-    asked, trained = flatten(config.to_dict()), flatten(saved.to_dict())
-    for key in overrides:
-        changes = KEYS[key].changes
-        if changes in (SCORED, FREE):
-            with saved.unlocked():
-                saved.update_from_flattened_dict({key: asked[key]})
-        elif not saved_config.same(asked[key], trained[key]):
-            if changes == TRAINED:
-                raise UserError(f"--config.{key} has no effect on an evaluation; leave it out")
-            raise UserError(
-                f"--workdir {workdir} was made with another config: {key} is {asked[key]!r}, "
-                f"there {trained[key]!r}; leave --config.{key} out, or evaluate another run"
-            )
-    refuse_unread(overrides, saved)
-    return saved
+    places = {plain(output): i for i, output in enumerate(outputs)}
+    return {label: places[plain(label)] for label in labels if plain(label) in places}

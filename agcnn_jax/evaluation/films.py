@@ -11,9 +11,9 @@ from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
 from agcnn_jax.evaluation.figures import Films
+from agcnn_jax.evaluation.results import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.training.prediction import Prediction
 
 FILMS = 8
 """Number of images in the report."""
@@ -23,7 +23,7 @@ def show_films(
     experiment: Experiment,
     variables: Variables,
     indices: np.ndarray,
-    prediction: Prediction,
+    scored: ScoredImages,
     count: int = FILMS,
 ) -> Films | None:
     """Choose images with findings for the report, and compute the regions attended to.
@@ -35,25 +35,24 @@ def show_films(
         experiment: see `Experiment`.
         variables: replicated.
         indices: int64 `[N]`, the scored records.
-        prediction: their predictions.
+        scored: their labels and predictions.
         count: largest number of images.
 
     Returns:
         The films, or None if no region was cropped or no image has a finding.
     """
-    if prediction.boxes is None:
+    if scored.boxes is None:
         return None
     records, recipe = experiment.records, experiment.recipe
-    branch, scores = list(prediction.probabilities.items())[-1]
-    labels = records.label_matrix[indices]
+    branch, scores = list(scored.probabilities.items())[-1]
     rows: list[int] = []
-    names: list[str] = []
-    for column in records.finding_columns:
-        candidates = np.flatnonzero(labels[:, column])
+    columns: list[int] = []
+    for column in map(scored.labels.index, scored.findings):
+        candidates = np.flatnonzero(scored.label_matrix[:, column])
         candidates = candidates[~np.isin(candidates, rows)]
         if len(candidates) and len(rows) < count:
             rows.append(int(candidates[np.argmax(scores[candidates, column])]))
-            names.append(records.labels[column])
+            columns.append(column)
     if not rows:
         return None
     chosen = indices[rows]
@@ -67,11 +66,10 @@ def show_films(
         return jnp.round(inputs), attention
 
     inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))
-    columns = [records.labels.index(name) for name in names]
     titles = [
-        f"{image_id}\n{name}: {branch} {score:.2f}"
-        for image_id, name, score in zip(
-            records.image_ids[chosen], names, scores[rows, columns], strict=True
+        f"{image_id}\n{scored.labels[column]}: {branch} {score:.2f}"
+        for image_id, column, score in zip(
+            records.image_ids[chosen], columns, scores[rows, columns], strict=True
         )
     ]
     return Films(

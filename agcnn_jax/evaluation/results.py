@@ -64,6 +64,7 @@ def write_results(
     films: figures.Films | None = None,
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
+    notes: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> str:
     """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
@@ -76,6 +77,7 @@ def write_results(
         films: examples of the attention for the report; None leaves them out.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
+        notes: lines about the model, for below the table.
         resamples: of the bootstrap over patients.
 
     Returns:
@@ -96,6 +98,7 @@ def write_results(
         resamples=resamples,
     )
     table = tables.build_table(results, cohort)
+    table = dataclasses.replace(table, below=(*notes, *table.below))
     roc = figures.encode(
         figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
     )

@@ -26,19 +26,32 @@ def results_directory(experiment: Experiment, split: str) -> epath.Path:
     `eval/<split>` is for the split that the run was trained with. Any other split goes to
     `eval/<split>_<protocol>`, followed by the first 8 digits of the store's fingerprint if the data
     set differs too. If that folder holds the results of other images still, as with two lists or
-    seeds of one protocol, the first 8 digits of these images' digest follow.
+    seeds of one protocol, the first 8 digits of these images' digest follow. Ten crops of each
+    image have folders of their own.
     """
     workdir, data = experiment.workdir, experiment.data_summary
     trained = read_json(workdir / "data.json")
+    crops = "_ten_crops" if experiment.config.eval.crops == "ten" else ""
     if saved_config.same(data, trained):
-        return workdir / "eval" / split
-    name = f"{split}_{experiment.split.protocol}"
+        return workdir / "eval" / f"{split}{crops}"
+    name = f"{split}_{experiment.split.protocol}{crops}"
     if data["fingerprint"] != trained.get("fingerprint"):
         name += f"_{data['fingerprint'][:8]}"
     scores, digest = workdir / "eval" / name / SCORES, experiment.split.digests[split]
     if exists(scores) and read_json(scores, "delete it").get("images_digest") != digest:
         name += f"_{digest[:8]}"
     return workdir / "eval" / name
+
+
+def require_new(directory: epath.Path) -> None:
+    """Raise `UserError` unless a folder is missing or empty.
+
+    A run's own folders are replaced. A folder that the user names may hold anything.
+    """
+    with reported(directory, "read"):
+        used = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if used:
+        raise UserError(f"--out {directory} is not empty; choose a new folder, or delete it first")
 
 
 def replace_directory(

@@ -50,6 +50,10 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
         return Comparison({}, "", "")
     if cohort.overlap is not None and cohort.overlap.images:
         return Comparison({}, "", "these images were trained on")
+    if cohort.crops == "ten":
+        return Comparison(
+            {}, "", "it scores the centre of each image, these are means of ten crops"
+        )
     return compare(cohort.backbone, cohort.setting, cohort.split, cohort.protocol, branches)
 
 
@@ -147,6 +151,11 @@ def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 
 def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
     """Write the notes of the table: leakage, missing AUCs, intervals and the paper's setting."""
     lines = [leakage(cohort)]
+    if cohort.crops == "ten":
+        lines.append(
+            "Probabilities are averaged over ten crops of each image: its centre, its corners, and "
+            "their mirror images."
+        )
     first = next(iter(results.values()))
     if first.missing:
         lines.append(

@@ -22,6 +22,7 @@ def import_weights(
     out: Path,
     revision: str | None = None,
     seen: str | None = None,
+    classes: str | None = None,
 ) -> dict[str, Any]:
     """Convert one network, or the three files of an AG-CNN, to a new folder.
 
@@ -35,6 +36,8 @@ def import_weights(
         revision: of a name on the hub; the pinned one by default.
         seen: the value of `--trained_on`, see `trained_on.parse_option`; by default the files
             tell, as far as they can.
+        classes: names of the outputs in their order, with commas between them; by default those of
+            the project that published the files, see `recognise_source`.
 
     Returns:
         The content of `weights.json`; see `weights.describe`.
@@ -62,6 +65,8 @@ def import_weights(
             files.append(file)
             names.append(name)
         variables, about, source_format = _convert(files, backbone_name)
+        if classes is not None:
+            about["classes"] = parse_classes(classes, about["class_count"])
         seen_images = trained_on.determine(given, source_format.trained_on, sources, files)
         about = {
             "source": " ".join(names),
@@ -82,9 +87,23 @@ def import_weights(
     return about
 
 
+def parse_classes(option: str, outputs: int) -> list[str]:
+    """Parse `--classes`; `UserError` unless it has a name of its own for each output."""
+    names = [name.strip() for name in option.split(",")]
+    if len(names) != outputs:
+        raise UserError(
+            f"--classes has {len(names)} names, but the weights have {outputs} outputs; give one "
+            f"name for each, in their order"
+        )
+    if not all(names) or len(set(names)) < len(names):
+        raise UserError(f"--classes {option}: give each output a name of its own")
+    return names
+
+
 def summary(about: dict[str, Any], out: Path) -> str:
     """Summarise the imported weights and list every tensor that was left out."""
-    classes = f" ({', '.join(about['classes'])})" if about["classes"] else ""
+    names = [name or "not trained" for name in about["classes"] or ()]
+    classes = f" ({', '.join(names)})" if names else ""
     lines = [
         f"{about['source']}: {about['kind']}, {about['backbone']}, {about['channels']} input "
         f"channel(s)",
@@ -94,7 +113,8 @@ def summary(about: dict[str, Any], out: Path) -> str:
         f"trained on: {about['trained_on']}",
         f"tensors: {about['used']} used, {len(about['left_out'])} left out",
         *(f"  left out: {key} ({reason})" for key, reason in _grouped(about["left_out"])),
-        f"written to {out}; train from it with --config.init={out}",
+        f"written to {out}; train from it with --config.init={out}, or score it with eval.py "
+        f"--weights {out}",
     ]
     return "\n".join(lines)
 

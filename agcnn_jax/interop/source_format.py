@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from agcnn_jax.interop.convert import Converted
+import numpy as np
+
+from agcnn_jax.interop.convert import THRESHOLDS, Converted
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.runtime.errors import UserError
 
@@ -39,7 +41,7 @@ class SourceFormat(NamedTuple):
 
     Attributes:
         kind: a name for messages.
-        classes: names of the outputs; None if unknown.
+        classes: names of the outputs, "" for one that was not trained; None if unknown.
         pooling: `avg` or `max`, between the last feature map and the linear layer.
         mean: subtracted from gray levels in 0..1, one number a channel.
         std: of each channel, by which the difference is divided.
@@ -65,7 +67,7 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     if converted.channels == 1 and converted.classes == len(TORCHXRAYVISION_FINDINGS):
         return SourceFormat(
             "torchxrayvision",
-            TORCHXRAYVISION_FINDINGS,
+            _trained_outputs(file),
             "avg",
             TORCHXRAYVISION_MEAN,
             TORCHXRAYVISION_STD,
@@ -88,6 +90,15 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     else:
         kind = "unknown, assuming ImageNet's normalisation"
     return SourceFormat(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
+
+
+def _trained_outputs(file: TensorFile) -> tuple[str, ...]:
+    """Name torchxrayvision's outputs; those without a threshold, NaN, were never trained."""
+    thresholds = file.tensors.get(THRESHOLDS, np.zeros(len(TORCHXRAYVISION_FINDINGS)))
+    return tuple(
+        "" if np.isnan(threshold) else name
+        for name, threshold in zip(TORCHXRAYVISION_FINDINGS, thresholds, strict=True)
+    )
 
 
 def _own_export(file: TensorFile) -> SourceFormat:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -157,3 +158,18 @@ def global_pool(feature_map: jax.Array, pooling: str) -> jax.Array:
 
 
 POOLINGS: Sequence[str] = ("max", "avg")
+
+
+def mean_logit(logits: jax.Array) -> jax.Array:
+    """Return the logit of the mean over axis 0 of the probabilities, even where these round to 1.
+
+    Args:
+        logits: `[n, ...]`.
+
+    Returns:
+        `[...]`, of the same dtype.
+    """
+    positive, negative = (
+        logsumexp(jax.nn.log_sigmoid(signed), axis=0) for signed in (logits, -logits)
+    )
+    return positive - negative

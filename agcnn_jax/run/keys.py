@@ -176,6 +176,9 @@ KEYS: dict[str, Key] = {
         "on all parameters"),
     "max_steps": Key(0, WHOLE, count_from(0), meaning=
         "end every stage after this many steps, to try things out; 0 for no limit"),
+    "eval.crops": Key("centre", TEXT, one_of("centre", "ten"), FREE, meaning=
+        "of each image that eval.py scores; ten: its centre, its corners and their mirror images, "
+        "probabilities averaged, as public CheXNet ports do"),
     "eval_batch_size": Key(64, WHOLE, count_from(1), FREE, meaning=
         "images in a batch of validation and evaluation"),
     "log_every": Key(20, WHOLE, count_from(1), TRAINED, meaning=

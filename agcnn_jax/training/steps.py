@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import attend
-from agcnn_jax.data.augment import augment, centre_crop
+from agcnn_jax.data.augment import augment, centre_crop, crop_window, ten_windows
 from agcnn_jax.models.agcnn import (
     Variables,
     apply_branch,
@@ -23,6 +23,7 @@ from agcnn_jax.models.agcnn import (
     merge_branches,
     select_branches,
 )
+from agcnn_jax.models.layers import mean_logit
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
@@ -192,15 +193,35 @@ def localise(
 
 
 def predict_step(
-    variables: Variables, images: jax.Array, *, recipe: Recipe, branches: Collection[str]
+    variables: Variables,
+    images: jax.Array,
+    *,
+    recipe: Recipe,
+    branches: Collection[str],
+    crops: str = "centre",
 ) -> dict[str, jax.Array]:
     """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
 
+    `crops` is `centre`; or `ten`, which averages the probabilities over `ten_windows`, one window
+    after another to need the memory of one.
+
     Returns:
-        The logits `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]` where the local branch
-        read a crop.
+        The logits `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]`, in pixels of the centre
+        crop, where the local branch read a crop.
     """
-    inputs = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
+    images, size = images.astype(recipe.image_dtype), recipe.input_size
+    infer = functools.partial(_infer, variables, recipe, branches)
+    if crops == "centre":
+        return infer(centre_crop(images, size))
+    windows = jnp.asarray(ten_windows(images.shape[-1]))
+    outputs = lax.map(lambda window: infer(crop_window(images, window, size)), windows)
+    joined = {name: mean_logit(logits) for name, logits in outputs.items() if name != "boxes"}
+    return joined | {name: boxes[0] for name, boxes in outputs.items() if name == "boxes"}
+
+
+def _infer(
+    variables: Variables, recipe: Recipe, branches: Collection[str], inputs: jax.Array
+) -> dict[str, jax.Array]:
     outputs: dict[str, jax.Array] = {}
     global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
     if "global" in branches:
@@ -218,10 +239,12 @@ def predict_step(
     return outputs
 
 
-def make_predict_step(recipe: Recipe, mesh: Mesh, branches: Collection[str]) -> Callable[..., Any]:
+def make_predict_step(
+    recipe: Recipe, mesh: Mesh, branches: Collection[str], crops: str = "centre"
+) -> Callable[..., Any]:
     """Map `predict_step` over the devices and jit it."""
     return data_parallel(
-        functools.partial(predict_step, recipe=recipe, branches=branches),
+        functools.partial(predict_step, recipe=recipe, branches=branches, crops=crops),
         mesh,
         in_specs=(REPLICATED, SHARDED),
         out_specs=SHARDED,

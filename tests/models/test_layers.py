@@ -2,8 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
-from agcnn_jax.models.layers import BatchNorm, Conv, average_pool, global_pool, max_pool
+from agcnn_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    global_pool,
+    max_pool,
+    mean_logit,
+)
 
 
 def convolve_by_hand(x, kernel, stride):
@@ -156,3 +164,13 @@ class TestBatchNorm:
         assert np.abs(error.mean(0) / scale).max() < 1e-3
         # Rounded once to 8 binary digits, plus the error of float32.
         assert (np.abs(error) <= np.abs(exact) * 2**-8 + 1e-5).all()
+
+
+def test_the_logit_of_a_mean_probability():
+    logits = np.random.default_rng(0).normal(0, 4, (10, 7))
+    expected = logit(expit(logits).mean(axis=0))
+    np.testing.assert_allclose(mean_logit(jnp.float32(logits)), expected, rtol=2e-5)
+    # These probabilities round to 1 and to 0; their mean is 1 - exp(-50) (1 + exp(-2)) / 2.
+    tail = 50 - np.log((1 + np.exp(-2)) / 2)
+    pair = jnp.float32([[50.0, -50.0], [52.0, -52.0]])
+    np.testing.assert_allclose(mean_logit(pair), [tail, -tail], rtol=1e-6)

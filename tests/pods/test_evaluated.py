@@ -3,10 +3,17 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from agcnn_jax.data.labels import LABELS
+from agcnn_jax.interop.weights import save_weights
+from agcnn_jax.models.agcnn import AGCNN
+from agcnn_jax.models.registry import make_backbone
+from agcnn_jax.run import lineage
 from tests.pods.refusals import refused
 from tests.processes import DEMO, Run
+from tests.small_steps import random_variables
 
 
 def run_of(data_dir, workdir, seed):
@@ -58,3 +65,47 @@ def test_another_split(trained):
     workdir = (f"--workdir={trained}",)
     with evaluating({process: (*workdir, *split) for process, split in splits.items()}) as run:
         refused(run.finish(timeout=120), "in --split: 'validation' instead of 'test'")
+
+
+@pytest.mark.slow
+def test_weights_on_two_hosts(data_dir, tmp_path):
+    """Converted weights are scored as on one, and one host writes the results."""
+    model = AGCNN(make_backbone("resnet_small"), 14, mean=(0.5,), std=(0.25,))
+    variables = {
+        kind: {"global": tree["global"]} for kind, tree in random_variables(model, 56).items()
+    }
+    about = {
+        "backbone": "resnet_small",
+        "branches": ["global"],
+        "channels": 1,
+        "pooling": "avg",
+        "classes": list(LABELS[:14]),
+        "mean": [0.5],
+        "std": [0.25],
+        "files": [],
+        "kind": "test",
+        "source": "test",
+        "trained_on": "nothing",
+        "lineage": lineage.NOTHING.to_json(),
+    }
+    save_weights(tmp_path / "weights", variables, about)
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"out{processes}"
+        with Run(
+            "eval.py",
+            "--config=configs/demo.py",
+            f"--config.data.dir={data_dir}",
+            "--config.data.protocol=random",
+            "--config.input_size=56",
+            "--config.eval.crops=ten",
+            f"--weights={tmp_path / 'weights'}",
+            f"--out={out}",
+            processes=processes,
+        ) as run:
+            run.succeed()
+        found.append(np.loadtxt(out / "predictions_global.csv", str, delimiter=","))
+        assert (out / "report.html").exists()
+    np.testing.assert_array_equal(found[0][:, 0], found[1][:, 0])
+    one, two = (rows[1:, 1:].astype(float) for rows in found)
+    np.testing.assert_allclose(one, two, rtol=1e-4)

@@ -1,15 +1,18 @@
-"""What a prediction says that it has read."""
+"""What a prediction reads: the centre crop, or ten crops, and regions of them."""
 
 import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from scipy.special import expit
 
-from agcnn_jax.models.agcnn import init_variables
-from agcnn_jax.training.steps import predict_step
-from tests.small_steps import make_recipe
+from agcnn_jax.models.agcnn import BRANCHES, init_variables
+from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
+from agcnn_jax.training.steps import make_predict_step, predict_step
+from tests.small_steps import make_batch, make_recipe, make_variables
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,31 @@ def test_boxes_are_of_crops_that_were_read(local_input, branches, boxes):
     outputs = jax.eval_shape(step, shapes, jax.ShapeDtypeStruct((2, 40, 40), jnp.uint8))
     assert ("boxes" in outputs) == boxes
     assert set(outputs) - {"boxes"} == branches
+
+
+def test_ten_crops_are_averaged_on_one_and_on_many_devices():
+    # Stored images are as large as the margins need, so that no crop is resized.
+    recipe, stored, side = make_recipe(56), 64, 56
+    variables, images = make_variables(recipe), make_batch(8, stored)["image"]
+    far = stored - side
+    crops = [
+        images[:, y : y + side, x : x + side]
+        for x, y in [(far // 2, far // 2), (0, 0), (far, 0), (0, far), (far, far)]
+    ]
+    crops += [crop[:, :, ::-1] for crop in crops]
+    # The centre crop of an image that is padded to the stored size is the crop itself.
+    padded = [np.pad(crop, ((0, 0), (4, 4), (4, 4))) for crop in crops]
+    mesh = device_mesh(jax.devices()[:1])
+    centre = make_predict_step(recipe, mesh, BRANCHES)
+    each = [jax.device_get(centre(variables, image)) for image in padded]
+    expected = {
+        branch: np.mean([expit(one[branch]) for one in each], axis=0) for branch in BRANCHES
+    }
+    for devices in (1, 4):
+        mesh = device_mesh(jax.devices()[:devices])
+        step = make_predict_step(recipe, mesh, BRANCHES, "ten")
+        ten = jax.device_get(step(replicate(mesh, variables), shard_batch(mesh, images)))
+        for branch in BRANCHES:
+            np.testing.assert_allclose(expit(ten[branch]), expected[branch], rtol=1e-5)
+            assert np.abs(ten[branch] - each[0][branch]).max() > 1e-4
+        np.testing.assert_array_equal(ten["boxes"], each[0]["boxes"])

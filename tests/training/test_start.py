@@ -183,7 +183,14 @@ class TestScoringWhatWasTrainedOn:
 
     def test_the_training_subset_is_scored_unasked(self, make, trained):
         experiment = open_run(make(), trained)
-        overlap = trained_overlap(experiment, "train", experiment.split.train, False)
+        overlap = trained_overlap(
+            experiment,
+            lineage.read(trained)[0],
+            "--workdir",
+            "train",
+            experiment.split.train,
+            False,
+        )
         assert overlap.images == len(experiment.split.train)
 
     def test_what_is_not_known_is_not_nothing(self, make, tmp_path):
