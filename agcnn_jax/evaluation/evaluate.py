@@ -16,6 +16,7 @@ from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.csv_table import plain
 from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.evaluation.localisation import localise
 from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import ScoredImages, write_results
@@ -188,6 +189,7 @@ def report(
         scored,
         cohort,
         films=show_films(experiment, subject.variables, indices, scored),
+        localisation=localise(experiment, subject.variables, indices),
         settings=subject.settings,
         seen=subject.seen,
         notes=subject.notes,

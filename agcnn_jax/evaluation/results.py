@@ -16,6 +16,13 @@ from etils import epath
 from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
+from agcnn_jax.evaluation.localisation import Localisation
+from agcnn_jax.evaluation.localisation_tables import (
+    localisation_csv,
+    localisation_json,
+    localisation_markdown,
+    note,
+)
 from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
@@ -62,6 +69,7 @@ def write_results(
     cohort: Cohort,
     *,
     films: figures.Films | None = None,
+    localisation: Localisation | None = None,
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
     notes: Sequence[str] = (),
@@ -75,6 +83,7 @@ def write_results(
         scored: the images, their labels and predictions.
         cohort: describes the images; see `describe_cohort`.
         films: examples of the attention for the report; None leaves them out.
+        localisation: where the run looked; its files are written if it has boxes.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
         notes: lines about the model, for below the table.
@@ -98,6 +107,8 @@ def write_results(
         resamples=resamples,
     )
     table = tables.build_table(results, cohort)
+    if localisation is not None:
+        notes = (*notes, note(localisation))
     table = dataclasses.replace(table, below=(*notes, *table.below))
     roc = figures.encode(
         figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
@@ -125,6 +136,8 @@ def write_results(
             lineage.write(epath.Path(folder), seen, None)
         if scored.boxes is not None:
             _write_boxes(folder / "boxes.csv", scored.image_ids, scored.boxes)
+        if localisation is not None and localisation.counts:
+            _write_localisation(folder, localisation, cohort)
         (folder / "roc.png").write_bytes(roc)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return table_text.as_text(table)
@@ -203,3 +216,13 @@ def _write_boxes(path: Path, image_ids: Sequence[str], boxes: np.ndarray) -> Non
         writer.writerow([IMAGE_COLUMN, "xmin", "ymin", "xmax", "ymax"])
         rows = np.asarray(boxes).tolist()
         writer.writerows([name, *box] for name, box in zip(image_ids, rows, strict=True))
+
+
+def _write_localisation(folder: Path, localisation: Localisation, cohort: Cohort) -> None:
+    scores = localisation_json(localisation, cohort)
+    text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / "localisation.json").write_text(text, encoding="utf-8")
+    table = localisation_csv(localisation, cohort)
+    (folder / "localisation.csv").write_text(table, encoding="utf-8")
+    text = localisation_markdown(localisation, cohort)
+    (folder / "localisation.md").write_text(text, encoding="utf-8")
