@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.localisation import ATTENDED, CENTRED, MAPS, WAYS, Localisation
+from agcnn_jax.evaluation.localisation import CENTRED, WAYS, Localisation
+from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS
 from agcnn_jax.evaluation.references import load
 from agcnn_jax.evaluation.table_text import as_markdown
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
@@ -61,17 +62,6 @@ def published(measure: str, threshold: float | None, finding: str, cohort: Cohor
     return load()["localisation"]["iobb"][f"{threshold:g}"][name].get(finding)
 
 
-def note(localisation: Localisation) -> str:
-    """Say below the AUC table what is annotated."""
-    total = localisation.total
-    if not total.boxes:
-        return "No image has an annotated box, so localisation is not scored."
-    return (
-        f"Localisation is scored on {total.boxes:,} annotated boxes in {total.images:,} images of "
-        f"{total.patients:,} patients: localisation.md."
-    )
-
-
 def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tuple[str, Table]]:
     """Build the tables of the run's tau and the means at all taus, each with its title."""
     return [
@@ -102,8 +92,9 @@ def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tupl
 def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
     """Explain the tables."""
     lines = [
-        "The attended region is the box that the local branch reads. It does not depend on the "
-        "finding; Grad-CAM and Grad-CAM++ of the global branch do, and may give several boxes.",
+        "The attended region is the box around the largest region of the heat map above tau, which "
+        "does not depend on the finding. Grad-CAM and Grad-CAM++ of the global branch do, and give "
+        "a box for each region.",
         "Controls: the region of a random map; a square in the image's centre with the attended "
         "region's area; the mean annotated box of the finding over all other patients. Their "
         "points are the random map's maximum and the boxes' centres.",

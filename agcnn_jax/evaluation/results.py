@@ -16,12 +16,11 @@ from etils import epath
 from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
-from agcnn_jax.evaluation.localisation import Localisation
+from agcnn_jax.evaluation.localisation import Localisation, note
 from agcnn_jax.evaluation.localisation_tables import (
     localisation_csv,
     localisation_json,
     localisation_markdown,
-    note,
 )
 from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory

@@ -15,8 +15,8 @@ from agcnn_jax.evaluation.localisation import (
     WAYS,
     annotated_boxes,
     localise,
-    response_maps,
 )
+from agcnn_jax.evaluation.map_boxes import response_maps
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.training.steps import predict_step

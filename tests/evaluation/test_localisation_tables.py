@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.evaluation.localisation import MEAN_BOX, WAYS, Count, Localisation
+from agcnn_jax.evaluation.localisation import MEAN_BOX, WAYS, Count, Localisation, note
 from agcnn_jax.evaluation.localisation_tables import (
     localisation_csv,
     localisation_json,
     localisation_markdown,
     localisation_tables,
-    note,
 )
 from agcnn_jax.metrics.localisation import score_boxes
 
@@ -106,7 +105,7 @@ def test_means_cover_the_same_findings_for_all_ways():
 @pytest.mark.parametrize(
     ("total", "text"),
     [
-        (Count(1234, 1000, 900), "1,234 annotated boxes in 1,000 images of 900 patients"),
+        (Count(1234, 1000, 900), "Annotated boxes: 1,234, in 1,000 images of 900 patients"),
         (Count(0, 0, 0), "No image has an annotated box"),
     ],
 )

@@ -9,9 +9,11 @@ from agcnn_jax.evaluation import results as module
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.figures import Films
+from agcnn_jax.evaluation.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.evaluation.results import ScoredImages, write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
+from agcnn_jax.metrics.localisation import score_boxes
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 
@@ -24,6 +26,7 @@ def given(**changes):
     scores = np.array([0.9, 0.6, 0.5, 0.1], np.float32)[:, None].repeat(3, axis=1)
     provenance = changes.pop("provenance", "ChestX-ray14")
     films = changes.pop("films", None)
+    localisation = changes.pop("localisation", None)
     scored = ScoredImages(
         image_ids=["a.png", "b.png", "c.png", "d.png"],
         patient_ids=[1, 2, 3, 3],
@@ -47,6 +50,7 @@ def given(**changes):
         "scored": dataclasses.replace(scored, **changes),
         "cohort": cohort,
         "films": films,
+        "localisation": localisation,
         "settings": {"attention": {"tau": 0.7}},
         "resamples": 20,
     }
@@ -194,3 +198,21 @@ def test_films_reach_the_report(tmp_path):
     page = (tmp_path / "t" / "report.html").read_text()
     assert page.count("<img ") == 2
     assert json.loads((tmp_path / "t" / "auc.json").read_text())["synthetic"] is True
+
+
+def test_localisation_is_written_where_boxes_are(tmp_path):
+    box = np.array([[[0.0, 0, 4, 4]]])
+    scores = {"Mass": score_boxes(box, box, np.array([[1.0, 1]]), np.array([1]))}
+    found = Localisation(
+        0.7, "max", Count(1, 1, 1), {"Mass": Count(1, 1, 1)}, {0.7: dict.fromkeys(WAYS, scores)}
+    )
+    printed = write_results(tmp_path / "t", **given(localisation=found))
+    assert "Annotated boxes: 1, in 1 images" in printed
+    files = {"localisation.json", "localisation.csv", "localisation.md"}
+    assert files <= names(tmp_path / "t")
+    text = json.loads((tmp_path / "t" / "localisation.json").read_text())
+    assert text["scores"]["0.7"]["attended"]["Mass"]["pointing"]["value"] == 1
+    nothing = Localisation(0.7, "max", Count(0, 0, 0), {}, {0.7: {way: {} for way in WAYS}})
+    printed = write_results(tmp_path / "t", **given(localisation=nothing))
+    assert "No image has an annotated box" in printed
+    assert not files & names(tmp_path / "t")

@@ -194,6 +194,9 @@ def test_evaluation_writes_what_it_prints(finished):
     assert (rows[:, 2:] > rows[:, :2]).all()
     for name in ("auc.csv", "auc.md", "roc.png", "report.html"):
         assert (folder / name).stat().st_size > 0
+    localisation = json.loads((folder / "localisation.json").read_text())
+    assert f"Annotated boxes: {localisation['boxes']}, in" in done.stdout
+    assert {"localisation.csv", "localisation.md"} <= {path.name for path in folder.iterdir()}
 
 
 def test_evaluation_of_a_run_under_way_scores_what_is_trained(finished, tmp_path):
