@@ -189,7 +189,9 @@ def report(
         scored,
         cohort,
         films=show_films(experiment, subject.variables, indices, scored),
-        localisation=localise(experiment, subject.variables, indices),
+        localisation=localise(
+            experiment, subject.variables, columns_of(subject.outputs, records.labels), indices
+        ),
         settings=subject.settings,
         seen=subject.seen,
         notes=subject.notes,

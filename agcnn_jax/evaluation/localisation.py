@@ -9,6 +9,7 @@ may extend beyond it, and what lies outside counts as missed.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -92,7 +93,9 @@ def note(localisation: Localisation) -> str:
     )
 
 
-def localise(experiment: Experiment, variables: Variables, indices: np.ndarray) -> Localisation:
+def localise(
+    experiment: Experiment, variables: Variables, columns: Mapping[str, int], indices: np.ndarray
+) -> Localisation:
     """Score where the global branch looks in the images that have annotated boxes.
 
     Runs on one device of the calling process.
@@ -100,18 +103,23 @@ def localise(experiment: Experiment, variables: Variables, indices: np.ndarray) 
     Args:
         experiment: see `Experiment`.
         variables: of the global branch at least.
+        columns: the labels whose boxes to score, each with the index of the branch's output.
         indices: int64 `[N]`, the scored records.
     """
     recipe, records = experiment.recipe, experiment.records
-    annotated = annotated_boxes(experiment, indices)
+    annotated = {
+        finding: images
+        for finding, images in annotated_boxes(experiment, indices).items()
+        if finding in columns
+    }
     taus = sorted({*TAUS, recipe.tau})
     scores: dict[float, dict[str, dict[str, Scores]]] = {
         tau: {way: {} for way in WAYS} for tau in taus
     }
     chosen = np.concatenate([np.empty(0, np.int64), *(one.records for one in annotated.values())])
-    columns = [records.labels.index(name) for name, one in annotated.items() for _ in one.records]
-    if columns:
-        points, boxes = find_boxes(experiment, variables, chosen, np.array(columns), taus)
+    outputs = [columns[finding] for finding, one in annotated.items() for _ in one.records]
+    if outputs:
+        points, boxes = find_boxes(experiment, variables, chosen, np.array(outputs), taus)
     counts: dict[str, Count] = {}
     end = 0
     for finding, images in annotated.items():

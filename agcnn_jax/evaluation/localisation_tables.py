@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,8 +100,7 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         "points are the random map's maximum and the boxes' centres.",
         "An annotated box is found if any box of the image meets it. What lies outside of the "
         "model's input, a centre crop, counts as missed. A class-specific map where nothing speaks "
-        "for the finding is empty, and finds nothing.",
-        "Intervals: 95 %, over patients.",
+        "for the finding is empty, and finds nothing. Intervals: 95 %, over patients.",
         leakage(cohort) or "",
     ]
     if not cohort.synthetic:
@@ -246,7 +245,7 @@ def localisation_json(localisation: Localisation, cohort: Cohort) -> dict[str, A
     }
 
 
-def _plain(values: np.ndarray) -> Sequence[float | None] | float | None:
+def _plain(values: np.ndarray) -> list[float | None] | float | None:
     if np.ndim(values):
         return [None if np.isnan(value) else float(value) for value in values]
     return None if np.isnan(values) else float(values)

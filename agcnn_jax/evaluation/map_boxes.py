@@ -36,7 +36,7 @@ def response_maps(
         variables: of the global branch at least.
         images: stored images.
         records: int32 `[B]`, which draw the random maps.
-        columns: int `[B]`, the label that the class-specific maps of each image look for.
+        columns: int `[B]`, the output that the class-specific maps of each image look for.
         recipe: how the branch sees the images.
 
     Returns:
@@ -70,7 +70,7 @@ def find_boxes(
     columns: np.ndarray,
     taus: list[float],
 ) -> tuple[dict[str, np.ndarray], dict[float, dict[str, list[np.ndarray]]]]:
-    """Find points and boxes in the records `chosen` `[P]`, for the labels `columns` `[P]`.
+    """Find points and boxes in the records `chosen` `[P]`, for the outputs `columns` `[P]`.
 
     Returns:
         Of each map, its peaks `[P, 2]`, and per tau its P arrays of boxes `[R, 4]`.

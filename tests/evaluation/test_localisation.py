@@ -1,5 +1,6 @@
 """Where a run looked in phantoms, against what the prediction step reads, computed again."""
 
+import dataclasses
 import functools
 
 import jax
@@ -47,8 +48,13 @@ def indices(experiment):
 
 
 @pytest.fixture(scope="module")
-def localisation(experiment, variables, indices):
-    return localise(experiment, variables, indices)
+def columns(experiment):
+    return {label: column for column, label in enumerate(experiment.records.labels)}
+
+
+@pytest.fixture(scope="module")
+def localisation(experiment, variables, columns, indices):
+    return localise(experiment, variables, columns, indices)
 
 
 def test_counts_are_those_of_the_scored_split(experiment, indices, localisation):
@@ -121,11 +127,13 @@ def test_maps_of_a_batch(experiment, variables, indices):
 
 
 def test_neither_batches_nor_devices_change_a_score(
-    experiment, variables, indices, localisation, monkeypatch
+    experiment, variables, columns, indices, localisation
 ):
-    monkeypatch.setattr(experiment.config, "eval_batch_size", 24)
     assert experiment.mesh.size == 8
-    again = localise(experiment, variables, indices)
+    config = experiment.config.copy_and_resolve_references()
+    config.eval_batch_size = 24
+    smaller = dataclasses.replace(experiment, config=config)
+    again = localise(smaller, variables, columns, indices)
     for tau, of_tau in localisation.scores.items():
         for way, of_way in of_tau.items():
             for finding, scores in of_way.items():
@@ -141,8 +149,29 @@ def test_controls_know_other_patients_only(experiment, localisation):
         assert set(of_tau[MEAN_BOX]) == several
 
 
-def test_a_split_without_boxes(experiment, variables, indices):
+def test_outputs_in_another_order_and_without_some_findings(
+    experiment, variables, columns, indices, localisation
+):
+    """As those of converted weights: the maps follow the output that a finding has."""
+    turned = jax.tree.map(lambda leaf: leaf, variables)
+    head = turned["params"]["global"]["head"]
+    turned["params"]["global"]["head"] = {name: leaf[..., ::-1] for name, leaf in head.items()}
+    kept = {label: 14 - column for label, column in columns.items() if label != "Effusion"}
+    found = localise(experiment, turned, kept, indices)
+    assert found.counts == {
+        name: count for name, count in localisation.counts.items() if name != "Effusion"
+    }
+    for finding in found.counts:
+        for way in WAYS:
+            scores = found.scores[0.5][way].get(finding)
+            expected = localisation.scores[0.5][way].get(finding)
+            assert (scores is None) == (expected is None)
+            if scores is not None:
+                np.testing.assert_array_equal(scores.iou, expected.iou)
+
+
+def test_a_split_without_boxes(experiment, variables, columns, indices):
     without = np.setdiff1d(indices, experiment.records.boxes.records)
     assert not annotated_boxes(experiment, without)
-    found = localise(experiment, variables, without)
+    found = localise(experiment, variables, columns, without)
     assert (found.total.boxes, found.total.images, found.counts) == (0, 0, {})
