@@ -41,6 +41,9 @@ SCHEDULE = "agcnn_jax/training/schedule.py"
 METRICS = "agcnn_jax/metrics/auc.py"
 FIT = "agcnn_jax/training/fit.py"
 INFLUENCE = "agcnn_jax/metrics/influence.py"
+SHARES = "agcnn_jax/metrics/shares.py"
+LOCALISATION = "agcnn_jax/metrics/localisation.py"
+CLASS_MAPS = "agcnn_jax/attention/class_maps.py"
 LINEAGE = "agcnn_jax/run/lineage.py"
 SUMMARY = "agcnn_jax/run/summary.py"
 
@@ -55,6 +58,9 @@ TEST_PUBLISH = "tests/data_prep/test_publish.py::test_"
 TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/metrics/test_auc.py",)
 TEST_INFLUENCE = ("tests/metrics/test_influence.py",)
+TEST_SHARES = ("tests/metrics/test_shares.py",)
+TEST_LOCALISATION = ("tests/metrics/test_localisation.py",)
+TEST_CLASS_MAPS = ("tests/attention/test_class_maps.py",)
 TEST_LINEAGE = ("tests/run/test_lineage.py",)
 TEST_SUMMARY = ("tests/run/test_summary.py",)
 TEST_START = "tests/training/test_start.py::Test"
@@ -450,6 +456,56 @@ FAULTS = (
         "return Influence(self.values - other.values, self.weights)",
         "return Influence(np.hypot(self.values, other.values), self.weights)",
         ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
+    ),
+    # Localisation.
+    Fault(
+        "shares as if images of a patient were independent",
+        SHARES,
+        "observations / np.maximum(design_effect, 1)",
+        "observations * np.ones_like(design_effect)",
+        TEST_SHARES,
+    ),
+    Fault(
+        "the intersection over the annotated box",
+        LOCALISATION,
+        "_intersections(annotated, found) / box_areas(found)",
+        "_intersections(annotated, found) / box_areas(annotated)",
+        TEST_LOCALISATION,
+    ),
+    Fault(
+        "the mean box knows the patient's own boxes",
+        LOCALISATION,
+        "others = own.sum(axis=0) - own[patient]",
+        "others = own.sum(axis=0) + 0 * own[patient]",
+        TEST_LOCALISATION,
+    ),
+    Fault(
+        "rows and columns of a peak exchanged",
+        LOCALISATION,
+        "[(columns + 0.5) / width, (rows + 0.5) / height]",
+        "[(rows + 0.5) / height, (columns + 0.5) / width]",
+        TEST_LOCALISATION,
+    ),
+    Fault(
+        "evidence against a finding in its Grad-CAM++",
+        CLASS_MAPS,
+        "positive = jnp.maximum(weights.astype(jnp.float32), 0)",
+        "positive = jnp.abs(weights.astype(jnp.float32))",
+        TEST_CLASS_MAPS,
+    ),
+    Fault(
+        "Grad-CAM++ of average pooling under maximum pooling",
+        CLASS_MAPS,
+        'if pooling == "avg":',
+        "if True:",
+        TEST_CLASS_MAPS,
+    ),
+    Fault(
+        "class-specific maps of the label's column instead of the output's",
+        "agcnn_jax/evaluation/localisation.py",
+        "outputs = [columns[finding] for",
+        "outputs = [records.labels.index(finding) for",
+        ("tests/evaluation/test_localisation.py",),
     ),
     # Lineage.
     Fault(
