@@ -53,7 +53,7 @@ PLAN = (
 """The cases, the most telling first; `smaller` is how many sizes below the largest batch."""
 
 ROUNDS, ROUND_SECONDS = 5, 0.5
-STARTING, MEASURING = 30.0, 20.0
+STARTING, MEASURING = 45.0, 20.0
 """Seconds that must be left to start a case, and those kept to measure what is compiled by then."""
 
 Row = dict[str, Any]

@@ -22,7 +22,7 @@ from tests.parity import twin
 
 try:
     import torchvision
-except ImportError:
+except (ImportError, RuntimeError):  # absent, or made for another PyTorch
     torchvision = None
 
 LABELS = 15
@@ -109,9 +109,9 @@ def attend(films: np.ndarray, feature_map: torch.Tensor) -> torch.Tensor:
     size = films.shape[-1]
     crops = []
     for film, activations in zip(films, feature_map.detach().float().cpu().numpy(), strict=True):
-        heat = np.abs(activations).max(axis=0)
-        heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
-        labels, count = ndimage.label(cv2.resize(heat, (size, size)) > TAU, EIGHT_NEIGHBOURS)
+        heat = cv2.resize(np.abs(activations).max(axis=0), (size, size))
+        mask = heat > heat.min() + TAU * np.ptp(heat)
+        labels, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
         region = film
         if count:
             largest = 1 + np.bincount(labels.ravel())[1:].argmax()
