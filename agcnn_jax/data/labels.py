@@ -1,4 +1,8 @@
-"""The labels of ChestX-ray14."""
+"""The labels of ChestX-ray14, and the ages in its table."""
+
+from __future__ import annotations
+
+import re
 
 # In the paper's order (Section IV-A). AUC is averaged over the findings.
 FINDINGS = (
@@ -19,3 +23,15 @@ FINDINGS = (
 )
 NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
+
+# The table's first edition has 058Y, 012M and 003D, its second 58.
+_AGE = re.compile(r"(\d{1,9})([YMD]?)", re.IGNORECASE)
+_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
+
+
+def parse_age(text: str) -> int | None:
+    """Read an age in whole years; -1 if there is none, None if the text is no age."""
+    if not text:
+        return -1
+    match = _AGE.fullmatch(text)
+    return int(match[1]) // _AGE_UNITS_PER_YEAR[match[2].upper()] if match else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,14 +13,14 @@ from etils import epath
 
 from agcnn_jax.evaluation.asked_config import read_run_config
 from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.evaluation.coordinates import to_original_pixels
-from agcnn_jax.evaluation.csv_table import plain
 from agcnn_jax.evaluation.films import show_films
 from agcnn_jax.evaluation.localisation import localise
 from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.references import Setting
-from agcnn_jax.evaluation.results import ScoredImages, write_results
+from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import results_directory
+from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.evaluation.validation import Validated, validate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
@@ -31,7 +31,7 @@ from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, is_primary, require_agreement, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place
-from agcnn_jax.training.prediction import Prediction, predict
+from agcnn_jax.training.prediction import predict
 from agcnn_jax.training.steps import make_predict_step
 
 SUBSETS = ("train", "validation", "test")
@@ -152,10 +152,24 @@ def score(experiment: Experiment, subject: Subject, split: str, include_trained:
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
     crops = experiment.config.eval.crops
     step = make_predict_step(experiment.recipe, experiment.mesh, branches, crops)
-    prediction = predict(step, variables, experiment, indices, split)
+
+    def scored_on(chosen: np.ndarray, name: str = "validation") -> ScoredImages:
+        made = predict(step, variables, experiment, chosen, name)
+        return scored_images(experiment, subject.outputs, chosen, made)
+
+    scored = scored_on(indices, split)
+    validated = validate(
+        experiment,
+        subject.variables,
+        subject.seen,
+        is_run=subject.directory is None,
+        scored=scored,
+        split=split,
+        predicted=scored_on,
+    )
     return sync_call(
         lambda: (
-            report(experiment, subject, split, indices, overlap, prediction) if is_primary() else ""
+            report(experiment, subject, split, overlap, scored, validated) if is_primary() else ""
         )
     )
 
@@ -164,13 +178,13 @@ def report(
     experiment: Experiment,
     subject: Subject,
     split: str,
-    indices: np.ndarray,
     overlap: Overlap,
-    prediction: Prediction,
+    scored: ScoredImages,
+    validated: Validated,
 ) -> str:
     """Write the results of an evaluation and return its table."""
     config, records = experiment.config, experiment.records
-    scored = scored_images(experiment, subject.outputs, indices, prediction)
+    indices = getattr(experiment.split, split)
     cohort = describe_cohort(
         scored.label_matrix,
         scored.labels,
@@ -188,52 +202,12 @@ def report(
         subject.directory or results_directory(experiment, split),
         scored,
         cohort,
-        films=show_films(experiment, subject.variables, indices, scored),
         localisation=localise(
             experiment, subject.variables, columns_of(subject.outputs, records.labels), indices
         ),
+        films=show_films(experiment, subject.variables, indices, scored),
         settings=subject.settings,
         seen=subject.seen,
         notes=subject.notes,
+        validated=validated,
     )
-
-
-def scored_images(
-    experiment: Experiment, outputs: Sequence[str], indices: np.ndarray, prediction: Prediction
-) -> ScoredImages:
-    """Put the labels and predictions of records `indices` side by side, for the labels in both."""
-    records = experiment.records
-    boxes = None
-    if prediction.boxes is not None:
-        boxes = to_original_pixels(
-            prediction.boxes,
-            experiment.config.input_size,
-            records.image_size,
-            np.stack([records.widths[indices], records.heights[indices]], axis=-1),
-        )
-    matched = columns_of(outputs, records.labels)
-    columns = [records.labels.index(label) for label in matched]
-
-    def chosen(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {branch: matrix[:, list(matched.values())] for branch, matrix in scores.items()}
-
-    return ScoredImages(
-        image_ids=records.image_ids[indices],
-        patient_ids=records.patient_ids[indices],
-        labels=tuple(matched),
-        findings=tuple(finding for finding in records.findings if finding in matched),
-        label_matrix=records.label_matrix[indices][:, columns],
-        probabilities=chosen(prediction.probabilities),
-        logits=chosen(prediction.logits),
-        boxes=boxes,
-    )
-
-
-def columns_of(outputs: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """Find the output of each label by its name, whatever its capitals, spaces and underscores.
-
-    Returns:
-        The index of the output, in the order of `labels`, without labels that have none.
-    """
-    places = {plain(output): i for i, output in enumerate(outputs)}
-    return {label: places[plain(label)] for label in labels if plain(label) in places}

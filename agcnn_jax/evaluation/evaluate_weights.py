@@ -13,11 +13,11 @@ from agcnn_jax.evaluation.csv_table import plain
 from agcnn_jax.evaluation.evaluate import (
     Subject,
     check_subset,
-    columns_of,
     open_evaluation,
     score,
 )
 from agcnn_jax.evaluation.results_directory import require_new
+from agcnn_jax.evaluation.scored import columns_of
 from agcnn_jax.interop import weights
 from agcnn_jax.run import saved_config
 from agcnn_jax.runtime.errors import UserError

@@ -11,7 +11,7 @@ from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
 from agcnn_jax.evaluation.figures import Films
-from agcnn_jax.evaluation.results import ScoredImages
+from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.experiment import Experiment
 

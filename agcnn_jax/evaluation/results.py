@@ -22,44 +22,18 @@ from agcnn_jax.evaluation.localisation_tables import (
     localisation_json,
     localisation_markdown,
 )
+from agcnn_jax.evaluation.measure_files import write_measures
+from agcnn_jax.evaluation.measure_tables import thresholds_note
+from agcnn_jax.evaluation.measures import measure
 from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
+from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoredImages:
-    """Images with their labels and a run's predictions for them.
-
-    Attributes:
-        image_ids: names `[N]`.
-        patient_ids: `[N]`.
-        labels: names of the C columns.
-        findings: the labels to average over.
-        label_matrix: uint8 `[N, C]`, 0 or 1.
-        probabilities: per branch or file, float `[N, C]`.
-        logits: the same before the sigmoid, which AUCs rank; None if they are not known.
-        boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
-            None if nothing was cropped.
-    """
-
-    image_ids: Sequence[str]
-    patient_ids: Sequence[Any] | np.ndarray
-    labels: Sequence[str]
-    findings: Sequence[str]
-    label_matrix: np.ndarray
-    probabilities: Mapping[str, np.ndarray]
-    logits: Mapping[str, np.ndarray] | None = None
-    boxes: np.ndarray | None = None
-
-    @property
-    def ranked(self) -> Mapping[str, np.ndarray]:
-        """What AUCs rank: the logits, since probabilities tie near 0 and 1, if they are known."""
-        return self.probabilities if self.logits is None else self.logits
 
 
 def write_results(
@@ -72,6 +46,7 @@ def write_results(
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
     notes: Sequence[str] = (),
+    validated: Validated = NOT_VALIDATED,
     resamples: int = RESAMPLES,
 ) -> str:
     """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
@@ -86,6 +61,7 @@ def write_results(
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
         notes: lines about the model, for below the table.
+        validated: what validation images chose.
         resamples: of the bootstrap over patients.
 
     Returns:
@@ -105,10 +81,11 @@ def write_results(
         patient_ids=scored.patient_ids,
         resamples=resamples,
     )
+    measures = measure(scored, *validated)
     table = tables.build_table(results, cohort)
     if localisation is not None:
         notes = (*notes, note(localisation))
-    table = dataclasses.replace(table, below=(*notes, *table.below))
+    table = dataclasses.replace(table, below=(*notes, *table.below, thresholds_note(measures)))
     roc = figures.encode(
         figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
     )
@@ -127,6 +104,7 @@ def write_results(
             text = comparison.as_csv("fusion", "global", differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
+        write_measures(folder, measures, results, cohort)
         for branch, probabilities in scored.probabilities.items():
             logits = None if scored.logits is None else scored.logits[branch]
             path = folder / f"predictions_{branch}.csv"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING
+from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING, parse_age
 from agcnn_jax.data.text import read_names, read_rows
 from agcnn_jax.runtime.errors import UserError
 
@@ -27,9 +26,6 @@ COLUMNS = {
 }
 # Other headers of the same columns in tables derived from NIH's.
 RENAMED = {"Patient Sex": "Patient Gender"}
-# `58` in the 2020 table; `058Y`, `012M`, `003D` in the 2017 table.
-AGE = re.compile(r"(\d{1,9})([YMD]?)", re.IGNORECASE)
-AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
 INT32 = range(-(2**31), 2**31)  # the type of a record's fields
 
 
@@ -151,14 +147,12 @@ def _parse_follow_up(text: str, where: str) -> int:
 
 
 def _parse_age(text: str, where: str) -> int:
-    if not text:
-        return -1
-    match = AGE.fullmatch(text)
-    if match is None:
+    age = parse_age(text)
+    if age is None:
         raise UserError(
             f"{where}: 'Patient Age' is {text[:40]!r}, not like 58, 058Y, 012M or 003D; correct it"
         )
-    return int(match[1]) // AGE_UNITS_PER_YEAR[match[2].upper()]
+    return age
 
 
 def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:

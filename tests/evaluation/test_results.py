@@ -11,8 +11,9 @@ from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.figures import Films
 from agcnn_jax.evaluation.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.predictions import read_predictions
-from agcnn_jax.evaluation.results import ScoredImages, write_results
+from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
+from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.metrics.localisation import score_boxes
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -67,6 +68,10 @@ def test_files_and_their_content(tmp_path):
         "auc.json",
         "auc.csv",
         "auc.md",
+        "metrics.csv",
+        "metrics.json",
+        "metrics.md",
+        "subgroups.csv",
         "comparison.csv",
         "predictions_global.csv",
         "predictions_local.csv",

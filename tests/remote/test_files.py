@@ -88,7 +88,7 @@ def test_results_replace_those_before(store):
     folder = "gs://bucket/run/eval/test"
     first = results.write_results(folder, **given())
     before = store.names("bucket")
-    assert len(before) == 10
+    assert len(before) == 14
     kept = given()["scored"].probabilities["global"]
     store.requests.clear()
     second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))

@@ -145,6 +145,56 @@ def retrain(config, workdir, stage, step, amount):
         (workdir / name).rename(workdir / "stages" / name)
 
 
+class TestThresholdsFromValidation:
+    @pytest.fixture
+    def predicted(self, monkeypatch):
+        """The subsets that are predicted, in order."""
+        subsets, predict = [], evaluation.predict
+
+        def note(step, variables, experiment, indices, subset):
+            subsets.append(subset)
+            return predict(step, variables, experiment, indices, subset)
+
+        monkeypatch.setattr(evaluation, "predict", note)
+        return subsets
+
+    def test_are_chosen_once_for_the_same_weights(self, make, run, predicted):
+        validation = open_run(make()).split.validation
+        evaluation.evaluate(make(), str(run), {})
+        assert predicted == ["test", "validation"]
+        written = (run / "calibration.json").read_text()
+        metrics = json.loads((run / "eval/test/metrics.json").read_text())
+        assert metrics["validation"]["images"] == len(validation)
+        table = evaluation.evaluate(make(), str(run), {}, "train")
+        assert predicted == ["test", "validation", "train"]
+        assert f"numbers come from {len(validation)} validation images of" in table
+        # As if another stage 3 had been trained since.
+        record = json.loads(written)
+        record["weights"]["fusion"] = "0" * 16
+        (run / "calibration.json").write_text(json.dumps(record))
+        evaluation.evaluate(make(), str(run), {})
+        assert predicted[3:] == ["test", "validation"]
+        assert (run / "calibration.json").read_text() == written
+
+    def test_of_the_scored_images_flatter(self, make, run, predicted):
+        table = evaluation.evaluate(make(), str(run), {}, "validation")
+        assert predicted == ["validation"]
+        assert "these are the scored images" in table
+        assert (run / "calibration.json").exists()
+
+    def test_are_never_chosen_on_another_split(self, make, run, predicted):
+        config, overrides = make(data__protocol="patient"), {"data.protocol": "patient"}
+
+        def score():
+            return evaluation.evaluate(config, str(run), overrides, include_trained=True)
+
+        assert "run's own split, which has not been evaluated." in score()
+        assert not (run / "calibration.json").exists()
+        evaluation.evaluate(make(), str(run), {})
+        assert "they are those of the run's own split" in score()
+        assert predicted == ["test", "test", "validation", "test"]
+
+
 class TestScoringWhatWasTrainedOn:
     """Leakage is counted against what a run was trained on, not against the split of the day."""
 

@@ -1,0 +1,197 @@
+"""The files of an evaluation's measures: `metrics.csv`, `.md` and `.json`, and two more tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.special import expit
+
+from agcnn_jax.evaluation.cohort import Cohort
+from agcnn_jax.evaluation.measure_tables import as_markdown
+from agcnn_jax.evaluation.measures import Measures
+from agcnn_jax.metrics.auc_table import BranchAUC
+from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.calibration import THRESHOLDS
+from agcnn_jax.metrics.finding_metrics import QUANTILES, FindingMetrics
+from agcnn_jax.metrics.operating_points import OperatingPoint
+
+# Measures with a column of their own name; None in the row of a finding that too few patients have.
+_MEASURES = (
+    *("average_precision", "brier", "slope", "intercept", "expected_calibration_error"),
+    "net_benefit_at_prevalence",
+)
+_SHARES = ("sensitivity", "specificity", "ppv")
+_COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+
+
+def write_measures(
+    folder: Path, measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort
+) -> None:
+    """Write all measures to a folder; `operating_points.csv` only if there are thresholds.
+
+    Args:
+        folder: exists.
+        measures: to write.
+        results: per branch, its AUCs.
+        cohort: the scored images.
+    """
+    texts = {
+        "metrics.csv": metrics_csv(measures, results, cohort),
+        "metrics.md": as_markdown(measures, results, cohort),
+        "metrics.json": metrics_json(measures, results, cohort),
+        "subgroups.csv": subgroups_csv(measures),
+    }
+    if measures.calibration is not None:
+        texts["operating_points.csv"] = operating_points_csv(measures)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+    """Write a row for each branch and label; cells are empty where a measure is not known."""
+    header = ["branch", "finding", "positives", "positive_patients", "prevalence"]
+    header += ["auc", "auc_low", "auc_high", *_MEASURES, "platt_slope", "platt_intercept"]
+    header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
+    rows: list[Sequence[Any]] = [header]
+    for branch, scores in results.items():
+        for label, found in measures.findings[branch].items():
+            platt = _platt(measures, branch, label) or (None, None)
+            rows.append(
+                (
+                    *(branch, label, cohort.positives[label], cohort.positive_patients[label]),
+                    cohort.positives[label] / cohort.images,
+                    scores.auc[label],
+                    *_ends(scores.intervals[label]),
+                    *(getattr(found, name, None) for name in _MEASURES),
+                    *platt,
+                    *(found.positives + found.negatives if found else ()),
+                )
+            )
+    return _csv(rows)
+
+
+def operating_points_csv(measures: Measures) -> str:
+    """Write a row for each branch, label and rule, with both forms of the threshold."""
+    header = ["branch", "finding", "rule", "threshold_logit", "threshold_probability", *_COUNTS]
+    header += [f"{share}{end}" for share in _SHARES for end in ("", "_low", "_high")]
+    rows: list[Sequence[Any]] = [header]
+    for branch, of_label in measures.operating_points.items():
+        for label, of_rule in of_label.items():
+            for rule, point in of_rule.items():
+                row: list[Any] = [branch, label, rule]
+                if point is not None:
+                    row += [*_thresholds(measures, point), *(getattr(point, c) for c in _COUNTS)]
+                    for share in (getattr(point, name) for name in _SHARES):
+                        row += [share.value, *_ends(share.interval)]
+                rows.append(row)
+    return _csv(rows)
+
+
+def subgroups_csv(measures: Measures) -> str:
+    """Write a row for each group, branch and label, and for each group's mean."""
+    header = ("attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean")
+    rows: list[Sequence[Any]] = [
+        (*header, "positives", "positive_patients", "auc", "low", "high"),
+        *(
+            (
+                *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
+                len(one.findings) or None,
+                *(one.positives, one.positive_patients, one.auc, *_ends(one.interval)),
+            )
+            for one in measures.subgroups
+        ),
+    ]
+    return _csv(rows)
+
+
+def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+    """Write all measures with their curves; null where one is not known."""
+    calibration = measures.calibration
+    chosen = calibration and {"images": calibration.images, "patients": calibration.patients}
+    branches = {
+        branch: {
+            label: {
+                "auc": scores.auc[label],
+                "interval": scores.intervals[label],
+                **_finding(found),
+                "platt": _platt(measures, branch, label),
+                "operating_points": {
+                    rule: point and _point(measures, point)
+                    for rule, point in _points(measures, branch, label).items()
+                },
+            }
+            for label, found in measures.findings[branch].items()
+        }
+        for branch, scores in results.items()
+    }
+    record = {
+        "images": cohort.images,
+        "patients": cohort.patients,
+        "positives": cohort.positives,
+        "positive_patients": cohort.positive_patients,
+        "quantiles": QUANTILES,
+        "decision_thresholds": THRESHOLDS.tolist(),
+        "validation": chosen,
+        "no_thresholds_because": None if calibration else measures.note,
+        "branches": branches,
+        "subgroups": [one.__dict__ for one in measures.subgroups],
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finding(found: FindingMetrics | None) -> dict[str, Any]:
+    if found is None:
+        return dict.fromkeys(
+            (*_MEASURES, "reliability", "decision_curve", "positives", "negatives")
+        )
+    return {
+        **{name: getattr(found, name) for name in _MEASURES},
+        "reliability": {k: v.tolist() for k, v in found.reliability._asdict().items()},
+        "decision_curve": found.decision_curve.tolist(),
+        "positives": found.positives,
+        "negatives": found.negatives,
+    }
+
+
+def _points(measures: Measures, branch: str, label: str) -> Mapping[str, OperatingPoint | None]:
+    return measures.operating_points.get(branch, {}).get(label, {})
+
+
+def _point(measures: Measures, point: OperatingPoint) -> dict[str, Any]:
+    logit, probability = _thresholds(measures, point)
+    return {
+        "threshold_logit": logit,
+        "threshold_probability": probability,
+        **{name: getattr(point, name) for name in _COUNTS},
+        **{name: getattr(point, name)._asdict() for name in _SHARES},
+    }
+
+
+def _thresholds(measures: Measures, point: OperatingPoint) -> tuple[float | None, float]:
+    """Return a threshold as a logit, None if only probabilities are known, and as a probability."""
+    if measures.calibration is not None and measures.calibration.of_logits:
+        return point.threshold, float(expit(point.threshold))
+    return None, point.threshold
+
+
+def _platt(measures: Measures, branch: str, label: str) -> Any:
+    choices = measures.calibration.branches[branch] if measures.calibration else {}
+    return choices[label].platt if label in choices else None
+
+
+def _ends(interval: Interval | None) -> Iterable[float | None]:
+    return interval or (None, None)
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    width = len(rows[0])
+    csv.writer(text, lineterminator="\n").writerows(
+        [*row, *[None] * (width - len(row))] for row in rows
+    )
+    return text.getvalue()

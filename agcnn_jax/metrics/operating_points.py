@@ -1,0 +1,98 @@
+"""What happens at a threshold: chosen on some images, judged on others."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.shares import shares
+
+WANTED = 0.9
+RULES = ("youden", "specificity_0.9", "sensitivity_0.9")
+"""How thresholds are chosen: by the largest Youden's index (sensitivity + specificity - 1); by the
+largest sensitivity with a specificity of at least 0.9; by the largest specificity with a
+sensitivity of at least 0.9."""
+
+
+class Share(NamedTuple):
+    """A share of images with its interval over patients; None where not known."""
+
+    value: float | None
+    interval: Interval | None
+
+
+class OperatingPoint(NamedTuple):
+    """The images of one finding on both sides of a threshold.
+
+    An image is called positive if its score is the threshold or above.
+    """
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+    sensitivity: Share
+    specificity: Share
+    ppv: Share  # positive predictive value
+
+
+def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """Choose a threshold by each of `RULES`.
+
+    Args:
+        labels: 0 or 1, `[N]`, with both.
+        scores: finite `[N]`; only their order matters.
+
+    Returns:
+        One of the scores for each rule. Of several that are equally good, the highest; None where
+        only a threshold above all scores would do.
+    """
+    false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    # The first point calls no image positive.
+    false, true, thresholds = false[1:], true[1:], thresholds[1:]
+    # Rounding must not turn 9 of 10 into less than 0.9.
+    specific = false <= 1 - WANTED + 1e-9
+    sensitive = true >= WANTED - 1e-9
+    chosen: dict[str, float | None] = {"youden": float(thresholds[np.argmax(true - false)])}
+    best = np.argmax(np.where(specific, true, -1))
+    chosen["specificity_0.9"] = float(thresholds[best]) if specific.any() else None
+    chosen["sensitivity_0.9"] = float(thresholds[np.argmax(sensitive)])
+    return chosen
+
+
+def operating_point(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, patients: np.ndarray
+) -> OperatingPoint:
+    """Count images on both sides of a threshold that was chosen on other images.
+
+    Args:
+        labels: 0 or 1, `[N]`.
+        scores: `[N]`, on the scale of the threshold.
+        threshold: an image with this score or a higher one is called positive.
+        patients: int `[N]`, the patient of each image.
+
+    Returns:
+        Counts, and shares with Wilson's intervals for clustered observations, see `shares`.
+    """
+    called, positive = scores >= threshold, labels == 1
+
+    def share(hits: np.ndarray, among: np.ndarray) -> Share:
+        if not among.any():
+            return Share(None, None)
+        value, low, high = map(float, shares(hits[among], patients[among]))
+        return Share(value, None if np.isnan(low) else Interval(low, high))
+
+    return OperatingPoint(
+        threshold,
+        true_positives=int((called & positive).sum()),
+        false_positives=int((called & ~positive).sum()),
+        false_negatives=int((~called & positive).sum()),
+        true_negatives=int((~called & ~positive).sum()),
+        sensitivity=share(called, positive),
+        specificity=share(~called, ~positive),
+        ppv=share(positive, called),
+    )

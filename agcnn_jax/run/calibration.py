@@ -1,0 +1,157 @@
+"""What validation images choose for a model: thresholds, and Platt's two numbers.
+
+A run keeps them in `calibration.json`, with the digests of the weights that made the predictions,
+so that thresholds never meet the predictions of other weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from scipy.special import expit
+
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS
+from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
+from agcnn_jax.metrics.finding_metrics import enough_patients
+from agcnn_jax.metrics.operating_points import RULES, choose_thresholds
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import exists, read_json, write_json
+
+FILES = {"centre": "calibration.json", "ten": "calibration_ten_crops.json"}
+"""The file in a workdir for each way to crop the images, see `config.eval.crops`."""
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What validation images choose for one finding and branch.
+
+    Attributes:
+        platt: the calibrated probability is `expit(intercept + slope * logit)` (Platt 1999, without
+            his smoothing of the labels); None where no likelihood is largest.
+        thresholds: for each of `operating_points.RULES`, on the scale that `Calibration.of_logits`
+            names; None where no score would do.
+    """
+
+    platt: Line | None
+    thresholds: Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What validation images choose for a model.
+
+    Attributes:
+        images: number of validation images.
+        patients: number of their patients.
+        of_logits: thresholds are logits; otherwise probabilities.
+        branches: per branch or file and label, the choice; labels with fewer than `FEW_PATIENTS`
+            positive or negative patients are left out.
+    """
+
+    images: int
+    patients: int
+    of_logits: bool
+    branches: Mapping[str, Mapping[str, Choice]]
+
+
+def calibrate(
+    label_matrix: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    logits: Mapping[str, np.ndarray] | None,
+    *,
+    labels: Sequence[str],
+    patients: np.ndarray,
+) -> Calibration:
+    """Choose thresholds and fit Platt's numbers on validation images.
+
+    Args:
+        label_matrix: 0 or 1, `[N, C]`.
+        probabilities: per branch, `[N, C]`.
+        logits: the same before the sigmoid; None if only the probabilities are known.
+        labels: names of the C columns.
+        patients: int `[N]`, the patient of each image.
+    """
+    branches = {}
+    for branch, matrix in probabilities.items():
+        scores = matrix if logits is None else logits[branch]
+        finite = finite_logits(matrix) if logits is None else scores
+        branches[branch] = {
+            label: Choice(
+                fit_line(label_matrix[:, c], np.asarray(finite[:, c], np.float64)),
+                choose_thresholds(label_matrix[:, c], scores[:, c]),
+            )
+            for c, label in enumerate(labels)
+            if enough_patients(label_matrix[:, c], patients, FEW_PATIENTS)
+        }
+    return Calibration(len(label_matrix), len(np.unique(patients)), logits is not None, branches)
+
+
+def write_calibration(
+    workdir: epath.Path, calibration: Calibration, weights: Mapping[str, str], crops: str = "centre"
+) -> None:
+    """Write a run's `calibration.json`.
+
+    Args:
+        workdir: of the run.
+        calibration: of logits.
+        weights: per branch, the digest of its weights.
+        crops: how images were cropped, a key of `FILES`.
+    """
+    branches = {
+        branch: {label: _to_json(choice) for label, choice in choices.items()}
+        for branch, choices in calibration.branches.items()
+    }
+    record = {
+        "version": VERSION,
+        "weights": dict(weights),
+        "images": calibration.images,
+        "patients": calibration.patients,
+        "branches": branches,
+    }
+    write_json(workdir / FILES[crops], record)
+
+
+def read_calibration(
+    workdir: epath.Path, weights: Mapping[str, str], crops: str = "centre"
+) -> Calibration | None:
+    """Read a run's `calibration.json`; None if there is none for these weights.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    path = workdir / FILES[crops]
+    if not exists(path):
+        return None
+    record = read_json(path, "delete it")
+    if (record.get("version"), record.get("weights")) != (VERSION, dict(weights)):
+        return None
+    try:
+        branches = {
+            branch: {label: _from_json(choice) for label, choice in choices.items()}
+            for branch, choices in record["branches"].items()
+        }
+        return Calibration(record["images"], record["patients"], True, branches)
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; delete it") from None
+
+
+def _to_json(choice: Choice) -> dict[str, Any]:
+    thresholds = {
+        rule: None if value is None else {"logit": value, "probability": float(expit(value))}
+        for rule, value in choice.thresholds.items()
+    }
+    return {"platt": choice.platt and choice.platt._asdict(), "thresholds": thresholds}
+
+
+def _from_json(value: Mapping[str, Any]) -> Choice:
+    thresholds = {rule: value["thresholds"][rule] for rule in RULES}
+    return Choice(
+        value["platt"] and Line(**value["platt"]),
+        {rule: one and one["logit"] for rule, one in thresholds.items()},
+    )
