@@ -111,7 +111,7 @@ def test_the_scores_come_last(store, monkeypatch):
         store, "put", lambda bucket, name, content: order.append(name) or put(bucket, name, content)
     )
     results.write_results("gs://bucket/run/eval/test", **given())
-    assert len(order) == 10
+    assert len(order) == 14
     assert order[-1] == "run/eval/test/auc.json"
 
 
