@@ -70,13 +70,20 @@ def prepare(side: str, case: dict[str, Any]) -> dict[str, Any]:
     seconds = time.monotonic() - started
     work(1)
     _runs[side], _programs[side] = work, step
-    plan = step.memory_analysis()
-    needed = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return {
-        "compile_seconds": round(seconds, 1),
-        "memory_gib": round((needed + plan.temp_size_in_bytes) / 2**30, 2),
-        "bytes": (step.cost_analysis() or {}).get("bytes accessed"),
-    }
+    return {"compile_seconds": round(seconds, 1), **planned(step)}
+
+
+def planned(step: Any) -> dict[str, Any]:
+    """Read a compiled program's bytes, read and written, and memory; nothing from some backends."""
+    try:
+        plan = step.memory_analysis()
+        needed = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        return {
+            "memory_gib": round((needed + plan.temp_size_in_bytes) / 2**30, 2),
+            "bytes": step.cost_analysis()["bytes accessed"],
+        }
+    except (AttributeError, KeyError, NotImplementedError, TypeError, jax.errors.JaxRuntimeError):
+        return {}
 
 
 def make_recipe(case: dict[str, Any]) -> Recipe:

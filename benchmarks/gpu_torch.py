@@ -7,8 +7,11 @@ and normalises in the step.
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,7 +21,9 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from tests.parity import twin
+# Not by way of `tests`: some installed packages have a folder of that name.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
+import twin
 
 try:
     import torchvision
@@ -141,7 +146,6 @@ def logits_of(
 
 def prepare(side: str, case: dict[str, Any]) -> dict[str, Any]:
     """Make the model and a batch, compile if the side says so, and run one step."""
-    torch._dynamo.reset()  # type: ignore[attr-defined]
     torch.manual_seed(0)
     size, batch, stage = case["input_size"], case["batch"], case["stage"].split("+")
     model: Any = make_model(case["backbone"])
@@ -225,4 +229,6 @@ def run(side: str, steps: int) -> float:
 def forget() -> None:
     """Drop the prepared cases, whose arrays occupy the device."""
     _runs.clear()
+    torch._dynamo.reset()  # type: ignore[attr-defined]
+    gc.collect()
     tidy()
