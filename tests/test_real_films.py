@@ -4,9 +4,15 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
+from etils import epath
 
+from agcnn_jax.evaluation.localisation import WAYS, annotated_boxes, localise
+from agcnn_jax.run.experiment import open_experiment
+from configs import demo
 from tests.programs import ROOT, run
+from tests.small_steps import random_variables
 
 FILMS = ROOT.parent / "shared" / "chestxray14"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
@@ -31,6 +37,38 @@ def test_label_rows_without_a_film_are_reported_without_an_error(small_dir):
     report = json.loads((small_dir / "prepare_report.json").read_text())
     assert report["written"] == 621
     assert report["rows_without_image"]["count"] == 111_499
+
+
+def test_localisation_on_the_annotated_films(small_dir):
+    config = demo.get_config()
+    config.data.dir = str(small_dir)
+    config.data.protocol = "random"
+    experiment = open_experiment(config, epath.Path("/nowhere"))
+    records = experiment.records
+    everything = np.arange(len(records))
+    # NIH's list: x 118.11, y 483.28, width 85.60, height 101.86 in pixels of the 1024 x 1024 image.
+    # The input of 112 pixels is the centre of 896.
+    nodules = annotated_boxes(experiment, everything)["Nodule"]
+    [row] = np.flatnonzero(records.image_ids[nodules.records] == "00013911_000.png")
+    corners = np.array([118.112169, 483.284656, 203.716402, 585.142857])
+    np.testing.assert_allclose(nodules.boxes[row, 0], (corners - 64) / 8, atol=0.01)
+    columns = {label: column for column, label in enumerate(records.labels)}
+    variables = random_variables(experiment.recipe.model, config.input_size)
+    found = localise(experiment, variables, columns, everything)
+    assert (found.total.boxes, found.total.images) == (12, 12)
+    assert {finding: count.boxes for finding, count in found.counts.items()} == {
+        "Atelectasis": 1,
+        "Cardiomegaly": 3,
+        "Infiltration": 1,
+        "Mass": 1,
+        "Nodule": 3,
+        "Pneumonia": 3,
+    }
+    # A heart fills the centre; a nodule is a tenth as wide as the image.
+    square = found.scores[0.1]["centred_square"]
+    assert square["Cardiomegaly"].centre.value == 1
+    assert square["Nodule"].iou.value[0] == 0
+    assert set(found.scores[0.1]) == set(WAYS)
 
 
 @pytest.mark.parametrize(
