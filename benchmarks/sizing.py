@@ -97,7 +97,7 @@ def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Ro
     """Compile a case, read the compiler's memory analysis in bytes, and run `steps` if not 0."""
     experiment, stage = open_case(case, data_dir, devices), STAGES[case["stage"]]
     schedule = make_schedule(experiment, stage)
-    step: Any = make_train_step(experiment, stage, schedule)
+    step: Any = make_train_step(experiment, schedule)
     at = tuple(NamedSharding(experiment.mesh, spec) for spec in (REPLICATED, REPLICATED, SHARDED))
     arguments = jax.jit(lambda: make_arguments(experiment, stage, schedule), out_shardings=at)
     started = time.monotonic()

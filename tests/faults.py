@@ -582,7 +582,7 @@ FAULTS = (
     Fault(
         "a validation that was stopped is forgotten",
         FIT,
-        "checkpoints.score(resumed) is None",
+        "checkpoints.score(step) is None",
         "False",
         TEST_STOPPED,
     ),

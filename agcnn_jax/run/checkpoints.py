@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import sys
@@ -39,12 +40,15 @@ class StageCheckpoints(ocp.CheckpointManager):
     overrides and calls private methods of orbax; checked with version 0.12.
     """
 
-    def __init__(self, directory: epath.Path, read_only: bool = False):
+    def __init__(
+        self, directory: epath.Path, identity: Identity | None = None, read_only: bool = False
+    ):
         """Open the checkpoints in a folder, which need not exist yet.
 
-        If `read_only`, it has to hold one, and opening neither writes or deletes anything nor waits
-        for other processes.
+        All that are saved belong to `identity`, and so must those that are loaded. If `read_only`,
+        the folder has to hold one, and nothing is written, deleted or waited for.
         """
+        self._identity = identity or {}
         _silence_background_errors()
         processes = this_process_only() if read_only else ocp.options.MultiprocessingOptions()
         best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
@@ -68,12 +72,12 @@ class StageCheckpoints(ocp.CheckpointManager):
                 f"{directory} holds no finished checkpoint; {train_again(directory.parent)}"
             )
 
-    def save(self, step: int, state: Any, batches: DatasetIterator, identity: Identity) -> None:
-        """Save a tree of arrays, the position of an iterator and an identity, in the background."""
+    def save(self, step: int, state: Any, batches: DatasetIterator) -> None:
+        """Save a tree of arrays and the position of an iterator, in the background."""
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             batches=ocp.args.JsonSave(batches.get_state()),
-            identity=ocp.args.JsonSave(identity),
+            identity=ocp.args.JsonSave(self._identity),
         )
         with reported(self.directory, "written"):
             # Without `force`, orbax asks whether any process has been told to stop.
@@ -118,32 +122,25 @@ class StageCheckpoints(ocp.CheckpointManager):
         """Return what a checkpoint's weights belong to."""
         return dict(self._restore(step, identity=ocp.args.JsonRestore())["identity"])
 
-    def restore(
-        self, step: int, template: Any, identity: Identity, batches: DatasetIterator | None = None
-    ) -> Any:
-        """Load a checkpoint into the structure and the shardings of a template.
-
-        `UserError` if the weights do not belong to `identity`. An iterator in `batches` is set to
-        the checkpoint's position.
-        """
-        self._check_identity(step, identity)
-        if batches is not None:
-            with _report_unreadable(self.directory, step):
-                batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])
+    def restore(self, step: int, template: Any, batches: DatasetIterator) -> Any:
+        """Load a checkpoint like a template, shardings included, and set an iterator's position."""
+        self._check_identity(step)
+        with _report_unreadable(self.directory, step):
+            batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
 
-    def restore_best(self, identity: Identity, step: int | None = None) -> tuple[Any, Identity]:
+    def restore_best(self, step: int | None = None) -> tuple[Any, Identity]:
         """Load the best checkpoint, or that of `step`, as nested dicts of numpy arrays.
 
-        Also returns all that the weights belong to, which includes `identity`.
+        Also returns all that the weights belong to.
         """
         step = self.best_step() if step is None else step
         if step is None:
             raise UserError(
                 f"{self.directory} holds no validated checkpoint; run the train.py command again"
             )
-        saved = self._check_identity(step, identity)
+        saved = self._check_identity(step)
         with _report_unreadable(self.directory, step):
             # Numpy, because branches may share these arrays, and a step donates its buffers.
             template = as_numpy(self.item_metadata(step)["state"])
@@ -153,9 +150,9 @@ class StageCheckpoints(ocp.CheckpointManager):
         with _report_unreadable(self.directory, step):
             return super().restore(step, args=ocp.args.Composite(**items))
 
-    def _check_identity(self, step: int, wanted: Identity) -> Identity:
+    def _check_identity(self, step: int) -> Identity:
         saved = self.identity(step)
-        for key, value in wanted.items():
+        for key, value in self._identity.items():
             if saved.get(key) != value:
                 raise UserError(
                     f"checkpoint {self.directory}/{step} is of another {key}: "
@@ -216,20 +213,17 @@ def train_again(stage: epath.Path) -> str:
     return f"delete {stage}{others} and run the train.py command again"
 
 
+@functools.cache
 def _silence_background_errors() -> None:
     """Keep off stderr what a save that failed in the background logs besides raising it."""
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
+
     # Every thread and event loop of orbax (0.12) logs the error once more.
-    logging.getLogger("absl").addFilter(_is_not_orbax)
+    logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     # After the error, some coroutines never start and some arrays outlive the event loop.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    sys.unraisablehook = _unraisable_hook
-
-
-def _is_not_orbax(record: logging.LogRecord) -> bool:
-    return "/orbax/" not in record.pathname
-
-
-def _unraisable_hook(unraisable: sys.UnraisableHookArgs) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+    sys.unraisablehook = hook

@@ -133,8 +133,8 @@ def finished_variables(
     saved: dict[str, Any] = {}
     for stage, result in finished_stages(workdir, strategy):
         directory = stage_directory(workdir, stage)
-        with StageCheckpoints(directory / "checkpoints", read_only=True) as checkpoints:
-            best, saved = checkpoints.restore_best(identity, result["best_step"])
+        with StageCheckpoints(directory / "checkpoints", identity, read_only=True) as checkpoints:
+            best, saved = checkpoints.restore_best(result["best_step"])
         check_weights(directory, result, digests(best["variables"], stage.branches))
         variables = merge_branches(variables, best["variables"])
     if not variables["params"]:

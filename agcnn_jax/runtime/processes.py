@@ -23,6 +23,12 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
+def announce(message: str) -> None:
+    """Print a message once, however many processes the run has."""
+    if is_primary():
+        print(message, flush=True)
+
+
 def process_share() -> tuple[int, int]:
     """Return this process's number and the number of processes, as the pipeline takes them."""
     return jax.process_index(), jax.process_count()

@@ -17,9 +17,9 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.preemption import stop_requests
 from agcnn_jax.runtime.processes import (
+    announce,
     exchange,
     from_primary,
-    is_primary,
     process_share,
     require_agreement,
     sync_call,
@@ -96,12 +96,6 @@ def require_shared(workdir: epath.Path) -> None:
             f"process {seen.index(False)} does not see what process 0 writes to --workdir "
             f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )
-
-
-def announce(message: str) -> None:
-    """Print a message once, however many processes the run has."""
-    if is_primary():
-        print(message, flush=True)
 
 
 def describe(experiment: Experiment, start: Start) -> str:

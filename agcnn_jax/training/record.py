@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.log import MetricsLog, progress_bar
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.training.schedule import Schedule
@@ -33,7 +32,6 @@ class Record(contextlib.ExitStack):
     def __init__(
         self,
         experiment: Experiment,
-        stage: Stage,
         schedule: Schedule,
         checkpoints: StageCheckpoints,
         resumed: int,
@@ -42,17 +40,15 @@ class Record(contextlib.ExitStack):
     ):
         """Open the log and show progress from step `resumed`; its score may be still to come."""
         super().__init__()
-        self._stage, self._schedule, self._checkpoints = stage, schedule, checkpoints
+        self._schedule, self._checkpoints, name = schedule, checkpoints, schedule.stage.name
         self._stop_requested = stop_requested
         self._log_every = experiment.config.log_every
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
-        self._log = self.enter_context(
-            MetricsLog(experiment.workdir, stage.name, resumed, unscored)
-        )
+        self._log = self.enter_context(MetricsLog(experiment.workdir, name, resumed, unscored))
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
-        self._bar = self.enter_context(progress_bar(total, done, f"stage {stage.name}"))
+        self._bar = self.enter_context(progress_bar(total, done, f"stage {name}"))
 
     def hold(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Log the step before, and hold this step's metrics until it is over."""
@@ -74,20 +70,18 @@ class Record(contextlib.ExitStack):
                 epoch=self._schedule.epoch(step),
                 **losses,
                 learning_rate=float(self._learning_rates[step - 1]),
-                images_per_second=self._rate(step),
+                images_per_second=self.rate(step),
             )
             self._bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
 
-    def save(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator, identity: dict[str, Any]
-    ) -> None:
+    def save(self, step: int, state: TrainState, batches: grain.DatasetIterator) -> None:
         """Save a checkpoint in the background, once the log holds every step up to it."""
         self.flush()
         # The loss of this step was computed before its update.
         if not jax.device_get(_all_finite(state)):
             raise self._diverged(step, "weights are not finite")
         self._log.flush()
-        self._checkpoints.save(step, state, batches, identity)
+        self._checkpoints.save(step, state, batches)
 
     def validate(self, step: int, state: TrainState, score: Callable[..., dict[str, Any]]) -> None:
         """Score a step that is saved already, so that a stop here loses only the score."""
@@ -103,12 +97,14 @@ class Record(contextlib.ExitStack):
         self._log.write(step, epoch=self._schedule.epoch(step), **scores)
         self._log.flush()
         self._checkpoints.add_score(step, scores["val_auc_mean"], scores["val_auc_findings"])
-        self._rate(step)
+        self.rate(step)
 
     def stopped(self, step: int) -> Stopped:
         """Finish what is being saved, and return what to raise."""
         self._checkpoints.finish()
-        return Stopped(f"saved and stopped at step {step} of stage {self._stage.name}; {GO_ON}")
+        return Stopped(
+            f"saved and stopped at step {step} of stage {self._schedule.stage.name}; {GO_ON}"
+        )
 
     def _diverged(self, step: int, what: str) -> UserError:
         """Name the step that diverged, and the last checkpoint before it."""
@@ -116,12 +112,12 @@ class Record(contextlib.ExitStack):
         last = max((saved for saved in self._checkpoints.all_steps() if saved < step), default=None)
         kept = f"the last checkpoint is step {last}" if last else "there is no checkpoint yet"
         return UserError(
-            f"{what} at step {step} of stage {self._stage.name}; {kept} in "
+            f"{what} at step {step} of stage {self._schedule.stage.name}; {kept} in "
             f"{self._checkpoints.directory}; try a smaller config.learning_rate in another "
             f"--workdir"
         )
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
         """Return the images per second since the last call."""
         (last, then), now = self._lap, time.perf_counter()
         self._lap = step, now

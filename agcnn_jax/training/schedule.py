@@ -37,8 +37,9 @@ def per_branch(value: Sequence[Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A stage's numbers."""
+    """A stage and its numbers."""
 
+    stage: Stage
     batch_size: int  # of the global batch
     accumulate: int  # micro-batches of every step
     steps_per_epoch: int  # whole batches in the training subset
@@ -91,7 +92,9 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
-    return Schedule(batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate)
+    return Schedule(
+        stage, batch_size, config.accumulate, steps_per_epoch, total, optimizer, learning_rate
+    )
 
 
 def check_batches(experiment: Experiment) -> None:

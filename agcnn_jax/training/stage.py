@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
-
-from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
+from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.stage_results import (
@@ -18,13 +15,11 @@ from agcnn_jax.run.stage_results import (
     stage_directory,
 )
 from agcnn_jax.run.strategies import Stage, branches_before
-from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.steps import init_state
 
 
 def train_stage(
@@ -40,14 +35,10 @@ def train_stage(
             stages before it have now.
     """
     directory = stage_directory(experiment.workdir, stage)
-    schedule = make_schedule(experiment, stage)
-    trained = select_branches(variables, stage.branches)
-    state = replicate(experiment.mesh, init_state(trained, schedule.optimizer))
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     earlier = digests(variables, branches_before(experiment.config.strategy, stage))
     origin = {"started_from": earlier, "lineage": lineage}
     identity = {**experiment.identity, **origin}
-    with sync_call(lambda: StageCheckpoints(directory / "checkpoints")) as checkpoints:
+    with sync_call(lambda: StageCheckpoints(directory / "checkpoints", identity)) as checkpoints:
         finished, latest = from_primary(
             lambda: (read_result(experiment.workdir, stage), checkpoints.latest_step())
         )
@@ -55,10 +46,10 @@ def train_stage(
             saved = checkpoints.identity(latest)
             sync_call(lambda: check_origin(directory, saved, lineage, earlier))
         if not finished:
-            fit(experiment, stage, schedule, checkpoints, identity, state, variables, stop)
+            fit(experiment, make_schedule(experiment, stage), checkpoints, variables, stop)
         scores = finished or from_primary(lambda: best_scores(checkpoints))
-        best = checkpoints.restore(scores["best_step"], template, identity)
-    trained = jax.device_get(best.variables)
+        best, _ = checkpoints.restore_best(scores["best_step"])
+    trained = best["variables"]
     now = digests(trained, stage.branches)
     result = finished or {**scores, "weights": now, **origin}
 

@@ -145,8 +145,8 @@ def _read_stage(experiment: Experiment, identity: dict[str, Any]) -> tuple[Backb
             "which holds no weights; give a folder that data_prep/torch_weights.py wrote, a "
             "trained stage such as runs/resnet/stages/1_global, or random",
         )
-    with StageCheckpoints(stage / "checkpoints", read_only=True) as checkpoints:
-        best, saved = checkpoints.restore_best(identity)
+    with StageCheckpoints(stage / "checkpoints", identity, read_only=True) as checkpoints:
+        best, saved = checkpoints.restore_best()
     trained = best["variables"]
     if "global" not in trained["params"]:
         names = ", ".join(trained["params"])

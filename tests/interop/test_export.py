@@ -47,9 +47,9 @@ def make_run(workdir, variables, branches):
     for number, branch in enumerate(branches, start=1):
         folder = epath.Path(workdir) / "stages" / f"{number}_{branch}"
         trained = {kind: {branch: tree[branch]} for kind, tree in variables.items()}
-        with StageCheckpoints(folder / "checkpoints") as checkpoints:
+        with StageCheckpoints(folder / "checkpoints", identity) as checkpoints:
             state = State(np.int32(7), trained)
-            checkpoints.save(7, state, batches, identity)
+            checkpoints.save(7, state, batches)
             checkpoints.add_score(7, 0.6, 2)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2}
         result["weights"] = stage_results.digests(trained, [branch])

@@ -5,11 +5,13 @@ import pytest
 
 from agcnn_jax.data.records import open_records
 from agcnn_jax.interop import weights
+from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute
 from agcnn_jax.training import stage
 from agcnn_jax.training.loop import train
+from agcnn_jax.training.steps import init_state
 from configs import demo
 from data_prep import torch_weights
 from tests.run.test_checkpoints import Position
@@ -26,8 +28,9 @@ def records(data_dir):
 def without_steps(monkeypatch):
     """Runs save their initial weights as the best checkpoint, so no step is compiled."""
 
-    def fit(experiment, stage, schedule, checkpoints, identity, state, *_):
-        checkpoints.save(1, state, Position(1), identity)
+    def fit(experiment, schedule, checkpoints, variables, stop_requested):
+        trained = select_branches(variables, schedule.stage.branches)
+        checkpoints.save(1, init_state(trained, schedule.optimizer), Position(1))
         checkpoints.add_score(1, 0.5, 14)
 
     monkeypatch.setattr(stage, "fit", fit)

@@ -236,7 +236,7 @@ class TestStageCheckpoints:
     @pytest.fixture
     def directory(self, tmp_path):
         directory = tmp_path / "checkpoints"
-        with StageCheckpoints(epath.Path(directory)) as checkpoints:
+        with StageCheckpoints(epath.Path(directory), stages.IDENTITY) as checkpoints:
             stages.save(checkpoints, 1, 0.5)
         return directory
 
@@ -246,9 +246,9 @@ class TestStageCheckpoints:
             stages.restore(place)
         with (
             contextlib.suppress(UserError),
-            StageCheckpoints(place, read_only=True) as checkpoints,
+            StageCheckpoints(place, stages.IDENTITY, read_only=True) as checkpoints,
         ):
-            checkpoints.restore_best(stages.IDENTITY)
+            checkpoints.restore_best()
 
     def test_each_description_in_turn(self, directory):
         changed = 0

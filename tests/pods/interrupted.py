@@ -48,7 +48,7 @@ def latest(workdir, stage):
         epath.Path(workdir) / "stages" / stage / "checkpoints", read_only=True
     ) as checkpoints:
         step = checkpoints.latest_step()
-        return step, checkpoints.restore_best({}, step)[0]
+        return step, checkpoints.restore_best(step)[0]
 
 
 def same_records(workdir, other):

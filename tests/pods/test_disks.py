@@ -18,7 +18,7 @@ from tests.pods.interrupted import latest, same_records, same_weights
 from tests.pods.refusals import refused, said
 from tests.processes import DEMO, Run
 from tests.programs import run
-from tests.run.test_checkpoints import save, saved
+from tests.run.test_checkpoints import IDENTITY, save, saved
 from tests.started import TINY
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
@@ -38,7 +38,7 @@ class TestParts:
     @pytest.mark.parametrize("words", [FULL, READ_ONLY], ids=["full", "read-only"])
     def test_checkpoints(self, disk, words, capfd):
         directory = epath.Path(disk.outside) / "stages/1_global/checkpoints"
-        with StageCheckpoints(directory) as checkpoints:
+        with StageCheckpoints(directory, IDENTITY) as checkpoints:
             save(checkpoints, 1)
             checkpoints.finish()
             if words == FULL:
@@ -60,7 +60,7 @@ class TestParts:
             disk.allow_writing(disk.path)
         assert saved(directory) == 1
         assert [path.name for path in directory.iterdir()] == ["1"]
-        with StageCheckpoints(directory) as checkpoints:
+        with StageCheckpoints(directory, IDENTITY) as checkpoints:
             save(checkpoints, 2)
         assert saved(directory) == 2
 

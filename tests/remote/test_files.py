@@ -117,18 +117,18 @@ def test_the_scores_come_last(store, monkeypatch):
 
 def test_checkpoints_are_saved_and_found_again(store, workdir):
     directory = workdir / "stages" / "1_global" / "checkpoints"
-    with StageCheckpoints(directory) as checkpoints:
+    with StageCheckpoints(directory, IDENTITY) as checkpoints:
         for step, score in ((1, 0.5), (2, 0.9), (3, 0.7)):
             state = {"weights": np.arange(5.0) + step, "big": np.full((300, 300), step, np.float32)}
-            checkpoints.save(step, state, Position(step), IDENTITY)
+            checkpoints.save(step, state, Position(step))
             checkpoints.add_score(step, score, 3)
     # An incomplete save is not a checkpoint.
     for name in store.names("bucket", "run/stages/1_global/checkpoints/3/"):
         store.put("bucket", name.replace("/3/", "/4/"), store.read("bucket", name))
     del store.objects["bucket"]["run/stages/1_global/checkpoints/4/commit_success.txt"]
-    with StageCheckpoints(directory, read_only=True) as checkpoints:
+    with StageCheckpoints(directory, IDENTITY, read_only=True) as checkpoints:
         assert (sorted(checkpoints.all_steps()), checkpoints.best_step()) == ([2, 3], 2)
-        state, _ = checkpoints.restore_best(IDENTITY)
+        state, _ = checkpoints.restore_best()
     np.testing.assert_array_equal(state["weights"], np.arange(5.0) + 2)
     assert (state["big"] == 2).all()
 
@@ -171,7 +171,7 @@ class TestMistakes:
             with pytest.raises(UserError) as error:
                 StageCheckpoints(directory)
         else:
-            with StageCheckpoints(directory) as checkpoints:
+            with StageCheckpoints(directory, IDENTITY) as checkpoints:
                 save(checkpoints, 1)
                 checkpoints.finish()
                 if when == "saving":
@@ -191,20 +191,20 @@ class TestMistakes:
         monkeypatch.undo()
         if when != "opening":
             assert saved(directory) == 1
-            with StageCheckpoints(directory) as checkpoints:
+            with StageCheckpoints(directory, IDENTITY) as checkpoints:
                 save(checkpoints, 2)
             assert saved(directory) == 2
 
     @pytest.mark.parametrize("what", ["no permission", "damaged", "gone"])
     def test_checkpoints_that_a_bucket_does_not_give(self, store, workdir, what):
         directory = workdir / "stages" / "1_global" / "checkpoints"
-        with StageCheckpoints(directory) as checkpoints:
+        with StageCheckpoints(directory, IDENTITY) as checkpoints:
             save(checkpoints, 1, 0.5)
         prefix = "run/stages/1_global/checkpoints/1/state/"
         [data, *_] = store.names("bucket", f"{prefix}d/")
         with (
             pytest.raises(UserError) as error,
-            StageCheckpoints(directory, read_only=True) as checkpoints,
+            StageCheckpoints(directory, IDENTITY, read_only=True) as checkpoints,
         ):
             if what == "no permission":
                 store.forbidden.add("bucket")
@@ -212,7 +212,7 @@ class TestMistakes:
                 store.put("bucket", data, store.read("bucket", data)[:100])
             else:
                 del store.objects["bucket"][data]
-            checkpoints.restore_best(IDENTITY)
+            checkpoints.restore_best()
         text = str(error.value)
         assert text.startswith(f"checkpoint {directory}/1 cannot be read (")
         assert "check your permission and the network, or, if it is damaged, delete gs://" in text

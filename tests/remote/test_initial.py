@@ -42,8 +42,8 @@ def backbones(experiment, init):
 def test_a_trained_stage(store, experiment, variables):
     stage = "gs://bucket/run/stages/1_global"
     trained = {kind: {"global": tree["global"]} for kind, tree in variables.items()}
-    with StageCheckpoints(absolute(stage) / "checkpoints") as checkpoints:
-        checkpoints.save(1, {"variables": trained}, Position(1), experiment.identity)
+    with StageCheckpoints(absolute(stage) / "checkpoints", experiment.identity) as checkpoints:
+        checkpoints.save(1, {"variables": trained}, Position(1))
         checkpoints.add_score(1, 0.5, 14)
     for found in backbones(experiment, stage):
         jax.tree.map(np.testing.assert_array_equal, found, trained["params"]["global"]["backbone"])

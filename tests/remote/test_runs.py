@@ -46,7 +46,7 @@ def weights(workdir, stage):
     with StageCheckpoints(
         epath.Path(workdir) / "stages" / stage / "checkpoints", read_only=True
     ) as checkpoints:
-        return checkpoints.restore_best({}, checkpoints.latest_step())[0]
+        return checkpoints.restore_best(checkpoints.latest_step())[0]
 
 
 def until_killed(command, condition):

@@ -37,16 +37,16 @@ def state_of(step):
 
 
 def save(checkpoints, step, score=None):
-    checkpoints.save(step, state_of(step), Position(step), IDENTITY)
+    checkpoints.save(step, state_of(step), Position(step))
     if score is not None:
         checkpoints.add_score(step, score, 3)
 
 
 def restore(directory):
     """Load the latest checkpoint: its step, its state and its position."""
-    with StageCheckpoints(directory) as checkpoints:
+    with StageCheckpoints(directory, IDENTITY) as checkpoints:
         step, position = checkpoints.latest_step(), Position(0)
-        state = checkpoints.restore(step, state_of(0), IDENTITY, position)
+        state = checkpoints.restore(step, state_of(0), position)
     return step, state, position
 
 
@@ -62,7 +62,7 @@ def saved(directory):
 def stage(tmp_path_factory):
     """A stage whose best checkpoint is 1 and whose latest is 3."""
     stage = epath.Path(tmp_path_factory.mktemp("run") / "1_global")
-    with StageCheckpoints(stage / "checkpoints") as checkpoints:
+    with StageCheckpoints(stage / "checkpoints", IDENTITY) as checkpoints:
         for step, score in ((1, 0.9), (2, 0.5), (3, 0.7)):
             save(checkpoints, step, score)
     return stage
@@ -75,12 +75,12 @@ def names(directory):
 def test_the_latest_and_the_best_are_kept(stage):
     assert names(stage / "checkpoints") == ["1", "3"]
     assert saved(stage / "checkpoints") == 3
-    with StageCheckpoints(stage / "checkpoints", read_only=True) as checkpoints:
-        best, identity = checkpoints.restore_best(IDENTITY)
+    with StageCheckpoints(stage / "checkpoints", IDENTITY, read_only=True) as checkpoints:
+        best, identity = checkpoints.restore_best()
         jax.tree.map(np.testing.assert_array_equal, best, state_of(1))
         assert identity == IDENTITY
         # `result.json` may name another step.
-        named, _ = checkpoints.restore_best(IDENTITY, 3)
+        named, _ = checkpoints.restore_best(3)
     jax.tree.map(np.testing.assert_array_equal, named, state_of(3))
 
 
@@ -93,10 +93,10 @@ def test_the_latest_and_the_best_are_kept(stage):
 )
 def test_the_best_is_described(tmp_path, scores, best, said):
     """The first of equal checkpoints is the best; without any AUC, the last."""
-    with StageCheckpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+    with StageCheckpoints(epath.Path(tmp_path) / "checkpoints", IDENTITY) as checkpoints:
         for step, score in enumerate(scores, start=1):
             state, findings = {"weights": np.zeros(2)}, 0 if score is None else 3
-            checkpoints.save(step, state, Position(step), IDENTITY)
+            checkpoints.save(step, state, Position(step))
             checkpoints.add_score(step, score, findings)
         result = best_scores(checkpoints)
     assert (result["best_step"], result["best_val_auc_mean"]) == (best, scores[best - 1])
@@ -134,8 +134,8 @@ def test_a_damaged_file_is_one_line(stage, tmp_path, step, name, how):
         if step == 3:
             restore(directory)
         else:
-            with StageCheckpoints(directory, read_only=True) as checkpoints:
-                checkpoints.restore_best(IDENTITY)
+            with StageCheckpoints(directory, IDENTITY, read_only=True) as checkpoints:
+                checkpoints.restore_best()
     text = str(error.value)
     assert text.startswith(f"checkpoint {directory}/{step} is damaged or incomplete (")
     # The later stages were trained from it.
@@ -159,9 +159,9 @@ def test_damaged_scores_are_one_line(stage, tmp_path, step, how):
         restore(copy / "checkpoints")
     with (
         pytest.raises(UserError, match=expected),
-        StageCheckpoints(copy / "checkpoints", read_only=True) as checkpoints,
+        StageCheckpoints(copy / "checkpoints", IDENTITY, read_only=True) as checkpoints,
     ):
-        checkpoints.restore_best(IDENTITY)
+        checkpoints.restore_best()
 
 
 def test_a_half_deleted_old_checkpoint_is_ignored(stage, tmp_path):
@@ -177,7 +177,7 @@ def test_a_half_deleted_old_checkpoint_is_ignored(stage, tmp_path):
         shutil.rmtree(directory / "2")
     shutil.copytree(directory / "3/state", directory / "2/state")
     assert saved(directory) == 3
-    with StageCheckpoints(directory) as checkpoints:
+    with StageCheckpoints(directory, IDENTITY) as checkpoints:
         save(checkpoints, 4, 0.6)
     assert names(directory) == ["1", "4"]
 
@@ -186,7 +186,7 @@ KILLED = """
 import os, pathlib, shutil, signal, sys, time
 from etils import epath
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from tests.run.test_checkpoints import save
+from tests.run.test_checkpoints import IDENTITY, save
 
 folder = pathlib.Path(sys.argv[1])
 directory = folder / "checkpoints"
@@ -197,7 +197,7 @@ def torn():
 for kill in range(8):
     child = os.fork()  # before JAX starts its threads
     if child == 0:
-        with StageCheckpoints(epath.Path(directory)) as checkpoints:
+        with StageCheckpoints(epath.Path(directory), IDENTITY) as checkpoints:
             first = (checkpoints.latest_step() or 0) + 1
             for step in range(first, first + 1000):
                 save(checkpoints, step, 1 / step)
@@ -224,7 +224,7 @@ def test_a_killed_save_is_never_loaded_and_is_cleaned_up(tmp_path):
         last = max(finished, default=0)
         if finished:
             assert saved(directory) == last
-        with StageCheckpoints(directory) as checkpoints:
+        with StageCheckpoints(directory, IDENTITY) as checkpoints:
             assert (checkpoints.latest_step() or 0) == last
             save(checkpoints, last + 1)
         assert saved(directory) == last + 1

@@ -62,7 +62,7 @@ def weights(workdir, stage):
     """All arrays of a stage's latest checkpoint."""
     folder = epath.Path(workdir) / "stages" / stage / "checkpoints"
     with StageCheckpoints(folder, read_only=True) as checkpoints:
-        return checkpoints.restore_best({}, checkpoints.latest_step())[0]
+        return checkpoints.restore_best(checkpoints.latest_step())[0]
 
 
 def entries(workdir):
@@ -368,7 +368,7 @@ def test_starting_from_another_runs_weights(data_dir, finished, tmp_path):
     with StageCheckpoints(
         epath.Path(finished) / "stages/1_global/checkpoints", read_only=True
     ) as checkpoints:
-        best, _ = checkpoints.restore_best({})
+        best, _ = checkpoints.restore_best()
     assert checkpoints.best_step() == result["best_step"]
     for a, b in zip(
         jax.tree.leaves(best["variables"]["params"]["global"]["backbone"]),

@@ -140,7 +140,7 @@ def ends_as(workdir, whole):
     best = []
     for path in (workdir, whole):
         with StageCheckpoints(folder(path), read_only=True) as checkpoints:
-            best.append((checkpoints.best_step(), checkpoints.restore_best({})[0]))
+            best.append((checkpoints.best_step(), checkpoints.restore_best()[0]))
     assert best[0][0] == best[1][0]
     for pair in (best[0][1], best[1][1]), (latest(workdir, STAGE)[1], latest(whole, STAGE)[1]):
         jax.tree.map(np.testing.assert_array_equal, *pair)

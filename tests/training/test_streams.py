@@ -44,8 +44,8 @@ def open_batches(recipe, stage, variables, cropper, count):
         recipe=recipe,
         mesh=device_mesh(jax.devices()[:1]),
     )
-    schedule = types.SimpleNamespace(batch_size=RECORDS)
-    batches = fit.open_batches(experiment, stage, schedule, variables)
+    schedule = types.SimpleNamespace(stage=stage, batch_size=RECORDS)
+    batches = fit.open_batches(experiment, schedule, variables)
     read = [jax.device_get(next(batches)) for _ in range(count)]
     batches.close()
     return read
@@ -85,8 +85,7 @@ def test_no_stage_repeats_anothers_crops_on_the_device(recipe, variables, monkey
         trained, frozen = split_variables(variables, stage)
         step = fit.make_train_step(
             types.SimpleNamespace(recipe=recipe, mesh=device_mesh(jax.devices()[:1])),
-            stage,
-            types.SimpleNamespace(optimizer=optimizer, accumulate=1),
+            types.SimpleNamespace(stage=stage, optimizer=optimizer, accumulate=1),
         )
         jax.eval_shape(step, init_state(trained, optimizer), frozen, make_batch(RECORDS, STORED))
     assert drawn == [stage.seed(recipe.seed) for stage in (*PLAN, PLAN[1])]
