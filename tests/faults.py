@@ -589,7 +589,7 @@ FAULTS = (
     Fault(
         "a resumed run repeats the batches from the start",
         "agcnn_jax/run/checkpoints.py",
-        'batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])',
+        'batches.set_state(found["batches"])',
         "pass",
         TEST_STOPPED,
     ),

@@ -125,10 +125,11 @@ class StageCheckpoints(ocp.CheckpointManager):
     def restore(self, step: int, template: Any, batches: DatasetIterator) -> Any:
         """Load a checkpoint like a template, shardings included, and set an iterator's position."""
         self._check_identity(step)
+        state = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
         with _report_unreadable(self.directory, step):
-            batches.set_state(self._restore(step, batches=ocp.args.JsonRestore())["batches"])
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._restore(step, state=ocp.args.StandardRestore(abstract))["state"]
+            found = self._restore(step, state=state, batches=ocp.args.JsonRestore())
+            batches.set_state(found["batches"])
+        return found["state"]
 
     def restore_best(self, step: int | None = None) -> tuple[Any, Identity]:
         """Load the best checkpoint, or that of `step`, as nested dicts of numpy arrays.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import is_primary
-from agcnn_jax.runtime.storage import is_remote, reported, write_bytes
+from agcnn_jax.runtime.storage import is_remote, reported, upload, write_bytes
 
 FLUSH_SECONDS = 30.0
 """How long TensorBoard's file and an object store may lag behind."""
@@ -38,7 +38,7 @@ def progress_bar(total: int, done: int, what: str, leave: bool = True) -> tqdm:
     )
 
 
-class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
+class MetricsLog(contextlib.ExitStack):
     """Appends one JSON object a line to `metrics.jsonl`, and its numbers to `events/`.
 
     On a disk a line is in the file when `write` returns. Objects of an object store cannot grow, so
@@ -51,12 +51,14 @@ class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
 
         The stage resumes after `step`, or if that is `unscored`, with its validation.
         """
+        super().__init__()
         self._workdir, self._stage, self._writes = workdir, stage, is_primary()
         if not self._writes:
             return
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "events" / stage
-        self._scratch = tempfile.TemporaryDirectory() if is_remote(workdir) else None
-        self._local = Path(self._scratch.name if self._scratch else workdir)
+        self._local, self._remote = Path(workdir), is_remote(workdir)
+        if self._remote:
+            self._local = Path(self.enter_context(tempfile.TemporaryDirectory()))
         with reported(self._path, "read"):
             found = self._path.read_bytes() if self._path.exists() else b""
         lines = found.decode(errors="replace").splitlines()
@@ -65,7 +67,7 @@ class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
         with reported(self._path, "written"):
             if content != found:
                 write_bytes(self._path, content)
-            if self._scratch:
+            if self._remote:
                 (self._local / "metrics.jsonl").write_bytes(content)
         with reported(self._folder, "written"):
             folder = self._local / "events" / stage
@@ -75,10 +77,7 @@ class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
             # Makes TensorBoard drop older events of later steps.
             self._add_event(step + 1, session_log=SessionLog(status=SessionLog.START))
         self._unsent, self._next_flush = True, time.monotonic() + FLUSH_SECONDS
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        with contextlib.suppress(*([UserError] if kind else [])):
-            self.close()
+        self.push(self._finish)
 
     def write(self, step: int, **values: Any) -> None:
         """Log the values of a step; TensorBoard gets the numbers."""
@@ -103,17 +102,15 @@ class MetricsLog(contextlib.AbstractContextManager["MetricsLog"]):
             return
         with reported(self._folder, "written"):
             self._events.flush()
-            for path in filter(Path.is_file, self._local.rglob("*") if self._scratch else ()):
-                write_bytes(self._workdir / path.relative_to(self._local), path.read_bytes())
+        if self._remote:
+            upload(self._local, self._workdir)
         self._unsent, self._next_flush = False, time.monotonic() + FLUSH_SECONDS
 
-    def close(self) -> None:
-        """Flush and close."""
-        if self._writes:
+    def _finish(self, failure: type[BaseException] | None, *details: object) -> None:
+        # A log that cannot be written must not hide why the training ends.
+        with contextlib.suppress(*([UserError] if failure else [])):
             self.flush()
             self._events.close()
-            if self._scratch:
-                self._scratch.cleanup()
 
 
 def _is_repeated(line: str, stage: str, step: int, unscored: bool) -> bool:

@@ -107,7 +107,7 @@ def local_rows(mesh: Mesh, tree: Any) -> Any:
     return jax.device_get(multihost_utils.global_array_to_host_local_array(tree, mesh, SHARDED))
 
 
-def on_local_mesh(mesh: Mesh, tree: Any) -> Any:
+def local_view(mesh: Mesh, tree: Any) -> Any:
     """View replicated arrays as arrays on this process's devices only, without a copy.
 
     All processes must start programs over all devices in the same order, which a thread that works

@@ -13,7 +13,7 @@ from etils import epath
 
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import is_primary
-from agcnn_jax.runtime.storage import reported, write_bytes
+from agcnn_jax.runtime.storage import upload
 
 
 class Profile(contextlib.ExitStack):
@@ -31,7 +31,7 @@ class Profile(contextlib.ExitStack):
         if step in self._steps[:1]:
             # The profiler writes to disks only; the workdir may be in an object store.
             folder = self.enter_context(tempfile.TemporaryDirectory(prefix="agcnn-profile-"))
-            self.push(functools.partial(self._copy, Path(folder)))
+            self.push(functools.partial(self._upload, Path(folder)))
             self.enter_context(jax.profiler.trace(folder))
 
     def after(self, step: int, outputs: Any) -> None:
@@ -40,13 +40,7 @@ class Profile(contextlib.ExitStack):
             jax.block_until_ready(outputs)
             self.close()
 
-    def _copy(self, folder: Path, error: type[BaseException] | None, *details: Any) -> None:
-        try:
-            with reported(self._directory, "written"):
-                for path in filter(Path.is_file, folder.rglob("*")):
-                    target = self._directory / str(path.relative_to(folder))
-                    write_bytes(target, path.read_bytes())
-        except UserError:
-            # A trace that cannot be written must not hide why the training ends.
-            if error is None:
-                raise
+    def _upload(self, folder: Path, failure: type[BaseException] | None, *details: Any) -> None:
+        # A trace that cannot be written must not hide why the training ends.
+        with contextlib.suppress(*([UserError] if failure else [])):
+            upload(folder, self._directory)

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -160,6 +161,13 @@ def write_bytes(path: epath.Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def upload(folder: Path, target: epath.Path) -> None:
+    """Copy the files of a folder to the same places under `target`; `UserError` if that fails."""
+    with reported(target, "written"):
+        for path in filter(Path.is_file, folder.rglob("*")):
+            write_bytes(target / path.relative_to(folder).as_posix(), path.read_bytes())
 
 
 def write_json(

@@ -15,7 +15,6 @@ import contextlib
 import datetime
 import errno
 import json
-import math
 import os
 import socket
 import threading
@@ -66,7 +65,7 @@ class Lock:
 
     def __init__(self, path: epath.Path, timeout: float):
         self.path, self.timeout, self.patience = path, timeout, timeout
-        self.began = self.changed = math.inf  # times of the first look and of the last change
+        self.began = self.changed = time.monotonic()  # times of the start and of the last change
         self.seen: dict[str, Any] | None = None
         self.entry: dict[str, Any] = {
             "host": socket.gethostname(),
@@ -99,7 +98,6 @@ class Lock:
         remedy = None if remote else "make it writable, or choose another --workdir"
         with reported(self.path, "written", remedy):
             found, now = self.read(), time.monotonic()
-            self.began = min(self.began, now)
             if found != self.seen:
                 self.seen, self.changed = found, now
             other = found or {}
@@ -130,10 +128,9 @@ class Lock:
     def read(self) -> dict[str, Any] | None:
         """Return the file's entry: None without a file, empty if the file is damaged."""
         try:
-            entry: dict[str, Any] = json.loads(self.path.read_bytes())
-            entry["peer_timeout"] = float(entry["peer_timeout"])
-            entry["process"] = int(entry["process"])
-            return entry
+            entry = json.loads(self.path.read_bytes())
+            numbers = {"peer_timeout": float(entry["peer_timeout"])}
+            return {**entry, **numbers, "process": int(entry["process"])}
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):

@@ -114,19 +114,15 @@ def open_batches(
 
 def make_train_step(experiment: Experiment, schedule: Schedule) -> Any:
     """Map `train_step` over the devices and jit it; the old state's buffers are donated."""
-    return data_parallel(
-        functools.partial(
-            train_step,
-            recipe=experiment.recipe.for_stage(schedule.stage),
-            stage=schedule.stage,
-            optimizer=schedule.optimizer,
-            accumulate=schedule.accumulate,
-        ),
-        experiment.mesh,
-        in_specs=(REPLICATED, REPLICATED, SHARDED),
-        out_specs=REPLICATED,
-        donate=(0,),
+    step = functools.partial(
+        train_step,
+        recipe=experiment.recipe.for_stage(schedule.stage),
+        stage=schedule.stage,
+        optimizer=schedule.optimizer,
+        accumulate=schedule.accumulate,
     )
+    in_specs = (REPLICATED, REPLICATED, SHARDED)
+    return data_parallel(step, experiment.mesh, in_specs, REPLICATED, donate=(0,))
 
 
 def compile_step(

@@ -25,13 +25,7 @@ from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.runtime.devices import (
-    REPLICATED,
-    SHARDED,
-    data_parallel,
-    on_local_mesh,
-    shard_batch,
-)
+from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, local_view, shard_batch
 from agcnn_jax.training.steps import localise
 
 
@@ -46,19 +40,11 @@ def make_host_cropper(
     if resample_on_host is None:
         resample_on_host = mesh.devices.flat[0].platform == "cpu"
     local = mesh.local_mesh
-    routine = data_parallel(
-        functools.partial(localise, recipe=recipe),
-        local,
-        in_specs=(REPLICATED, SHARDED, REPLICATED),
-        out_specs=SHARDED,
-    )
-    resample = data_parallel(
-        functools.partial(crop_and_resize, size=recipe.input_size),
-        local,
-        in_specs=(SHARDED, SHARDED),
-        out_specs=SHARDED,
-    )
-    global_branch = on_local_mesh(mesh, select_branches(frozen, ("global",)))
+    make_masks = functools.partial(localise, recipe=recipe)
+    routine = data_parallel(make_masks, local, (REPLICATED, SHARDED, REPLICATED), SHARDED)
+    resize = functools.partial(crop_and_resize, size=recipe.input_size)
+    resample = data_parallel(resize, local, (SHARDED, SHARDED), SHARDED)
+    global_branch = local_view(mesh, select_branches(frozen, ("global",)))
     executor = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="crop")
 
     def crop(batch: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,19 +19,9 @@ from agcnn_jax.runtime.errors import UserError
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
     from agcnn_jax.run.experiment import Experiment
 
-SCALINGS: dict[str, Callable[[float], float]] = {
-    "none": lambda ratio: 1.0,
-    "linear": lambda ratio: ratio,
-    "sqrt": math.sqrt,
-}
-"""`config.learning_rate_scaling`: the factor on the learning rate for a batch that is larger by a
-ratio than the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
-
-
-def per_branch(value: Sequence[Any]) -> dict[str, Any]:
-    """Spread a config value of one entry for all branches, or of one for each."""
-    values = tuple(value)
-    return dict(zip(BRANCHES, values * (len(BRANCHES) // len(values)), strict=True))
+SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
+"""`config.learning_rate_scaling`: the learning rate grows by this power of the ratio between the
+batch and the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +59,9 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     config = experiment.config
 
     def of_branches(key: str) -> list[Any]:
-        values = per_branch(config[key])
-        return [values[branch] for branch in stage.branches]
+        # A config value has one entry for all branches, or one for each.
+        given = tuple(config[key]) * (len(BRANCHES) // len(config[key]))
+        return [given[BRANCHES.index(branch)] for branch in stage.branches]
 
     batch_size = min(of_branches("batch_size"))
     images = len(experiment.split.train)
@@ -84,7 +74,7 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     planned = max(of_branches("epochs")) * steps_per_epoch
     ratio = batch_size / min(of_branches("reference_batch_size"))
     optimizer, learning_rate = sgd(
-        min(of_branches("learning_rate")) * SCALINGS[config.learning_rate_scaling](ratio),
+        min(of_branches("learning_rate")) * ratio ** SCALINGS[config.learning_rate_scaling],
         drop_step=round(config.drop_after * planned),
         drop_factor=config.drop_factor,
         momentum=config.momentum,
