@@ -553,8 +553,8 @@ FAULTS = (
     Fault(
         "initial weights may be replaced",
         "agcnn_jax/training/start.py",
-        "if digest != started_from:",
-        "if False:",
+        "elif start.init != (started_from := lineage.read(workdir)[1]):",
+        "elif False:",
         (TEST_START + "StartingFromConvertedWeights::test_that_are_replaced",),
     ),
     Fault(

@@ -88,7 +88,7 @@ class StageCheckpoints(ocp.CheckpointManager):
 
         The score is a mean over `val_auc_findings` findings, None if no finding has an AUC.
         """
-        self.finish()
+        self.wait_until_finished()
         mean = _NO_AUC if val_auc_mean is None else val_auc_mean
         metrics = {"val_auc_mean": mean, "val_auc_findings": val_auc_findings, "step": step}
         path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
@@ -108,15 +108,10 @@ class StageCheckpoints(ocp.CheckpointManager):
             return {**metrics, "val_auc_mean": None}
         return metrics
 
-    def finish(self) -> None:
+    def wait_until_finished(self) -> None:
         """Wait until the checkpoint that is being saved is complete."""
         with reported(self.directory, "written"):
-            self.wait_until_finished()
-
-    def close(self) -> None:
-        """Finish what is being saved in the background, and close."""
-        with reported(self.directory, "written"):
-            super().close()
+            super().wait_until_finished()
 
     def identity(self, step: int) -> Identity:
         """Return what a checkpoint's weights belong to."""

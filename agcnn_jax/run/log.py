@@ -65,10 +65,7 @@ class MetricsLog(contextlib.ExitStack):
         kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, unscored)]
         content = "".join(kept).encode()
         with reported(self._path, "written"):
-            if content != found:
-                write_bytes(self._path, content)
-            if self._remote:
-                (self._local / "metrics.jsonl").write_bytes(content)
+            write_bytes(epath.Path(self._local / "metrics.jsonl"), content)
         with reported(self._folder, "written"):
             folder = self._local / "events" / stage
             folder.mkdir(parents=True, exist_ok=True)

@@ -23,14 +23,13 @@ def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
     return workdir / "stages" / stage.name
 
 
-def read_result(workdir: epath.Path, stage: Stage) -> dict[str, Any] | None:
+def read_result(directory: epath.Path) -> dict[str, Any] | None:
     """Read a stage's `result.json`; None if the stage has not finished.
 
     It holds `best_step`, `best_val_auc_mean` and `val_auc_findings`; `weights`, the digest of each
     branch that the stage trained, at that step; `started_from`, the digest of each branch trained
     before it; and `lineage`, the digest of the run's lineage.
     """
-    directory = stage_directory(workdir, stage)
     path = directory / "result.json"
     if not exists(path):
         return None
@@ -55,13 +54,13 @@ def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dic
     finished: list[tuple[Stage, dict[str, Any]]] = []
     trained: dict[str, str] = {}
     for stage in stages(strategy):
-        result = read_result(workdir, stage)
+        result = read_result(directory := stage_directory(workdir, stage))
         if result is None:
             break
         if not finished:
             # Until a stage has finished, there may be no lineage.
             seen = lineage.read(workdir)[0].digest
-        check_origin(stage_directory(workdir, stage), result, seen, trained)
+        check_origin(directory, result, seen, trained)
         trained |= result["weights"]
         finished.append((stage, result))
     return finished

@@ -85,7 +85,7 @@ def fit(
                 raise record.stopped(step)
             if validating:
                 record.validate(step, state, score)
-    checkpoints.finish()
+    checkpoints.wait_until_finished()
 
 
 def open_batches(

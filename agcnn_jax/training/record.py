@@ -101,14 +101,14 @@ class Record(contextlib.ExitStack):
 
     def stopped(self, step: int) -> Stopped:
         """Finish what is being saved, and return what to raise."""
-        self._checkpoints.finish()
+        self._checkpoints.wait_until_finished()
         return Stopped(
             f"saved and stopped at step {step} of stage {self._schedule.stage.name}; {GO_ON}"
         )
 
     def _diverged(self, step: int, what: str) -> UserError:
         """Name the step that diverged, and the last checkpoint before it."""
-        self._checkpoints.finish()
+        self._checkpoints.wait_until_finished()
         last = max((saved for saved in self._checkpoints.all_steps() if saved < step), default=None)
         kept = f"the last checkpoint is step {last}" if last else "there is no checkpoint yet"
         return UserError(

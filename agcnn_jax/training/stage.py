@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from agcnn_jax.models.agcnn import Variables, merge_branches
+from agcnn_jax.run import stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.stage_results import (
-    check_origin,
-    check_weights,
-    digests,
-    read_result,
-    stage_directory,
-)
 from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, sync_call
@@ -34,27 +28,27 @@ def train_stage(
         UserError: if the stage belongs to another run, or started from other weights than the
             stages before it have now.
     """
-    directory = stage_directory(experiment.workdir, stage)
-    earlier = digests(variables, branches_before(experiment.config.strategy, stage))
+    directory = stage_results.stage_directory(experiment.workdir, stage)
+    earlier = stage_results.digests(variables, branches_before(experiment.config.strategy, stage))
     origin = {"started_from": earlier, "lineage": lineage}
     identity = {**experiment.identity, **origin}
     with sync_call(lambda: StageCheckpoints(directory / "checkpoints", identity)) as checkpoints:
         finished, latest = from_primary(
-            lambda: (read_result(experiment.workdir, stage), checkpoints.latest_step())
+            lambda: (stage_results.read_result(directory), checkpoints.latest_step())
         )
         if latest is not None:
             saved = checkpoints.identity(latest)
-            sync_call(lambda: check_origin(directory, saved, lineage, earlier))
+            sync_call(lambda: stage_results.check_origin(directory, saved, lineage, earlier))
         if not finished:
             fit(experiment, make_schedule(experiment, stage), checkpoints, variables, stop)
         scores = finished or from_primary(lambda: best_scores(checkpoints))
         best, _ = checkpoints.restore_best(scores["best_step"])
     trained = best["variables"]
-    now = digests(trained, stage.branches)
+    now = stage_results.digests(trained, stage.branches)
     result = finished or {**scores, "weights": now, **origin}
 
     def keep() -> None:
-        check_weights(directory, result, now)
+        stage_results.check_weights(directory, result, now)
         if not finished:
             write_json(directory / "result.json", result)
         print(describe_result(stage, result, len(experiment.records.finding_columns)))

@@ -50,14 +50,13 @@ def needs_init(experiment: Experiment) -> bool:
 
 
 def open_start(experiment: Experiment, needed: bool) -> Start:
-    """Read what a run starts from, and compare it with what it started from before.
+    """Read what a run starts from, or if no stage has yet to start from it, what is recorded.
 
     Unless `config.init` is `needed` (see `needs_init`), it need no longer exist.
 
     Raises:
-        UserError: if `config.init` holds no weights, weights that do not fit, other weights than
-            the run started from, or weights that were trained on images of the test subset; or if
-            the workdir holds stages without a config.
+        UserError: if `config.init` holds no weights, weights that do not fit, or weights that were
+            trained on images of the test subset; or if the workdir holds stages without a config.
     """
     config, workdir, split = experiment.config, experiment.workdir, experiment.split
     records = experiment.records
@@ -65,9 +64,8 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     backbones, inherited = read_init(experiment) if needed or not begun else ({}, lineage.NOTHING)
     digest = lineage.digest(backbones) if backbones else None
     if begun:
-        if backbones:
-            _check_init(experiment, digest)
-        seen, digest = lineage.read(workdir)
+        seen, started_from = lineage.read(workdir)
+        digest = digest or started_from
     elif any(has_started(workdir, stage) for stage in stages(config.strategy)):
         raise UserError(
             f"--workdir {workdir} holds trained stages without the config.json that says how; put "
@@ -91,7 +89,7 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
 
 
 def keep_start(experiment: Experiment, start: Start) -> None:
-    """Record in the workdir what the run is made from, or compare it with the record."""
+    """Record in the workdir what the run is made from; `UserError` if the record is another."""
     workdir = experiment.workdir
     if saved_config.read_config(workdir) is None:
         # The config goes last: a workdir that has one has the rest.
@@ -99,21 +97,13 @@ def keep_start(experiment: Experiment, start: Start) -> None:
         with reported(workdir, "written"):
             table = parameter_table(start.variables) + "\n"
             write_bytes(workdir / "parameters.txt", table.encode())
-    else:
-        # Another training may have begun the run while this one waited for the lock.
-        _check_init(experiment, start.init)
-    saved_config.keep_config(experiment.config, workdir, experiment.data_summary)
-
-
-def _check_init(experiment: Experiment, digest: str | None) -> None:
-    """Refuse weights in `config.init`, by their digest, that the run did not start from."""
-    _, started_from = lineage.read(experiment.workdir)
-    if digest != started_from:
+    elif start.init != (started_from := lineage.read(workdir)[1]):
         raise _refused(
             experiment,
-            f"whose weights (digest {digest}) are others than --workdir {experiment.workdir} was "
-            f"started from (digest {started_from}); put those back, or choose another --workdir",
+            f"whose weights (digest {start.init}) are others than --workdir {workdir} was started "
+            f"from (digest {started_from}); put those back, or choose another --workdir",
         )
+    saved_config.keep_config(experiment.config, workdir, experiment.data_summary)
 
 
 def read_init(experiment: Experiment) -> tuple[Backbones, Lineage]:

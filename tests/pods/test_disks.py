@@ -40,14 +40,14 @@ class TestParts:
         directory = epath.Path(disk.outside) / "stages/1_global/checkpoints"
         with StageCheckpoints(directory, IDENTITY) as checkpoints:
             save(checkpoints, 1)
-            checkpoints.finish()
+            checkpoints.wait_until_finished()
             if words == FULL:
                 disk.fill(leave=100_000)
             else:
                 disk.forbid_writing(disk.path)
             with pytest.raises(UserError) as error:
                 save(checkpoints, 2)
-                checkpoints.finish()
+                checkpoints.wait_until_finished()
         assert str(error.value) == f"{directory} cannot be written: {words[0]}; {words[1]}"
         assert capfd.readouterr().err == ""
         with StageCheckpoints(directory, read_only=True) as checkpoints:

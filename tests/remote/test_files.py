@@ -173,14 +173,14 @@ class TestMistakes:
         else:
             with StageCheckpoints(directory, IDENTITY) as checkpoints:
                 save(checkpoints, 1)
-                checkpoints.finish()
+                checkpoints.wait_until_finished()
                 if when == "saving":
                     store.forbidden.add("bucket")
                 else:
                     monkeypatch.setattr(store, "put", refuse_arrays)
                 with pytest.raises(UserError) as error:
                     save(checkpoints, 2)
-                    checkpoints.finish()
+                    checkpoints.wait_until_finished()
         text = str(error.value)
         assert text.startswith(f"{directory} cannot be written: ")
         assert text.endswith(f"; {storage.REACHABLE}")
