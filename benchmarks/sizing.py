@@ -82,7 +82,7 @@ def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> 
     frozen = tuple(branch for branch in variables["params"] if branch not in stage.branches)
     state = init_state(select_branches(variables, stage.branches), schedule.optimizer)
     batch: dict[str, Any] = {"labels": np.zeros((count, model.label_count), np.uint8)}
-    if stage.global_is_frozen:  # from the host cropper
+    if "global" not in stage.branches:  # from the host cropper
         batch["local_images"] = jax.random.uniform(key, (count, size, size), maxval=255.0)
         if "fusion" in stage.branches:
             width = variables["params"]["global"]["head"]["kernel"].shape[0]

@@ -25,9 +25,6 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import error_number, is_remote, reason, reported, write_json
 
-Identity = dict[str, Any]
-"""What weights belong to: their backbone, labels, lineage ..."""
-
 _NO_AUC = -1.0
 """Saved where no finding has a validation AUC; below any AUC."""
 
@@ -41,12 +38,13 @@ class StageCheckpoints(ocp.CheckpointManager):
     """
 
     def __init__(
-        self, directory: epath.Path, identity: Identity | None = None, read_only: bool = False
+        self, directory: epath.Path, identity: dict[str, Any] | None = None, read_only: bool = False
     ):
         """Open the checkpoints in a folder, which need not exist yet.
 
-        All that are saved belong to `identity`, and so must those that are loaded. If `read_only`,
-        the folder has to hold one, and nothing is written, deleted or waited for.
+        All that are saved belong to `identity`: their backbone, labels, lineage ... Those that are
+        loaded must agree with it. If `read_only`, the folder has to hold one, and nothing is
+        written, deleted or waited for.
         """
         self._identity = identity or {}
         _silence_background_errors()
@@ -95,9 +93,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         with reported(self.directory, "written"):
             from_primary(lambda: write_json(path, metrics))
             # Hosts may see the file at different times, so all take it from memory.
-            for info in self._checkpoints:
-                if info.step == step:
-                    info.metrics = metrics
+            next(info for info in self._checkpoints if info.step == step).metrics = metrics
             for old in self._get_old_steps_to_remove():
                 self.delete(old)
 
@@ -113,7 +109,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         with reported(self.directory, "written"):
             super().wait_until_finished()
 
-    def identity(self, step: int) -> Identity:
+    def identity(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint's weights belong to."""
         return dict(self._restore(step, identity=ocp.args.JsonRestore())["identity"])
 
@@ -126,7 +122,7 @@ class StageCheckpoints(ocp.CheckpointManager):
             batches.set_state(found["batches"])
         return found["state"]
 
-    def restore_best(self, step: int | None = None) -> tuple[Any, Identity]:
+    def restore_best(self, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Load the best checkpoint, or that of `step`, as nested dicts of numpy arrays.
 
         Also returns all that the weights belong to.
@@ -146,7 +142,7 @@ class StageCheckpoints(ocp.CheckpointManager):
         with _report_unreadable(self.directory, step):
             return super().restore(step, args=ocp.args.Composite(**items))
 
-    def _check_identity(self, step: int) -> Identity:
+    def _check_identity(self, step: int) -> dict[str, Any]:
         saved = self.identity(step)
         for key, value in self._identity.items():
             if saved.get(key) != value:

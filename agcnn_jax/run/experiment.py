@@ -61,13 +61,8 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     data, augment, attention = config.data, config.augment, config.attention
     records = open_records(data.dir)
-    split = make_split(
-        records,
-        data.protocol,
-        data.split_seed,
-        lists=data.lists or None,
-        allow_unlisted=data.allow_unlisted,
-    )
+    lists, unlisted = data.lists or None, data.allow_unlisted
+    split = make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)
     axis = BATCH_AXIS if config.batch_norm == "global" else None
     recipe = Recipe(
         model=AGCNN(

@@ -20,9 +20,6 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-PLACES = frozenset({"data.dir", "workdir"})
-"""Keys that may differ between processes, since hosts may find the same files elsewhere."""
-
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
     """Write `data.json`, then `config.json`, or compare them as `compare_config` does."""
@@ -88,7 +85,9 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
 def describe_run(config: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
     """Describe by name what all processes share: config, code, libraries and `data_summary`."""
     values, root = flatten(config.to_dict()), Path(agcnn_jax.__file__).parent
-    facts = {f"config.{key}": value for key, value in values.items() if key not in PLACES}
+    # Hosts may find the same files elsewhere.
+    places = ("data.dir", "workdir")
+    facts = {f"config.{key}": value for key, value in values.items() if key not in places}
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
         facts[f"file agcnn_jax/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]

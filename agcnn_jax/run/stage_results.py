@@ -122,11 +122,8 @@ def finished_variables(
 ) -> tuple[Variables, dict[str, Any]]:
     """Load the branches of all finished stages to host memory; later stages win.
 
-    Returns:
-        The variables of the trained branches, and all that the weights of the last stage belong to.
-
-    Raises:
-        UserError: if no stage has finished, or one does not fit the run or `identity`.
+    Also returns all that the weights of the last stage belong to. `UserError` if no stage has
+    finished, or one does not fit the run or `identity`.
     """
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}

@@ -26,11 +26,6 @@ class Stage:
         """The branch whose validation AUC picks the stage's best checkpoint: the last trained."""
         return self.branches[-1]
 
-    @property
-    def global_is_frozen(self) -> bool:
-        """Tell whether the global branch, and so the heat maps, stay as they are in the stage."""
-        return "global" not in self.branches
-
     def seed(self, run_seed: int) -> int:
         """Derive the stage's own seed, at least 0 and below 2**31.
 

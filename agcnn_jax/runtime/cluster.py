@@ -40,11 +40,9 @@ def join(
     """Find the other processes of the run, if there are any; without an address, by a launcher.
 
     A process counts as lost after `peer_timeout` seconds without a heartbeat. SIGTERM is kept for
-    `stop_requests` if `preemptible`; otherwise it ends the process.
-
-    Raises:
-        UserError: if JAX rejects the flags, or the processes have different numbers of devices.
-        Stopped: if the others do not come within `start_timeout` seconds, or the port is in use.
+    `stop_requests` if `preemptible`; otherwise it ends the process. `UserError` if JAX rejects the
+    flags, or the processes have different numbers of devices; `Stopped` if the others do not come
+    within `start_timeout` seconds, or the port is in use.
     """
     if coordinator_address and process_id == 0:
         _wait_for_port(coordinator_address, start_timeout)

@@ -31,8 +31,7 @@ def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
     A process's devices are adjacent in the mesh, and so are its rows of a batch.
     """
-    found = jax.devices() if devices is None else devices
-    ordered = sorted(found, key=lambda device: (device.process_index, device.id))
+    ordered = sorted(devices or jax.devices(), key=lambda one: (one.process_index, one.id))
     return Mesh(np.array(ordered), (BATCH_AXIS,))
 
 

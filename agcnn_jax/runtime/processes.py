@@ -6,14 +6,17 @@ With one process, each function here only calls or returns what it is given.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import delete, exists, write_json
 
 Result = TypeVar("Result")
 
@@ -89,3 +92,19 @@ def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
                     f"process {process} differs from process 0 in {key}: {theirs.get(key)!r} "
                     f"instead of {first.get(key)!r}; start all with the same config, code and data"
                 )
+
+
+def require_shared(workdir: epath.Path) -> None:
+    """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
+    if process_share()[1] == 1:
+        return
+    # A new name, which no host can remember as missing or from an earlier run.
+    mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
+    from_primary(lambda: write_json(mark, {}))
+    seen = exchange(sync_call(lambda: exists(mark)))
+    from_primary(lambda: delete(mark))
+    if not all(seen):
+        raise UserError(
+            f"process {seen.index(False)} does not see what process 0 writes to --workdir "
+            f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
+        )

@@ -98,15 +98,11 @@ def open_batches(
     """
     config, mesh = experiment.config, experiment.mesh
     recipe = experiment.recipe.for_stage(schedule.stage)
-    dataset = training_batches(
-        experiment.records.images_and_labels(),
-        experiment.split.train,
-        schedule.batch_size,
-        recipe.seed,
-        *process_share(),
-    )
+    images, indices = experiment.records.images_and_labels(), experiment.split.train
+    share = process_share()
+    dataset = training_batches(images, indices, schedule.batch_size, recipe.seed, *share)
     on_host = config.attention.cropper == "host" and config.local_input == "crop"
-    if on_host and schedule.stage.global_is_frozen:
+    if on_host and "global" not in schedule.stage.branches:
         return iterate(dataset, make_host_cropper(recipe, frozen, mesh))
     names = ("image", "labels", "record")
     return iterate(dataset, lambda batch: shard_batch(mesh, {name: batch[name] for name in names}))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-
 import ml_collections
 import numpy as np
-from etils import epath
 
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import check_config
@@ -14,17 +11,15 @@ from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.preemption import stop_requests
 from agcnn_jax.runtime.processes import (
     announce,
-    exchange,
     from_primary,
-    process_share,
     require_agreement,
+    require_shared,
     sync_call,
 )
-from agcnn_jax.runtime.storage import checkpoint_place, delete, exists, write_json
+from agcnn_jax.runtime.storage import checkpoint_place
 from agcnn_jax.runtime.workdir_lock import lock_workdir
 from agcnn_jax.training.schedule import check_batches
 from agcnn_jax.training.stage import train_stage
@@ -80,22 +75,6 @@ def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experimen
         }
     )
     return experiment, start
-
-
-def require_shared(workdir: epath.Path) -> None:
-    """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
-    if process_share()[1] == 1:
-        return
-    # A new name, which no host can remember as missing or from an earlier run.
-    mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
-    from_primary(lambda: write_json(mark, {}))
-    seen = exchange(sync_call(lambda: exists(mark)))
-    from_primary(lambda: delete(mark))
-    if not all(seen):
-        raise UserError(
-            f"process {seen.index(False)} does not see what process 0 writes to --workdir "
-            f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
-        )
 
 
 def describe(experiment: Experiment, start: Start) -> str:

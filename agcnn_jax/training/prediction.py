@@ -89,15 +89,11 @@ def make_validation(
         made = predict(step, variables, experiment, indices, "validation", after_batch)
         if not all(np.isfinite(scores).all() for scores in made.logits.values()):
             raise FloatingPointError("validation logits are not finite")
-        means = {
-            branch: mean_auc(
-                {
-                    records.labels[column]: auc(labels[:, column], scores[:, column])
-                    for column in records.finding_columns
-                }
-            )
-            for branch, scores in made.logits.items()
-        }
+        means = {}
+        for branch, scores in made.logits.items():
+            columns = records.finding_columns
+            aucs = {records.labels[i]: auc(labels[:, i], scores[:, i]) for i in columns}
+            means[branch] = mean_auc(aucs)
         selecting = means[stage.selects_by]
         return {
             "val_auc_mean": selecting.mean,

@@ -40,15 +40,16 @@ class Record(contextlib.ExitStack):
     ):
         """Open the log and show progress from step `resumed`; its score may be still to come."""
         super().__init__()
-        self._schedule, self._checkpoints, name = schedule, checkpoints, schedule.stage.name
+        self._schedule, self._checkpoints, self._stage = schedule, checkpoints, schedule.stage.name
         self._stop_requested = stop_requested
         self._log_every = experiment.config.log_every
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
-        self._log = self.enter_context(MetricsLog(experiment.workdir, name, resumed, unscored))
+        log = MetricsLog(experiment.workdir, self._stage, resumed, unscored)
+        self._log = self.enter_context(log)
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
-        self._bar = self.enter_context(progress_bar(total, done, f"stage {name}"))
+        self._bar = self.enter_context(progress_bar(total, done, f"stage {self._stage}"))
 
     def hold(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Log the step before, and hold this step's metrics until it is over."""
@@ -102,9 +103,7 @@ class Record(contextlib.ExitStack):
     def stopped(self, step: int) -> Stopped:
         """Finish what is being saved, and return what to raise."""
         self._checkpoints.wait_until_finished()
-        return Stopped(
-            f"saved and stopped at step {step} of stage {self._schedule.stage.name}; {GO_ON}"
-        )
+        return Stopped(f"saved and stopped at step {step} of stage {self._stage}; {GO_ON}")
 
     def _diverged(self, step: int, what: str) -> UserError:
         """Name the step that diverged, and the last checkpoint before it."""
@@ -112,7 +111,7 @@ class Record(contextlib.ExitStack):
         last = max((saved for saved in self._checkpoints.all_steps() if saved < step), default=None)
         kept = f"the last checkpoint is step {last}" if last else "there is no checkpoint yet"
         return UserError(
-            f"{what} at step {step} of stage {self._schedule.stage.name}; {kept} in "
+            f"{what} at step {step} of stage {self._stage}; {kept} in "
             f"{self._checkpoints.directory}; try a smaller config.learning_rate in another "
             f"--workdir"
         )

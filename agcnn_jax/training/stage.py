@@ -22,11 +22,8 @@ def train_stage(
     """Train a stage, resume it, or only load it if it has finished.
 
     Takes and returns all branches: with the earlier stages trained, and then this one too, as in
-    its best checkpoint. `lineage` is the digest of what the run's weights have seen.
-
-    Raises:
-        UserError: if the stage belongs to another run, or started from other weights than the
-            stages before it have now.
+    its best checkpoint. `lineage` is the digest of what the run's weights have seen. `UserError` if
+    the stage belongs to another run, or started from other weights than the stages before it have.
     """
     directory = stage_results.stage_directory(experiment.workdir, stage)
     earlier = stage_results.digests(variables, branches_before(experiment.config.strategy, stage))
@@ -61,11 +58,8 @@ def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Describe a stage's best checkpoint as `result.json` does."""
     step: Any = checkpoints.best_step()
     score: Any = checkpoints.score(step)
-    return {
-        "best_step": step,
-        "best_val_auc_mean": score["val_auc_mean"],
-        "val_auc_findings": score["val_auc_findings"],
-    }
+    mean, findings = score["val_auc_mean"], score["val_auc_findings"]
+    return {"best_step": step, "best_val_auc_mean": mean, "val_auc_findings": findings}
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:

@@ -52,11 +52,9 @@ def needs_init(experiment: Experiment) -> bool:
 def open_start(experiment: Experiment, needed: bool) -> Start:
     """Read what a run starts from, or if no stage has yet to start from it, what is recorded.
 
-    Unless `config.init` is `needed` (see `needs_init`), it need no longer exist.
-
-    Raises:
-        UserError: if `config.init` holds no weights, weights that do not fit, or weights that were
-            trained on images of the test subset; or if the workdir holds stages without a config.
+    Unless `config.init` is `needed` (see `needs_init`), it need no longer exist. `UserError` if it
+    holds no weights, weights that do not fit, or weights that were trained on images of the test
+    subset; or if the workdir holds stages without a config.
     """
     config, workdir, split = experiment.config, experiment.workdir, experiment.split
     records = experiment.records

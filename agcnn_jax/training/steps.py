@@ -42,11 +42,7 @@ class TrainState:
 
 def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
     """Start a stage from the given variables of its trained branches."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        variables=variables,
-        opt_state=optimizer.init(variables["params"]),
-    )
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]))
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -131,10 +127,8 @@ def train_step(
         batch_stats = lax.pmean(batch_stats, BATCH_AXIS)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables["params"])
-    variables = {
-        "params": optax.apply_updates(state.variables["params"], updates),
-        "batch_stats": batch_stats,
-    }
+    new_params = optax.apply_updates(state.variables["params"], updates)
+    variables = {"params": new_params, "batch_stats": batch_stats}
     metrics = {"loss": loss, **{f"loss_{branch}": value for branch, value in losses.items()}}
     return TrainState(state.step + 1, variables, opt_state), metrics
 
@@ -152,14 +146,8 @@ def split_rows(rows: Batch, parts: int) -> Batch:
 
 def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
     """Augment a stored batch for a step; see `agcnn_jax.data.augment.augment`."""
-    return augment(
-        batch["image"].astype(recipe.image_dtype),
-        batch["record"],
-        step,
-        recipe.seed,
-        recipe.input_size,
-        recipe.augmentation,
-    )
+    images, size = batch["image"].astype(recipe.image_dtype), recipe.input_size
+    return augment(images, batch["record"], step, recipe.seed, size, recipe.augmentation)
 
 
 def attended(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> jax.Array:
@@ -185,11 +173,8 @@ def localise(
     images = augment_batch(batch, step, recipe)
     output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
     mask = attend(images, output.feature_map, recipe.statistic, recipe.tau).mask
-    return {
-        "images": images,
-        "masks": jnp.packbits(mask, axis=-1),
-        "pooled_global": output.pooled,
-    }
+    bits = jnp.packbits(mask, axis=-1)
+    return {"images": images, "masks": bits, "pooled_global": output.pooled}
 
 
 def predict_step(
@@ -243,9 +228,5 @@ def make_predict_step(
     recipe: Recipe, mesh: Mesh, branches: Collection[str], crops: str = "centre"
 ) -> Callable[..., Any]:
     """Map `predict_step` over the devices and jit it."""
-    return data_parallel(
-        functools.partial(predict_step, recipe=recipe, branches=branches, crops=crops),
-        mesh,
-        in_specs=(REPLICATED, SHARDED),
-        out_specs=SHARDED,
-    )
+    step = functools.partial(predict_step, recipe=recipe, branches=branches, crops=crops)
+    return data_parallel(step, mesh, (REPLICATED, SHARDED), SHARDED)
