@@ -65,7 +65,10 @@ class MetricsLog(contextlib.ExitStack):
         kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, unscored)]
         content = "".join(kept).encode()
         with reported(self._path, "written"):
-            write_bytes(epath.Path(self._local / "metrics.jsonl"), content)
+            if content != found:
+                write_bytes(self._path, content)
+            if self._remote:
+                (self._local / "metrics.jsonl").write_bytes(content)
         with reported(self._folder, "written"):
             folder = self._local / "events" / stage
             folder.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ class Lock:
 
     def __init__(self, path: epath.Path, timeout: float):
         self.path, self.timeout, self.patience = path, timeout, timeout
-        self.began = self.changed = time.monotonic()  # times of the start and of the last change
+        self.began = self.changed = float("inf")  # times of the first look and of the last change
         self.seen: dict[str, Any] | None = None
         self.entry: dict[str, Any] = {
             "host": socket.gethostname(),
@@ -98,6 +98,7 @@ class Lock:
         remedy = None if remote else "make it writable, or choose another --workdir"
         with reported(self.path, "written", remedy):
             found, now = self.read(), time.monotonic()
+            self.began = min(self.began, now)
             if found != self.seen:
                 self.seen, self.changed = found, now
             other = found or {}
