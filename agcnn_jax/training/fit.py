@@ -36,12 +36,9 @@ def fit(
 ) -> None:
     """Train a stage from its latest checkpoint to its last step; without one, from `variables`.
 
-    These are all branches; those that the stage does not train stay as they are.
-
-    Raises:
-        UserError: if the loss or the weights are no longer finite, or a step needs more memory
-            than a device has.
-        Stopped: if a stop was requested, after any step or batch of validation; all is saved.
+    These are all branches; those that the stage does not train stay as they are. `UserError` if the
+    loss or the weights are no longer finite, or a step needs more memory than a device has;
+    `Stopped` after any step or batch of validation, with everything saved, if that was requested.
     """
     config, mesh, stage = experiment.config, experiment.mesh, schedule.stage
     trained = select_branches(variables, stage.branches)

@@ -29,9 +29,8 @@ from agcnn_jax.training.start import Start, keep_start, needs_init, open_start
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Train all stages in `workdir`, or those that remain of the run that lies there.
 
-    Raises:
-        UserError: for anything in the config, the data or the workdir that cannot be used.
-        Stopped: on SIGTERM, with everything saved; or if another training goes on in `workdir`.
+    `UserError` for anything in the config, the data or the workdir that cannot be used; `Stopped`
+    on SIGTERM, with everything saved, or if another training goes on in `workdir`.
     """
     with stop_requests() as stop_requested:
         experiment, start = open_run(config, workdir)

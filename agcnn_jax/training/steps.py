@@ -15,14 +15,7 @@ from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.data.augment import augment, centre_crop, crop_window, ten_windows
-from agcnn_jax.models.agcnn import (
-    Variables,
-    apply_branch,
-    apply_fusion,
-    forward,
-    merge_branches,
-    select_branches,
-)
+from agcnn_jax.models.agcnn import Variables, apply_branch, forward, merge_branches, select_branches
 from agcnn_jax.models.layers import mean_logit
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
@@ -207,21 +200,17 @@ def predict_step(
 def _infer(
     variables: Variables, recipe: Recipe, branches: Collection[str], inputs: jax.Array
 ) -> dict[str, jax.Array]:
-    outputs: dict[str, jax.Array] = {}
-    global_output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-    if "global" in branches:
-        outputs["global"] = global_output.logits
-    if "local" in branches or "fusion" in branches:
-        local_images = inputs
-        if recipe.local_input == "crop":
-            attention = attend(inputs, global_output.feature_map, recipe.statistic, recipe.tau)
-            local_images, outputs["boxes"] = attention.local_images, attention.boxes
-        local, _ = apply_branch(recipe.model, variables, "local", local_images, train=False)
-        if "local" in branches:
-            outputs["local"] = local.logits
-        if "fusion" in branches:
-            outputs["fusion"] = apply_fusion(variables, global_output.pooled, local.pooled)
-    return outputs
+    boxes: dict[str, jax.Array] = {}
+
+    def local_images(feature_map: jax.Array) -> jax.Array:
+        if recipe.local_input == "image":
+            return inputs
+        attention = attend(inputs, feature_map, recipe.statistic, recipe.tau)
+        boxes["boxes"] = attention.boxes
+        return attention.local_images
+
+    logits, _ = forward(recipe.model, variables, inputs, local_images, branches=branches)
+    return {**logits, **boxes}
 
 
 def make_predict_step(
