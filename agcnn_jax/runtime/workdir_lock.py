@@ -129,9 +129,10 @@ class Lock:
     def read(self) -> dict[str, Any] | None:
         """Return the file's entry: None without a file, empty if the file is damaged."""
         try:
-            entry = json.loads(self.path.read_bytes())
-            numbers = {"peer_timeout": float(entry["peer_timeout"])}
-            return {**entry, **numbers, "process": int(entry["process"])}
+            entry: dict[str, Any] = json.loads(self.path.read_bytes())
+            entry["peer_timeout"] = float(entry["peer_timeout"])
+            entry["process"] = int(entry["process"])
+            return entry
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
