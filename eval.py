@@ -2,7 +2,7 @@
 
 python eval.py --config configs/demo.py
 python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA --out OUT
-python eval.py --predictions P.csv --labels Data_Entry_2017_v2020.csv [--compare Q.csv]
+python eval.py --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
 """
 
 from absl import flags
@@ -10,7 +10,7 @@ from absl import flags
 from agcnn_jax.run import command_line
 from agcnn_jax.runtime.errors import UserError
 
-BESIDE = ("compare", "subset", "logits")
+BESIDE = ("compare", "subset", "validation", "logits")
 """Flags that go with --predictions."""
 
 
@@ -32,13 +32,15 @@ def main() -> None:
         raise UserError("--predictions and --labels go together; give both CSV files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")
-    command_line.refuse_flags_beside("predictions", "labels", *BESIDE)
+    command_line.refuse_flags_beside("predictions", "labels", "out", *BESIDE)
     scored = evaluate_predictions(
         predictions,
         labels,
         compare_path=flags.FLAGS.compare,
         subset_path=flags.FLAGS.subset,
+        validation_path=flags.FLAGS.validation,
         logits=flags.FLAGS.logits,
+        out=flags.FLAGS.out,
     )
     print(as_text(scored))
 
@@ -70,10 +72,11 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
     flags.DEFINE_bool("include_trained", False, "Also score images that the run was trained on.")
     flags.DEFINE_string("weights", None, "Folder of converted weights to score instead of a run.")
-    flags.DEFINE_string("out", None, "New folder for the results of --weights.")
+    flags.DEFINE_string("out", None, "New folder for the results of --weights or --predictions.")
     flags.DEFINE_string("predictions", None, "CSV file of predictions to score instead of a run.")
     flags.DEFINE_string("labels", None, "Data_Entry CSV file with the labels of --predictions.")
     flags.DEFINE_string("compare", None, "CSV file of another model, to test the differences.")
     flags.DEFINE_string("subset", None, "List of the images of --predictions to score.")
+    flags.DEFINE_string("validation", None, "CSV file of other images, to choose thresholds.")
     flags.DEFINE_bool("logits", False, "The CSV files hold logits, not probabilities.")
     command_line.run(main)

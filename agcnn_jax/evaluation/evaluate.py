@@ -20,6 +20,7 @@ from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.evaluation.table_text import as_text
 from agcnn_jax.evaluation.validation import Validated, validate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage, saved_config
@@ -198,7 +199,7 @@ def report(
         images_digest=experiment.split.digests[split],
         crops=config.eval.crops,
     )
-    return write_results(
+    table = write_results(
         subject.directory or results_directory(experiment, split),
         scored,
         cohort,
@@ -211,3 +212,4 @@ def report(
         notes=subject.notes,
         validated=validated,
     )
+    return as_text(table)

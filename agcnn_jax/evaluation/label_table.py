@@ -4,24 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from agcnn_jax.data.labels import LABELS, NO_FINDING
+import numpy as np
+
+from agcnn_jax.data.labels import LABELS, NO_FINDING, parse_age
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN, plain, read_csv
+from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.runtime.errors import UserError
 
 # Names more similar than this may be a misspelling ("Efusion": 0.93, "Infiltrate": 0.82).
 _SIMILAR = 0.8
+# What images are grouped by, and the names of its column; the first that the table has counts.
+_GROUPS = {
+    "sex": ("Patient Gender", "Patient Sex"),
+    "age": ("Patient Age",),
+    "view": ("View Position",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels and the patient of each image, and the first line that names each label."""
+    """The labels of images, and what else their table knows.
+
+    Attributes:
+        of_image: per image, its labels.
+        patient: per image, its patient.
+        lines: per label, the first line that names it.
+        about: of sex, age and view, those that the table has: per image, the text.
+    """
 
     of_image: dict[str, frozenset[str]]
     patient: dict[str, str]
     lines: dict[str, int]
+    about: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+    def groups(self, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Group images by sex, age and view, as far as the table knows them; see `image_groups`.
+
+        An age that cannot be read is unknown.
+        """
+        columns = {
+            name: [column[image] for image in image_ids] for name, column in self.about.items()
+        }
+        ages = [parse_age(text) for text in columns.get("age", ())]
+        return image_groups(
+            [-1 if age is None else age for age in ages] if "age" in columns else None,
+            columns.get("sex"),
+            columns.get("view"),
+        )
 
 
 def read_labels(path: str | Path) -> Labels:
@@ -63,11 +95,18 @@ def read_labels(path: str | Path) -> Labels:
                 f"{where}: {row[finding]!r} is both a finding and none; correct the row"
             )
         labels.append(frozenset(parts))
-    return Labels(
-        dict(zip(image_ids, labels, strict=True)),
-        dict(zip(image_ids, (row[patient] for _, row in table.rows), strict=True)),
-        lines,
-    )
+
+    def by_image(column: int) -> dict[str, str]:
+        return dict(zip(image_ids, (row[column] for _, row in table.rows), strict=True))
+
+    plain_header = {plain(name): name for name in header}
+    about = {
+        group: by_image(table.column(plain_header[plain(name)]))
+        for group, names in _GROUPS.items()
+        for name in names[::-1]
+        if plain(name) in plain_header
+    }
+    return Labels(dict(zip(image_ids, labels, strict=True)), by_image(patient), lines, about)
 
 
 def refuse_misspelt(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:

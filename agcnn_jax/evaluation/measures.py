@@ -49,7 +49,7 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
     findings: dict[str, dict[str, FindingMetrics | None]] = {}
     points: dict[str, dict[str, dict[str, OperatingPoint | None]]] = {}
     for branch, probabilities in scored.probabilities.items():
-        logits = None if scored.logits is None else scored.logits[branch]
+        logits = scored.logits.get(branch)
         findings[branch] = {
             label: finding_metrics(
                 matrix[:, c], probabilities[:, c], None if logits is None else logits[:, c]

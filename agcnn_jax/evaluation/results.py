@@ -47,8 +47,11 @@ def write_results(
     seen: lineage.Lineage | None = None,
     notes: Sequence[str] = (),
     validated: Validated = NOT_VALIDATED,
+    compared: tuple[str, str] | None = None,
+    copies: bool = True,
+    digits: int = 3,
     resamples: int = RESAMPLES,
-) -> str:
+) -> tables.Table:
     """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
 
     Args:
@@ -62,10 +65,14 @@ def write_results(
         seen: what the run was trained on, to lie beside its predictions.
         notes: lines about the model, for below the table.
         validated: what validation images chose.
+        compared: two models whose differences the table tests; fusion and global always have their
+            `comparison.csv`.
+        copies: write the predictions.
+        digits: of the AUCs in the table.
         resamples: of the bootstrap over patients.
 
     Returns:
-        The table to print.
+        The table.
 
     Raises:
         UserError: if a logit is not finite or the folder cannot be written.
@@ -82,10 +89,14 @@ def write_results(
         resamples=resamples,
     )
     measures = measure(scored, *validated)
-    table = tables.build_table(results, cohort)
+    table = tables.build_table(results, cohort, digits)
     if localisation is not None:
         notes = (*notes, note(localisation))
     table = dataclasses.replace(table, below=(*notes, *table.below, thresholds_note(measures)))
+    if compared:
+        table = comparison.with_differences(table, results)
+    elif {"fusion", "global"} <= set(results):
+        compared = ("fusion", "global")
     roc = figures.encode(
         figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
     )
@@ -99,14 +110,14 @@ def write_results(
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / SCORES).write_text(text + "\n", encoding="utf-8")
         (folder / "auc.csv").write_text(tables.as_csv(results, cohort), encoding="utf-8")
-        if {"fusion", "global"} <= set(results):
-            differences = comparison.compare_models(results["fusion"], results["global"])
-            text = comparison.as_csv("fusion", "global", differences)
+        if compared:
+            differences = comparison.compare_models(*(results[name] for name in compared))
+            text = comparison.as_csv(*compared, differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
         write_measures(folder, measures, results, cohort)
-        for branch, probabilities in scored.probabilities.items():
-            logits = None if scored.logits is None else scored.logits[branch]
+        for branch, probabilities in scored.probabilities.items() if copies else ():
+            logits = scored.logits.get(branch)
             path = folder / f"predictions_{branch}.csv"
             write_predictions(path, scored.image_ids, labels, probabilities, logits)
         if seen is not None:
@@ -117,7 +128,7 @@ def write_results(
             _write_localisation(folder, localisation, cohort)
         (folder / "roc.png").write_bytes(roc)
         (folder / "report.html").write_text(page, encoding="utf-8")
-    return table_text.as_text(table)
+    return table
 
 
 def _refuse_diverged(scored: ScoredImages, split: str | None) -> None:

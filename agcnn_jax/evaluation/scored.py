@@ -26,7 +26,8 @@ class ScoredImages:
         findings: the labels to average over.
         label_matrix: uint8 `[N, C]`, 0 or 1.
         probabilities: per branch or file, float `[N, C]`.
-        logits: the same before the sigmoid, which AUCs rank; None if they are not known.
+        logits: the same before the sigmoid, which AUCs rank; without branches of which only the
+            probabilities are known.
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None if nothing was cropped.
         groups: per attribute, such as "sex", the group of each image, str `[N]`.
@@ -38,14 +39,14 @@ class ScoredImages:
     findings: Sequence[str]
     label_matrix: np.ndarray
     probabilities: Mapping[str, np.ndarray]
-    logits: Mapping[str, np.ndarray] | None = None
+    logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     boxes: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def ranked(self) -> Mapping[str, np.ndarray]:
         """What AUCs rank: the logits, since probabilities tie near 0 and 1, if they are known."""
-        return self.probabilities if self.logits is None else self.logits
+        return {**self.probabilities, **self.logits}
 
 
 def scored_images(

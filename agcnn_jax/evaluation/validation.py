@@ -112,7 +112,7 @@ def calibration_of(scored: ScoredImages, on_logits: bool = True) -> Calibration:
     return calibrate(
         scored.label_matrix,
         scored.probabilities,
-        scored.logits if on_logits else None,
+        (scored.logits or None) if on_logits else None,
         labels=scored.labels,
         patients=patients,
     )

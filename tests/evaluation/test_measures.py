@@ -30,7 +30,7 @@ def draw(seed, with_logits=True):
         findings=LABELS,
         label_matrix=labels,
         probabilities={"global": expit(logits)},
-        logits={"global": logits} if with_logits else None,
+        logits={"global": logits} if with_logits else {},
         groups={"sex": np.where(patients < 50, "F", "M")},
     )
 

@@ -14,6 +14,7 @@ from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.table_text import as_text
 from agcnn_jax.metrics.localisation import score_boxes
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -81,7 +82,7 @@ def test_files_and_their_content(tmp_path):
         "report.html",
     }
     assert names(tmp_path / "eval") == {"test"}
-    assert "Mean (1 of 2)" in printed
+    assert "Mean (1 of 2)" in as_text(printed)
     scores = json.loads((folder / "auc.json").read_text())
     assert (scores["split"], scores["protocol"], scores["images"]) == ("test", "official", 4)
     assert scores["branches"]["global"]["auc"] == {"Mass": 0.75, "Hernia": None}
@@ -212,12 +213,12 @@ def test_localisation_is_written_where_boxes_are(tmp_path):
         0.7, "max", Count(1, 1, 1), {"Mass": Count(1, 1, 1)}, {0.7: dict.fromkeys(WAYS, scores)}
     )
     printed = write_results(tmp_path / "t", **given(localisation=found))
-    assert "Annotated boxes: 1, in 1 images" in printed
+    assert "Annotated boxes: 1, in 1 images" in as_text(printed)
     files = {"localisation.json", "localisation.csv", "localisation.md"}
     assert files <= names(tmp_path / "t")
     text = json.loads((tmp_path / "t" / "localisation.json").read_text())
     assert text["scores"]["0.7"]["attended"]["Mass"]["pointing"]["value"] == 1
     nothing = Localisation(0.7, "max", Count(0, 0, 0), {}, {0.7: {way: {} for way in WAYS}})
     printed = write_results(tmp_path / "t", **given(localisation=nothing))
-    assert "No image has an annotated box" in printed
+    assert "No image has an annotated box" in as_text(printed)
     assert not files & names(tmp_path / "t")
