@@ -16,11 +16,14 @@ import numpy as np
 from agcnn_jax.evaluation.coordinates import to_input_pixels
 from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS, find_boxes
 from agcnn_jax.metrics.localisation import (
+    Hits,
     Scores,
     box_areas,
+    box_hits,
     centred_squares,
     mean_boxes_of_others,
-    score_boxes,
+    score_differences,
+    score_hits,
     stack_boxes,
 )
 from agcnn_jax.models.agcnn import Variables
@@ -73,6 +76,7 @@ class Localisation:
         total: of all findings together.
         counts: per finding with boxes, in the order of the labels; empty without any box.
         scores: per tau, way (of `WAYS`) and finding. `mean_box` lacks findings with one patient.
+        differences: the attended region minus each other way at the run's tau, per way and finding.
     """
 
     tau: float
@@ -80,6 +84,7 @@ class Localisation:
     total: Count
     counts: dict[str, Count]
     scores: dict[float, dict[str, dict[str, Scores]]]
+    differences: dict[str, dict[str, Scores]]
 
 
 def note(localisation: Localisation) -> str:
@@ -120,6 +125,7 @@ def localise(
     outputs = [columns[finding] for finding, one in annotated.items() for _ in one.records]
     if outputs:
         points, boxes = find_boxes(experiment, variables, chosen, np.array(outputs), taus)
+    differences: dict[str, dict[str, Scores]] = {way: {} for way in WAYS if way != ATTENDED}
     counts: dict[str, Count] = {}
     end = 0
     for finding, images in annotated.items():
@@ -128,14 +134,17 @@ def localise(
         own = {name: points[name][start:end] for name in MAPS}
         for tau in taus:
             found = {name: stack_boxes(boxes[tau][name][start:end]) for name in MAPS}
-            for way, (box, point) in _with_controls(images, found, own, recipe.input_size).items():
-                scores[tau][way][finding] = score_boxes(images.boxes, box, point, images.patients)
+            hits = _hits(images, found, own, recipe.input_size)
+            for way, reached in hits.items():
+                scores[tau][way][finding] = score_hits(reached)
+                if tau == recipe.tau and way != ATTENDED:
+                    differences[way][finding] = score_differences(hits[ATTENDED], reached)
     total = Count(
         sum(count.boxes for count in counts.values()),
         len(np.unique(chosen)),
         len(np.unique(records.patient_ids[chosen])),
     )
-    return Localisation(recipe.tau, recipe.statistic, total, counts, scores)
+    return Localisation(recipe.tau, recipe.statistic, total, counts, scores, differences)
 
 
 def annotated_boxes(experiment: Experiment, indices: np.ndarray) -> dict[str, Annotated]:
@@ -162,14 +171,17 @@ def annotated_boxes(experiment: Experiment, indices: np.ndarray) -> dict[str, An
     return annotated
 
 
-def _with_controls(
+def _hits(
     images: Annotated, found: dict[str, np.ndarray], points: dict[str, np.ndarray], size: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return each way's boxes `[N, R, 4]` and points `[N, 2]`, with the boxes that need no map."""
-    ways = {name: (found[name], points[name]) for name in MAPS}
+) -> dict[str, Hits]:
+    """Return what each way reaches, from boxes `[N, R, 4]` and points `[N, 2]` of each map."""
     controls = {CENTRED: centred_squares(box_areas(found[ATTENDED][:, 0]), size)}
     if len(np.unique(images.patients)) > 1:
         controls[MEAN_BOX] = mean_boxes_of_others(images.boxes, images.patients)
+    ways = {name: (found[name], points[name]) for name in MAPS}
     for name, box in controls.items():
         ways[name] = box[:, None], (box[:, :2] + box[:, 2:]) / 2
-    return ways
+    return {
+        way: box_hits(images.boxes, box, point, images.patients, size)
+        for way, (box, point) in ways.items()
+    }

@@ -1,22 +1,19 @@
-"""The scores of attended regions and class-specific maps as Markdown, CSV and JSON."""
+"""The scores of attended regions and class-specific maps as tables."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection
 
 import numpy as np
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.localisation import CENTRED, WAYS, Localisation
+from agcnn_jax.evaluation.localisation_values import THRESHOLDS, Score, published, scores_of
 from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS
 from agcnn_jax.evaluation.references import load
 from agcnn_jax.evaluation.table_text import as_markdown
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
-from agcnn_jax.metrics.bootstrap import Interval
-from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
+from agcnn_jax.metrics.localisation import Scores
 
 NAMES = {
     ATTENDED: "Attended region",
@@ -29,37 +26,13 @@ NAMES = {
 """What tables call each way of finding boxes."""
 
 WANG = "Wang et al. 2017"
-_THRESHOLDS = {
-    "iou": IOU_THRESHOLDS,
-    "iobb": IOBB_THRESHOLDS,
-    "false_positives": IOBB_THRESHOLDS,
-}
-
-
-class Score(NamedTuple):
-    """One number: the mean of a measure of `Scores` at a threshold, with its interval."""
-
-    threshold: float | None
-    value: float
-    interval: Interval | None
-
-
-def scores_of(scores: Scores, measure: str) -> list[Score]:
-    """List a measure, such as "iou", at its thresholds; "pointing" and "centre" have none."""
-    thresholds = _THRESHOLDS.get(measure, (None,))
-    columns = (np.atleast_1d(part).tolist() for part in getattr(scores, measure))
-    return [
-        Score(threshold, value, None if np.isnan(low) else Interval(low, high))
-        for threshold, value, low, high in zip(thresholds, *columns, strict=True)
-    ]
-
-
-def published(measure: str, threshold: float | None, finding: str, cohort: Cohort) -> float | None:
-    """Return Wang et al.'s number for radiographs; None if they have none."""
-    name = {"iobb": "accuracy", "false_positives": "false_positives_per_image"}.get(measure)
-    if name is None or cohort.synthetic:
-        return None
-    return load()["localisation"]["iobb"][f"{threshold:g}"][name].get(finding)
+_SHOWN = (
+    ("IoU > 0.1", "iou", 0),
+    ("IoU > 0.5", "iou", 4),
+    ("IoBB > 0.5", "iobb", 2),
+    ("centre", "centre", 0),
+)
+"""Header, measure and index of the threshold of the columns that stand for all."""
 
 
 def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tuple[str, Table]]:
@@ -85,6 +58,8 @@ def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tupl
             "False positives: boxes an image with an intersection over the found box of T or less",
             _by_threshold(localisation, cohort, "false_positives"),
         ),
+        ("Area of the found boxes, as a share of the input", _by_way(localisation, "area")),
+        ("Attended region minus the others, paired by patient", _differences(localisation)),
         ("Means over the findings at other thresholds tau", _by_tau(localisation)),
     ]
 
@@ -100,7 +75,10 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         "points are the random map's maximum and the boxes' centres.",
         "An annotated box is found if any box of the image meets it. What lies outside of the "
         "model's input, a centre crop, counts as missed. A class-specific map where nothing speaks "
-        "for the finding is empty, and finds nothing. Intervals: 95 %, over patients.",
+        "for the finding is empty, and finds nothing.",
+        "A larger region holds more centres, so compare areas too. The centred square's is the "
+        "attended region's.",
+        "Intervals: 95 %, over patients; Wilson's for shares, t for means and differences.",
         leakage(cohort) or "",
     ]
     if not cohort.synthetic:
@@ -112,8 +90,8 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _cell(score: Score) -> str:
-    return f"{number(score.value)} {interval_text(score.interval)}"
+def _cell(score: Score, sign: str = "") -> str:
+    return f"{number(score.value, sign=sign)} {interval_text(score.interval)}"
 
 
 def _by_way(localisation: Localisation, measure: str) -> Table:
@@ -146,30 +124,50 @@ def _by_threshold(localisation: Localisation, cohort: Cohort, measure: str) -> T
             if finding in of_tau[way]:
                 cells = map(_cell, scores_of(of_tau[way][finding], measure))
                 rows.append((finding, NAMES[way], *cells))
-        theirs = [published(measure, t, finding, cohort) for t in _THRESHOLDS[measure]]
+        theirs = [published(measure, t, finding, cohort) for t in THRESHOLDS[measure]]
         if theirs != [None] * len(theirs):
             rows.append((finding, WANG, *map(number, theirs)))
-    header = ("Finding", "Found by", *(f"T = {t:g}" for t in _THRESHOLDS[measure]))
+    header = ("Finding", "Found by", *(f"T = {t:g}" for t in THRESHOLDS[measure]))
+    return Table((), (("", header),), tuple(rows), summary_rows=0, below=())
+
+
+def _differences(localisation: Localisation) -> Table:
+    """One row a finding and other way."""
+    columns = (*_SHOWN, ("pointing", "pointing", 0))
+    rows = [
+        (
+            finding,
+            NAMES[way],
+            *(
+                _cell(scores_of(of_way[finding], measure)[index], "+")
+                for _, measure, index in columns
+            ),
+        )
+        for finding in localisation.counts
+        for way, of_way in localisation.differences.items()
+        if finding in of_way
+    ]
+    header = ("Finding", "Minus", *(name for name, _, _ in columns))
     return Table((), (("", header),), tuple(rows), summary_rows=0, below=())
 
 
 def _by_tau(localisation: Localisation) -> Table:
     """One row a tau; the attended region beside the square of its area."""
-    shown = (("IoU > 0.1", "iou", 0), ("IoU > 0.5", "iou", 4), ("IoBB > 0.5", "iobb", 2))
-    columns = (*shown, ("centre", "centre", 0))
+    findings = localisation.counts
     rows = [
         (
             f"{tau:g}",
+            number(_mean(of_tau[ATTENDED], findings, "area")),
             *(
-                number(_mean(of_tau[way], localisation.counts, measure, index))
+                number(_mean(of_tau[way], findings, measure, index))
                 for way in (ATTENDED, CENTRED)
-                for _, measure, index in columns
+                for _, measure, index in _SHOWN
             ),
         )
         for tau, of_tau in localisation.scores.items()
     ]
-    names = tuple(name for name, _, _ in columns)
-    groups = (("", ("tau",)), *((f"{NAMES[way]}:", names) for way in (ATTENDED, CENTRED)))
+    names = tuple(name for name, _, _ in _SHOWN)
+    groups = (("", ("tau", "Area")), *((f"{NAMES[way]}:", names) for way in (ATTENDED, CENTRED)))
     return Table((), groups, tuple(rows), summary_rows=0, below=())
 
 
@@ -193,59 +191,3 @@ def localisation_markdown(localisation: Localisation, cohort: Cohort) -> str:
     for title, table in localisation_tables(localisation, cohort):
         parts += [f"## {title}", as_markdown(table).strip()]
     return "\n\n".join([*parts, "## Notes", *notes(localisation, cohort), *synthetic]) + "\n"
-
-
-def localisation_csv(localisation: Localisation, cohort: Cohort) -> str:
-    """Write every score at every tau on a line of its own, with full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            *("tau", "found_by", "finding", "boxes", "images", "patients"),
-            *("measure", "threshold", "value", "low", "high", "wang_2017"),
-        ]
-    )
-    for tau, way, finding, scores in _rows(localisation):
-        count = localisation.counts[finding]
-        for measure in Scores._fields:
-            for threshold, value, interval in scores_of(scores, measure):
-                theirs = published(measure, threshold, finding, cohort)
-                numbers = (threshold, value, *(interval or (None, None)), theirs)
-                counts = (count.boxes, count.images, count.patients)
-                writer.writerow([tau, way, finding, *counts, measure, *numbers])
-    return text.getvalue()
-
-
-def _rows(localisation: Localisation) -> Iterator[tuple[float, str, str, Scores]]:
-    for tau, of_tau in localisation.scores.items():
-        for way, of_way in of_tau.items():
-            for finding, scores in of_way.items():
-                yield tau, way, finding, scores
-
-
-def localisation_json(localisation: Localisation, cohort: Cohort) -> dict[str, Any]:
-    """Return the content of `localisation.json`; lists follow the thresholds, null is unknown."""
-    scores: dict[str, Any] = {}
-    for tau, way, finding, of_finding in _rows(localisation):
-        scores.setdefault(str(tau), {}).setdefault(way, {})[finding] = {
-            measure: {name: _plain(part) for name, part in estimates._asdict().items()}
-            for measure, estimates in of_finding._asdict().items()
-        }
-    return {
-        "split": cohort.split,
-        "protocol": cohort.protocol,
-        "synthetic": cohort.synthetic,
-        "tau": localisation.tau,
-        "statistic": localisation.statistic,
-        **vars(localisation.total),
-        "findings": {finding: vars(count) for finding, count in localisation.counts.items()},
-        "thresholds": {measure: list(values) for measure, values in _THRESHOLDS.items()},
-        "scores": scores,
-        "published": None if cohort.synthetic else load()["localisation"],
-    }
-
-
-def _plain(values: np.ndarray) -> list[float | None] | float | None:
-    if np.ndim(values):
-        return [None if np.isnan(value) else float(value) for value in values]
-    return None if np.isnan(values) else float(values)

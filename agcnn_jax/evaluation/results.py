@@ -17,11 +17,8 @@ from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.localisation import Localisation, note
-from agcnn_jax.evaluation.localisation_tables import (
-    localisation_csv,
-    localisation_json,
-    localisation_markdown,
-)
+from agcnn_jax.evaluation.localisation_tables import localisation_markdown
+from agcnn_jax.evaluation.localisation_values import localisation_csv, localisation_json
 from agcnn_jax.evaluation.measure_files import write_measures
 from agcnn_jax.evaluation.measure_tables import thresholds_note
 from agcnn_jax.evaluation.measures import measure

@@ -11,24 +11,50 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.metrics.shares import Estimates, mean_counts, shares
+from agcnn_jax.metrics.shares import Estimates, means, shares
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Those of Wang et al. 2017 (ChestX-ray8), Table 4."""
 
 
-class Scores(NamedTuple):
-    """The agreement of one finding's annotated boxes with one way of finding them.
+class Hits(NamedTuple):
+    """What one way of finding boxes reaches in N images with A annotated boxes of one finding.
 
     Attributes:
-        iou: share of annotated boxes that a found box meets with an intersection over union above
-            each of `IOU_THRESHOLDS`, `[7]`.
-        iobb: the same for the intersection over the found box's area and `IOBB_THRESHOLDS`, `[5]`.
-        false_positives: mean number of found boxes an image that meet no annotated box with an
-            intersection over the found box's area above each of `IOBB_THRESHOLDS`, `[5]`.
-        pointing: share of images whose point lies in an annotated box (the pointing game), `[]`.
-        centre: share of annotated boxes whose centre lies in a found box, `[]`.
+        patients: `[N]`.
+        patients_of_boxes: `[A]`.
+        iou: bool `[A, 7]`: does a found box meet the annotated one with an intersection over union
+            above each of `IOU_THRESHOLDS`?
+        iobb: bool `[A, 5]`: the same for the intersection over the found box's area and
+            `IOBB_THRESHOLDS`.
+        false_positives: int `[N, 5]`: how many found boxes meet no annotated box with an
+            intersection over the found box's area above each of `IOBB_THRESHOLDS`?
+        pointing: bool `[N]`: does the point lie in an annotated box (the pointing game)?
+        centre: bool `[A]`: does the annotated box's centre lie in a found box?
+        area: float64 `[N]`: of the found boxes together, as a share of the image.
+    """
+
+    patients: np.ndarray
+    patients_of_boxes: np.ndarray
+    iou: np.ndarray
+    iobb: np.ndarray
+    false_positives: np.ndarray
+    pointing: np.ndarray
+    centre: np.ndarray
+    area: np.ndarray
+
+
+class Scores(NamedTuple):
+    """Shares and means of `Hits` with intervals over patients, or differences of two of them.
+
+    Attributes:
+        iou: `[7]`.
+        iobb: `[5]`.
+        false_positives: `[5]`.
+        pointing: `[]`.
+        centre: `[]`.
+        area: `[]`.
     """
 
     iou: Estimates
@@ -36,36 +62,63 @@ class Scores(NamedTuple):
     false_positives: Estimates
     pointing: Estimates
     centre: Estimates
+    area: Estimates
 
 
-def score_boxes(
-    annotated: np.ndarray, found: np.ndarray, points: np.ndarray, patients: np.ndarray
-) -> Scores:
-    """Score the boxes and points found in N images with one finding.
+def box_hits(
+    annotated: np.ndarray, found: np.ndarray, points: np.ndarray, patients: np.ndarray, size: float
+) -> Hits:
+    """Compare the boxes and points found in N images with the annotated boxes of one finding.
 
     Args:
         annotated: `[N, M, 4]`; at least one box an image, then NaN.
         found: `[N, R, 4]`; NaN where fewer than R boxes were found.
         points: `[N, 2]`, x and y; NaN where there is none.
         patients: `[N]`.
-
-    Returns:
-        Shares and means, with intervals over patients.
+        size: side of the images.
     """
     pairs = annotated[:, :, None], found[:, None]
     is_annotated, is_found = ~np.isnan(annotated[..., 0]), ~np.isnan(found[..., 0])
-    of_box = np.repeat(patients, is_annotated.sum(axis=1))
     iou, iobb = (np.nan_to_num(measure(*pairs))[..., None] for measure in (box_iou, box_iobb))
     matches = iobb > IOBB_THRESHOLDS
     wrong = is_found[..., None] & ~_any(matches, 1)
     centres = (annotated[..., :2] + annotated[..., 2:]) / 2
     centred = contains(found[:, None], centres[:, :, None])
+    return Hits(
+        patients=patients,
+        patients_of_boxes=np.repeat(patients, is_annotated.sum(axis=1)),
+        iou=_any(iou > IOU_THRESHOLDS, 2)[is_annotated],
+        iobb=_any(matches, 2)[is_annotated],
+        false_positives=wrong.sum(axis=1),
+        pointing=_any(contains(annotated, points[:, None]), 1),
+        centre=_any(centred, 2)[is_annotated],
+        area=np.nansum(box_areas(found), axis=1) / size**2,
+    )
+
+
+def score_hits(hits: Hits) -> Scores:
+    """Average hits over images or boxes, with intervals over patients."""
     return Scores(
-        iou=shares(_any(iou > IOU_THRESHOLDS, 2)[is_annotated], of_box),
-        iobb=shares(_any(matches, 2)[is_annotated], of_box),
-        false_positives=mean_counts(wrong.sum(axis=1), patients),
-        pointing=shares(_any(contains(annotated, points[:, None]), 1), patients),
-        centre=shares(_any(centred, 2)[is_annotated], of_box),
+        iou=shares(hits.iou, hits.patients_of_boxes),
+        iobb=shares(hits.iobb, hits.patients_of_boxes),
+        false_positives=means(hits.false_positives, hits.patients, least=0),
+        pointing=shares(hits.pointing, hits.patients),
+        centre=shares(hits.centre, hits.patients_of_boxes),
+        area=means(hits.area, hits.patients, least=0),
+    )
+
+
+def score_differences(first: Hits, second: Hits) -> Scores:
+    """Average the first's hits minus the second's of the same images, paired, so by patient too."""
+
+    def difference(name: str, patients: np.ndarray) -> Estimates:
+        one, other = (getattr(hits, name).astype(np.float64) for hits in (first, second))
+        return means(one - other, patients)
+
+    images, boxes = first.patients, first.patients_of_boxes
+    of_boxes = ("iou", "iobb", "centre")
+    return Scores(
+        *(difference(name, boxes if name in of_boxes else images) for name in Scores._fields)
     )
 
 

@@ -1,4 +1,4 @@
-"""Shares and mean counts with intervals over patients, whose images resemble one another.
+"""Shares and means with intervals over patients, whose images resemble one another.
 
 Each is a ratio of sums over patients. A patient's influence on it gives its variance; a share's
 interval is then Wilson's for as many independent observations as would have that variance (Franco
@@ -56,20 +56,23 @@ def shares(hits: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Esti
     )
 
 
-def mean_counts(counts: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Estimates:
-    """Compute the mean of counts over N observations, for any number of criteria at once.
+def means(
+    values: np.ndarray, patients: np.ndarray, least: float = -np.inf, level: float = LEVEL
+) -> Estimates:
+    """Compute the mean of N observations, for any number of criteria at once.
 
     Args:
-        counts: at least 0, `[N, ...]`, N at least 1.
+        values: such as counts, or differences of hits; `[N, ...]`, N at least 1.
         patients: `[N]`, the patient of each observation.
+        least: what no mean can fall below.
         level: coverage of the intervals, which use the t distribution.
 
     Returns:
-        `[...]`, at least 0. There is no interval where nothing varies, or with one patient.
+        `[...]`. There is no interval where nothing varies, or with one patient.
     """
-    value, variance, count = _ratio(counts, patients)
+    value, variance, count = _ratio(values, patients)
     reach = _quantile(count, level) * np.sqrt(np.where(variance > 0, variance, np.nan))
-    return Estimates(value, np.maximum(value - reach, 0), value + reach)
+    return Estimates(value, np.maximum(value - reach, least), value + reach)
 
 
 def _ratio(values: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

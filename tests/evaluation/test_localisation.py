@@ -141,12 +141,20 @@ def test_neither_batches_nor_devices_change_a_score(
                     np.testing.assert_array_equal(one, other)
 
 
-def test_controls_know_other_patients_only(experiment, localisation):
+def test_controls_and_differences_from_them(experiment, localisation):
     several = {name for name, count in localisation.counts.items() if count.patients > 1}
     assert several
     for of_tau in localisation.scores.values():
         assert set(of_tau) == set(WAYS)
         assert set(of_tau[MEAN_BOX]) == several
+    assert set(localisation.differences) == set(WAYS) - {"attended"}
+    for way, of_way in localisation.differences.items():
+        for finding, difference in of_way.items():
+            own = localisation.scores[0.65]["attended"][finding]
+            theirs = localisation.scores[0.65][way][finding]
+            for measure, values in difference._asdict().items():
+                expected = getattr(own, measure).value - getattr(theirs, measure).value
+                np.testing.assert_allclose(values.value, expected, atol=1e-12)
 
 
 def test_outputs_in_another_order_and_without_some_findings(

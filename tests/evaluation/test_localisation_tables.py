@@ -9,13 +9,10 @@ import pytest
 
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.localisation import MEAN_BOX, WAYS, Count, Localisation, note
-from agcnn_jax.evaluation.localisation_tables import (
-    localisation_csv,
-    localisation_json,
-    localisation_markdown,
-    localisation_tables,
-)
-from agcnn_jax.metrics.localisation import score_boxes
+from agcnn_jax.evaluation.localisation_tables import localisation_markdown, localisation_tables
+from agcnn_jax.evaluation.localisation_values import localisation_csv, localisation_json
+from agcnn_jax.evaluation.map_boxes import RANDOM
+from agcnn_jax.metrics.localisation import box_hits, score_differences, score_hits
 
 # Two images of two patients with a nodule, one with a hernia, for which Wang et al. have no number.
 BOXES = {"Nodule": [[[0, 0, 10, 10]], [[20, 20, 30, 30]]], "Hernia": [[[0, 0, 10, 10]]]}
@@ -24,18 +21,25 @@ FOUND = {"Nodule": [[[0, 0, 10, 10]], [[25, 20, 30, 40]]], "Hernia": [[[20, 0, 3
 
 
 def make():
-    scores = {}
-    for tau in (0.5, 0.7):
-        scores[tau] = {way: {} for way in WAYS}
-        for finding, boxes in BOXES.items():
-            found = np.array(FOUND[finding], float)
-            points = found[:, 0, :2] + 1
-            one = score_boxes(np.array(boxes, float), found, points, np.arange(len(boxes)))
-            for way in WAYS:
-                if way != MEAN_BOX or finding == "Nodule":
-                    scores[tau][way][finding] = one
+    scores = {tau: {way: {} for way in WAYS} for tau in (0.5, 0.7)}
+    differences = {way: {} for way in WAYS[1:]}
+    for finding, boxes in BOXES.items():
+        found = np.array(FOUND[finding], float)
+        points = found[:, 0, :2] + 1
+        annotated, patients = np.array(boxes, float), np.arange(len(boxes))
+        hits = box_hits(annotated, found, points, patients, 100)
+        # Of the random map alone.
+        nothing = box_hits(annotated, found + 50, points + 50, patients, 100)
+        for way in WAYS:
+            if way == MEAN_BOX and finding == "Hernia":
+                continue
+            reached = nothing if way == RANDOM else hits
+            for of_tau in scores.values():
+                of_tau[way][finding] = score_hits(reached)
+            if way != "attended":
+                differences[way][finding] = score_differences(hits, reached)
     counts = {"Nodule": Count(2, 2, 2), "Hernia": Count(1, 1, 1)}
-    return Localisation(0.7, "max", Count(3, 3, 2), counts, scores)
+    return Localisation(0.7, "max", Count(3, 3, 2), counts, scores, differences)
 
 
 def cohort(provenance="ChestX-ray14"):
@@ -53,8 +57,9 @@ def cohort(provenance="ChestX-ray14"):
 
 def test_csv_has_every_score_with_wang_et_al_beside_theirs():
     rows = list(csv.DictReader(io.StringIO(localisation_csv(make(), cohort()))))
-    # At two taus, per finding and way: 7 of IoU, 5 of IoBB and of false positives, and 2 more.
-    assert len(rows) == 2 * (6 + 5) * 19
+    # At two taus, per finding and way: 7 of IoU, 5 of IoBB and of false positives, and 3 more; then
+    # the differences.
+    assert len(rows) == (2 * (6 + 5) + (5 + 4)) * 20
     [row] = [
         row
         for row in rows
@@ -64,6 +69,13 @@ def test_csv_has_every_score_with_wang_et_al_beside_theirs():
     # The second box is half inside: not above 0.5.
     assert (float(row["value"]), row["boxes"], row["wang_2017"]) == (0.5, "2", "0.0126")
     assert 0 < float(row["low"]) < 0.5 < float(row["high"]) < 1
+    [row] = [
+        row
+        for row in rows
+        if [row[name] for name in ("found_by", "finding", "measure", "threshold")]
+        == ["attended_minus_random_map", "Nodule", "iobb", "0.1"]
+    ]
+    assert (row["tau"], row["value"], row["low"], row["wang_2017"]) == ("0.7", "1.0", "", "")
     hernias = [row for row in rows if row["finding"] == "Hernia"]
     assert {(row["low"], row["high"], row["wang_2017"]) for row in hernias} == {("", "", "")}
 
@@ -78,6 +90,9 @@ def test_json_reads_back_with_null_where_nothing_is_known():
     assert scores["Nodule"]["pointing"]["value"] == 1
     assert scores["Hernia"]["centre"] == {"value": 0, "low": None, "high": None}
     assert "Hernia" not in read["scores"]["0.7"][MEAN_BOX]
+    minus = read["scores"]["0.7"]["attended_minus_random_map"]["Nodule"]
+    assert minus["iou"]["value"] == scores["Nodule"]["iou"]["value"]
+    assert "attended_minus_random_map" not in read["scores"]["0.5"]
     assert read["published"]["iobb"]["0.9"]["accuracy"]["Cardiomegaly"] == 0.6849
 
 
@@ -93,13 +108,24 @@ def test_markdown_compares_radiographs_with_wang_et_al_and_phantoms_with_nobody(
 
 
 def test_means_cover_the_same_findings_for_all_ways():
-    pointing = localisation_tables(make(), cohort())[0][1]
+    tables = dict(localisation_tables(make(), cohort()))
+    [pointing] = [table for title, table in tables.items() if title.startswith("Pointing game")]
     assert pointing.rows[0][:3] == ("Nodule", "2", "2")
     assert pointing.rows[1][-1] == "–"
-    assert pointing.rows[-1] == ("Mean (1 of 2)", "", "", *["1.000"] * 6)
-    by_tau = localisation_tables(make(), cohort())[-1][1]
-    # Means of a nodule and a hernia: IoU above 0.1 and 0.5, IoBB above 0.5, centre.
-    assert by_tau.rows[0] == ("0.5", *["0.500", "0.250", "0.250", "0.500"] * 2)
+    assert pointing.rows[-1] == ("Mean (1 of 2)", "", "", *["1.000"] * 3, "0.000", *["1.000"] * 2)
+    [by_tau] = [table for title, table in tables.items() if title.startswith("Means")]
+    # Of a nodule and a hernia: the region's area, IoU above 0.1 and 0.5, IoBB above 0.5, centre.
+    assert by_tau.rows[0] == ("0.5", "0.010", *["0.500", "0.250", "0.250", "0.500"] * 2)
+
+
+def test_differences_from_what_finds_nothing_are_the_shares():
+    tables = dict(localisation_tables(make(), cohort()))
+    [table] = [one for title, one in tables.items() if "minus the others" in title]
+    rows = {row[:2]: row[2:] for row in table.rows}
+    assert rows["Nodule", "Random map"][0] == "+1.000 –"  # nothing varies
+    assert rows["Nodule", "Random map"][1].startswith("+0.500 [")
+    assert rows["Nodule", "Grad-CAM"] == ("+0.000 –",) * 5
+    assert ("Hernia", "Mean box of others") not in rows
 
 
 @pytest.mark.parametrize(
@@ -110,4 +136,4 @@ def test_means_cover_the_same_findings_for_all_ways():
     ],
 )
 def test_the_note_below_the_auc_table(total, text):
-    assert text in note(Localisation(0.7, "max", total, {}, {}))
+    assert text in note(Localisation(0.7, "max", total, {}, {}, {}))

@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.evaluation.table_text import as_text
-from agcnn_jax.metrics.localisation import score_boxes
+from agcnn_jax.metrics.localisation import box_hits, score_hits
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 
@@ -208,9 +208,9 @@ def test_films_reach_the_report(tmp_path):
 
 def test_localisation_is_written_where_boxes_are(tmp_path):
     box = np.array([[[0.0, 0, 4, 4]]])
-    scores = {"Mass": score_boxes(box, box, np.array([[1.0, 1]]), np.array([1]))}
+    scores = {"Mass": score_hits(box_hits(box, box, np.array([[1.0, 1]]), np.array([1]), 8))}
     found = Localisation(
-        0.7, "max", Count(1, 1, 1), {"Mass": Count(1, 1, 1)}, {0.7: dict.fromkeys(WAYS, scores)}
+        0.7, "max", Count(1, 1, 1), {"Mass": Count(1, 1, 1)}, {0.7: dict.fromkeys(WAYS, scores)}, {}
     )
     printed = write_results(tmp_path / "t", **given(localisation=found))
     assert "Annotated boxes: 1, in 1 images" in as_text(printed)
@@ -218,7 +218,7 @@ def test_localisation_is_written_where_boxes_are(tmp_path):
     assert files <= names(tmp_path / "t")
     text = json.loads((tmp_path / "t" / "localisation.json").read_text())
     assert text["scores"]["0.7"]["attended"]["Mass"]["pointing"]["value"] == 1
-    nothing = Localisation(0.7, "max", Count(0, 0, 0), {}, {0.7: {way: {} for way in WAYS}})
+    nothing = Localisation(0.7, "max", Count(0, 0, 0), {}, {0.7: {way: {} for way in WAYS}}, {})
     printed = write_results(tmp_path / "t", **given(localisation=nothing))
     assert "No image has an annotated box" in as_text(printed)
     assert not files & names(tmp_path / "t")

@@ -4,21 +4,28 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from agcnn_jax.metrics.localisation import (
     IOBB_THRESHOLDS,
     IOU_THRESHOLDS,
+    box_hits,
     box_iobb,
     box_iou,
     centred_squares,
     contains,
     map_peaks,
     mean_boxes_of_others,
-    score_boxes,
+    score_differences,
+    score_hits,
     stack_boxes,
 )
 
 SIDE = 12
+
+
+def score_boxes(annotated, found, points, patients, size=SIDE):
+    return score_hits(box_hits(annotated, found, points, patients, size))
 
 
 @st.composite
@@ -69,7 +76,7 @@ def test_scores_by_hand():
         ]
     )
     points = np.array([[25.0, 25.0], [10.0, 5.0], [np.nan, np.nan]])
-    scores = score_boxes(annotated, found, points, np.array(["a", "a", "b"]))
+    scores = score_boxes(annotated, found, points, np.array(["a", "a", "b"]), size=100)
     # Of four boxes: IoU 0.714, 4 / 160, 0.5 and none.
     np.testing.assert_allclose(scores.iou.value, [2 / 4] * 4 + [1 / 4] * 3)
     np.testing.assert_allclose(scores.iobb.value, [2 / 4, 2 / 4, 2 / 4, 1 / 4, 1 / 4])
@@ -77,6 +84,8 @@ def test_scores_by_hand():
     np.testing.assert_allclose(scores.false_positives.value, [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
     assert scores.pointing.value == pytest.approx(1 / 3)
     assert scores.centre.value == 1 / 4
+    # 140 + 64, 50 and no pixels of 10,000.
+    assert scores.area.value == pytest.approx((0.0204 + 0.005) / 3)
     assert scores.centre.low < 1 / 4 < scores.centre.high
 
 
@@ -113,6 +122,28 @@ def test_laws_of_scores(data):
     turned = score_boxes(annotated[order], found[order], points[order], patients[order])
     for one, other in zip(scores, turned, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_differences_are_paired():
+    """Two ways that hit the same boxes differ by nothing, though each share is uncertain."""
+    annotated = np.tile([0.0, 0, 4, 4], (4, 1, 1))
+    patients = np.arange(4)
+    one = np.array([[[0.0, 0, 4, 4]], [[0, 0, 4, 4]], [[8, 8, 9, 9]], [[8, 8, 9, 9]]])
+    other = one.copy()
+    other[1] = [0, 0, 4, 3]
+    points = np.full((4, 2), 1.0)
+    hits = [box_hits(annotated, found, points, patients, SIDE) for found in (one, other)]
+    same = score_differences(hits[0], hits[0])
+    assert not same.iou.value.any()
+    difference = score_differences(*hits)
+    # IoU of 3/4 is above every threshold.
+    np.testing.assert_array_equal(difference.iou.value, 0)
+    np.testing.assert_array_equal(difference.pointing, [0, np.nan, np.nan])
+    # 4 of 144 pixels more in one of four images: the t interval of 1, 0, 0, 0.
+    error = stats.t.ppf(0.975, 3) * 0.5 / np.sqrt(4)
+    np.testing.assert_allclose(
+        difference.area, np.array([1 / 4, 1 / 4 - error, 1 / 4 + error]) * 4 / 144
+    )
 
 
 def test_peaks_are_cell_centres():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agcnn_jax.metrics.shares import mean_counts, shares
+from agcnn_jax.metrics.shares import means, shares
 
 
 @given(st.integers(4, 200), st.data())
@@ -55,17 +55,17 @@ def test_laws(observations, seed):
     np.testing.assert_allclose((1 - misses.high, 1 - misses.low), (low, high), atol=1e-9)
 
 
-def test_mean_counts_by_hand():
+def test_means_by_hand():
     counts, patients = np.array([2, 0, 1, 3]), np.array(["a", "a", "b", "c"])
     # The mean is 1.5; patients deviate from it by -1, -0.5 and 1.5 in sum, 3 / 2 is the correction.
     error = np.sqrt(1.5 * (1 + 0.25 + 2.25)) / 4 * stats.t.ppf(0.975, 2)
-    value, low, high = mean_counts(counts, patients)
-    np.testing.assert_allclose([value, low, high], [1.5, max(0, 1.5 - error), 1.5 + error])
+    np.testing.assert_allclose(means(counts, patients), [1.5, 1.5 - error, 1.5 + error])
+    np.testing.assert_allclose(means(counts, patients, least=1), [1.5, 1, 1.5 + error])
 
 
-def test_mean_counts_without_variation_have_no_interval():
-    assert np.isnan(mean_counts(np.ones(4), np.arange(4))[1:]).all()
-    assert np.isnan(mean_counts(np.array([1, 2]), np.zeros(2))[1:]).all()
+def test_means_without_variation_have_no_interval():
+    assert np.isnan(means(np.ones(4), np.arange(4))[1:]).all()
+    assert np.isnan(means(np.array([1, 2]), np.zeros(2))[1:]).all()
 
 
 @pytest.mark.parametrize(("patients", "share"), [(10, 0.5), (40, 0.2), (80, 0.9)])
