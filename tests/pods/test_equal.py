@@ -144,12 +144,13 @@ def test_twenty_steps_change_more_than_the_tolerance(runs):
 def test_one_run_scored_by_any_number_of_devices(runs, tmp_path, processes, devices):
     workdir = tmp_path / "run"
     shutil.copytree(runs("float32", 1, 1, STEPS), workdir)
-    expected = (workdir / "eval/test/auc.json").read_bytes()
+    files = [workdir / "eval/test" / name for name in ("auc.json", "localisation.json")]
+    expected = [file.read_bytes() for file in files]
     shutil.rmtree(workdir / "eval")
     shape = {"processes": processes, "devices": devices}
     with Run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", **shape) as run:
         run.succeed()
-    assert (workdir / "eval/test/auc.json").read_bytes() == expected
+    assert [file.read_bytes() for file in files] == expected
 
 
 @pytest.mark.slow
