@@ -20,6 +20,7 @@ from agcnn_jax.metrics.bootstrap import (
     LEVEL,
     RESAMPLES,
     Interval,
+    effective_patients,
     patient_resamples,
     percentile_interval,
 )
@@ -82,8 +83,8 @@ def auc_table(
     """Compute the AUC of every branch and label, and their means, with intervals.
 
     Images of one patient resemble each other, so the patient is the sampling unit. The interval of
-    a label resamples whole patients with replacement (percentile bootstrap); the interval of a mean
-    comes from each patient's influence (see `influence`). Sampling images would make both too
+    a label resamples whole patients with replacement (see `percentile_interval`); the interval of a
+    mean comes from each patient's influence (see `influence`). Sampling images would make both too
     narrow.
 
     Args:
@@ -153,7 +154,11 @@ def _branch_auc(
         positive_patients[label] = len(np.unique(patient[one.positives]))
         # One patient cannot show how patients vary.
         varies = min(positive_patients[label], len(np.unique(patient[one.negatives]))) >= 2
-        intervals[label] = percentile_interval(samples[label], level) if varies else None
+        intervals[label] = None
+        if varies:
+            sides = (patient[one.positives], patient[one.negatives])
+            effective = min(map(effective_patients, sides))
+            intervals[label] = percentile_interval(samples[label], level, effective)
     patients = int(patient.max()) + 1 if len(patient) else 0
     present = tuple(finding for finding in findings if values[finding] is not None)
     influences = {f: patient_influence(ranks[f], patient, patients) for f in present}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
+from agcnn_jax.metrics.bootstrap import effective_patients, percentile_interval
 
 
 def table(label_matrix, scores, patients, **kwargs):
@@ -28,7 +29,9 @@ def test_interval_is_the_quantile_of_resampled_patients():
         rows = np.concatenate([np.flatnonzero(patients == patient) for patient in draw])
         expected.append(roc_auc_score(labels[rows, 0], scores[rows, 0]))
     result = table(labels, scores, patients, resamples=20, seed=7)
-    np.testing.assert_allclose(result.intervals["f0"], np.quantile(expected, [0.025, 0.975]))
+    effective = min(effective_patients(patients[labels[:, 0] == side]) for side in (0, 1))
+    wanted = percentile_interval(np.array(expected), patients=effective)
+    np.testing.assert_allclose(result.intervals["f0"], wanted)
 
 
 def test_intervals_cover_the_true_auc():
