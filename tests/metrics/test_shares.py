@@ -83,3 +83,17 @@ def test_coverage(patients, share):
             covered[i] += found.low <= share <= found.high
     assert 0.93 <= covered[0] / draws <= 0.985
     assert covered[1] / draws < 0.92
+
+
+def test_coverage_of_paired_differences():
+    """Of two ways that share what a patient is like, with 20 patients."""
+    generator = np.random.default_rng(0)
+    patient = np.repeat(np.arange(20), 3)
+    covered, draws = 0, 1000
+    for _ in range(draws):
+        own = generator.random(20)[patient] < 0.5
+        first = np.where(own, 0.9, 0.3) > generator.random(60)  # 0.6 on average
+        second = np.where(own, 0.7, 0.1) > generator.random(60)  # 0.4
+        found = means(first.astype(float) - second, patient)
+        covered += found.low <= 0.2 <= found.high
+    assert 0.93 <= covered / draws <= 0.97
