@@ -9,8 +9,9 @@ from etils import epath
 
 from agcnn_jax.evaluation.asked_config import read_run_config
 from agcnn_jax.evaluation.evaluate import open_run, scored_images
-from agcnn_jax.evaluation.figures import encode, films_figure
-from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.evaluation.figures import encode
+from agcnn_jax.evaluation.films import choose_examples, show_films
+from agcnn_jax.evaluation.panels import films_figure
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import command_line
 from agcnn_jax.run.stage_results import finished_variables
@@ -38,7 +39,9 @@ def main() -> None:
         "test",
     )
     scored = scored_images(experiment, experiment.records.labels, indices, prediction)
-    films = show_films(experiment, variables, indices, scored, FILMS)
+    films = show_films(
+        experiment, variables, indices, scored, choose_examples(scored, catches=FILMS, misses=0)
+    )
     if films is not None:
         picture = encode(films_figure(films, experiment.records.provenance), dpi=72)
         Path(__file__).with_suffix(".png").write_bytes(picture)

@@ -123,7 +123,7 @@ def _become(command):
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
-    importlib.import_module("tests.tiny").use()
+    importlib.import_module("tests.tiny").use(all_figures=False)
     for module in IMPORTS:
         importlib.import_module(module)
     # Keeps the collector from touching, and so copying, these objects in the forks.

@@ -14,6 +14,7 @@ from etils import epath
 from agcnn_jax.evaluation.asked_config import read_run_config
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.films import show_films
+from agcnn_jax.evaluation.flow import data_flow
 from agcnn_jax.evaluation.localisation import localise
 from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.references import Setting
@@ -207,6 +208,7 @@ def report(
             experiment, subject.variables, columns_of(subject.outputs, records.labels), indices
         ),
         films=show_films(experiment, subject.variables, indices, scored),
+        flow=data_flow(experiment, split),
         settings=subject.settings,
         seen=subject.seen,
         notes=subject.notes,

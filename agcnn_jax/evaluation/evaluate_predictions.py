@@ -13,6 +13,7 @@ from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
+from agcnn_jax.evaluation.flow import FlowRow
 from agcnn_jax.evaluation.label_table import read_labels, refuse_misspelt
 from agcnn_jax.evaluation.prediction_files import (
     align,
@@ -91,6 +92,10 @@ def evaluate_predictions(
     files = read_files(paths, labels, logits)
     refuse_misspelt(labels, labels_path, files[0].labels)
     notes: tuple[str, ...] = ()
+    flow = [
+        FlowRow("in the table of labels", len(labels.of_image)),
+        FlowRow("predicted", len(files[0].image_ids)),
+    ]
     if subset_path is not None:
         listed = read_subset(subset_path, labels, labels_path)
         files = [
@@ -98,6 +103,7 @@ def evaluate_predictions(
         ]
         missing = f"{len(listed) - len(files[0].image_ids):,} have no prediction"
         notes = (f"Of {len(listed):,} images in {Path(subset_path).name}, {missing}.",)
+        flow.append(FlowRow(f"in {Path(subset_path).name}", len(listed)))
     if readings:
         files[0], counts = scored_images(files[0], predictions_path, readings, labels_path)
         notes = (counts, *notes)
@@ -120,6 +126,7 @@ def evaluate_predictions(
             absolute(out),
             scored,
             cohort,
+            flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
             notes=notes,
             validated=validated,
             compared=compared,

@@ -1,6 +1,8 @@
-"""Example films for the report: attended regions beside annotated boxes."""
+"""Example films for the report: best catches and worst misses, with the regions attended to."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,63 @@ from agcnn_jax.attention.attend import Attention, attend
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
-from agcnn_jax.evaluation.figures import Films
+from agcnn_jax.evaluation.panels import Answer, Films
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.experiment import Experiment
 
-FILMS = 8
-"""Number of images in the report."""
+CATCHES, MISSES = 4, 4
+"""Number of images of each kind in the report."""
+
+
+class Example(NamedTuple):
+    """An image that has a finding, for the report.
+
+    Attributes:
+        row: of the scored images.
+        column: of the finding.
+        caught: it is a catch, not a miss.
+        beaten: share of the images without the finding that score below this one.
+    """
+
+    row: int
+    column: int
+    caught: bool
+    beaten: float
+
+
+def choose_examples(
+    scored: ScoredImages, catches: int = CATCHES, misses: int = MISSES
+) -> list[Example]:
+    """Choose the last branch's best catches and worst misses, of different findings and images.
+
+    A finding's catch is the positive image with the highest score, its miss the one with the
+    lowest. The best catches beat the most images without the finding (of equal ones, those of
+    rarer findings come first), the worst misses the fewest.
+    """
+    scores = list(scored.ranked.values())[-1]
+    found: dict[bool, list[tuple[float, int, Example]]] = {True: [], False: []}
+    for finding in scored.findings:
+        column = list(scored.labels).index(finding)
+        positive = scored.label_matrix[:, column] == 1
+        rows, negatives = np.flatnonzero(positive), np.sort(scores[~positive, column])
+        if not len(rows) or not len(negatives):
+            continue
+        for caught, choose in ((True, np.argmax), (False, np.argmin)):
+            row = int(rows[choose(scores[rows, column])])
+            below = np.searchsorted(negatives, scores[row, column])
+            example = Example(row, column, caught, float(below / len(negatives)))
+            rank = -example.beaten if caught else example.beaten
+            found[caught].append((rank, len(rows), example))
+    chosen: list[Example] = []
+    for caught, count in ((True, catches), (False, misses)):
+        used = {example.row for example in chosen}
+        for *_, example in sorted(found[caught]):
+            if count and example.row not in used:
+                chosen.append(example)
+                used.add(example.row)
+                count -= 1
+    return chosen
 
 
 def show_films(
@@ -24,38 +76,25 @@ def show_films(
     variables: Variables,
     indices: np.ndarray,
     scored: ScoredImages,
-    count: int = FILMS,
+    examples: list[Example] | None = None,
 ) -> Films | None:
-    """Choose images with findings for the report, and compute the regions attended to.
-
-    Each finding, in order, contributes the positive image with the last branch's highest
-    probability.
+    """Compute the regions attended to in examples.
 
     Args:
         experiment: see `Experiment`.
-        variables: replicated.
+        variables: of the global branch at least.
         indices: int64 `[N]`, the scored records.
         scored: their labels and predictions.
-        count: largest number of images.
+        examples: by default those of `choose_examples`.
 
     Returns:
-        The films, or None if no region was cropped or no image has a finding.
+        The films, or None without an example.
     """
-    if scored.boxes is None:
+    examples = choose_examples(scored) if examples is None else examples
+    if not examples:
         return None
     records, recipe = experiment.records, experiment.recipe
-    branch, scores = list(scored.probabilities.items())[-1]
-    rows: list[int] = []
-    columns: list[int] = []
-    for column in map(scored.labels.index, scored.findings):
-        candidates = np.flatnonzero(scored.label_matrix[:, column])
-        candidates = candidates[~np.isin(candidates, rows)]
-        if len(candidates) and len(rows) < count:
-            rows.append(int(candidates[np.argmax(scores[candidates, column])]))
-            columns.append(column)
-    if not rows:
-        return None
-    chosen = indices[rows]
+    chosen = indices[[example.row for example in examples]]
     batch = read_batch(records.images_and_labels(), chosen)
 
     @jax.jit
@@ -66,20 +105,34 @@ def show_films(
         return jnp.round(inputs), attention
 
     inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))
-    titles = [
-        f"{image_id}\n{scored.labels[column]}: {branch} {score:.2f}"
-        for image_id, column, score in zip(
-            records.image_ids[chosen], columns, scores[rows, columns], strict=True
-        )
-    ]
     return Films(
         images=inputs.astype(np.uint8),
         heat_maps=attention.heat_map,
+        masks=attention.mask,
         boxes=attention.boxes,
         crops=np.round(attention.local_images).astype(np.uint8),
-        titles=titles,
+        titles=[_title(scored, example) for example in examples],
+        answers=[_answers(scored, example.row) for example in examples],
+        branch=list(scored.probabilities)[-1],
+        read=scored.boxes is not None,
         true_boxes=[_true_boxes(experiment, int(record)) for record in chosen],
     )
+
+
+def _title(scored: ScoredImages, example: Example) -> str:
+    kind = "Catch" if example.caught else "Miss"
+    finding = scored.labels[example.column].replace("_", " ")
+    return f"{kind}: {finding}\n{scored.image_ids[example.row]}"
+
+
+def _answers(scored: ScoredImages, row: int) -> list[Answer]:
+    """List an image's findings by falling probability of the last branch."""
+    probabilities = list(scored.probabilities.values())[-1][row]
+    columns = [list(scored.labels).index(finding) for finding in scored.findings]
+    return [
+        Answer(scored.labels[c], float(probabilities[c]), bool(scored.label_matrix[row, c]))
+        for c in sorted(columns, key=lambda c: -probabilities[c])
+    ]
 
 
 def _true_boxes(

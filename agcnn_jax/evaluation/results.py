@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from agcnn_jax.evaluation import comparison, figures, report, table_text, tables
-from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
+from agcnn_jax.evaluation import comparison, report, table_text, tables
+from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
+from agcnn_jax.evaluation.drawing import draw_figures
+from agcnn_jax.evaluation.flow import FlowRow
 from agcnn_jax.evaluation.localisation import Localisation, note
 from agcnn_jax.evaluation.localisation_tables import localisation_markdown
 from agcnn_jax.evaluation.localisation_values import localisation_csv, localisation_json
 from agcnn_jax.evaluation.measure_files import write_measures
 from agcnn_jax.evaluation.measure_tables import thresholds_note
 from agcnn_jax.evaluation.measures import measure
+from agcnn_jax.evaluation.panels import Films
 from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
@@ -38,8 +41,9 @@ def write_results(
     scored: ScoredImages,
     cohort: Cohort,
     *,
-    films: figures.Films | None = None,
+    films: Films | None = None,
     localisation: Localisation | None = None,
+    flow: Sequence[FlowRow] = (),
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
     notes: Sequence[str] = (),
@@ -49,7 +53,7 @@ def write_results(
     digits: int = 3,
     resamples: int = RESAMPLES,
 ) -> tables.Table:
-    """Score a split and write `auc.json`, tables, predictions, boxes, the figure and the report.
+    """Score a split and write `auc.json`, tables, predictions, boxes, figures and the report.
 
     Args:
         directory: the folder to write or replace, `<workdir>/eval/<split>`, on a disk or in an
@@ -58,6 +62,7 @@ def write_results(
         cohort: describes the images; see `describe_cohort`.
         films: examples of the attention for the report; None leaves them out.
         localisation: where the run looked; its files are written if it has boxes.
+        flow: how many images there were at each step, for the report.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
         notes: lines about the model, for below the table.
@@ -94,14 +99,11 @@ def write_results(
         table = comparison.with_differences(table, results)
     elif {"fusion", "global"} <= set(results):
         compared = ("fusion", "global")
-    roc = figures.encode(
-        figures.roc_figure(scored.label_matrix, scored.ranked, labels, results, cohort)
+    drawn = draw_figures(scored, results, measures, cohort, films, localisation)
+    content = report.Content(
+        table, cohort, results, measures, drawn, localisation, flow, settings or {}
     )
-    films_jpeg = None
-    if films is not None:
-        title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
-        films_jpeg = figures.encode(figures.films_figure(films, title), "jpeg", dpi=100)
-    page = report.render_report(table, cohort, results, roc, films_jpeg, settings or {})
+    page = report.render_report(content)
     scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
     with replace_directory(directory) as folder:
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
@@ -123,7 +125,8 @@ def write_results(
             _write_boxes(folder / "boxes.csv", scored.image_ids, scored.boxes)
         if localisation is not None and localisation.counts:
             _write_localisation(folder, localisation, cohort)
-        (folder / "roc.png").write_bytes(roc)
+        for name, data in drawn.items():
+            (folder / name).write_bytes(data)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return table
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
+from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.source_format import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS
@@ -49,6 +50,11 @@ def test_records(records):
 @pytest.fixture(scope="module")
 def images(records, test_records):
     return read_batch(records.images_and_labels(), test_records)["image"]
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    monkeypatch.setattr(results, "draw_figures", lambda *arguments: {})
 
 
 @pytest.fixture(autouse=True, params=[1])

@@ -1,30 +1,42 @@
 import base64
+import dataclasses
 import html.parser
 import re
+import shutil
+import subprocess
 
 import numpy as np
+import pytest
+from PIL import Image
 
-from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
-from agcnn_jax.evaluation.references import PAPER_SETTING
-from agcnn_jax.evaluation.report import render_report, summary
+from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE
+from agcnn_jax.evaluation.drawing import draw_figures
+from agcnn_jax.evaluation.flow import FlowRow
+from agcnn_jax.evaluation.localisation import WAYS, Count, Localisation
+from agcnn_jax.evaluation.map_boxes import ATTENDED
+from agcnn_jax.evaluation.report import Content, render_report
+from agcnn_jax.evaluation.report_words import summary
 from agcnn_jax.evaluation.tables import build_table
-from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.run.lineage import Overlap
+from agcnn_jax.metrics.localisation import box_hits, score_differences, score_hits
+from tests.evaluation.cases import draw, evaluated, make_films
 
-FINDINGS = ("Mass", "Nodule")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img"}
+SETTINGS = {"model": {"backbone": "resnet50"}, "note": "<b> & co"}
 
 
 class Checker(html.parser.HTMLParser):
-    """Collects the addresses in a page and checks that its tags are balanced."""
+    """Collects the addresses and names in a page and checks that its tags are balanced."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.sources, self.tags = [], [], []
+        self.open, self.sources, self.links, self.ids, self.tags = [], [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        self.sources += [value for name, value in attrs if name == "src"]
+        self.links += [value for name, value in attrs if name == "href"]
+        self.ids += [value for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -32,71 +44,133 @@ class Checker(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def page(backbone="resnet50", provenance="ChestX-ray14", positives=True, films=None):
-    labels = np.zeros((4, 2), np.uint8)
-    labels[:2] = positives
-    results = auc_table(
-        labels,
-        {"global": 1.0 - labels, "fusion": 1.0 * labels},
-        labels=FINDINGS,
-        findings=FINDINGS,
-        patient_ids=range(4),
-        resamples=9,
+def localised():
+    box = np.array([[[0.0, 0, 4, 4]]] * 3)
+    hits = box_hits(box, box, np.array([[1.0, 1]] * 3), np.arange(3), 8)
+    of_tau = {way: {"Mass": score_hits(hits)} for way in WAYS}
+    apart = {way: {"Mass": score_differences(hits, hits)} for way in WAYS if way != ATTENDED}
+    count = Count(3, 3, 3)
+    return Localisation(0.7, "max", count, {"Mass": count}, {0.7: of_tau}, apart)
+
+
+def make_content(figures=None, **changes):
+    scored = draw()
+    results, measures, cohort = evaluated(scored, **changes)
+    return Content(
+        table=build_table(results, cohort),
+        cohort=cohort,
+        results=results,
+        measures=measures,
+        figures=figures or {},
+        localisation=localised(),
+        flow=[FlowRow("files found", 1234), FlowRow("scored", 240, 120)],
+        settings=SETTINGS,
     )
-    cohort = describe_cohort(
-        labels,
-        FINDINGS,
-        range(4),
-        split="test",
-        protocol="random",
-        setting=PAPER_SETTING,
-        backbone=backbone,
-        provenance=provenance,
-        overlap=Overlap(0, 0, True),
-    )
-    settings = {"model": {"backbone": backbone}, "note": "<b> & co"}
-    text = render_report(build_table(results, cohort), cohort, results, b"roc", films, settings)
+
+
+def check(content):
+    text = render_report(content)
     checker = Checker()
     checker.feed(text)
     checker.close()
     assert checker.open == []
-    return text, checker, summary(results, cohort)
+    return text, checker
 
 
 def test_page_is_self_contained():
-    text, checker, _ = page(films=b"films")
-    assert "<h2>Attention</h2>" in text
+    text, checker = check(make_content({"roc.png": b"roc", "films.jpeg": b"films", "roc.pdf": b""}))
     encoded = [base64.b64encode(data).decode() for data in (b"roc", b"films")]
     assert checker.sources == [
         f"data:image/png;base64,{encoded[0]}",
         f"data:image/jpeg;base64,{encoded[1]}",
     ]
+    assert checker.links == [f"#{name}" for name in checker.ids]
     assert not {"script", "link", "iframe"} & set(checker.tags)
     assert "url(" not in text
     assert "@import" not in text
 
 
 def test_content():
-    text, _, sentence = page()
+    content = make_content()
+    text, _ = check(content)
+    fusion = content.results["fusion"]
+    sentence = summary(content.results, content.measures, content.cohort)[0]
+    low, high = fusion.mean.interval
     assert sentence == (
-        "The fusion branch reaches a mean AUC of 1.000 over 2 of 2 findings, on "
-        "4 images of 4 patients. The paper reports 0.860 on its own random split."
+        f"The fusion branch reaches a mean AUC of {fusion.mean.value:.3f} [{low:.3f}, {high:.3f}] "
+        f"over 2 of 3 findings, on 240 images of 120 patients. The paper reports "
+        f"{(0.893 + 0.836) / 2:.3f} on its own random split."
     )
     assert sentence in text
     assert "patients shared with training: 0 of " in text
-    assert "<td>Mass</td><td>2</td><td>50.0 %</td><td>2</td>" in text
+    assert "<td>files found</td><td>1,234</td>" in text
+    assert "<td>Mass</td><td>80</td><td>33.3 %</td><td>40</td>" in text
+    point = content.measures.operating_points["fusion"]["Mass"]["youden"]
+    assert f"<td>{point.threshold:.4g}</td>" in text
+    assert "<td>sex: F</td><td>120</td><td>60</td>" in text
+    assert "3 annotated boxes in 3 images" in text
     assert "<td>model.backbone</td><td>resnet50</td>" in text
     assert "&lt;b&gt; &amp; co" in text
-    assert "<h2>Attention</h2>" not in text
-    assert "Rajpurkar" in text
+    assert "Best catches" not in text
+    assert re.search(r"<td>jax</td><td>\d", text)
+
+
+def test_published_results_are_those_of_the_split():
+    text, _ = check(make_content())
+    # The 70/10/20 split, as the paper's.
+    assert "Guan et al. 2018" in text
+    assert "this evaluation, fusion" in text
+    text, _ = check(make_content(protocol="patient", setting=None))
+    assert "this evaluation, fusion" not in text
+    assert "Published results" not in text
 
 
 def test_phantoms_are_never_beside_published_numbers():
-    text, _, sentence = page(provenance="phantoms (synthetic)")
+    content = make_content(provenance="phantoms (synthetic)")
+    text, _ = check(content)
     assert text.count(SYNTHETIC_NOTE) == 2
-    assert "paper" not in sentence
-    assert not re.search("Rajpurkar|Guan|paper", text)
+    assert "paper" not in " ".join(summary(content.results, content.measures, content.cohort))
+    assert not re.search("Rajpurkar|Guan|the paper|Wang et al. 2017", text)
+    assert "drawn by a program" in text
 
 
 def test_no_auc_at_all():
-    assert page(positives=False)[2].startswith("There is no AUC: no finding is both present")
+    scored = draw()
+    scored = dataclasses.replace(scored, label_matrix=0 * scored.label_matrix)
+    results, measures, cohort = evaluated(scored)
+    (sentence,) = summary(results, measures, cohort)
+    assert sentence.startswith("There is no AUC: no finding is both present")
+    content = dataclasses.replace(make_content(), results=results, cohort=cohort, measures=measures)
+    assert sentence in check(content)[0]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_numbers(tmp_path):
+    content = make_content()
+    films = make_films(1, 64)
+    figures = draw_figures(
+        draw(), content.results, content.measures, content.cohort, films, content.localisation
+    )
+    page = tmp_path / "report.html"
+    page.write_text(render_report(dataclasses.replace(content, figures=figures)), encoding="utf-8")
+
+    def browse(*options):
+        quiet = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/c")
+        # Without a network: whatever the page fetched would be missing.
+        offline = "--host-resolver-rules=MAP * ~NOTFOUND"
+        command = [CHROMIUM, *quiet, offline, *options, page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+    shown = browse("--dump-dom").stdout
+    fusion = content.results["fusion"]
+    for number in (fusion.mean.value, *filter(None, fusion.auc.values())):
+        assert f"{number:.3f}" in shown
+    metrics = content.measures.findings["fusion"]["Mass"]
+    assert f"{metrics.average_precision:.3f}" in shown
+    assert f"{metrics.slope:.2f}" in shown
+    picture = tmp_path / "page.png"
+    browse("--hide-scrollbars", "--window-size=1200,9000", f"--screenshot={picture}")
+    pixels = np.asarray(Image.open(picture).convert("RGB"), int)
+    blue = np.abs(pixels - [0x00, 0x72, 0xB2]).max(axis=-1) < 16
+    # The curves of the global branch: the figures are there, not only their frames.
+    assert blue.sum() > 1000

@@ -8,7 +8,6 @@ import pytest
 from agcnn_jax.evaluation import results as module
 from agcnn_jax.evaluation.cohort import describe_cohort
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
-from agcnn_jax.evaluation.figures import Films
 from agcnn_jax.evaluation.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.evaluation.results import write_results
@@ -18,8 +17,10 @@ from agcnn_jax.evaluation.table_text import as_text
 from agcnn_jax.metrics.localisation import box_hits, score_hits
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
+from tests.evaluation.cases import make_films
 
 LABELS = ("Mass", "Hernia", "No Finding")
+FIGURES = ("roc", "roc_findings", "precision_recall", "reliability", "decisions")
 
 
 def given(**changes):
@@ -78,7 +79,7 @@ def test_files_and_their_content(tmp_path):
         "predictions_local.csv",
         "predictions_fusion.csv",
         "boxes.csv",
-        "roc.png",
+        *(f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "pdf")),
         "report.html",
     }
     assert names(tmp_path / "eval") == {"test"}
@@ -198,11 +199,11 @@ def test_mistakes(tmp_path):
 
 
 def test_films_reach_the_report(tmp_path):
-    image = np.zeros((1, 8, 8), np.uint8)
-    films = Films(image, image / 255, np.array([[0, 0, 4, 4]]), image, ["a.png"])
+    films = make_films(1)
     write_results(tmp_path / "t", **given(films=films, provenance="phantoms (synthetic)"))
     page = (tmp_path / "t" / "report.html").read_text()
-    assert page.count("<img ") == 2
+    assert page.count("<img ") == len(FIGURES) + 1
+    assert {"films.jpeg", "films.pdf"} <= names(tmp_path / "t")
     assert json.loads((tmp_path / "t" / "auc.json").read_text())["synthetic"] is True
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from agcnn_jax.evaluation import table_text, tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, describe_cohort
+from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
-from agcnn_jax.evaluation.report import summary
+from agcnn_jax.evaluation.report_words import summary
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
@@ -103,11 +104,12 @@ def test_no_paper_without_a_row():
 def test_no_paper_beside_another_setting(run, why):
     results, cohort = scored(**run)
     table = tables.build_table(results, cohort)
+    measures = Measures({branch: {} for branch in results}, {}, [], None, "")
     assert table.groups[1] == ("global", ("AUC", "95 % interval"))
     assert why in "\n".join(table.below)
     assert not any(line.startswith("Paper: Guan") for line in table.below)
     assert "paper" not in tables.as_csv(results, cohort)
-    assert "The paper reports" not in summary(results, cohort)
+    assert "The paper reports" not in " ".join(summary(results, measures, cohort))
 
 
 def test_others_results_on_the_same_split_only():

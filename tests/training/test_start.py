@@ -15,6 +15,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.evaluation import evaluate as evaluation
+from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.interop.weights import save_weights
@@ -67,6 +68,7 @@ def step():
         patch.setattr(fit, "compile_step", step)
         patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(evaluation, "predict", predict)
+        patch.setattr(results, "draw_figures", lambda *arguments: {})
         patch.setattr(evaluation, "localise", lambda *arguments: None)
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
         yield step

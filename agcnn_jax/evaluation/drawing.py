@@ -1,0 +1,52 @@
+"""All figures of an evaluation, drawn and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agcnn_jax.evaluation import curves
+from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort
+from agcnn_jax.evaluation.figures import encode
+from agcnn_jax.evaluation.localisation import Localisation
+from agcnn_jax.evaluation.localisation_figure import overlap_figure, pointing_figure
+from agcnn_jax.evaluation.measures import Measures
+from agcnn_jax.evaluation.panels import Films, films_figure
+from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.metrics.auc_table import BranchAUC
+
+FILMS = "films"
+"""The figure of examples, which is a photograph: a JPEG file instead of a PNG file."""
+
+
+def draw_figures(
+    scored: ScoredImages,
+    results: Mapping[str, BranchAUC],
+    measures: Measures,
+    cohort: Cohort,
+    films: Films | None,
+    localisation: Localisation | None,
+) -> dict[str, bytes]:
+    """Draw what there is to draw.
+
+    Returns:
+        The files by their names, such as `roc.png` and, for print, `roc.pdf`.
+    """
+    figures = {
+        "roc": curves.roc_figure(scored, results, cohort),
+        "roc_findings": curves.roc_overview(scored, results, cohort),
+        "precision_recall": curves.precision_recall_figure(scored, results, measures, cohort),
+        "reliability": curves.reliability_figure(results, measures, cohort),
+        "decisions": curves.decision_figure(results, measures, cohort),
+    }
+    if localisation is not None and localisation.counts:
+        figures["localisation"] = overlap_figure(localisation, cohort)
+        figures["pointing"] = pointing_figure(localisation, cohort)
+    if films is not None:
+        title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
+        figures[FILMS] = films_figure(films, title)
+    files = {}
+    for name, figure in figures.items():
+        picture = "jpeg" if name == FILMS else "png"
+        files[f"{name}.{picture}"] = encode(figure, picture)
+        files[f"{name}.pdf"] = encode(figure, "pdf")
+    return files

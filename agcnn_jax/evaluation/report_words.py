@@ -1,0 +1,123 @@
+"""What a report says in words: a summary, the limits of what it shows, and versions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+
+import numpy as np
+
+import agcnn_jax
+from agcnn_jax.evaluation.cohort import Cohort, leakage
+from agcnn_jax.evaluation.figures import plain_name
+from agcnn_jax.evaluation.measures import Measures
+from agcnn_jax.evaluation.tables import differences, interval_text, number, paper
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run.saved_config import LIBRARIES
+
+FILE = "predictions"
+"""What a single file of predictions is called in place of a branch."""
+
+
+def summary(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort) -> list[str]:
+    """State in a few sentences what the last branch, or each file, reaches, and what to know."""
+    images = f"{cohort.images:,} images of {cohort.patients:,} patients"
+    shown = list(results) if cohort.split is None else list(results)[-1:]
+    lines = []
+    for branch in shown:
+        scores = results[branch]
+        if scores.mean.value is None:
+            return [f"There is no AUC: no finding is both present and absent in these {images}."]
+        interval = f"{interval_text(scores.mean.interval)} " if scores.mean.interval else ""
+        text = (
+            f"{subject(branch)} {'reach' if branch == FILE else 'reaches'} a mean AUC of "
+            f"{number(scores.mean.value)} {interval}over {len(scores.mean.findings)} of "
+            f"{len(scores.findings)} findings, on {images}."
+        )
+        row = paper([branch], cohort).rows.get(branch)
+        theirs = row.mean(scores.mean.findings) if row else None
+        if theirs is not None:
+            text += f" The paper reports {number(theirs)} on its own random split."
+        lines += [text, _best_and_worst(scores), _slope_in_words(measures, branch)]
+    for mean_name, difference, between in differences(results)[:1]:
+        lines.append(
+            f"Fusion minus global, {mean_name.lower()}: {number(difference, sign='+')} "
+            f"{interval_text(between)}, paired by patient."
+        )
+    lines.append(leakage(cohort) or "")
+    return [line for line in lines if line]
+
+
+def subject(branch: str) -> str:
+    """Name a branch or a file at the beginning of a sentence."""
+    if branch in BRANCHES:
+        return f"The {branch} branch"
+    return "The predictions" if branch == FILE else branch
+
+
+def _best_and_worst(scores: BranchAUC) -> str:
+    aucs = {f: value for f in scores.frequent_mean.findings if (value := scores.auc[f]) is not None}
+    if len(aucs) < 2:
+        return ""
+    best, worst = (choose(aucs, key=lambda f: aucs[f]) for choose in (max, min))
+    return (
+        f"Of the findings that {FEW_PATIENTS} or more patients have, {plain_name(best)} has the "
+        f"highest AUC ({number(aucs[best])}) and {plain_name(worst)} the lowest "
+        f"({number(aucs[worst])})."
+    )
+
+
+def _slope_in_words(measures: Measures, branch: str) -> str:
+    found = [one for one in measures.findings[branch].values() if one is not None]
+    slopes = [one.slope for one in found if one.slope is not None]
+    if not slopes:
+        return ""
+    middle = float(np.median(slopes))
+    word = "too extreme" if middle < 0.9 else "too timid" if middle > 1.1 else "about right"
+    return (
+        f"The median calibration slope is {number(middle, 2)} (1 is right): as a whole, the "
+        f"probabilities are {word}."
+    )
+
+
+def limits(cohort: Cohort) -> list[str]:
+    """Say what the numbers do not show."""
+    lines = [
+        "Intervals say how much the numbers would vary with other patients of the same kind. They "
+        "leave out other hospitals, and other trainings of the same network.",
+    ]
+    if cohort.synthetic:
+        lines.append(
+            "The images are drawn by a program, so nothing here says anything on patients."
+        )
+    else:
+        lines += [
+            "The labels were extracted from radiology reports by a program, not read from the "
+            "images; an AUC measures agreement with those labels.",
+            "All images come from one institution, and predictive values hold for its prevalence.",
+        ]
+    rare = [plain_name(f) for f, n in cohort.positive_patients.items() if n < FEW_PATIENTS]
+    if rare:
+        few = f"Fewer than {FEW_PATIENTS} positive patients: {', '.join(rare)}."
+        lines.append(f"{few} Their numbers say little.")
+    if cohort.overlap is None or not cohort.overlap.complete:
+        lines.append(
+            "It is not known which images the model was trained on. If scored images are among "
+            "them, the numbers are too good."
+        )
+    lines.append(
+        "This is a research result. It does not show that the model is fit for clinical use."
+    )
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, of Python and of the libraries by their names."""
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return {
+        "agcnn_jax": agcnn_jax.__version__,
+        "Python": platform.python_version(),
+        **libraries,
+    }
