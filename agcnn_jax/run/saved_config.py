@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import agcnn_jax
 from agcnn_jax.run.config import check_config, flatten, is_read
-from agcnn_jax.run.keys import FIXED, FREE, KEYS, SCORED
+from agcnn_jax.run.keys import FIXED, KEYS, SCORED
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
@@ -71,7 +71,6 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
     if not exists(path, None if is_remote(path) else "choose another --workdir"):
         return None
     values = read_json(path)
-    _add_free_keys(values)
     try:
         # ConfigDict refuses impossible names of keys, such as those with dots.
         saved = ConfigDict(values)
@@ -81,17 +80,6 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
             f"{path} is not as a run wrote it: {error}; restore it, or choose another --workdir"
         ) from error
     return saved
-
-
-def _add_free_keys(values: dict[str, Any]) -> None:
-    """Give a config the keys that are newer than it, of those that a run's results do not need."""
-    for key in (key for key, row in KEYS.items() if row.changes == FREE):
-        *sections, name = key.split(".")
-        section: Any = values
-        for part in sections:
-            section = section.setdefault(part, {})
-        if isinstance(section, dict):
-            section.setdefault(name, KEYS[key].default)
 
 
 def describe_run(config: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_collections.config_dict import config_dict
 
 from agcnn_jax.attention.regions import region_boxes_device
-from agcnn_jax.evaluation.asked_config import read_run_config
+from agcnn_jax.evaluation.evaluate import read_run_config
 from agcnn_jax.run.config import check_config, flatten, refuse_unread
 from agcnn_jax.run.config_file import load_config
 from agcnn_jax.run.keys import KEYS, LARGEST_INPUT
@@ -403,19 +403,6 @@ class TestSaved:
         with pytest.raises(UserError, match="another config") as caught:
             self.keep(tmp_path, changed(**values))
         assert word in str(caught.value)
-
-    def test_a_run_may_be_older_than_a_key_that_may_change(self, tmp_path):
-        self.keep(tmp_path, common.get_config())
-        path = tmp_path / "config.json"
-        values = json.loads(path.read_text())
-        del values["eval"], values["eval_batch_size"], values["data"]["allow_unlisted"]
-        path.write_text(json.dumps(values))
-        assert read_config(epath.Path(tmp_path)).to_dict() == common.get_config().to_dict()
-        self.keep(tmp_path, common.get_config())
-        del values["seed"]
-        path.write_text(json.dumps(values))
-        with pytest.raises(UserError, match="the config has no seed"):
-            read_config(epath.Path(tmp_path))
 
     def test_unread_keys_are_not_compared(self, tmp_path):
         self.keep(tmp_path, changed(**{"augment.crop": "centre"}))
