@@ -23,9 +23,7 @@ def region_box_host(mask: np.ndarray) -> np.ndarray:
     Returns:
         int32 `[4]`.
     """
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask).astype(np.uint8, copy=False), connectivity=8
-    )
+    count, labels, statistics = _components_host(mask)
     height, width = mask.shape
     if count == 1:
         return np.array([0, 0, width, height], np.int32)
@@ -48,11 +46,14 @@ def all_region_boxes_host(mask: np.ndarray) -> np.ndarray:
     Returns:
         int32 `[R, 4]`, in no particular order; none for an empty mask.
     """
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask).astype(np.uint8, copy=False), connectivity=8
-    )
+    _, _, statistics = _components_host(mask)
     left, top, width, height = statistics[1:, :4].T
     return np.stack([left, top, left + width, top + height], axis=1)
+
+
+def _components_host(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    set_pixels = np.ascontiguousarray(mask).astype(np.uint8, copy=False)
+    return cv2.connectedComponentsWithStats(set_pixels, connectivity=8)[:3]
 
 
 def region_boxes_device(masks: jax.Array) -> jax.Array:
