@@ -1,4 +1,4 @@
-"""The deliberate faults fit the code as it is: `make mutants` takes too long to say so each time."""
+"""The deliberate faults fit the code as it is; `make mutants` would say so late."""
 
 from pathlib import Path
 
