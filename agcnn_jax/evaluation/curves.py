@@ -28,7 +28,7 @@ from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.calibration import THRESHOLDS
 from agcnn_jax.metrics.finding_metrics import FindingMetrics
 
-_TOO_FEW = f"fewer than {FEW_PATIENTS}, positive patients"
+_TOO_FEW = f"fewer than {FEW_PATIENTS}\npositive patients"
 _REFERENCE: dict[str, Any] = {"color": "0.6", "linewidth": 1.0}
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, without yellow, which is hardly seen on white."""
@@ -64,7 +64,9 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
 
 def roc_overview(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: Cohort) -> Figure:
     """Draw the ROC curves of all findings, one panel per branch, as in the paper's Fig. 6."""
-    figure = Figure(figsize=(max(3.6 * len(results), 5), 5.6), layout="constrained")
+    beside = len(results) < 3  # room for two columns of names below each panel
+    size = (max(3.3 * len(results), 5), 5.6 if beside else 6.8)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
     for axes, (branch, scores) in zip(grid, results.items(), strict=True):
         axes.plot((0, 1), (0, 1), **_REFERENCE)
@@ -82,7 +84,7 @@ def roc_overview(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort:
         axes.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.18),
-            ncols=2 if len(results) < 3 else 1,
+            ncols=2 if beside else 1,
             fontsize=8,
             edgecolor="none",
             labelspacing=0.25,

@@ -87,12 +87,14 @@ def panel_grid(
         axes.spines[["top", "right"]].set_visible(False)
         if why_not := draw(axes, finding):
             axes.text(
-                *(0.5, 0.5, why_not.replace(", ", ",\n")),
+                *(0.5, 0.5, why_not),
                 transform=axes.transAxes,
                 ha="center",
                 va="center",
                 fontsize=TEXT_SIZE,
             )
+            if not square:  # square panels share their ticks
+                axes.set(xticks=(), yticks=())
         elif legend != "below":
             axes.legend(loc=legend, borderaxespad=0.2, **LEGEND)
         if square:

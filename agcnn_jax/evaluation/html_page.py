@@ -43,9 +43,8 @@ tr.first-summary td { border-top: 1px solid var(--line); font-weight: 600; }
 .words td:first-child { white-space: nowrap; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-img { width: 100%; max-width: 68rem; height: auto; background: #fff; border-radius: 6px;
-  display: block; }
-img.narrow { max-width: 46rem; }
+img { width: auto; max-width: min(100%, 68rem); height: auto; background: #fff;
+  border-radius: 6px; display: block; }
 @media (max-width: 40rem) { img { width: 48rem; max-width: none; }
   .auc th:nth-child(2), .auc td:nth-child(2) { display: none; } }
 @media print { body { max-width: none; font-size: 11px; } nav { display: none; }
@@ -95,13 +94,12 @@ def bullets(lines: Iterable[str], kind: str = "notes") -> str:
     return f'<ul class="{kind}">{"".join(f"<li>{text(line)}</li>" for line in lines)}</ul>'
 
 
-def image(data: bytes, image_format: str, description: str, narrow: bool = False) -> str:
+def image(data: bytes, image_format: str, description: str) -> str:
     """Embed an image file."""
     encoded = base64.b64encode(data).decode("ascii")
     source = f"data:image/{image_format};base64,{encoded}"
-    kind = ' class="narrow"' if narrow else ""
     # On a phone the image stays legible and scrolls.
-    return f'<div class="scroll"><img{kind} alt="{text(description)}" src="{source}"></div>'
+    return f'<div class="scroll"><img alt="{text(description)}" src="{source}"></div>'
 
 
 def table(content: Table, kind: str = "") -> str:

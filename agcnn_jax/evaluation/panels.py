@@ -102,16 +102,21 @@ def _draw_answers(axes: Axes, answers: Sequence[Answer]) -> None:
     axes.barh(places, [answer.probability for answer in shown], color=colors, height=0.7)
     axes.set_yticks(places, [""] * len(shown))
     for place, (finding, probability, present) in enumerate(shown):
-        name = f"{'● ' if present else ''}{plain_name(finding)} {probability:.2f}"
+        name = f"{'● ' if present else ''}{plain_name(finding)} {_rounded(probability)}"
         weight = "bold" if present else "normal"
         axes.text(0.015, place, name, va="center", fontsize=8, fontweight=weight)
-    missed = [f"{plain_name(a.finding)} {a.probability:.2f}" for a in answers[SHOWN:] if a.present]
+    rest = [answer for answer in answers[SHOWN:] if answer.present]
+    missed = [f"{plain_name(answer.finding)} {_rounded(answer.probability)}" for answer in rest]
     note = f"● also: {', '.join(missed)}" if missed else ""
     axes.set_xlabel(note, fontsize=8, fontweight="bold", loc="left")
     axes.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -0.6))
     axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"), fontsize=8)
     axes.tick_params(left=False, pad=1)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _rounded(probability: float) -> str:
+    return "< 0.01" if probability < 0.01 else f"{probability:.2f}"
 
 
 def _draw_box(
@@ -125,12 +130,16 @@ def _draw_box(
         Rectangle(corner, *size, fill=False, edgecolor=color, linestyle=line, linewidth=1.8)
     )
     if name:
+        # A name that begins on the right would run out of the film.
+        side = "right" if xmin > axes.get_xlim()[1] / 2 else "left"
+        place = (xmax - 0.5 if side == "right" else xmin - 0.5, ymin - 0.5)
         backdrop = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "edgecolor": "none"}
         axes.annotate(
             name,
-            corner,
-            xytext=(2, -2),
+            place,
+            xytext=(-2 if side == "right" else 2, -2),
             textcoords="offset points",
+            ha=side,
             va="top",
             color=color,
             fontsize=8,

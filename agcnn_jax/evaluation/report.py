@@ -212,7 +212,7 @@ def _localisation(content: Content) -> list[Section]:
         body = table(shown)
         parts.append(f"<h3>{title}</h3>{body}" if i < 2 else folded(title, body))
         if i == 0:
-            parts.append(_figure(content, "pointing", narrow=True))
+            parts.append(_figure(content, "pointing"))
         if i == 1:
             parts.append(_figure(content, "localisation"))
     body = "".join(parts) + bullets(localisation_notes(where, cohort))
@@ -241,9 +241,9 @@ def _settings(content: Content) -> str:
     return f"{given}<h3>Versions</h3>{settings_table(versions())}"
 
 
-def _figure(content: Content, name: str, narrow: bool = False) -> str:
+def _figure(content: Content, name: str) -> str:
     data = content.figures.get(f"{name}.png")
-    return image(data, "png", name.replace("_", " "), narrow) if data else ""
+    return image(data, "png", name.replace("_", " ")) if data else ""
 
 
 def _last_first(branches: Mapping[str, Any]) -> list[tuple[str, bool]]:

@@ -28,6 +28,13 @@ def test_ten_findings_with_the_true_ones_marked():
     assert bars.get_xlabel() == "● also: F11 0.08"
 
 
+def test_names_stay_inside_the_film():
+    films = make_films(1, true_boxes=[[("Mass", (1, 1, 5, 5)), ("Hernia", (10, 1, 15, 5))]])
+    left, right = films_figure(films).axes[0].texts
+    assert (left.get_ha(), left.xy[0]) == ("left", 0.5)
+    assert (right.get_ha(), right.xy[0]) == ("right", 14.5)
+
+
 def test_crops_that_nothing_reads_are_not_said_to_be_read():
     titles = [films_figure(make_films(1)).axes[3].get_title()]
     titles.append(films_figure(dataclasses.replace(make_films(1), read=False)).axes[3].get_title())
