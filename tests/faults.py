@@ -457,6 +457,49 @@ FAULTS = (
         "return Influence(np.hypot(self.values, other.values), self.weights)",
         ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
     ),
+    Fault(
+        "a bootstrap of few patients is narrowed instead of widened",
+        "agcnn_jax/metrics/bootstrap.py",
+        "np.sqrt(patients / (patients - 1))",
+        "np.sqrt((patients - 1) / patients)",
+        ("tests/metrics/test_bootstrap.py",),
+    ),
+    Fault(
+        "probabilities are ranked though logits are known",
+        "agcnn_jax/evaluation/scored.py",
+        "return {**self.probabilities, **self.logits}",
+        "return {**self.logits, **self.probabilities}",
+        ("tests/evaluation/test_results.py::test_ranks_are_taken_on_logits",),
+    ),
+    # Calibration and thresholds.
+    Fault(
+        "false positives cost as much at any threshold",
+        "agcnn_jax/metrics/calibration.py",
+        "false * thresholds / (1 - thresholds)",
+        "false * thresholds",
+        ("tests/metrics/test_calibration.py",),
+    ),
+    Fault(
+        "less than the sensitivity that was asked for",
+        "agcnn_jax/metrics/operating_points.py",
+        "true >= WANTED - 1e-9",
+        "true >= WANTED - 0.1",
+        ("tests/metrics/test_operating_points.py",),
+    ),
+    Fault(
+        "thresholds of other weights",
+        "agcnn_jax/run/calibration.py",
+        '(record.get("version"), record.get("weights")) != (VERSION, dict(weights))',
+        'record.get("version") != VERSION',
+        ("tests/run/test_calibration.py",),
+    ),
+    Fault(
+        "thresholds from scored images",
+        "agcnn_jax/evaluation/prediction_files.py",
+        "    if shared:\n",
+        "    if False:\n",
+        ("tests/evaluation/test_prediction_files.py::test_mistakes_in_validation",),
+    ),
     # Localisation.
     Fault(
         "shares as if images of a patient were independent",

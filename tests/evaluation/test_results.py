@@ -111,18 +111,18 @@ def test_files_and_their_content(tmp_path):
 
 def test_ranks_are_taken_on_logits(tmp_path):
     """The probabilities of all images are 1, in memory as in the file that is read back."""
-    logits = {"global": np.array([20, 40, 30, 18], np.float32)[:, None].repeat(3, axis=1)}
+    logits = {"global": np.array([20, 18, 40, 30], np.float32)[:, None].repeat(3, axis=1)}
     ones = {"global": np.ones((4, 3), np.float32)}
     write_results(tmp_path / "test", **given(probabilities=ones, logits=logits, boxes=None))
     auc = json.loads((tmp_path / "test" / "auc.json").read_text())["branches"]["global"]["auc"]
-    assert auc["Mass"] == 0.5  # 30 wins against 18, 20 against 18; both lose against 40
+    assert auc["Mass"] == 0.75  # 40 wins against 18 and 30, 20 against 18
     lines = (tmp_path / "test" / "predictions_global.csv").read_text().splitlines()
     assert lines[0].endswith("prob_No Finding,logit_Mass,logit_Hernia,logit_No Finding")
     assert lines[1] == "a.png,1.0,1.0,1.0,20.0,20.0,20.0"
     again = evaluate_predictions(
         tmp_path / "test" / "predictions_global.csv", _label_table(tmp_path), resamples=2
     )
-    assert again.rows[0][2] == "0.500000"
+    assert again.rows[0][2] == "0.750000"
 
 
 def test_predictions_score_the_same_when_read_back(tmp_path):
