@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,13 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.figures import (
+    LEGEND,
     TEXT_SIZE,
     TITLE_SIZE,
     heading,
     panel_grid,
     plain_name,
+    short_name,
     style,
     thinned,
 )
@@ -46,11 +49,13 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
         for i, branch in enumerate(results):
             false, true, _ = roc_curve(truth, _scores(scored, branch, finding))
             color, line = style(branch, i)
-            label = f"{branch} {number(results[branch].auc[finding])}"
+            label = f"{short_name(branch)} {number(results[branch].auc[finding])}"
             axes.plot(*thinned(false, true), line, color=color, linewidth=1.5, label=label)
         return None
 
-    means = [f"{branch} {number(scores.mean.value)}" for branch, scores in results.items()]
+    means = [
+        f"{short_name(branch)} {number(scores.mean.value)}" for branch, scores in results.items()
+    ]
     return panel_grid(
         first.findings,
         draw,
@@ -64,11 +69,18 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
 
 def roc_overview(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: Cohort) -> Figure:
     """Draw the ROC curves of all findings, one panel per branch, as in the paper's Fig. 6."""
-    beside = len(results) < 3  # room for two columns of names below each panel
-    size = (max(3.3 * len(results), 5), 5.6 if beside else 6.8)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
-    for axes, (branch, scores) in zip(grid, results.items(), strict=True):
+    side, above, below, beside = 2.9, 0.85, 0.65, 0.75  # inches
+    columns = 2 if len(results) == 1 else 1
+    names = 0.18 * math.ceil(len(next(iter(results.values())).findings) / columns)
+    width = max((side + beside) * len(results) + 0.1, 4.6)
+    height = above + side + below + names
+    figure = Figure(figsize=(width, height))
+    left = (width - len(results) * (side + beside)) / 2 + beside - 0.05
+    for place, (branch, scores) in enumerate(results.items()):
+        corner = (left + place * (side + beside), names + below)
+        axes = figure.add_axes(
+            (corner[0] / width, corner[1] / height, side / width, side / height),
+        )
         axes.plot((0, 1), (0, 1), **_REFERENCE)
         for i, finding in enumerate(scores.mean.findings):
             false, true, _ = roc_curve(_truth(scored, finding), _scores(scored, branch, finding))
@@ -77,19 +89,16 @@ def roc_overview(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort:
             label = f"{plain_name(finding)} {number(scores.auc[finding])}"
             axes.plot(*thinned(false, true), line, color=color, linewidth=1.2, label=label)
         axes.set_title(f"{branch}, mean {number(scores.mean.value)}", fontsize=TITLE_SIZE)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.set_xlabel("False positive rate (1 − specificity)", fontsize=TEXT_SIZE)
+        if not place:
+            axes.set_ylabel("True positive rate (sensitivity)", fontsize=TEXT_SIZE)
         axes.tick_params(labelsize=TEXT_SIZE)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.18),
-            ncols=2 if beside else 1,
-            fontsize=8,
-            edgecolor="none",
-            labelspacing=0.25,
-        )
-    grid[0].set_ylabel("True positive rate (sensitivity)", fontsize=TEXT_SIZE)
+        if scores.mean.findings:
+            low = -(below - 0.1) / side
+            options = {**LEGEND, "loc": "upper center", "fontsize": 8, "ncols": columns}
+            axes.legend(bbox_to_anchor=(0.5, low), borderaxespad=0, **options)
     figure.suptitle(heading("ROC curves of all findings", cohort), fontsize=12)
     return figure
 
@@ -109,7 +118,7 @@ def precision_recall_figure(
         for i, (branch, metrics) in enumerate(found.items()):
             precision, recall, _ = precision_recall_curve(truth, _scores(scored, branch, finding))
             color, line = style(branch, i)
-            label = f"{branch} {number(metrics.average_precision)}"
+            label = f"{short_name(branch)} {number(metrics.average_precision)}"
             axes.plot(*thinned(recall, precision), line, color=color, linewidth=1.5, label=label)
         return None
 

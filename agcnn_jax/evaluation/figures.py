@@ -33,6 +33,7 @@ LEGEND: dict[str, Any] = {
 }
 LEGEND_BELOW = {**LEGEND, "loc": "outside lower center", "ncols": 3, "handlelength": 2.5}
 _CURVE_STEP = 1 / 500
+_SHORT = 16  # characters
 
 
 def style(branch: str, index: int) -> tuple[str, str]:
@@ -43,6 +44,12 @@ def style(branch: str, index: int) -> tuple[str, str]:
 def plain_name(finding: str) -> str:
     """Return a finding's name as prose writes it."""
     return finding.replace("_", " ")
+
+
+def short_name(branch: str) -> str:
+    """Shorten the name of a file so that it fits into a panel."""
+    name = branch.removesuffix(".gz").removesuffix(".csv")
+    return name if len(name) <= _SHORT else f"{name[: _SHORT // 2]}…{name[-_SHORT // 2 :]}"
 
 
 def heading(name: str, cohort: Cohort, counts: str = "") -> str:

@@ -19,6 +19,7 @@ from agcnn_jax.evaluation.html_page import (
     plain_table,
     settings_table,
     table,
+    text,
 )
 from agcnn_jax.evaluation.localisation import Localisation
 from agcnn_jax.evaluation.localisation_tables import localisation_tables
@@ -164,7 +165,8 @@ def _points(content: Content) -> str:
     parts = [paragraphs([thresholds_note(measures)])]
     for branch, shown in _last_first(measures.operating_points):
         body = "".join(
-            f"<h3>{branch}: threshold by {name}</h3>{table(points_table(branch, rule, measures))}"
+            f"<h3>{text(branch)}: threshold by {name}</h3>"
+            f"{table(points_table(branch, rule, measures))}"
             for rule, name in RULE_NAMES.items()
         )
         parts.append(body if shown else folded(subject(branch), body))
@@ -178,7 +180,7 @@ def _calibration(content: Content) -> str:
     parts = [_figure(content, "reliability")]
     for branch, shown in _last_first(content.results):
         body = table(metrics_table(branch, measures, content.results[branch], content.cohort))
-        parts.append(f"<h3>{branch}</h3>{body}" if shown else folded(subject(branch), body))
+        parts.append(f"<h3>{text(branch)}</h3>{body}" if shown else folded(subject(branch), body))
     return "".join(parts) + bullets(METRICS_NOTES)
 
 
@@ -211,10 +213,7 @@ def _localisation(content: Content) -> list[Section]:
     for i, (title, shown) in enumerate(localisation_tables(where, cohort)):
         body = table(shown)
         parts.append(f"<h3>{title}</h3>{body}" if i < 2 else folded(title, body))
-        if i == 0:
-            parts.append(_figure(content, "pointing"))
-        if i == 1:
-            parts.append(_figure(content, "localisation"))
+        parts.append(_figure(content, {0: "pointing", 1: "localisation"}.get(i, "")))
     body = "".join(parts) + bullets(localisation_notes(where, cohort))
     return [Section("Localisation", "localisation", body)]
 

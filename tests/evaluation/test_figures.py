@@ -46,6 +46,11 @@ def test_panels_of_findings():
     assert not figure.get_supxlabel()
 
 
+def test_names_of_files_fit_into_panels():
+    given = ("fusion", "model.csv.gz", "predictions_of_the_best_model.csv")
+    assert [figures.short_name(name) for name in given] == ["fusion", "model", "predicti…st_model"]
+
+
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "pdf"])
 def test_encoded_figures_are_the_same_twice(image_format):
     def make():

@@ -53,8 +53,8 @@ def localised():
     return Localisation(0.7, "max", count, {"Mass": count}, {0.7: of_tau}, apart)
 
 
-def make_content(figures=None, **changes):
-    scored = draw()
+def make_content(figures=None, branches=("global", "fusion"), **changes):
+    scored = draw(branches=branches)
     results, measures, cohort = evaluated(scored, **changes)
     return Content(
         table=build_table(results, cohort),
@@ -113,6 +113,18 @@ def test_content():
     assert "&lt;b&gt; &amp; co" in text
     assert "Best catches" not in text
     assert re.search(r"<td>jax</td><td>\d", text)
+
+
+def test_two_files():
+    names = ("a<b>.csv", "b.csv")
+    content = make_content(branches=names, split=None, protocol=None, backbone=None, setting=None)
+    text, _ = check(content)
+    first, *_ = summary(content.results, content.measures, content.cohort)
+    assert first.startswith(
+        f"a<b>.csv reaches a mean AUC of {content.results['a<b>.csv'].mean.value:.3f}"
+    )
+    assert "<b>.csv" not in text
+    assert "b.csv: threshold by" in text
 
 
 def test_published_results_are_those_of_the_split():
