@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class CsvTable(NamedTuple):
         return list(counts)
 
 
+@functools.cache
 def plain(name: str) -> str:
     """Remove what spellings of a name differ in: capitals, spaces and underscores."""
     return re.sub(r"[\s_]+", "", name).lower()

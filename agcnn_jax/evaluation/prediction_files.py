@@ -53,13 +53,18 @@ def align(second: Predictions, first: Predictions, paths: Paths) -> Predictions:
     Raises:
         UserError: if a file lacks images or findings of the other.
     """
+
+    def without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+        known = set(others)
+        return [name for name in names if name not in known]
+
     for what, ours, theirs in (
         ("images", first.image_ids, second.image_ids),
         ("findings", first.labels, second.labels),
     ):
         for has, lacks, names in (
-            (paths[0], paths[1], [name for name in ours if name not in set(theirs)]),
-            (paths[1], paths[0], [name for name in theirs if name not in set(ours)]),
+            (paths[0], paths[1], without(ours, theirs)),
+            (paths[1], paths[0], without(theirs, ours)),
         ):
             if names:
                 raise UserError(
@@ -126,7 +131,8 @@ def validate_on(
         UserError: if the file is unusable, lacks scored findings, or has scored images.
     """
     (given,) = read_files([path], labels, logits)
-    shared = [name for name in given.image_ids if name in set(scored.image_ids)]
+    images = set(scored.image_ids)
+    shared = [name for name in given.image_ids if name in images]
     if shared:
         raise UserError(
             f"{path}: {len(shared):,} of {len(given.image_ids):,} images, the first {shared[0]!r}, "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agcnn_jax.data.text import read_rows
 from agcnn_jax.evaluation.csv_table import plain, read_csv
 from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
@@ -67,10 +68,10 @@ def read_radiologists(path: str | Path) -> Readings | None:
     Raises:
         UserError: if the table is unusable, or an answer is neither YES nor NO.
     """
-    table = read_csv(path)
-    header = {plain(column) for column in table.header}
-    if not {plain(finding) for finding in FINDINGS} <= header:
+    _, header = next(read_rows(Path(path)), (0, []))
+    if not {plain(finding) for finding in FINDINGS} <= {plain(column) for column in header}:
         return None
+    table = read_csv(path)
     columns = [table.column(finding) for finding in FINDINGS]
     set_column = table.column(SET_COLUMN)
     names = table.image_ids()
