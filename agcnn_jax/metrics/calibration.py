@@ -53,7 +53,7 @@ def fit_line(labels: np.ndarray, logits: np.ndarray) -> Line | None:
 
     Returns:
         The line of the largest likelihood; None where there is none: a class is missing, all logits
-        are equal, or a threshold separates the classes.
+        are equal, or a threshold separates the classes, exactly or for all that float64 can tell.
     """
     positive, negative = logits[labels == 1], logits[labels == 0]
     if not len(positive) or not len(negative):
@@ -68,7 +68,10 @@ def fit_line(labels: np.ndarray, logits: np.ndarray) -> Line | None:
         probabilities = expit(design @ found)
         weights = probabilities * (1 - probabilities)
         gradient = design.T @ (labels - probabilities)
-        step = np.linalg.solve((design.T * weights) @ design, gradient)
+        try:
+            step = np.linalg.solve((design.T * weights) @ design, gradient)
+        except np.linalg.LinAlgError:
+            return None
         # A full step may overshoot where most probabilities are near 0 or 1.
         while _log_likelihood(labels, design @ (found + step)) < (
             _log_likelihood(labels, design @ found) - 1e-9

@@ -75,6 +75,7 @@ def test_a_rare_finding_with_probabilities_far_from_the_labels():
         ([1, 0, 0], [1, 2, 3]),
         ([0, 1, 0, 1], [1, 2, 2, 3]),  # separated but for a tie
         ([0, 1, 0, 1], [2, 2, 2, 2]),
+        ([0, 1, 0, 1, 0], [0, 0, 1e-8, 1e-8, 50]),  # separated for all that float64 can tell
     ],
 )
 def test_no_line_without_a_largest_likelihood(labels, logits):
