@@ -14,8 +14,8 @@ from agcnn_jax.evaluation.panels import Films, films_figure
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import BranchAUC
 
-FILMS = "films"
-"""The figure of examples, which is a photograph: a JPEG file instead of a PNG file."""
+EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}
+"""Figures of films, by the kind of examples. They are photographs: JPEG instead of PNG files."""
 
 
 def draw_figures(
@@ -42,11 +42,12 @@ def draw_figures(
         figures["localisation"] = overlap_figure(localisation, cohort)
         figures["pointing"] = pointing_figure(localisation, cohort)
     if films is not None:
-        title = SYNTHETIC_NOTE.split(":")[0] if cohort.synthetic else ""
-        figures[FILMS] = films_figure(films, title)
+        synthetic = f" — {SYNTHETIC_NOTE.split(':')[0]}" if cohort.synthetic else ""
+        for kind in dict.fromkeys(films.kinds):
+            figures[kind] = films_figure(films.of_kind(kind), EXAMPLES[kind] + synthetic)
     files = {}
     for name, figure in figures.items():
-        picture = "jpeg" if name == FILMS else "png"
+        picture = "jpeg" if name in EXAMPLES else "png"
         files[f"{name}.{picture}"] = encode(figure, picture)
         files[f"{name}.pdf"] = encode(figure, "pdf")
     return files

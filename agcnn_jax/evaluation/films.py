@@ -12,6 +12,7 @@ from agcnn_jax.attention.attend import Attention, attend
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
+from agcnn_jax.evaluation.figures import plain_name
 from agcnn_jax.evaluation.panels import Answer, Films
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
@@ -111,6 +112,7 @@ def show_films(
         masks=attention.mask,
         boxes=attention.boxes,
         crops=np.round(attention.local_images).astype(np.uint8),
+        kinds=["catches" if example.caught else "misses" for example in examples],
         titles=[_title(scored, example) for example in examples],
         answers=[_answers(scored, example.row) for example in examples],
         branch=list(scored.probabilities)[-1],
@@ -120,9 +122,7 @@ def show_films(
 
 
 def _title(scored: ScoredImages, example: Example) -> str:
-    kind = "Catch" if example.caught else "Miss"
-    finding = scored.labels[example.column].replace("_", " ")
-    return f"{kind}: {finding}\n{scored.image_ids[example.row]}"
+    return f"{plain_name(scored.labels[example.column])}\n{scored.image_ids[example.row]}"
 
 
 def _answers(scored: ScoredImages, row: int) -> list[Answer]:

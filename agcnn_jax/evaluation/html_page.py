@@ -47,8 +47,10 @@ img { width: auto; max-width: min(100%, 68rem); height: auto; background: #fff;
   border-radius: 6px; display: block; }
 @media (max-width: 40rem) { img { width: 48rem; max-width: none; }
   .auc th:nth-child(2), .auc td:nth-child(2) { display: none; } }
-@media print { body { max-width: none; font-size: 11px; } nav { display: none; }
-  h2 { break-after: avoid; } img, table { break-inside: avoid; } .scroll { overflow: visible; } }
+@page { size: A4 landscape; margin: 12mm; }
+@media print { html { font-size: 11px; } body { max-width: none; padding: 0; font-size: 11px; }
+  nav { display: none; } h2, h3 { break-after: avoid; } img, table { break-inside: avoid; }
+  img { max-height: 170mm; } .scroll { overflow: visible; } }
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +39,8 @@ class Films:
         masks: bool `[n, S, S]`: the heat map above the threshold.
         boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the attended region.
         crops: uint8 `[n, S, S]`: that region, enlarged.
-        titles: n titles, such as what the image is an example of, and its name.
+        kinds: what each image is an example of, such as "catches".
+        titles: n titles, such as the finding that it is an example of, and the image's name.
         answers: per image, all findings by falling probability.
         branch: whose probabilities these are.
         read: a local branch reads the crops.
@@ -51,11 +52,24 @@ class Films:
     masks: np.ndarray
     boxes: np.ndarray
     crops: np.ndarray
+    kinds: Sequence[str]
     titles: Sequence[str]
     answers: Sequence[Sequence[Answer]]
     branch: str
     read: bool = True
     true_boxes: Sequence[Sequence[tuple[str, Box]]] | None = None
+
+    def of_kind(self, kind: str) -> Films:
+        """Return the images of one kind."""
+        rows = [i for i, one in enumerate(self.kinds) if one == kind]
+        parts: dict[str, Any] = {
+            name: getattr(self, name)[rows]
+            for name in ("images", "heat_maps", "masks", "boxes", "crops")
+        }
+        for name in ("kinds", "titles", "answers", "true_boxes"):
+            of_image = getattr(self, name)
+            parts[name] = of_image and [of_image[i] for i in rows]
+        return dataclasses.replace(self, **parts)
 
 
 def films_figure(films: Films, title: str = "") -> Figure:

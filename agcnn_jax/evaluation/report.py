@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.drawing import FILMS
+from agcnn_jax.evaluation.drawing import EXAMPLES
 from agcnn_jax.evaluation.flow import FlowRow
 from agcnn_jax.evaluation.html_page import (
     Section,
@@ -219,7 +219,8 @@ def _localisation(content: Content) -> list[Section]:
 
 
 def _examples(content: Content) -> list[Section]:
-    if f"{FILMS}.jpeg" not in content.figures:
+    shown = [_figure(content, kind, "jpeg") for kind in EXAMPLES]
+    if not any(shown):
         return []
     words = paragraphs(
         (
@@ -230,9 +231,7 @@ def _examples(content: Content) -> list[Section]:
             "the ten most probable findings; those that the labels name are orange, with a dot.",
         )
     )
-    films = content.figures[f"{FILMS}.jpeg"]
-    shown = image(films, "jpeg", "Films, heat maps, masks, crops and probabilities")
-    return [Section("Best catches and worst misses", "examples", words + shown)]
+    return [Section("Best catches and worst misses", "examples", words + "".join(shown))]
 
 
 def _settings(content: Content) -> str:
@@ -240,9 +239,9 @@ def _settings(content: Content) -> str:
     return f"{given}<h3>Versions</h3>{settings_table(versions())}"
 
 
-def _figure(content: Content, name: str) -> str:
-    data = content.figures.get(f"{name}.png")
-    return image(data, "png", name.replace("_", " ")) if data else ""
+def _figure(content: Content, name: str, kind: str = "png") -> str:
+    data = content.figures.get(f"{name}.{kind}")
+    return image(data, kind, name.replace("_", " ")) if data else ""
 
 
 def _last_first(branches: Mapping[str, Any]) -> list[tuple[str, bool]]:

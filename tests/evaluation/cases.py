@@ -66,6 +66,7 @@ def make_films(count=2, size=16, true_boxes=None):
         masks=images > 0,
         boxes=np.tile([2, 4, 10, 8], (count, 1)).astype(np.int32),
         crops=images,
+        kinds=["catches" if i % 2 == 0 else "misses" for i in range(count)],
         titles=[f"{i}.png" for i in range(count)],
         answers=answers,
         branch="fusion",

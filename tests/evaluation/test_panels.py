@@ -28,6 +28,15 @@ def test_ten_findings_with_the_true_ones_marked():
     assert bars.get_xlabel() == "● also: F11 0.08"
 
 
+def test_examples_of_one_kind():
+    films = make_films(3, true_boxes=[[], [("Mass", (1, 1, 5, 5))], []])
+    misses = films.of_kind("misses")
+    assert (misses.titles, misses.true_boxes) == (["1.png"], [[("Mass", (1, 1, 5, 5))]])
+    assert len(misses.images) == len(misses.boxes) == len(misses.answers) == 1
+    assert films.of_kind("catches").titles == ["0.png", "2.png"]
+    assert make_films(2).of_kind("misses").true_boxes is None
+
+
 def test_names_stay_inside_the_film():
     films = make_films(1, true_boxes=[[("Mass", (1, 1, 5, 5)), ("Hernia", (10, 1, 15, 5))]])
     left, right = films_figure(films).axes[0].texts

@@ -78,7 +78,9 @@ def check(content):
 
 
 def test_page_is_self_contained():
-    text, checker = check(make_content({"roc.png": b"roc", "films.jpeg": b"films", "roc.pdf": b""}))
+    text, checker = check(
+        make_content({"roc.png": b"roc", "misses.jpeg": b"films", "roc.pdf": b""})
+    )
     encoded = [base64.b64encode(data).decode() for data in (b"roc", b"films")]
     assert checker.sources == [
         f"data:image/png;base64,{encoded[0]}",

@@ -199,11 +199,11 @@ def test_mistakes(tmp_path):
 
 
 def test_films_reach_the_report(tmp_path):
-    films = make_films(1)
+    films = make_films(2)
     write_results(tmp_path / "t", **given(films=films, provenance="phantoms (synthetic)"))
     page = (tmp_path / "t" / "report.html").read_text()
-    assert page.count("<img ") == len(FIGURES) + 1
-    assert {"films.jpeg", "films.pdf"} <= names(tmp_path / "t")
+    assert page.count("<img ") == len(FIGURES) + 2
+    assert {"catches.jpeg", "catches.pdf", "misses.jpeg", "misses.pdf"} <= names(tmp_path / "t")
     assert json.loads((tmp_path / "t" / "auc.json").read_text())["synthetic"] is True
 
 
