@@ -587,6 +587,22 @@ FAULTS = (
         (TEST_START + "ScoringWhatWasTrainedOn::test_another_protocol",),
     ),
     Fault(
+        "outputs of converted weights in the data's order",
+        "agcnn_jax/evaluation/scored.py",
+        "return {label: places[plain(label)] for label in labels if plain(label) in places}",
+        "return {label: i for i, label in enumerate(labels) if plain(label) in places}",
+        ("tests/evaluation/test_evaluate_weights.py::test_a_network_beside_pytorch",),
+    ),
+    Fault(
+        "crops of a ten-crop evaluation that are not mirrored",
+        AUGMENT,
+        "return jnp.where(mirror, cropped[:, :, ::-1], cropped)",
+        "return cropped",
+        (
+            "tests/training/test_prediction.py::test_ten_crops_are_averaged_on_one_and_on_many_devices",
+        ),
+    ),
+    Fault(
         "what initial weights have seen is forgotten",
         "agcnn_jax/training/start.py",
         ").joined(inherited)",

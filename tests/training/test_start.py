@@ -286,6 +286,8 @@ def test_no_images_are_scored_in_the_folder_of_others(make, run, data_dir, tmp_p
     assert folder() == "test"
     assert folder("validation") == "validation"
     assert folder(data__protocol="patient") == "test_patient"
+    assert folder(eval__crops="ten") == "test_ten_crops"
+    assert folder(eval__crops="ten", data__protocol="patient") == "test_patient_ten_crops"
     assert folder(data__protocol="official") == "test_official"
     assert folder(data__dir=str(other)) == "test_random_01234567"
     assert folder(data__dir=str(other), data__protocol="patient") == "test_patient_01234567"
