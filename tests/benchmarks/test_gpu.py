@@ -165,6 +165,7 @@ def test_random_weights_keep_activations_in_scale():
     assert (drawn["batch_stats"]["local"]["backbone"]["bn1"]["var"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_step_is_timed_and_traced(tmp_path):
     facts = gpu_jax.prepare("jax_host_cropper", CASE)
     assert facts["bytes"] > 4 * 42 * 42 * 4  # it reads the local images

@@ -133,7 +133,9 @@ def prob_columns(folder, branch):
     return names, chosen
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["CheXNet", "torchxrayvision", pytest.param("timm", marks=pytest.mark.slow)]
+)
 def test_a_network_beside_pytorch(kind, data_dir, records, test_records, images, tmp_path):
     channels, outputs, wrapper, mean, std = KINDS[kind]
     network = make_network(channels, len(outputs), images, mean, std)
@@ -179,7 +181,7 @@ def test_a_network_beside_pytorch(kind, data_dir, records, test_records, images,
     assert f"Images trained on: {known}" in table
 
 
-@pytest.mark.parametrize("devices", [1, 4], indirect=True)
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4], indirect=True)
 def test_ten_crops_beside_pytorch(data_dir, images, tmp_path):
     network = make_network(3, 14, images, *IMAGENET)
     directory = convert(tmp_path, [network])

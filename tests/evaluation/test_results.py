@@ -59,6 +59,11 @@ def given(**changes):
     }
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr(module, "draw_figures", lambda *arguments: {})
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -109,7 +114,7 @@ def test_files_and_their_content(tmp_path):
     assert back.logits is None
 
 
-def test_ranks_are_taken_on_logits(tmp_path):
+def test_ranks_are_taken_on_logits(tmp_path, without_figures):
     """The probabilities of all images are 1, in memory as in the file that is read back."""
     logits = {"global": np.array([20, 18, 40, 30], np.float32)[:, None].repeat(3, axis=1)}
     ones = {"global": np.ones((4, 3), np.float32)}
@@ -125,7 +130,7 @@ def test_ranks_are_taken_on_logits(tmp_path):
     assert again.rows[0][2] == "0.750000"
 
 
-def test_predictions_score_the_same_when_read_back(tmp_path):
+def test_predictions_score_the_same_when_read_back(tmp_path, without_figures):
     write_results(tmp_path / "test", **given())
     again = evaluate_predictions(
         tmp_path / "test" / "predictions_local.csv", _label_table(tmp_path), resamples=2
@@ -142,14 +147,14 @@ def _label_table(folder):
     return table
 
 
-def test_one_branch_and_no_boxes(tmp_path):
+def test_one_branch_and_no_boxes(tmp_path, without_figures):
     scores = given()["scored"].probabilities["global"]
     write_results(tmp_path / "t", **given(probabilities={"global": scores}, boxes=None))
     assert "boxes.csv" not in names(tmp_path / "t")
     assert list(json.loads((tmp_path / "t" / "auc.json").read_text())["branches"]) == ["global"]
 
 
-def test_new_results_replace_old_ones_whole(tmp_path):
+def test_new_results_replace_old_ones_whole(tmp_path, without_figures):
     folder = tmp_path / "test"
     folder.mkdir()
     (folder / "stale.csv").write_text("old")
@@ -159,7 +164,7 @@ def test_new_results_replace_old_ones_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interrupted_while_writing_keeps_old_results(tmp_path, monkeypatch, error):
+def test_interrupted_while_writing_keeps_old_results(tmp_path, monkeypatch, without_figures, error):
     folder = tmp_path / "test"
     folder.mkdir()
     (folder / "auc.json").write_text("old")
@@ -207,7 +212,7 @@ def test_films_reach_the_report(tmp_path):
     assert json.loads((tmp_path / "t" / "auc.json").read_text())["synthetic"] is True
 
 
-def test_localisation_is_written_where_boxes_are(tmp_path):
+def test_localisation_is_written_where_boxes_are(tmp_path, without_figures):
     box = np.array([[[0.0, 0, 4, 4]]])
     scores = {"Mass": score_hits(box_hits(box, box, np.array([[1.0, 1]]), np.array([1]), 8))}
     found = Localisation(

@@ -88,7 +88,6 @@ def test_results_replace_those_before(store):
     folder = "gs://bucket/run/eval/test"
     first = results.write_results(folder, **given())
     before = store.names("bucket")
-    assert len(before) == 14
     kept = given()["scored"].probabilities["global"]
     store.requests.clear()
     second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))
@@ -111,7 +110,7 @@ def test_the_scores_come_last(store, monkeypatch):
         store, "put", lambda bucket, name, content: order.append(name) or put(bucket, name, content)
     )
     results.write_results("gs://bucket/run/eval/test", **given())
-    assert len(order) == 14
+    assert {"run/eval/test/auc.csv", "run/eval/test/metrics.json"} < set(order)
     assert order[-1] == "run/eval/test/auc.json"
 
 
