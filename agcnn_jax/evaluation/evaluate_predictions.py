@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
@@ -104,6 +105,9 @@ def evaluate_predictions(
         missing = f"{len(listed) - len(files[0].image_ids):,} have no prediction"
         notes = (f"Of {len(listed):,} images in {Path(subset_path).name}, {missing}.",)
         flow.append(FlowRow(f"in {Path(subset_path).name}", len(listed)))
+    left_out = [name for name in labels.lines if name not in (*files[0].labels, NO_FINDING)]
+    if left_out and not readings:
+        notes = (*notes, f"Not predicted, so not in the mean: {', '.join(sorted(left_out))}.")
     if readings:
         files[0], counts = scored_images(files[0], predictions_path, readings, labels_path)
         notes = (counts, *notes)

@@ -56,6 +56,7 @@ def test_a_finding_that_no_image_has_is_a_dash(write):
     table = evaluate_predictions(write("p.csv", "\n".join(lines)), write("l.csv", LABELS))
     assert table.rows[1][:4] == ("Hernia", "0", "–", "–")
     assert table.rows[2][0] == "Mean (1 of 2)"
+    assert table.below[0] == "Not predicted, so not in the mean: Pleural_Thickening."
 
 
 CUSTOM = "Image Index,Finding Labels,Patient ID\na.png,{},1\nb.png,No Finding,2\n"
