@@ -35,11 +35,11 @@ def peaks(size: int) -> dict[str, float]:
     for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         left, right = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
         seconds = fastest(functools.partial(torch.matmul, left, right))
-        found[f"{name}_tflops"] = round(2 * size**3 / seconds / 1e12, 2)
+        found[f"{name}_tflops"] = float(f"{2 * size**3 / seconds / 1e12:.5g}")
     source = torch.randn(16 * size, size, device=DEVICE)
     target = torch.empty_like(source)
     seconds = fastest(lambda: target.copy_(source))
-    found["copy_gb_per_second"] = round(2 * source.nbytes / seconds / 1e9, 1)
+    found["copy_gb_per_second"] = float(f"{2 * source.nbytes / seconds / 1e9:.5g}")
     tidy()
     return found
 

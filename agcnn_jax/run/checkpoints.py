@@ -109,6 +109,11 @@ class StageCheckpoints(ocp.CheckpointManager):
         with reported(self.directory, "written"):
             super().wait_until_finished()
 
+    def close(self) -> None:
+        """Finish what is being saved, and close."""
+        with reported(self.directory, "written"):
+            super().close()
+
     def identity(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint's weights belong to."""
         return dict(self._restore(step, identity=ocp.args.JsonRestore())["identity"])

@@ -12,7 +12,6 @@ from etils import epath
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
-from agcnn_jax.run.lineage import digest
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported
@@ -81,7 +80,7 @@ def orphaned_stages(workdir: epath.Path, strategy: str) -> list[str]:
 
 def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
     """Hash the weights and statistics of each of the given branches."""
-    return {branch: digest(select_branches(variables, (branch,))) for branch in branches}
+    return {branch: lineage.digest(select_branches(variables, (branch,))) for branch in branches}
 
 
 def check_origin(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import socket
@@ -158,7 +157,7 @@ def has_ended(entry: dict[str, Any]) -> bool:
     try:
         os.kill(entry["process"], 0)
     except OSError as error:
-        return error.errno == errno.ESRCH  # Another user's process may be hidden.
+        return isinstance(error, ProcessLookupError)  # Another user's may be hidden.
     return identity(entry["process"]) != known
 
 

@@ -56,10 +56,9 @@ def train_stage(
 
 def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Describe a stage's best checkpoint as `result.json` does."""
-    step: Any = checkpoints.best_step()
-    score: Any = checkpoints.score(step)
+    score: Any = checkpoints.score(checkpoints.best_step() or 0)
     mean, findings = score["val_auc_mean"], score["val_auc_findings"]
-    return {"best_step": step, "best_val_auc_mean": mean, "val_auc_findings": findings}
+    return {"best_step": score["step"], "best_val_auc_mean": mean, "val_auc_findings": findings}
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:

@@ -193,7 +193,7 @@ def test_it_needs_no_packages_for_data_and_configs():
 @pytest.mark.slow
 def test_both_sides_on_a_cpu(tmp_path):
     pytest.importorskip("torch")
-    options = ["--batch_sizes", 4, 2, "--input_size", 28, "--product", 64, "--minutes", 5]
+    options = ["--batch_sizes", 4, 2, "--input_size", 28, "--product", 64, "--minutes", 3]
     run("benchmarks/gpu.py", "--backbone", "resnet_small", *options, "--results", tmp_path)
     rows = json.loads((tmp_path / "gpu_cpu_resnet_small.json").read_text())["rows"]
     first = rows[0]["results"]
