@@ -195,6 +195,7 @@ def test_a_second_ctrl_c_stops_at_once(data_dir, runs):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_sigterm_on_a_single_process(data_dir, runs):
     workdir = runs / "single"
     with training(data_dir, workdir, processes=1, devices=1) as run:
