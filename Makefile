@@ -22,7 +22,7 @@ SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 10 minutes"
-	@echo "make test      run the tests: 7 minutes"
+	@echo "make test      run the tests: 6 minutes"
 	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
 	@echo "make parity    compare with PyTorch and print the differences: 6 minutes"
 	@echo "make mutants   put deliberate faults into the core, which the tests must notice: 15 minutes"
