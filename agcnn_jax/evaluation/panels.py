@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -122,7 +123,7 @@ def _draw_answers(axes: Axes, answers: Sequence[Answer]) -> None:
     rest = [answer for answer in answers[SHOWN:] if answer.present]
     missed = [f"{plain_name(answer.finding)} {_rounded(answer.probability)}" for answer in rest]
     note = f"● also: {', '.join(missed)}" if missed else ""
-    axes.set_xlabel(note, fontsize=8, fontweight="bold", loc="left")
+    axes.set_xlabel(textwrap.fill(note, 38), fontsize=8, fontweight="bold", loc="left")
     axes.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -0.6))
     axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"), fontsize=8)
     axes.tick_params(left=False, pad=1)
