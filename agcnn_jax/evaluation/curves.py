@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,12 +107,8 @@ def precision_recall_figure(
     scored: ScoredImages, results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort
 ) -> Figure:
     """Draw precision against recall, one panel per finding; a grey line shows the prevalence."""
-    first = next(iter(results.values()))
 
-    def draw(axes: Axes, finding: str) -> str | None:
-        found = _found(measures, finding)
-        if not found:
-            return _TOO_FEW
+    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
         truth = _truth(scored, finding)
         axes.axhline(truth.mean(), **_REFERENCE)
         for i, (branch, metrics) in enumerate(found.items()):
@@ -120,12 +116,12 @@ def precision_recall_figure(
             color, line = style(branch, i)
             label = f"{short_name(branch)} {number(metrics.average_precision)}"
             axes.plot(*thinned(recall, precision), line, color=color, linewidth=1.5, label=label)
-        return None
 
-    return panel_grid(
-        first.findings,
+    return _measured_panels(
+        results,
+        measures,
+        cohort,
         draw,
-        titles=_with_positives(first, cohort),
         axis_labels=("Recall (sensitivity)", "Precision (positive predictive value)"),
         title=f"{heading('Precision and recall', cohort)}; average precision beside each name",
         legend="upper right",
@@ -137,12 +133,8 @@ def reliability_figure(
     results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort
 ) -> Figure:
     """Draw observed frequencies against predicted probabilities, one panel per finding."""
-    first = next(iter(results.values()))
 
-    def draw(axes: Axes, finding: str) -> str | None:
-        found = _found(measures, finding)
-        if not found:
-            return _TOO_FEW
+    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
         largest = 0.0
         for i, (branch, metrics) in enumerate(found.items()):
             predicted, observed, _ = metrics.reliability
@@ -154,12 +146,12 @@ def reliability_figure(
         axes.plot((0, end), (0, end), label="perfect calibration", **_REFERENCE)
         _few_ticks(axes)
         axes.set(xlim=(-0.02 * end, end), ylim=(-0.02 * end, end), aspect="equal")
-        return None
 
-    return panel_grid(
-        first.findings,
+    return _measured_panels(
+        results,
+        measures,
+        cohort,
         draw,
-        titles=_with_positives(first, cohort),
         axis_labels=("Predicted probability", "Observed share"),
         title=f"{heading('Reliability', cohort)}; a point is a tenth of the images",
         legend="below",
@@ -168,12 +160,8 @@ def reliability_figure(
 
 def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort) -> Figure:
     """Draw net benefit against the threshold probability, one panel per finding."""
-    first = next(iter(results.values()))
 
-    def draw(axes: Axes, finding: str) -> str | None:
-        found = _found(measures, finding)
-        if not found:
-            return _TOO_FEW
+    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
         prevalence = cohort.positives[finding] / cohort.images
         # Beyond, hardly anybody would be treated for a finding this rare.
         shown = min(max(0.1, 4 * prevalence), 0.5) + 1e-9 >= THRESHOLDS
@@ -188,16 +176,36 @@ def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort
             axes.plot(thresholds, curve, line, color=color, linewidth=1.5, label=branch)
         axes.set(xlim=(0, None), ylim=(-0.25 * prevalence, 1.08 * prevalence))
         _few_ticks(axes)
-        return None
 
-    return panel_grid(
-        first.findings,
+    return _measured_panels(
+        results,
+        measures,
+        cohort,
         draw,
-        titles=_with_positives(first, cohort),
         axis_labels=("Threshold probability", "Net benefit"),
         title=f"{heading('Decision curves', cohort)}; positives in brackets",
         legend="below",
     )
+
+
+def _measured_panels(
+    results: Mapping[str, BranchAUC],
+    measures: Measures,
+    cohort: Cohort,
+    draw: Callable[[Axes, str, dict[str, FindingMetrics]], None],
+    **options: Any,
+) -> Figure:
+    """Draw a panel per finding from the measures of its branches, or say that there are none."""
+    first = next(iter(results.values()))
+
+    def panel(axes: Axes, finding: str) -> str | None:
+        found = _found(measures, finding)
+        if not found:
+            return _TOO_FEW
+        draw(axes, finding, found)
+        return None
+
+    return panel_grid(first.findings, panel, titles=_with_positives(first, cohort), **options)
 
 
 def _few_ticks(axes: Axes) -> None:
