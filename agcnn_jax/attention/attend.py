@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from agcnn_jax.attention.boxes import centred_boxes
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.attention.resample import crop_and_resize
@@ -17,8 +18,8 @@ class Attention(NamedTuple):
     Attributes:
         heat_map: float32 `[B, S, S]` in 0..1 (Eq. 3).
         mask: bool `[B, S, S]`, the heat map above tau (Eq. 4).
-        boxes: int32 `[B, 4]`, `xmin, ymin, xmax, ymax` in pixels, half-open, around the mask's
-            largest connected region.
+        boxes: int32 `[B, 4]`, `xmin, ymin, xmax, ymax` in pixels, half-open: around the mask's
+            largest connected region or, for a centred local input, as large in the centre.
         local_images: float32 `[B, S, S]`, the boxes cut out and resized.
     """
 
@@ -28,7 +29,13 @@ class Attention(NamedTuple):
     local_images: jax.Array
 
 
-def attend(images: jax.Array, feature_map: jax.Array, statistic: str, tau: float) -> Attention:
+def attend(
+    images: jax.Array,
+    feature_map: jax.Array,
+    statistic: str,
+    tau: float,
+    local_input: str = "crop",
+) -> Attention:
     """Attend to a batch; under jit, only what the caller uses is computed.
 
     Args:
@@ -36,9 +43,12 @@ def attend(images: jax.Array, feature_map: jax.Array, statistic: str, tau: float
         feature_map: the global branch's `[B, h, w, K]`.
         statistic: heat map statistic, `max`, `l1` or `l2`.
         tau: threshold in 0..1.
+        local_input: `crop`; `centred` moves the boxes to the centre.
     """
     size = images.shape[-1]
     heat = heat_map(feature_map, size, statistic)
     mask = heat_map_mask(heat, tau)
     boxes = region_boxes_device(mask)
+    if local_input == "centred":
+        boxes = centred_boxes(boxes, size)
     return Attention(heat, mask, boxes, crop_and_resize(images, boxes, size))

@@ -95,6 +95,8 @@ def show_films(
     if not examples:
         return None
     records, recipe = experiment.records, experiment.recipe
+    # Without a local branch the crop shows the attended region itself.
+    local_input = recipe.local_input if scored.boxes is not None else "crop"
     chosen = indices[[example.row for example in examples]]
     batch = read_batch(records.images_and_labels(), chosen)
 
@@ -102,7 +104,7 @@ def show_films(
     def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
         inputs = centre_crop(images, recipe.input_size)
         output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-        attention = attend(inputs, output.feature_map, recipe.statistic, recipe.tau)
+        attention = attend(inputs, output.feature_map, recipe.statistic, recipe.tau, local_input)
         return jnp.round(inputs), attention
 
     inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))

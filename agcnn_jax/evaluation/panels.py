@@ -38,8 +38,8 @@ class Films:
         images: uint8 `[n, S, S]`.
         heat_maps: float `[n, S, S]`, 0 to 1.
         masks: bool `[n, S, S]`: the heat map above the threshold.
-        boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the attended region.
-        crops: uint8 `[n, S, S]`: that region, enlarged.
+        boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the crop, such as the attended region.
+        crops: uint8 `[n, S, S]`: what is inside, enlarged.
         kinds: what each image is an example of, such as "catches".
         titles: n titles, such as the finding that it is an example of, and the image's name.
         answers: per image, all findings by falling probability.

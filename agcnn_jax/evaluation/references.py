@@ -61,7 +61,7 @@ class Setting:
         strategy: as in Table II, such as "G_L_F".
         statistic: of the heat map, as in Table III: "max", "l1" or "l2".
         tau: the threshold, above 0 and below 1.
-        local_input: "crop", or "image" for the control experiment of Section IV-C.
+        local_input: "crop", "image" for the control experiment of Section IV-C, or "centred".
     """
 
     strategy: str
@@ -72,6 +72,13 @@ class Setting:
 
 PAPER_SETTING = Setting("G_L_F", "max", 0.7, "crop")
 """The setting of Table I."""
+
+_LOCAL_INPUTS = {
+    "crop": "",
+    "image": ", the whole image as local input",
+    "centred": ", a centred crop as local input",
+}
+"""What a run's local branch read, where it was not the attended region."""
 
 
 def _key(name: str) -> str:
@@ -175,7 +182,7 @@ def compare(
     place, found = _of_setting(backbone, setting)
     rows = {branch: found[branch] for branch in branches if branch in found}
     if not rows:
-        local = ", the whole image as local input" if setting.local_input == "image" else ""
+        local = _LOCAL_INPUTS[setting.local_input]
         why_not = (
             f"it has no run of {backbone} with strategy {setting.strategy}, statistic "
             f"{setting.statistic}, tau {setting.tau:g}{local}"

@@ -227,8 +227,8 @@ def _examples(content: Content) -> list[Section]:
             "A catch is the image that scores highest among those with a finding, a miss the one "
             "that scores lowest; shown are the best catches and the worst misses, each of another "
             "finding. They were chosen by this rule, not by eye.",
-            "The solid blue box is the attended region, dashed yellow boxes are annotated. Bars: "
-            "the ten most probable findings; those that the labels name are orange, with a dot.",
+            "The solid blue box is the crop's, dashed yellow boxes are annotated. Bars: the ten "
+            "most probable findings; those that the labels name are orange, with a dot.",
         )
     )
     return [Section("Best catches and worst misses", "examples", words + "".join(shown))]

@@ -71,7 +71,7 @@ class Key:
 # The labels of regions are int32, which suffices for 1289 x 1289 pixels.
 LARGEST_INPUT = 1289
 
-_CROP = only_if("local_input", "crop")
+_CROP = only_if("local_input", "crop", "centred")
 _DRAWN_SPLIT = unless("data.protocol", "lists")
 _DROPS = unless("drop_after", 1.0)
 _LIST_FILES = only_if("data.protocol", "lists")
@@ -115,9 +115,10 @@ KEYS: dict[str, Key] = {
         "standard deviation of each input channel; the default is ImageNet's"),
     "strategy": Key("G_L_F", TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*"), meaning=
         "which branches each stage trains (Table II)"),
-    "local_input": Key("crop", TEXT, one_of("crop", "image"), meaning=
-        "of the local branch: the attended region, or the whole image, which with strategy=GLF "
-        "is the control experiment of Section IV-C"),
+    "local_input": Key("crop", TEXT, one_of("crop", "image", "centred"), meaning=
+        "of the local branch: the attended region; the whole image, which with strategy=GLF is "
+        "the control experiment of Section IV-C; or, as a control of where it looks, the centre, "
+        "as wide and high as the attended region"),
     "data.dir": Key("data/chestxray14", TEXT, FILLED, FREE, meaning=
         "folder or bucket that data_prep/chestxray14.py wrote"),
     "data.protocol": Key(

@@ -16,8 +16,8 @@ from agcnn_jax.run.strategies import Stage
 class Recipe:
     """What a training step is compiled for.
 
-    With `local_input` `image` instead of `crop`, the local branch reads the whole image too, which
-    is the paper's control experiment (Section IV-C).
+    `local_input` is `crop`, or one of two controls: with `image`, the local branch reads the whole
+    image too (Section IV-C); with `centred`, a crop of the attended box's size in the centre.
     """
 
     model: AGCNN

@@ -98,7 +98,7 @@ def open_batches(
     images, indices = experiment.records.images_and_labels(), experiment.split.train
     share = process_share()
     dataset = training_batches(images, indices, schedule.batch_size, recipe.seed, *share)
-    on_host = config.attention.cropper == "host" and config.local_input == "crop"
+    on_host = config.attention.cropper == "host" and config.local_input != "image"
     if on_host and "global" not in schedule.stage.branches:
         return iterate(dataset, make_host_cropper(recipe, frozen, mesh))
     names = ("image", "labels", "record")

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from agcnn_jax.attention.boxes import centred_boxes
 from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.models.agcnn import Variables, select_branches
@@ -53,6 +54,8 @@ def make_host_cropper(
         made = routine(global_branch, stored, step)
         masks = np.unpackbits(jax.device_get(made["masks"]), axis=-1, count=recipe.input_size)
         boxes = boxes_host(masks, executor)
+        if recipe.local_input == "centred":
+            boxes = centred_boxes(boxes, recipe.input_size)
         if resample_on_host:
             images = jax.device_get(made["images"])
             local_images = shard_batch(local, resample_host(images, boxes, executor))

@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from agcnn_jax.attention.attend import attend
+from agcnn_jax.attention.attend import Attention, attend
 from agcnn_jax.data.augment import augment, centre_crop, crop_window, ten_windows
 from agcnn_jax.models.agcnn import Variables, apply_branch, forward, merge_branches, select_branches
 from agcnn_jax.models.layers import mean_logit
@@ -147,7 +147,11 @@ def attended(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> jax.A
     """Make the local branch's input `[B, S, S]`."""
     if recipe.local_input == "image":
         return images
-    return attend(images, feature_map, recipe.statistic, recipe.tau).local_images
+    return _attend(images, feature_map, recipe).local_images
+
+
+def _attend(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> Attention:
+    return attend(images, feature_map, recipe.statistic, recipe.tau, recipe.local_input)
 
 
 def localise(
@@ -165,7 +169,7 @@ def localise(
     """
     images = augment_batch(batch, step, recipe)
     output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
-    mask = attend(images, output.feature_map, recipe.statistic, recipe.tau).mask
+    mask = _attend(images, output.feature_map, recipe).mask
     bits = jnp.packbits(mask, axis=-1)
     return {"images": images, "masks": bits, "pooled_global": output.pooled}
 
@@ -205,7 +209,7 @@ def _infer(
     def local_images(feature_map: jax.Array) -> jax.Array:
         if recipe.local_input == "image":
             return inputs
-        attention = attend(inputs, feature_map, recipe.statistic, recipe.tau)
+        attention = _attend(inputs, feature_map, recipe)
         boxes["boxes"] = attention.boxes
         return attention.local_images
 

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from agcnn_jax.attention.attend import attend
+from agcnn_jax.attention.boxes import centred_boxes
 from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.resample import crop_and_resize
@@ -175,23 +176,26 @@ def test_pixels_outside_the_box_do_not_bleed_in():
     st.integers(0, 2**32 - 1),
     st.sampled_from(["max", "l1", "l2"]),
     st.sampled_from([0.0, 0.3, 0.7, 0.95, 0.999]),
+    st.sampled_from(["crop", "centred"]),
 )
-def test_host_and_device_agree(seed, statistic, tau):
+def test_host_and_device_agree(seed, statistic, tau, local_input):
     rng = np.random.default_rng(seed)
     images = (rng.random((4, 48, 48)) * 255).astype(np.float32)
     # Sparse, quantised features: plateaus, ties and flat maps occur.
     features = np.round(rng.random((4, 3, 3, 5)) * rng.integers(1, 4), 0).astype(np.float32)
     features[0] = 1.0
-    _, _, boxes_device, local_device = attend_jit(images, features, statistic, tau)
+    _, _, boxes_device, local_device = attend_jit(images, features, statistic, tau, local_input)
     masks = masks_on_device(features, statistic, tau)
     with ThreadPoolExecutor(2) as executor:
         boxes = boxes_host(np.asarray(masks), executor)
+        if local_input == "centred":
+            boxes = centred_boxes(boxes, 48)
         local_host = resample_host(images, boxes, executor)
     np.testing.assert_array_equal(boxes, boxes_device)
     assert np.abs(local_host - local_device).max() < 255 * 1e-4
 
 
-attend_jit = jax.jit(attend, static_argnums=2)
+attend_jit = jax.jit(attend, static_argnums=(2, 4))
 masks_on_device = jax.jit(
     lambda features, statistic, tau: heat_map_mask(heat_map(features, 48, statistic), tau),
     static_argnums=1,

@@ -97,6 +97,8 @@ def test_no_paper_without_a_row():
         ({"tau": 0.5}, "it has no run of resnet50 with strategy G_L_F, statistic max, tau 0.5"),
         ({"statistic": "l1", "strategy": "GLF"}, "strategy GLF, statistic l1, tau 0.7"),
         ({"local_input": "image"}, "tau 0.7, the whole image as local input"),
+        ({"local_input": "centred"}, "tau 0.7, a centred crop as local input"),
+        ({"local_input": "centred", "strategy": "GLF"}, "GLF, statistic max, tau 0.7, a centred"),
         ({"backbone": "densenet121", "strategy": "GLF"}, "it has no run of densenet121 with"),
         ({"backbone": "densenet121", "statistic": "l2"}, "it has no run of densenet121 with"),
     ],

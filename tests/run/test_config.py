@@ -224,6 +224,7 @@ class TestUnreadKeys:
             ("augment.scale", {}, {"augment.crop": "random"}),
             ("augment.ratio", {}, {"augment.crop": "centre"}),
             ("attention.tau", {}, {"local_input": "image"}),
+            ("attention.tau", {"local_input": "centred"}, {"local_input": "image"}),
             ("attention.statistic", {}, {"local_input": "image"}),
             ("attention.cropper", {}, {"local_input": "image"}),
             ("attention.cropper", {"strategy": "GL_F"}, {"strategy": "GLF"}),

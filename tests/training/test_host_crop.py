@@ -1,5 +1,6 @@
 """The host cropper: the same boxes and crops as the device's, and nothing computed twice."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.regions import region_boxes_device
+from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
@@ -92,6 +94,18 @@ def test_crops_are_those_of_the_device(recipe, variables, batch, expected, devic
     assert error < 255 * 1e-4
     np.testing.assert_allclose(made["pooled_global"], expected["pooled_global"], rtol=1e-5)
     np.testing.assert_array_equal(made["labels"], batch["labels"])
+
+
+def test_a_centred_crop_has_the_size_of_the_attended_region(recipe, variables, batch, expected):
+    centred = dataclasses.replace(recipe, local_input="centred")
+    made = make_host_cropper(centred, variables, mesh_of(1))({**batch, "step": 3})
+    xmin, ymin, xmax, ymax = expected["boxes"].T
+    left, top = (INPUT - (xmax - xmin)) // 2, (INPUT - (ymax - ymin)) // 2
+    boxes = np.stack([left, top, left + xmax - xmin, top + ymax - ymin], axis=1)
+    # Some box moves, or nothing would be tested.
+    assert (boxes != expected["boxes"]).any()
+    wanted = crop_and_resize(expected["images"], boxes, INPUT)
+    assert np.abs(made["local_images"] - wanted).max() < 255 * 1e-4
 
 
 def test_masks_travel_as_bits(recipe, variables, batch, expected):

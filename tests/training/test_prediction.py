@@ -19,6 +19,7 @@ from tests.small_steps import make_batch, make_recipe, make_variables
     ("local_input", "branches", "boxes"),
     [
         ("crop", {"global", "fusion"}, True),
+        ("centred", {"global", "fusion"}, True),
         ("image", {"fusion"}, False),
         ("crop", {"global"}, False),
     ],
