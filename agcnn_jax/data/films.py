@@ -1,48 +1,92 @@
-"""Reading one film: decode a PNG, convert it to gray, resize it."""
+"""Reading one film: a PNG, JPEG, TIFF or DICOM file becomes a gray image of any size."""
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from typing import NamedTuple
+import os
+import stat
 
 import numpy as np
-import tensorstore
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# A 1024 x 1024 radiograph has 1 Mpx. A file that claims to be far larger is damaged or hostile.
-MAX_PIXELS = 64 * 1024 * 1024
-MAX_BYTES = 64 * 1024 * 1024
+from agcnn_jax.data import dicom, png
+from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 
-
-class UnreadableImageError(Exception):
-    """The bytes are not a complete, undamaged PNG."""
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+_WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
+_PHOTOMETRIC = 262  # its tag
 
 
 class WrongSizeError(Exception):
     """The image is not square, or smaller than the requested size."""
 
 
-class _Header(NamedTuple):
-    width: int
-    height: int
-    bit_depth: int
-    color_type: int
-    interlaced: int
-    transparency: bool
+def load_film(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a film from a file; see `decode_film`.
+
+    Raises:
+        UnreadableImageError: also if it is no regular file, or cannot be opened.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would block, a device never end
+            raise UnreadableImageError("not a file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImageError(f"{status.st_size} bytes, more than any radiograph")
+        with open(path, "rb") as file:
+            return decode_film(file.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or "cannot be read") from None
+
+
+def decode_film(data: bytes) -> np.ndarray:
+    """Decode a film and convert it to gray. Its content says what it is, not its name.
+
+    Args:
+        data: content of the file: PNG, JPEG or TIFF with 8 to 16 bits a sample, gray or colour; or
+            DICOM, see `agcnn_jax.data.dicom`.
+
+    Returns:
+        uint8 `[H, W]`, as a viewer shows it: larger is brighter.
+
+    Raises:
+        UnreadableImageError: none of these, truncated, damaged, or larger than `MAX_PIXELS`.
+    """
+    if not data:
+        raise UnreadableImageError("empty file")
+    if len(data) > MAX_BYTES:
+        raise UnreadableImageError(f"{len(data)} bytes, more than any radiograph")
+    if data.startswith(png.SIGNATURE):
+        return png.decode_png(data)
+    # Some DICOM files begin like a TIFF, for programs that know nothing else.
+    if dicom.is_dicom(data):
+        return dicom.decode_dicom(data)
+    if data.startswith(JPEG_SIGNATURE):
+        return _decode_picture(data, "JPEG")
+    if data.startswith(TIFF_SIGNATURES):
+        return _decode_picture(data, "TIFF")
+    raise UnreadableImageError("not a PNG, JPEG, TIFF or DICOM file")
+
+
+def resize_film(film: np.ndarray, size: int) -> np.ndarray:
+    """Resize a whole film uint8 `[H, W]` to a square uint8 `[size, size]`.
+
+    Both sides are scaled by themselves, as NIH did to make 1024 x 1024 pixels of films of any
+    shape. Pillow's antialiased bilinear filter does it, as torchvision's `Resize` does for PIL
+    images, so that inputs agree with those of PyTorch ports. A film that already has this size is
+    not resampled.
+    """
+    if film.shape == (size, size):
+        return film
+    return np.asarray(Image.fromarray(film).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def read_film(data: bytes, size: int) -> tuple[np.ndarray, int]:
-    """Decode a PNG, convert it to gray and resize it.
-
-    Resizing uses Pillow's antialiased bilinear filter, as torchvision's `Resize` does for PIL
-    images, so that inputs agree with those of PyTorch ports. An image that already has the
-    requested size is not resampled.
+    """Decode a square PNG, such as NIH's, convert it to gray and resize it.
 
     Args:
-        data: content of the PNG file; 8 or 16 bits a sample, gray, RGB or RGBA.
+        data: content of the PNG file; see `agcnn_jax.data.png.decode_png`.
         size: side of the result in pixels.
 
     Returns:
@@ -52,75 +96,47 @@ def read_film(data: bytes, size: int) -> tuple[np.ndarray, int]:
         UnreadableImageError: not a PNG, truncated, damaged, or larger than `MAX_PIXELS`.
         WrongSizeError: not square, or smaller than `size`.
     """
-    header = _check_container(data)
-    gray = _decode(data, header)
-    if header.width != header.height:
-        raise WrongSizeError(f"{header.width} x {header.height}, not square")
-    if header.width < size:
-        raise WrongSizeError(f"{header.width} x {header.height}, smaller than {size} x {size}")
-    if header.width != size:
-        gray = gray.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(gray), header.width
-
-
-def _check_container(data: bytes) -> _Header:
-    """Check every chunk's length and checksum: decoders accept a file without its last bytes."""
-    if not data:
-        raise UnreadableImageError("empty file")
-    if len(data) > MAX_BYTES:
-        raise UnreadableImageError(f"{len(data)} bytes, more than any radiograph")
-    if not data.startswith(SIGNATURE):
+    if data and not data.startswith(png.SIGNATURE):
         raise UnreadableImageError("not a PNG file")
-    view = memoryview(data)
-    fields: tuple[int, ...] = ()
-    transparency = False
-    position = len(SIGNATURE)
-    while True:
-        if position + 12 > len(data):
-            raise UnreadableImageError("truncated")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise UnreadableImageError("truncated")
-        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise UnreadableImageError("damaged: a checksum does not match")
-        if kind == b"IHDR" and length == 13:
-            fields = struct.unpack_from(">IIBBxxB", data, position + 8)
-        transparency |= kind == b"tRNS"
-        if kind == b"IEND":
-            break
-        position = end + 4
-    if not fields:
-        raise UnreadableImageError("no header")
-    header = _Header._make((*fields, transparency))
-    if header.width * header.height > MAX_PIXELS:
-        raise UnreadableImageError(f"claims {header.width} x {header.height} pixels")
-    return header
+    film = decode_film(data)
+    height, width = film.shape
+    if width != height:
+        raise WrongSizeError(f"{width} x {height}, not square")
+    if width < size:
+        raise WrongSizeError(f"{width} x {height}, smaller than {size} x {size}")
+    return resize_film(film, size), width
 
 
-def _decode(data: bytes, header: _Header) -> Image.Image:
+def _decode_picture(data: bytes, kind: str) -> np.ndarray:
+    """Decode with Pillow what it alone can tell to be whole."""
     try:
-        if header[2:] == (8, 0, 0, False):
-            return Image.fromarray(_decode_gray8(data))
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
+        check_pixels(*image.size)
+        if kind == "TIFF" and _has_second_page(image):
+            raise UnreadableImageError("holds several pages; save each film as a file of its own")
         image.load()
+        tags = getattr(image, "tag_v2", {})
+        # Phones store a photograph as the sensor lay, and say how to turn it.
+        image = ImageOps.exif_transpose(image)
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImageError("claims more pixels than any radiograph") from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError(f"damaged: no {kind} that can be decoded") from None
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
-        raise UnreadableImageError(" ".join(str(error).split())[:200]) from None
-    if image.mode.startswith("I"):  # 16 bits a pixel; 65535 / 255 = 257
-        levels = np.asarray(image, np.uint32)
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    return image.convert("L")  # drops alpha: NIH's RGBA files are opaque gray
+        raise UnreadableImageError(f"damaged: {' '.join(str(error).split())[:200]}") from None
+    if image.mode.startswith("I;16"):
+        return deep_to_gray(np.asarray(image), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    if image.mode in ("I", "F"):
+        raise UnreadableImageError("samples of 32 bits; save it with 8 or 16")
+    return np.asarray(image.convert("L"))
 
 
-# tensorstore's libpng decodes 8-bit gray 1.3 times as fast as Pillow 13 (6.6 against 8.5 ms for
-# 1024 x 1024), so one core prepares more than 100 files a second. The pixels are the same.
-_context = tensorstore.Context({"data_copy_concurrency": {"limit": 1}})
-_store = tensorstore.KvStore.open("memory://", context=_context).result()
-_spec = {"driver": "png", "kvstore": {"driver": "memory", "path": "image.png"}}
-
-
-def _decode_gray8(data: bytes) -> np.ndarray:
-    """Return the uint8 `[H, W]` pixels of an 8-bit gray PNG."""
-    _store["image.png"] = data
-    image = tensorstore.open(_spec, context=_context, open=True, read=True).result()
-    return image.read().result()[..., 0]
+def _has_second_page(image: Image.Image) -> bool:
+    """Look one page ahead: counting them all would walk through as many as a file claims."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from agcnn_jax.data.films import MAX_BYTES
+from agcnn_jax.data.pixels import MAX_BYTES
 from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.layout import Input, is_image_name
 

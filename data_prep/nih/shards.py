@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python import array_record_module
 
-from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_film
+from agcnn_jax.data.films import WrongSizeError, read_film
+from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input

@@ -1,6 +1,7 @@
 """Reading one film: gray levels, sizes, damage."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from agcnn_jax.data.films import UnreadableImageError, WrongSizeError, read_film
+from agcnn_jax.data.films import (
+    WrongSizeError,
+    decode_film,
+    load_film,
+    read_film,
+    resize_film,
+)
+from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError
 from tests.data_prep.nih_files import (
     pixels,
     png,
@@ -98,3 +106,120 @@ def test_wrong_size():
         read_film(png(pixels(7)[:40]), 32)
     with pytest.raises(WrongSizeError, match="smaller"):
         read_film(png(pixels(7)[:16, :16]), 32)
+
+
+PAGE = Image.new("L", (8, 8))
+
+
+def packed(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+def test_white_is_that_of_the_bits_in_use(kind, bits):
+    levels = np.linspace(0, 2**bits - 1, 64 * 48).round().astype(np.uint16).reshape(48, 64)
+    film = decode_film(packed(Image.fromarray(levels), kind))
+    assert film.dtype == np.uint8
+    np.testing.assert_array_equal(film, np.rint(levels / (2**bits - 1) * 255))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *((kind, mode) for kind in ("PNG", "TIFF") for mode in ("L", "LA", "RGB", "RGBA")),
+        *((kind, mode) for kind in ("JPEG", "TIFF") for mode in ("RGB", "CMYK")),
+    ],
+)
+def test_gray_of_every_mode_and_shape(kind, mode):
+    gray = np.add.outer(np.arange(40), np.arange(72)).astype(np.uint8)
+    image = Image.fromarray(gray).convert("RGB").convert(mode)
+    film = decode_film(packed(image, kind, quality=95) if kind == "JPEG" else packed(image, kind))
+    np.testing.assert_allclose(film, gray, atol=2 if kind == "JPEG" or mode == "CMYK" else 0)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white(bits):
+    levels = pixels(9).astype(f"uint{bits}") * (257 if bits == 16 else 1)
+    data = packed(Image.fromarray(levels), "TIFF", tiffinfo={262: 0})
+    stored = np.asarray(Image.open(io.BytesIO(data))) >> (bits - 8)
+    # Pillow inverts 8 bits when it writes and when it reads, and 16 bits never.
+    np.testing.assert_array_equal(decode_film(data), stored if bits == 8 else 255 - stored)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_photograph_is_turned_as_viewers_do(kind):
+    gray = np.zeros((16, 32), np.uint8)
+    gray[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    film = decode_film(packed(Image.fromarray(gray), kind, exif=exif))
+    assert film.shape == (32, 16)
+    assert film[:14].min() > 240 > 15 > film[18:].max()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: b"", "empty file"),
+        (lambda: b"no film at all" * 20, "not a PNG, JPEG, TIFF or DICOM file"),
+        (lambda: b"\xff\xd8\xff" + bytes(200), "damaged: no JPEG"),
+        (lambda: b"II*\0" + bytes(200), "damaged"),
+        (
+            lambda: packed(
+                Image.new("L", (8, 8)),
+                "TIFF",
+                save_all=True,
+                append_images=[Image.new("L", (8, 8))],
+            ),
+            "several pages",
+        ),
+        (lambda: packed(Image.new("F", (8, 8)), "TIFF"), "samples of 32 bits"),
+        (lambda: packed(Image.fromarray(pixels(1)), "JPEG")[:-900], "damaged"),
+        (lambda: packed(Image.fromarray(pixels(1)), "TIFF")[:-2000], "damaged"),
+    ],
+)
+def test_what_is_refused(make, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_film(make())
+
+
+def test_a_header_of_50000_x_50000_pixels():
+    jpeg = bytearray(packed(Image.new("L", (16, 16)), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 50_000, 50_000)
+    tiff = bytearray(packed(Image.new("L", (16, 16)), "TIFF"))
+    for tag in (256, 257):
+        place = tiff.index(struct.pack("<HHI", tag, 4, 1))
+        tiff[place + 8 : place + 12] = struct.pack("<I", 50_000)
+    for data in (jpeg, tiff):
+        with pytest.raises(UnreadableImageError, match="claims"):
+            decode_film(bytes(data))
+
+
+@settings(max_examples=25, deadline=None)
+@given(width=st.integers(8, 80), height=st.integers(8, 80), size=st.integers(8, 64))
+def test_resizing_is_pillows_of_the_whole_film(width, height, size):
+    film = pixels(10, 80)[:height, :width]
+    expected = Image.fromarray(film).resize((size, size), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resize_film(film, size), expected)
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with open(tmp_path / "large.png", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for name, reason in {
+        "pipe.png": "not a file",
+        ".": "not a file",
+        "loop.png": "[Ss]ymbolic link",
+        "missing.png": "No such file",
+        "large.png": "more than any radiograph",
+    }.items():
+        with pytest.raises(UnreadableImageError, match=reason):
+            load_film(tmp_path / name)
+    (tmp_path / "film.dcm").write_bytes(png(pixels(11)))  # the content counts, not the name
+    np.testing.assert_array_equal(load_film(tmp_path / "film.dcm"), pixels(11))
