@@ -17,6 +17,7 @@ ROOMS = (
     "interop",
     "training",
     "evaluation",
+    "inference",
 )
 """From the ground up; the package's own modules are commands, and import any of them."""
 

@@ -8,13 +8,11 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from agcnn_jax.interop.weights import SETTINGS
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.config import check_config, flatten, refuse_unread
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.runtime.errors import UserError
-
-OF_WEIGHTS = ("backbone", "mean", "pooling", "std")
-"""Keys that come from the description of converted weights."""
 
 _ATTENTION = ("attention.statistic", "attention.tau", "local_input")
 _PREDICTION = ("dtype", "input_size", "matmul_precision", *_ATTENTION)
@@ -81,18 +79,18 @@ def weights_config(
             f"data_prep/torch_weights.py"
         )
     of_weights = {
-        key: tuple(value) if isinstance(value := about[key], list) else value for key in OF_WEIGHTS
+        key: tuple(value) if isinstance(value := about[key], list) else value for key in SETTINGS
     }
     asked = flatten(config.to_dict())
     for key in overrides:
         if key == "workdir":
             raise UserError(f"--config.workdir has no effect with {name}; leave it out")
-        if key in OF_WEIGHTS and not saved_config.same(asked[key], of_weights[key]):
+        if key in SETTINGS and not saved_config.same(asked[key], of_weights[key]):
             raise UserError(
                 f"--config.{key} is {asked[key]!r}, but {name} has {of_weights[key]!r}; leave "
                 f"--config.{key} out"
             )
-        read = KEYS[key].changes in (SCORED, FREE) or key in (*OF_WEIGHTS, *_PREDICTION)
+        read = KEYS[key].changes in (SCORED, FREE) or key in (*SETTINGS, *_PREDICTION)
         if not read or (key in _ATTENTION and "local" not in about["branches"]):
             raise UserError(
                 f"--config.{key} has no effect on an evaluation of these weights; leave it out"
@@ -110,5 +108,5 @@ def read_keys(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(config.to_dict()).items()
-        if key.split(".")[0] in ("data", "eval") or key in (*OF_WEIGHTS, *_PREDICTION)
+        if key.split(".")[0] in ("data", "eval") or key in (*SETTINGS, *_PREDICTION)
     }

@@ -25,6 +25,9 @@ _KEYS = frozenset(
 )
 """The keys of `weights.json` that loading needs."""
 
+SETTINGS = ("backbone", "mean", "pooling", "std")
+"""The config's keys whose values are those of `weights.json`."""
+
 IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
 """The name on the hub of each backbone's ImageNet weights."""
 

@@ -10,12 +10,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from grain import DatasetIterator
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -24,6 +23,10 @@ from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import error_number, is_remote, reason, reported, write_json
+
+if TYPE_CHECKING:
+    # A trained run is read where grain is not installed.
+    from grain import DatasetIterator
 
 _NO_AUC = -1.0
 """Saved where no finding has a validation AUC; below any AUC."""

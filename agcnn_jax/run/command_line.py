@@ -16,9 +16,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from agcnn_jax.run.config import check_config, check_name, check_value
+from agcnn_jax.run.config import check_config, check_name
 from agcnn_jax.run.config_file import load_config
-from agcnn_jax.run.keys import KEYS
+from agcnn_jax.run.keys import KEYS, check_value
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import config_dict
 
-from agcnn_jax.run.keys import KEYS, SECTIONS
+from agcnn_jax.run.keys import KEYS, SECTIONS, check_value
 from agcnn_jax.runtime.errors import UserError
 
 
@@ -54,21 +53,6 @@ def check_config(
             f"{where}config.mean has {len(values['mean'])} channels and config.std "
             f"{len(values['std'])}; give both one number for each channel"
         )
-
-
-def check_value(key: str, value: Any) -> Any:
-    """Return a key's value in the form that programs read; `UserError` if it is impossible."""
-    row = KEYS[key]
-    try:
-        converted = row.kind.convert(value)
-    except (TypeError, OverflowError):
-        raise UserError(f"config.{key} is {value!r}; {row.words}") from None
-    numbers = converted if isinstance(converted, tuple) else (converted,)
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        raise UserError(f"config.{key} is {value!r}; it must be finite")
-    if not row.limits.holds(converted):
-        raise UserError(f"config.{key} is {value!r}; {row.words}")
-    return converted
 
 
 def check_name(key: str) -> None:

@@ -6,18 +6,14 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from etils import epath
 from jax.sharding import Mesh
 
-from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.data.records import Records, open_records
 from agcnn_jax.data.splits import Split, make_split
-from agcnn_jax.models.agcnn import AGCNN
-from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh
+from agcnn_jax.run.recipe import Recipe, make_recipe
+from agcnn_jax.runtime.devices import device_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +55,9 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
         jax.config.update("jax_enable_x64", True)
     # For convolutions and products that set no precision themselves: the backbones'.
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
-    data, augment, attention = config.data, config.augment, config.attention
+    data = config.data
     records = open_records(data.dir)
     lists, unlisted = data.lists or None, data.allow_unlisted
     split = make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)
-    axis = BATCH_AXIS if config.batch_norm == "global" else None
-    recipe = Recipe(
-        model=AGCNN(
-            make_backbone(config.backbone, axis, jnp.dtype(config.dtype)),
-            label_count=len(records.labels),
-            pooling=config.pooling,
-            mean=tuple(config.mean),
-            std=tuple(config.std),
-        ),
-        seed=config.seed,
-        input_size=config.input_size,
-        augmentation=Augmentation(
-            augment.crop, tuple(augment.scale), tuple(augment.ratio), augment.flip
-        ),
-        statistic=attention.statistic,
-        tau=attention.tau,
-        local_input=config.local_input,
-    )
+    recipe = make_recipe(config.to_dict(), len(records.labels))
     return Experiment(config, workdir, records, split, recipe, device_mesh())

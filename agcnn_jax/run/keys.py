@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-import ml_collections
+import math
+from typing import TYPE_CHECKING, Any
 
 from agcnn_jax.run.kinds import (
     ANY,
@@ -35,6 +34,10 @@ from agcnn_jax.run.kinds import (
     only_if,
     unless,
 )
+from agcnn_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
 
 FIXED = "fixed"
 """May not change within a workdir."""
@@ -199,8 +202,25 @@ SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 
 def default_config() -> ml_collections.ConfigDict:
     """Make a config of the defaults, whose values may be replaced by values of another type."""
+    import ml_collections
+
     config = ml_collections.ConfigDict(type_safe=False)  # so that 64 may replace (64,)
     for section in sorted(SECTIONS):
         config[section] = ml_collections.ConfigDict(type_safe=False)
     config.update_from_flattened_dict({name: key.default for name, key in KEYS.items()})
     return config
+
+
+def check_value(key: str, value: Any) -> Any:
+    """Return a key's value in the form that programs read; `UserError` if it is impossible."""
+    row = KEYS[key]
+    try:
+        converted = row.kind.convert(value)
+    except (TypeError, OverflowError):
+        raise UserError(f"config.{key} is {value!r}; {row.words}") from None
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise UserError(f"config.{key} is {value!r}; it must be finite")
+    if not row.limits.holds(converted):
+        raise UserError(f"config.{key} is {value!r}; {row.words}")
+    return converted

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN
+from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.devices import BATCH_AXIS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +44,31 @@ class Recipe:
     def for_stage(self, stage: Stage) -> Recipe:
         """Make the recipe of a stage, which has a seed of its own."""
         return dataclasses.replace(self, seed=stage.seed(self.seed))
+
+
+def make_recipe(config: Mapping[str, Any], label_count: int) -> Recipe:
+    """Make the recipe of a run.
+
+    Args:
+        config: nested, as `ConfigDict.to_dict` returns it or as a run's `config.json` holds it.
+        label_count: length C of the label vector.
+    """
+    augment, attention = config["augment"], config["attention"]
+    axis = BATCH_AXIS if config["batch_norm"] == "global" else None
+    return Recipe(
+        model=AGCNN(
+            make_backbone(config["backbone"], axis, jnp.dtype(config["dtype"])),
+            label_count=label_count,
+            pooling=config["pooling"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        ),
+        seed=config["seed"],
+        input_size=config["input_size"],
+        augmentation=Augmentation(
+            augment["crop"], tuple(augment["scale"]), tuple(augment["ratio"]), augment["flip"]
+        ),
+        statistic=attention["statistic"],
+        tau=attention["tau"],
+        local_input=config["local_input"],
+    )

@@ -42,7 +42,8 @@ def train_stage(
         best, _ = checkpoints.restore_best(scores["best_step"])
     trained = best["variables"]
     now = stage_results.digests(trained, stage.branches)
-    result = finished or {**scores, "weights": now, **origin}
+    size = experiment.records.image_size
+    result = finished or {**scores, "weights": now, **origin, "image_size": size}
 
     def keep() -> None:
         stage_results.check_weights(directory, result, now)

@@ -15,13 +15,24 @@ from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import Attention, attend
 from agcnn_jax.data.augment import augment, centre_crop, crop_window, ten_windows
-from agcnn_jax.models.agcnn import Variables, apply_branch, forward, merge_branches, select_branches
+from agcnn_jax.models.agcnn import (
+    BRANCHES,
+    Variables,
+    apply_branch,
+    forward,
+    merge_branches,
+    select_branches,
+)
 from agcnn_jax.models.layers import mean_logit
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
 
 Batch = Mapping[str, jax.Array]
+
+EXTRAS = ("heat_maps", "pooled")
+"""Further outputs of `predict_step`: heat maps float32 `[B, s, s]`, s the input's side, in 0..1
+(Eq. 3), and the global branch's Pool5 layer, float32 `[B, K]`."""
 
 
 @flax.struct.dataclass
@@ -181,45 +192,60 @@ def predict_step(
     recipe: Recipe,
     branches: Collection[str],
     crops: str = "centre",
+    extras: Collection[str] = (),
 ) -> dict[str, jax.Array]:
     """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
 
     `crops` is `centre`; or `ten`, which averages the probabilities over `ten_windows`, one window
-    after another to need the memory of one.
+    after another to need the memory of one. `extras` are of `EXTRAS`, for the centre crop.
 
     Returns:
-        The logits `{branch: float32 [B, C]}`, and `boxes` int32 `[B, 4]`, in pixels of the centre
-        crop, where the local branch read a crop.
+        The logits `{branch: float32 [B, C]}`; `boxes` int32 `[B, 4]`, in pixels of the centre
+        crop, where the local branch read a crop; and the extras.
     """
     images, size = images.astype(recipe.image_dtype), recipe.input_size
-    infer = functools.partial(_infer, variables, recipe, branches)
+    infer = functools.partial(_infer, variables, recipe, branches, extras)
     if crops == "centre":
         return infer(centre_crop(images, size))
     windows = jnp.asarray(ten_windows(images.shape[-1]))
     outputs = lax.map(lambda window: infer(crop_window(images, window, size)), windows)
-    joined = {name: mean_logit(logits) for name, logits in outputs.items() if name != "boxes"}
-    return joined | {name: boxes[0] for name, boxes in outputs.items() if name == "boxes"}
+    return {
+        name: mean_logit(values) if name in BRANCHES else values[0]
+        for name, values in outputs.items()
+    }
 
 
 def _infer(
-    variables: Variables, recipe: Recipe, branches: Collection[str], inputs: jax.Array
+    variables: Variables,
+    recipe: Recipe,
+    branches: Collection[str],
+    extras: Collection[str],
+    inputs: jax.Array,
 ) -> dict[str, jax.Array]:
-    boxes: dict[str, jax.Array] = {}
-
-    def local_images(feature_map: jax.Array) -> jax.Array:
-        if recipe.local_input == "image":
-            return inputs
-        attention = _attend(inputs, feature_map, recipe)
-        boxes["boxes"] = attention.boxes
-        return attention.local_images
-
-    logits, _ = forward(recipe.model, variables, inputs, local_images, branches=branches)
-    return {**logits, **boxes}
+    # Under jit, only what the caller uses is computed.
+    output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
+    attention = _attend(inputs, output.feature_map, recipe)
+    found = {"global": output.logits, "heat_maps": attention.heat_map, "pooled": output.pooled}
+    crops = recipe.local_input != "image"
+    after = [branch for branch in branches if branch != "global"]
+    local_images = attention.local_images if crops else inputs
+    logits, _ = forward(
+        recipe.model, variables, None, local_images, branches=after, pooled_global=output.pooled
+    )
+    if after and crops:
+        logits["boxes"] = attention.boxes
+    return logits | {name: value for name, value in found.items() if name in (*branches, *extras)}
 
 
 def make_predict_step(
-    recipe: Recipe, mesh: Mesh, branches: Collection[str], crops: str = "centre"
+    recipe: Recipe,
+    mesh: Mesh,
+    branches: Collection[str],
+    crops: str = "centre",
+    extras: Collection[str] = (),
 ) -> Callable[..., Any]:
     """Map `predict_step` over the devices and jit it."""
-    step = functools.partial(predict_step, recipe=recipe, branches=branches, crops=crops)
+    step = functools.partial(
+        predict_step, recipe=recipe, branches=branches, crops=crops, extras=extras
+    )
     return data_parallel(step, mesh, (REPLICATED, SHARDED), SHARDED)

@@ -1,0 +1,30 @@
+"""A run with random weights, evaluated on phantoms."""
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from agcnn_jax.evaluation import results
+from agcnn_jax.evaluation.evaluate import evaluate
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run import saved_config
+from agcnn_jax.run.experiment import open_experiment
+from configs import demo
+from tests.runs import make_run
+from tests.small_steps import random_variables
+
+
+@pytest.fixture(scope="session")
+def workdir(data_dir, tmp_path_factory):
+    """A run of which all three stages have finished and `eval/test` is written."""
+    workdir = tmp_path_factory.mktemp("inference") / "run"
+    config = demo.get_config()
+    config.data.dir, config.input_size, config.eval_batch_size = str(data_dir), 56, 16
+    experiment = open_experiment(config, epath.Path(workdir))
+    variables = jax.tree.map(np.asarray, random_variables(experiment.recipe.model, 56))
+    make_run(experiment, variables, BRANCHES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "draw_figures", lambda *arguments: {})
+        evaluate(saved_config.read_config(experiment.workdir), str(workdir), {})
+    return workdir
