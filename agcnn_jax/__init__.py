@@ -1,3 +1,44 @@
 """AG-CNN (Guan et al. 2018) in JAX and Flax: three branches, three stages, one AUC table."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agcnn_jax.inference.model import Model
+
 __version__ = "0.1.0"
+
+
+def load(source: str | os.PathLike[str]) -> Model:
+    """Load a trained model to predict films with.
+
+    JAX and the model's code are imported now, not with this package; what training needs is not.
+
+    >>> import agcnn_jax
+    >>> model = agcnn_jax.load("runs/demo")
+    >>> result = model.predict("film.png")
+    >>> 0 < result.probability["Nodule"] < 1
+    True
+    >>> result.heat_map.shape == result.film.shape
+    True
+    >>> [one.name for one in model.predict(["film.png", "film.png"])]
+    ['film.png', 'film.png']
+    >>> result.show().savefig("nodule.png")
+
+    Args:
+        source: a run's workdir; a folder of converted weights (`data_prep/torch_weights.py`); a
+            folder that `python -m agcnn_jax.export` wrote; or such a folder on the Hugging Face
+            hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
+
+    Returns:
+        The model; see `agcnn_jax.inference.model.Model` and, for what it says about a film,
+        `agcnn_jax.inference.result.Result`.
+
+    Raises:
+        agcnn_jax.runtime.errors.UserError: if there is no model, or a damaged one.
+    """
+    from agcnn_jax.inference.load import load
+
+    return load(source)

@@ -1,4 +1,4 @@
-"""Conversion of boxes between the model's input and the original image file.
+"""Conversion of boxes and heat maps between the model's input and the original image file.
 
 The stored image is the whole file, resized; the model's input is its centre crop, resized.
 """
@@ -51,3 +51,30 @@ def to_input_pixels(
     left, top, right, _ = centre_box(stored_size)
     stored = boxes * (stored_size / np.tile(size, 2))
     return (stored - np.array([left, top, left, top])) * (input_size / (right - left))
+
+
+def heat_map_on_film(heat_map: np.ndarray, stored_size: int, width: int, height: int) -> np.ndarray:
+    """Stretch a heat map over the original file, bilinearly with half-pixel centres.
+
+    Args:
+        heat_map: `[s, s]` of the model's input, 0 to 1.
+        stored_size: side of the stored images in pixels.
+        width: of the file in pixels.
+        height: of the file in pixels.
+
+    Returns:
+        float32 `[height, width]`; 0 in the margin that the centre crop leaves out.
+    """
+    map32 = np.asarray(heat_map, np.float32)
+    low, _, high, _ = centre_box(stored_size)
+
+    def stretch(rows: np.ndarray, size: int) -> np.ndarray:
+        stored = (np.arange(size) + 0.5) * (stored_size / size)
+        place = np.clip((stored - low) * (len(rows) / (high - low)) - 0.5, 0, len(rows) - 1)
+        first = place.astype(np.int64)
+        second = np.minimum(first + 1, len(rows) - 1)
+        weight = (place - first).astype(np.float32)[:, None]
+        inside = ((stored >= low) & (stored < high))[:, None]
+        return np.where(inside, rows[first] * (1 - weight) + rows[second] * weight, 0)
+
+    return np.ascontiguousarray(stretch(stretch(map32, height).T, width).T, np.float32)

@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
@@ -29,6 +29,13 @@ from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json
 from agcnn_jax.training.steps import EXTRAS, make_predict_step
+
+if TYPE_CHECKING:
+    from agcnn_jax.inference.films import Film
+    from agcnn_jax.inference.result import Result
+
+BATCH = 32
+"""Films that `Model.predict` predicts at once."""
 
 STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
@@ -73,6 +80,9 @@ class Model:
         """The labels that are findings."""
         return tuple(label for label in self.labels if label not in ("", NO_FINDING))
 
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.backbone}, {' '.join(self.branches)}, {self.digest})"
+
     @functools.cached_property
     def recipe(self) -> Recipe:
         """What its prediction is compiled for."""
@@ -108,6 +118,28 @@ class Model:
             batch = shard_batch(self._mesh, images)
             outputs = self._steps[heat_maps](self._placed, batch)
             return {name: values[:rows] if missing else values for name, values in outputs.items()}
+
+    @overload
+    def predict(self, images: Film) -> Result: ...
+
+    @overload
+    def predict(self, images: list[Any]) -> list[Result]: ...
+
+    def predict(self, images: Film | list[Any]) -> Result | list[Result]:
+        """Predict one film, or a list of films in batches of at most `BATCH`.
+
+        Args:
+            images: a path, a Pillow image or an array, see `films.as_film`; or a list of them.
+
+        Raises:
+            UserError: for a film that cannot be read.
+        """
+        from agcnn_jax.inference.films import predict_films
+
+        if not isinstance(images, list):
+            return predict_films(self, [images])[0]
+        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+        return [result for batch in batches for result in predict_films(self, batch)]
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

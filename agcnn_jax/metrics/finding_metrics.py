@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from sklearn.metrics import average_precision_score, brier_score_loss
 
 from agcnn_jax.metrics.calibration import (
     Reliability,
@@ -61,6 +60,9 @@ def finding_metrics(
         probabilities: `[N]`.
         logits: `[N]`, which average precision ranks; None if only the probabilities are known.
     """
+    # Imported here, since whoever only uses a model's thresholds would wait for it.
+    from sklearn.metrics import average_precision_score, brier_score_loss
+
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     ranked = probabilities if logits is None else logits
     finite = finite_logits(probabilities) if logits is None else np.asarray(logits, np.float64)

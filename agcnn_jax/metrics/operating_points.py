@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from agcnn_jax.metrics.bootstrap import Interval
 from agcnn_jax.metrics.shares import shares
@@ -51,6 +50,9 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> dict[str, float
         One of the scores for each rule. Of several that are equally good, the highest; None where
         only a threshold above all scores would do.
     """
+    # Imported here, since whoever only uses a model's thresholds would wait for it.
+    from sklearn.metrics import roc_curve
+
     false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     # The first point calls no image positive.
     false, true, thresholds = false[1:], true[1:], thresholds[1:]

@@ -2,7 +2,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agcnn_jax.evaluation.coordinates import to_input_pixels, to_original_pixels
+from agcnn_jax.evaluation.coordinates import (
+    heat_map_on_film,
+    to_input_pixels,
+    to_original_pixels,
+)
 
 
 def test_the_papers_sizes_by_hand():
@@ -36,3 +40,32 @@ def test_there_and_back(data):
     assert (back[:, 2:] >= box[:, 2:] - 1e-6).all()
     pixel = stored / size * (input_size / (stored * 0.875))
     assert np.abs(back - box).max() <= pixel + 1e-6
+
+
+@given(st.integers(64, 700), st.integers(64, 700))
+def test_a_ramp_stays_a_ramp_on_the_film(width, height):
+    """A heat map that is linear stays linear, and ends at the centre crop."""
+    stored, side = 128, 28
+    ramp = np.broadcast_to((np.arange(side) + 0.5) / side, (side, side))
+    found = heat_map_on_film(ramp, stored, width, height)
+    assert found.shape == (height, width) and found.dtype == np.float32
+    x = (np.arange(width) + 0.5) / width * stored
+    y = (np.arange(height) + 0.5) / height * stored
+    inside = ((y >= 8) & (y < 120))[:, None] & ((x >= 8) & (x < 120))
+    expected = np.broadcast_to((x - 8) / 112, (height, width))
+    np.testing.assert_array_equal(found[~inside], 0)
+    # Half a pixel at either end is flat.
+    flat = np.clip(expected, 0.5 / side, 1 - 0.5 / side)
+    np.testing.assert_allclose(found[inside], flat[inside], atol=1e-5)
+
+
+def test_heat_and_box_are_in_the_same_place():
+    """The region of a heat map and its box agree on a film of another shape."""
+    heat = np.zeros((224, 224), np.float32)
+    heat[40:80, 100:180] = 1
+    box = np.array([[100, 40, 180, 80]])
+    on_film = heat_map_on_film(heat, 256, 1500, 900)
+    rows, columns = (np.flatnonzero((on_film > 0.5).any(axis)) for axis in (1, 0))
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    expected = to_original_pixels(box, 224, 256, np.array([[1500, 900]]))[0]
+    assert np.abs(found - expected).max() <= 1

@@ -1,0 +1,99 @@
+"""Prediction of films as Python holds them: paths, Pillow images and arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from agcnn_jax.data.films import load_film, resize_film
+from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.evaluation.coordinates import to_original_pixels
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.result import Result, answers_of
+from agcnn_jax.runtime.errors import UserError
+
+Film = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
+    """Predict films in one batch; see `as_film` for what a film is.
+
+    Raises:
+        UserError: for a film that cannot be read.
+    """
+    named = [as_film(image) for image in images]
+    films = [film for _, film in named]
+    # A program for each power of two, not for each number of films.
+    shape = (1 << (len(films) - 1).bit_length(), model.image_size, model.image_size)
+    stored = np.zeros(shape, np.uint8)
+    for row, film in zip(stored, films, strict=False):
+        row[...] = resize_film(film, model.image_size)
+    outputs = jax.device_get(model.predict_batch(stored, heat_maps=True))
+    boxes = None
+    if "boxes" in outputs:
+        sizes = np.array([film.shape[::-1] for film in films])
+        boxes = to_original_pixels(
+            outputs["boxes"][: len(films)], model.recipe.input_size, model.image_size, sizes
+        ).tolist()
+    return [
+        Result(
+            name=name,
+            findings=model.findings,
+            branches=answers_of(
+                {branch: outputs[branch][i] for branch in model.branches},
+                model.labels,
+                model.calibration,
+            ),
+            film=film,
+            box=tuple(boxes[i]) if boxes else None,
+            input_heat_map=outputs["heat_maps"][i],
+            stored_size=model.image_size,
+        )
+        for i, (name, film) in enumerate(named)
+    ]
+
+
+def as_film(image: Film) -> tuple[str, np.ndarray]:
+    """Return a film's name, "" if it has none, and its gray levels, uint8 `[H, W]`.
+
+    Args:
+        image: a PNG, JPEG, TIFF or DICOM file; a Pillow image; or an array `[H, W]`, `[H, W, 3]`
+            or `[H, W, 4]`, larger values brighter: uint8, or a gray one of uint16, which is scaled
+            as the samples of a file are, see `deep_to_gray`.
+
+    Raises:
+        UserError: for a file or an image that cannot be read. Arrays of floats and of signed
+            integers are refused, since they do not say which value is white.
+    """
+    if isinstance(image, str | os.PathLike):
+        name = os.fspath(image)
+        try:
+            return os.path.basename(name), load_film(name)
+        except UnreadableImageError as error:
+            raise UserError(f"{name}: {error}; give a PNG, JPEG, TIFF or DICOM file") from None
+    if isinstance(image, Image.Image):
+        deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+        image = np.asarray(image if deep else image.convert("L"))
+    try:
+        return "", _gray(np.asarray(image))
+    except UnreadableImageError as error:
+        raise UserError(f"an image {error}; give another") from None
+
+
+def _gray(levels: np.ndarray) -> np.ndarray:
+    levels = levels.astype(levels.dtype.newbyteorder("="), copy=False)
+    colour = levels.ndim == 3 and levels.shape[2] in (3, 4) and levels.dtype == np.uint8
+    if not colour and not (levels.ndim == 2 and levels.dtype in (np.uint8, np.uint16)):
+        raise UserError(
+            f"an image is {levels.dtype} of shape {levels.shape}; give uint8 or uint16 of shape "
+            f"(H, W), uint8 of shape (H, W, 3), or a list of these"
+        )
+    height, width = levels.shape[:2]
+    check_pixels(width, height)
+    if levels.dtype == np.uint16:
+        return deep_to_gray(levels)
+    return np.asarray(Image.fromarray(levels).convert("L"))

@@ -1,0 +1,73 @@
+"""A picture of what a model says about one film."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from agcnn_jax.evaluation.figures import TEXT_SIZE, plain_name
+from agcnn_jax.inference.result import Result
+
+SHOWN = 5
+"""Findings whose probabilities are drawn, the most probable ones."""
+
+_BOX, _POSITIVE, _OTHER = "#56B4E9", "#E69F00", "0.8"
+
+
+class Picture(Figure):
+    """A figure that notebooks show although it does not come from pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=100)
+        return picture.getvalue()
+
+
+def overlay(result: Result) -> Figure:
+    """Draw the film with its box, the same with the heat map, and the most probable findings.
+
+    Bars are the model's probabilities; a mark is the calibrated one; a coloured bar is a finding
+    that is called positive at Youden's threshold.
+    """
+    figure = Picture(figsize=(9.6, 3.4), layout="constrained")
+    film, heat, bars = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    for axes in (film, heat):
+        axes.imshow(result.film, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        if result.box is not None:
+            _draw_box(axes, result.box)
+    heat.imshow(result.heat_map, cmap="inferno", vmin=0, vmax=1, alpha=0.5)
+    film.set_title(result.name, fontsize=TEXT_SIZE, loc="left", parse_math=False)
+    heat.set_title("heat map", fontsize=TEXT_SIZE, loc="left")
+    bars.set_title(f"{result.branch} branch", fontsize=TEXT_SIZE, loc="left")
+    _draw_findings(bars, result)
+    return figure
+
+
+def _draw_findings(axes: Axes, result: Result) -> None:
+    top = sorted(result.findings, key=lambda finding: -result.probability[finding])[:SHOWN]
+    places = range(len(top))
+    colors = [_POSITIVE if result.decision[finding] else _OTHER for finding in top]
+    axes.barh(places, [result.probability[finding] for finding in top], color=colors, height=0.6)
+    for place, finding in enumerate(top):
+        name = f"{plain_name(finding)} {result.probability[finding]:.3f}"
+        axes.text(0.015, place, name, va="center", fontsize=TEXT_SIZE, parse_math=False)
+        calibrated = result.calibrated[finding]
+        if calibrated is not None:
+            axes.plot([calibrated], [place], marker="d", color="black", markersize=6)
+    axes.set(xlim=(0, 1), ylim=(SHOWN - 0.4, -0.6), yticks=())
+    if any(value is not None for value in result.calibrated.values()):
+        axes.set_xlabel("probability; ◆ calibrated", fontsize=TEXT_SIZE)
+    else:
+        axes.set_xlabel("probability, not calibrated", fontsize=TEXT_SIZE)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _draw_box(axes: Axes, box: tuple[int, int, int, int]) -> None:
+    xmin, ymin, xmax, ymax = box
+    # imshow puts the centre of pixel 0 at 0, so its edge is at -0.5.
+    corner, size = (xmin - 0.5, ymin - 0.5), (xmax - xmin, ymax - ymin)
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX, linewidth=1.8))
