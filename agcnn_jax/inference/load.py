@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from agcnn_jax.inference.model import Model, load_run, load_weights
-from agcnn_jax.interop.weights import is_weights
+from etils import epath
+
+from agcnn_jax.inference.model import Model
+from agcnn_jax.interop import weights
+from agcnn_jax.run import lineage
+from agcnn_jax.run.calibration import read_calibration
+from agcnn_jax.run.plain_config import plain_config
+from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.storage import absolute, exists
+from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
+
+STORED_SIZE = 256
+"""Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
 
 
 def load(source: str | os.PathLike[str]) -> Model:
@@ -16,11 +28,92 @@ def load(source: str | os.PathLike[str]) -> Model:
     Raises:
         UserError: if there is none, or a damaged one.
     """
-    if is_weights(source):
+    if weights.is_weights(source):
         return load_weights(source)
     if exists(absolute(source) / "config.json"):
         return load_run(source)
     raise UserError(
         f"{os.fspath(source)} holds no model; give a run's workdir, a folder of converted weights, "
         f"or a folder that python -m agcnn_jax.export wrote"
+    )
+
+
+def load_run(workdir: str | os.PathLike[str]) -> Model:
+    """Load the best weights of a run's finished stages.
+
+    Args:
+        workdir: of the run; a folder, or `gs://`.
+
+    Raises:
+        UserError: if nothing is trained there, or a file is damaged.
+    """
+    directory = checkpoint_place(workdir)
+    name = f"--workdir {directory}"
+    path = directory / "config.json"
+    if not exists(path):
+        raise UserError(
+            f"nothing is trained in {name}; train first: python train.py --config ... --workdir "
+            f"{workdir}"
+        )
+    config = plain_config(read_json(path), str(path))
+    variables, saved = finished_variables(
+        directory, config["strategy"], {"backbone": config["backbone"]}
+    )
+    return Model(
+        name=name,
+        config=config,
+        labels=tuple(saved["labels"]),
+        image_size=_stored_size(directory, config),
+        variables=variables,
+        calibration=read_calibration(directory, digests(variables, variables["params"])),
+        digest=lineage.digest(variables),
+        lineage=lineage.read(directory)[0],
+    )
+
+
+def _stored_size(directory: epath.Path, config: Mapping[str, Any]) -> int:
+    """Read the side of a run's stored images: from its last stage or, of version 0.1, its data."""
+    _, result = finished_stages(directory, config["strategy"])[-1]
+    if "image_size" in result:
+        return int(result["image_size"])
+    from agcnn_jax.data.records import STORE
+    from agcnn_jax.data.store import read_metadata
+
+    data = config["data"]["dir"]
+    try:
+        return int(read_metadata(Path(data) / STORE)["image_size"])
+    except UserError:
+        raise UserError(
+            f"--workdir {directory} does not say how large its images were, and its data are not "
+            f"in {data}; put them back there"
+        ) from None
+
+
+def load_weights(directory: str | os.PathLike[str]) -> Model:
+    """Load converted weights: a single network as the global branch, or a whole AG-CNN.
+
+    The input is the paper's, and films are stored with a side of `STORED_SIZE`.
+
+    Args:
+        directory: the folder that data_prep/torch_weights.py wrote.
+
+    Raises:
+        UserError: if it holds no converted weights or damaged ones, or its outputs have no names.
+    """
+    about = weights.describe(directory)
+    name = f"--weights {os.fspath(directory)}"
+    if about["classes"] is None:
+        raise UserError(
+            f"{name}: weights.json does not name the outputs; convert the weights again with "
+            f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
+        )
+    return Model(
+        name=name,
+        config=plain_config({key: about[key] for key in weights.SETTINGS}, name),
+        labels=tuple(about["classes"]),
+        image_size=STORED_SIZE,
+        variables=weights.load_weights(directory),
+        calibration=None,
+        digest=about["digest"],
+        lineage=weights.lineage(directory),
     )

@@ -13,7 +13,7 @@ from scipy.special import expit
 import agcnn_jax
 from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.inference.films import as_film
-from agcnn_jax.inference.model import load_run
+from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.result import answers_of
 from agcnn_jax.metrics.calibration import Line
 from agcnn_jax.metrics.operating_points import RULES

@@ -13,7 +13,7 @@ from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.inference.model import load_run, load_weights
+from agcnn_jax.inference.load import load_run, load_weights
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import lineage_of_names
@@ -157,6 +157,6 @@ def test_loading_needs_no_packages_for_training():
     run(
         "-c",
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
-        "import agcnn_jax.inference.model\n"
+        "import agcnn_jax.inference.load\n"
         "assert 'agcnn_jax.training.loop' not in sys.modules",
     )
