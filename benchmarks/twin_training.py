@@ -32,6 +32,7 @@ BACKBONES: dict[str, Any] = {
     "resnet50": twin.ResNet,
     "densenet121": twin.DenseNet,
     "resnet_small": lambda **sizes: twin.ResNet((1, 1, 1, 1), width=16, **sizes),
+    "resnet_tiny": lambda **sizes: twin.ResNet((1, 1, 1), width=16, **sizes),
 }
 ATTEMPTS = 10
 """Draws after which RandomResizedCrop takes the whole image."""
