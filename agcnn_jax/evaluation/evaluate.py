@@ -27,7 +27,7 @@ from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
-from agcnn_jax.run.stage_results import finished_variables
+from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
@@ -211,6 +211,7 @@ def report(
         flow=data_flow(experiment, split),
         settings=subject.settings,
         seen=subject.seen,
+        weights=digests(subject.variables, subject.variables["params"]),
         notes=subject.notes,
         validated=validated,
     )

@@ -46,6 +46,7 @@ def write_results(
     flow: Sequence[FlowRow] = (),
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
+    weights: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     validated: Validated = NOT_VALIDATED,
     compared: tuple[str, str] | None = None,
@@ -65,6 +66,7 @@ def write_results(
         flow: how many images there were at each step, for the report.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
+        weights: per branch, the digest of the weights that made the predictions; None if not known.
         notes: lines about the model, for below the table.
         validated: what validation images chose.
         compared: two models whose differences the table tests; fusion and global always have their
@@ -105,6 +107,7 @@ def write_results(
     )
     page = report.render_report(content)
     scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
+    scores["weights"] = weights and dict(weights)
     with replace_directory(directory) as folder:
         text = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / SCORES).write_text(text + "\n", encoding="utf-8")

@@ -9,10 +9,24 @@ from typing import Any
 
 from etils import epath
 
+from agcnn_jax.inference.handed_on import (
+    AGAIN,
+    CALIBRATION,
+    CONFIG,
+    FORMAT,
+    LINEAGE,
+    SUMS,
+    WEIGHTS,
+    from_safetensors,
+    listed,
+    read_folder,
+    read_object,
+)
 from agcnn_jax.inference.model import Model
-from agcnn_jax.interop import weights
+from agcnn_jax.interop import hub, weights
 from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import read_calibration
+from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.errors import UserError
@@ -28,9 +42,14 @@ def load(source: str | os.PathLike[str]) -> Model:
     Raises:
         UserError: if there is none, or a damaged one.
     """
+    if os.fspath(source).startswith(hub.SCHEME):
+        return load_folder(source)
+    folder = absolute(source)
+    if exists(folder / SUMS):
+        return load_folder(source)
     if weights.is_weights(source):
         return load_weights(source)
-    if exists(absolute(source) / "config.json"):
+    if exists(folder / "config.json"):
         return load_run(source)
     raise UserError(
         f"{os.fspath(source)} holds no model; give a run's workdir, a folder of converted weights, "
@@ -117,3 +136,64 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
         digest=about["digest"],
         lineage=weights.lineage(directory),
     )
+
+
+def load_folder(source: str | os.PathLike[str]) -> Model:
+    """Load a model that was handed on by `python -m agcnn_jax.export`.
+
+    Args:
+        source: the folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
+            Hugging Face hub, which is downloaded to the hub's cache.
+
+    Raises:
+        UserError: if the folder is missing, incomplete or changed, or cannot be downloaded.
+    """
+    text = os.fspath(source)
+    folder = _downloaded(text) if text.startswith(hub.SCHEME) else Path(text)
+    files = read_folder(folder)
+    about = read_object(files[CONFIG], folder / CONFIG)
+    variables = from_safetensors(files[WEIGHTS], folder / WEIGHTS)
+    try:
+        if about["format"] != FORMAT or about["digest"] != lineage.digest(variables):
+            raise ValueError
+        seen = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
+        labels, image_size = tuple(map(str, about["labels"])), int(about["image_size"])
+        config = plain_config(about["config"], str(folder / CONFIG))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{folder / CONFIG} does not fit the weights, or is of another version than this "
+            f"program's; {AGAIN}, or update agcnn-jax"
+        ) from None
+    chosen = None
+    if CALIBRATION in files:
+        chosen = read_calibration(epath.Path(folder), digests(variables, variables["params"]))
+    return Model(
+        name=f"--from {text}",
+        config=config,
+        labels=labels,
+        image_size=image_size,
+        variables=variables,
+        calibration=chosen,
+        digest=about["digest"],
+        lineage=seen,
+    )
+
+
+def _downloaded(address: str) -> Path:
+    """Download the files of a model on the hub, all of one commit; return their folder."""
+    name, revision = hub.parse_address(address)
+
+    def fetch(file: str, revision: str) -> tuple[Path, str]:
+        return hub.fetch(
+            name,
+            file,
+            revision,
+            address,
+            instead="the folder with all its files",
+            missing="give a model that python -m agcnn_jax.export wrote",
+        )
+
+    sums, commit = fetch(SUMS, revision)
+    for file in listed(sums.read_bytes(), f"{address}: {SUMS}"):
+        fetch(file, commit)
+    return sums.parent

@@ -43,7 +43,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         from safetensors.numpy import save
     except ImportError as error:
         raise UserError(
-            "--export needs safetensors; install it: pip install safetensors"
+            "an export needs safetensors; install it: pip install safetensors"
         ) from error
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: an export is a .safetensors file; give it that suffix")
@@ -52,13 +52,13 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     directory = checkpoint_place(workdir)
     config = saved_config.read_config(directory)
     if config is None:
-        raise UserError(f"--export {workdir}: nothing is trained there; give a run's --workdir")
+        raise UserError(f"{workdir}: nothing is trained there; give a run's workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
     seen, _ = lineage.read(directory)
     missing = [name for name in _branches(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
-            f"--export {workdir}: its {' and '.join(missing)} branch is not trained yet; give "
+            f"{workdir}: its {' and '.join(missing)} branch is not trained yet; give "
             f"--branch {'|'.join(variables['params'])}, or continue training"
         )
     about = {

@@ -1,4 +1,4 @@
-"""Download of weights from the Hugging Face hub, at a pinned revision."""
+"""Download of files from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 from agcnn_jax.runtime.errors import UserError
 
 FILE = "model.safetensors"
+SCHEME = "hf://"
+"""Begins the address of a model that was handed on: `hf://OWNER/NAME[@REVISION]`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".pkl", ".bin", ".ckpt")
@@ -64,30 +66,81 @@ def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
                 f"or one of {', '.join(PINNED)}"
             )
         revision = PINNED[name].revision
+    return fetch(
+        name,
+        FILE,
+        revision,
+        f"--weights {name}",
+        folder,
+        instead=f"the file: --weights {FILE}",
+        missing="download another of its files and give that file instead of the name",
+    )
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """Split `hf://OWNER/NAME[@REVISION]` into the name and the revision, by default `main`.
+
+    Raises:
+        UserError: if it is no such address.
+    """
+    name, _, revision = address.removeprefix(SCHEME).partition("@")
+    if not _NAME.fullmatch(name) or (not revision and address.endswith("@")):
+        raise UserError(f"{address} is no model on the hub; give hf://OWNER/NAME[@REVISION]")
+    return name, revision or "main"
+
+
+def fetch(
+    name: str,
+    file: str,
+    revision: str,
+    option: str,
+    folder: Path | None = None,
+    *,
+    instead: str,
+    missing: str,
+) -> tuple[Path, str]:
+    """Download one file of a model.
+
+    Args:
+        name: `owner/model`.
+        file: its name there.
+        revision: commit, tag or branch.
+        option: what asked for it, for messages.
+        folder: for all downloaded files; by default the hub's own cache.
+        instead: what to give after a download by hand.
+        missing: what to do if there is no such file.
+
+    Returns:
+        The file and its commit.
+
+    Raises:
+        UserError: if the file is unavailable.
+    """
+    by_hand = (
+        f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{file} and "
+        f"give {instead}"
+    )
     try:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
         raise UserError(
-            f"--weights {name}: downloading needs huggingface_hub; install it: pip install "
-            f"huggingface_hub, or {_by_hand(name, revision)}"
+            f"{option}: downloading needs huggingface_hub; install it: pip install "
+            f"huggingface_hub, or {by_hand}"
         ) from error
     try:
-        path = huggingface_hub.hf_hub_download(name, FILE, revision=revision, cache_dir=folder)
+        path = huggingface_hub.hf_hub_download(name, file, revision=revision, cache_dir=folder)
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"--weights {name}: the hub has no such model; check the name") from error
+        raise UserError(f"{option}: the hub has no such model; check the name") from error
     except errors.RevisionNotFoundError as error:
-        raise UserError(f"--revision {revision}: {name} has no such revision") from error
+        raise UserError(f"{option}: {name} has no such revision as {revision}") from error
     except errors.EntryNotFoundError as error:
         # Its subclass LocalEntryNotFoundError means that the hub does not answer.
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise _unreachable(name, revision, error) from error
-        raise UserError(
-            f"--weights {name}: it has no file {FILE}; download another of its files and give "
-            f"that file instead of the name"
-        ) from error
+            raise _unreachable(option, by_hand, error) from error
+        raise UserError(f"{option}: it has no file {file}; {missing}") from error
     except Exception as error:  # the hub's client also raises its transport's errors
-        raise _unreachable(name, revision, error) from error
+        raise _unreachable(option, by_hand, error) from error
     # .../models--owner--model/snapshots/<commit>/model.safetensors
     return Path(path), Path(path).parent.name
 
@@ -102,15 +155,6 @@ def check_pin(name: str, commit: str, sha256: str) -> None:
         )
 
 
-def _unreachable(name: str, revision: str, error: Exception) -> UserError:
+def _unreachable(option: str, by_hand: str, error: Exception) -> UserError:
     reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return UserError(
-        f"--weights {name}: the hub cannot be reached ({reason}); {_by_hand(name, revision)}"
-    )
-
-
-def _by_hand(name: str, revision: str) -> str:
-    return (
-        f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{FILE} and "
-        f"give the file: --weights {FILE}"
-    )
+    return UserError(f"{option}: the hub cannot be reached ({reason}); {by_hand}")

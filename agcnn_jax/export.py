@@ -1,0 +1,66 @@
+"""Hand a trained model on: a folder for the Hugging Face hub, or a file for PyTorch.
+
+python -m agcnn_jax.export --workdir runs/resnet --out DIR
+python -m agcnn_jax.export --workdir runs/resnet --out FILE.safetensors --format torch
+
+A folder holds the weights, the config, thresholds, checksums and a model card; agcnn_jax.load
+reads it. A file holds the weights alone, under torchvision's names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+
+BRANCHES = ("global", "local", "fusion", "all")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; raises `UserError` for invalid options."""
+    parser = OneLineParser(
+        prog="python -m agcnn_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, help="folder of the run, such as runs/resnet")
+    add("--out", type=Path, required=True, help="new folder, or new file for --format torch")
+    add("--format", choices=("hub", "torch"), default="hub", help="default: hub")
+    add("--license", help="of the weights, for the card, such as apache-2.0 (default: not stated)")
+    add("--branch", choices=BRANCHES, help="branch of --format torch (default: all)")
+    options = parser.parse_args(arguments)
+    if options.format == "hub" and options.branch is not None:
+        raise UserError("--branch belongs to --format torch; leave it out")
+    if options.format == "torch" and options.license is not None:
+        raise UserError("--license belongs to the card of --format hub; leave it out")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    options = parse_arguments(arguments)
+    # Imported here, since the modules that an export needs take seconds to import.
+    if options.format == "torch":
+        from agcnn_jax.interop.export import export_run
+
+        branch = options.branch or "all"
+        about = export_run(options.workdir, branch, options.out)
+        print(f"{options.out}: {branch}, {about['backbone']}, {len(about['labels'])} outputs")
+        return 0
+    from agcnn_jax.inference.card import NOT_STATED
+    from agcnn_jax.inference.hand_on import hand_on
+
+    model = hand_on(options.workdir, options.out, options.license or NOT_STATED)
+    said = "with" if model.calibration is not None else "without"
+    print(
+        f"{options.out}: {model.backbone}, {' '.join(model.branches)}, digest {model.digest}, "
+        f"{said} thresholds; load it with agcnn_jax.load({str(options.out)!r}), read its card in "
+        f"{options.out / 'README.md'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

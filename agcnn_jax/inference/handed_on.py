@@ -1,0 +1,133 @@
+"""A model's folder as the Hugging Face hub takes it: weights, config, calibration, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.runtime.errors import UserError
+
+WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
+CALIBRATION = "calibration.json"
+CARD = "README.md"
+SUMS = "SHA256SUMS"
+NEEDED = (WEIGHTS, CONFIG, LINEAGE)
+FORMAT = 1
+AGAIN = "copy or download the folder again"
+
+
+def require_new(out: Path) -> None:
+    """Raise `UserError` unless a folder is missing or empty."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
+
+
+def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write files and the checksums of all but the card, which people may edit, to a new folder.
+
+    They are written beside `out` first, so that a folder that is there is complete.
+
+    Raises:
+        UserError: if `out` holds files or cannot be written.
+    """
+    require_new(out)
+    scratch = out.absolute().with_name(f".{out.name}.incomplete")
+    sums = "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in files.items()
+        if name != CARD
+    )
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
+        scratch.mkdir(parents=True)
+        for name, content in {**files, SUMS: sums.encode()}.items():
+            (scratch / name).write_bytes(content)
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Read the files that `SHA256SUMS` lists, and check them.
+
+    Raises:
+        UserError: if one is missing or was changed, or the folder is none that was handed on.
+    """
+    sums = listed(_read(folder / SUMS), folder / SUMS)
+    files = {name: _read(folder / name) for name in sums}
+    for name, expected in sums.items():
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != expected:
+            raise UserError(
+                f"{folder / name} was changed or is damaged: its SHA-256 is {found[:16]}..., in "
+                f"{SUMS} it is {expected[:16]}...; {AGAIN}"
+            )
+    return files
+
+
+def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
+    """Parse `SHA256SUMS` to `{file name: SHA-256}`; `UserError` if it is none of a model's."""
+    lines = [line.split(maxsplit=1) for line in sums.decode(errors="replace").splitlines()]
+    known = {*NEEDED, CALIBRATION}
+    if any(len(line) != 2 or line[1] not in known for line in lines):
+        raise UserError(f"{os.fspath(path)} lists other files than a model has; {AGAIN}")
+    found = {name: digest for digest, name in lines}
+    if missing := [name for name in NEEDED if name not in found]:
+        raise UserError(f"{os.fspath(path)} does not list {missing[0]}; {AGAIN}")
+    return found
+
+
+def to_safetensors(variables: Variables) -> bytes:
+    """Serialise variables; the name of a tensor is its path, such as `params.fusion.head.bias`."""
+    from safetensors.numpy import save
+
+    flat = traverse_util.flatten_dict(variables, sep=".")
+    tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    return save(tensors, metadata={"format": "flax"})
+
+
+def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
+    """Invert `to_safetensors`; `UserError` if the file holds something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tree: Variables = traverse_util.unflatten_dict(load(content), sep=".")
+        params, batch_stats = tree["params"], tree.setdefault("batch_stats", {})
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{os.fspath(path)} holds no AG-CNN ({error}); {AGAIN}") from None
+    # A branch without statistics leaves no tensor.
+    return {"params": params, "batch_stats": {b: batch_stats.get(b, {}) for b in params}}
+
+
+def read_object(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Parse a JSON object; `UserError` if it is none."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{os.fspath(path)} is damaged; {AGAIN}")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); {AGAIN}") from None
