@@ -205,6 +205,33 @@ def score(labels: np.ndarray, logits: np.ndarray, findings: dict[str, int]) -> d
     return {"auc": aucs, "mean": float(np.mean(present))}
 
 
+def train_batches(
+    network: Any,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    train: Subset,
+    order: torch.Tensor,
+    config: ml_collections.ConfigDict,
+) -> None:
+    """Take a step with each batch of `order`, image numbers `[n * batch_size]`."""
+    network[plan.branch].train()
+    for rows in order.split(plan.batch_size):
+        images = augment(train.images[rows], config)
+        logits = forward(network, images, config.attention.tau, (plan.branch,), plan.branch)
+        loss = functional.binary_cross_entropy_with_logits(logits[plan.branch], train.labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def freeze_others(network: Any, plan: Plan) -> None:
+    """Prepare a stage: frozen branches run in inference mode and need no gradient."""
+    network.eval().requires_grad_(False)
+    network[plan.branch].requires_grad_(True)
+
+
 def train_stage(
     network: Any,
     plan: Plan,
@@ -220,25 +247,14 @@ def train_stage(
         seconds that training and validation took: on the clock, and of all cores together.
     """
     branch, wanted = network[plan.branch], (plan.branch,)
-    network.eval().requires_grad_(False)
-    branch.requires_grad_(True)
+    freeze_others(network, plan)
     optimizer, schedule = make_optimizer(network, config, plan)
     best: dict[str, Any] = {"best_val_auc_mean": -1.0}
     weights: dict[str, Any] = {}
     clock, cores, validating = time.perf_counter(), time.process_time(), 0.0
     for epoch in range(1, plan.epochs + 1):
-        branch.train()
         order = torch.randperm(len(train.images))[: plan.steps_per_epoch * plan.batch_size]
-        for rows in order.split(plan.batch_size):
-            images = augment(train.images[rows], config)
-            logits = forward(network, images, config.attention.tau, wanted, plan.branch)
-            loss = functional.binary_cross_entropy_with_logits(
-                logits[plan.branch], train.labels[rows]
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        train_batches(network, plan, optimizer, schedule, train, order, config)
         started = time.perf_counter()
         logits_of_epoch = predict(network, validation.images, config, wanted)[plan.branch]
         mean = score(validation.labels.numpy(), logits_of_epoch, findings)["mean"]

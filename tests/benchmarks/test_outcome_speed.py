@@ -1,0 +1,55 @@
+"""How benchmarks/outcome_speed.py takes turns."""
+
+import json
+import sys
+
+import pytest
+
+from tests.programs import ROOT, run
+
+pytest.importorskip("torch")
+sys.path.append(str(ROOT / "benchmarks"))
+import outcome_speed as speed
+
+
+def test_medians_by_hand(monkeypatch):
+    now, turns = [0.0], []
+
+    def worker(name, seconds_a_step):
+        rates = iter(seconds_a_step)
+
+        def work(steps):
+            turns.append((name, steps))
+            now[0] += steps * (next(rates) if steps == 10 else 100.0)  # warming up does not count
+
+        return work
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(speed.time, "process_time", lambda: 2 * now[0])
+    ours, twin = worker("ours", [0.8, 1.6, 0.4]), worker("twin", [2.4, 1.6, 2.0])
+    found = speed.in_turn(ours, twin, rounds=3, steps=10, images=8)
+    assert turns == 3 * [("ours", 3), ("ours", 10), ("twin", 3), ("twin", 10)]
+    assert found == {
+        "ours_clock_ms": 100.0,
+        "twin_clock_ms": 250.0,
+        "clock_ratio": 3.0,  # of 3, 1 and 5, not of the medians
+        "ours_cores_ms": 200.0,
+        "twin_cores_ms": 500.0,
+        "cores_ratio": 3.0,
+    }
+    assert "| local | 100.0 | 200.0 | 250.0 | 500.0 | 3.0 | 3.0 |" in speed.as_markdown(
+        {"local": found}
+    )
+
+
+@pytest.mark.slow
+def test_all_stages_and_prediction(data_dir, tmp_path):
+    out = tmp_path / "speed.json"
+    options = ("data.protocol=patient", f"data.dir={data_dir}", "input_size=32", "batch_size=8")
+    keys = [f"--config.{option}" for option in (*options, "eval_batch_size=8")]
+    config = ("--config", "configs/demo.py", "--rounds=1", "--steps=1", "--out", out)
+    done = run("benchmarks/outcome_speed.py", *config, *keys)
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["1_global", "2_local", "3_fusion", "prediction"]
+    assert all(value > 0 for row in rows.values() for value in row.values())
+    assert done.stdout.count("| 2_local |") == 1
