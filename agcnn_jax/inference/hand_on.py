@@ -9,7 +9,9 @@ from typing import Any
 
 import agcnn_jax
 from agcnn_jax.inference.card import NOT_STATED, Evaluation, model_card
-from agcnn_jax.inference.handed_on import (
+from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model_files import (
     CALIBRATION,
     CARD,
     CONFIG,
@@ -20,8 +22,6 @@ from agcnn_jax.inference.handed_on import (
     to_safetensors,
     write_folder,
 )
-from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.model import Model
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from agcnn_jax.inference.handed_on import (
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model_files import (
     AGAIN,
     CALIBRATION,
     CONFIG,
@@ -22,7 +23,6 @@ from agcnn_jax.inference.handed_on import (
     read_folder,
     read_object,
 )
-from agcnn_jax.inference.model import Model
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import read_calibration
@@ -79,7 +79,7 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
     return Model(
-        name=name,
+        name=os.fspath(workdir),
         config=config,
         labels=tuple(saved["labels"]),
         image_size=_stored_size(directory, config),
@@ -127,7 +127,7 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
             f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
         )
     return Model(
-        name=name,
+        name=os.fspath(directory),
         config=plain_config({key: about[key] for key in weights.SETTINGS}, name),
         labels=tuple(about["classes"]),
         image_size=STORED_SIZE,
@@ -168,7 +168,7 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
     if CALIBRATION in files:
         chosen = read_calibration(epath.Path(folder), digests(variables, variables["params"]))
     return Model(
-        name=f"--from {text}",
+        name=text,
         config=config,
         labels=labels,
         image_size=image_size,

@@ -34,7 +34,7 @@ class Model:
     """A trained model.
 
     Attributes:
-        name: where it was loaded from, for messages.
+        name: where it was loaded from.
         config: all keys of `run/keys.py`, nested; those that only training reads may be defaults.
         labels: name of each of the C outputs; "" for one that was not trained.
         image_size: side S in pixels of the stored images that it was trained on.

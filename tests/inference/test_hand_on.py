@@ -153,7 +153,7 @@ def test_checksums_of_something_else(copy, change, message):
 
 
 def rewritten(folder, **files):
-    from agcnn_jax.inference.handed_on import read_folder, write_folder
+    from agcnn_jax.inference.model_files import read_folder, write_folder
 
     changed = {name.replace("_", "."): content for name, content in files.items()}
     out = folder.with_name("changed")
