@@ -153,10 +153,11 @@ def score(experiment: Experiment, subject: Subject, split: str, include_trained:
     variables = replicate(experiment.mesh, subject.variables)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
     crops = experiment.config.eval.crops
-    step = make_predict_step(experiment.recipe, experiment.mesh, branches, crops)
+    step = make_predict_step(experiment.recipe, experiment.mesh, branches, crops, ("pooled",))
 
     def scored_on(chosen: np.ndarray, name: str = "validation") -> ScoredImages:
-        made = predict(step, variables, experiment, chosen, name)
+        pooled = name == "validation" and subject.directory is None
+        made = predict(step, variables, experiment, chosen, name, pooled=pooled)
         return scored_images(experiment, subject.outputs, chosen, made)
 
     scored = scored_on(indices, split)

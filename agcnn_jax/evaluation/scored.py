@@ -31,6 +31,7 @@ class ScoredImages:
         boxes: int32 `[N, 4]`, xmin, ymin, xmax, ymax, half-open, in pixels of the original image;
             None if nothing was cropped.
         groups: per attribute, such as "sex", the group of each image, str `[N]`.
+        pooled: the global branch's pooled features, float32 `[N, K]`; None where not kept.
     """
 
     image_ids: Sequence[str]
@@ -42,6 +43,7 @@ class ScoredImages:
     logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     boxes: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pooled: np.ndarray | None = None
 
     @property
     def ranked(self) -> Mapping[str, np.ndarray]:
@@ -82,6 +84,7 @@ def scored_images(
             records.sexes[indices].tolist(),
             records.views[indices].tolist(),
         ),
+        pooled=prediction.pooled,
     )
 
 

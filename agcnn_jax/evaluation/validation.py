@@ -1,13 +1,15 @@
-"""Thresholds and Platt's numbers of a model, from the validation images of its split."""
+"""What a model's validation images choose: thresholds, Platt's numbers, the spread of features."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.run.calibration import Calibration, calibrate, read_calibration, write_calibration
 from agcnn_jax.run.experiment import Experiment
@@ -54,7 +56,8 @@ def validate(
         is_run: the experiment's workdir is a run's, which keeps its choice.
         scored: the images that the evaluation scores.
         split: their subset.
-        predicted: predicts records, int64 `[N]`, and returns them with their labels.
+        predicted: predicts records, int64 `[N]`, and returns them with their labels and pooled
+            features.
     """
     weights = digests(variables, variables["params"])
     workdir, crops = experiment.workdir, experiment.config.eval.crops
@@ -85,6 +88,9 @@ def validate(
             return read_calibration(workdir, weights, crops)
         chosen = calibration_of(images)
         if is_run:
+            if images.pooled is not None:
+                features = fit_features(images.pooled, np.asarray(images.patient_ids))
+                chosen = dataclasses.replace(chosen, features=features)
             write_calibration(workdir, chosen, weights, crops)
         return chosen
 

@@ -1,4 +1,4 @@
-"""What validation images choose for a model: thresholds, and Platt's two numbers.
+"""What validation images say about a model: thresholds, Platt's two numbers, and its features.
 
 A run keeps them in `calibration.json`, with the digests of the weights that made the predictions,
 so that thresholds never meet the predictions of other weights.
@@ -6,6 +6,7 @@ so that thresholds never meet the predictions of other weights.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.special import expit
 
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
+from agcnn_jax.metrics.feature_distance import FeatureStatistics
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.operating_points import RULES, choose_thresholds
 from agcnn_jax.runtime.errors import UserError
@@ -24,7 +26,7 @@ from agcnn_jax.runtime.storage import exists, read_json, write_json
 FILES = {"centre": "calibration.json", "ten": "calibration_ten_crops.json"}
 """The file in a workdir for each way to crop the images, see `config.eval.crops`."""
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,14 @@ class Calibration:
         of_logits: thresholds are logits; otherwise probabilities.
         branches: per branch or file and label, the choice; labels with fewer than `FEW_PATIENTS`
             positive or negative patients are left out.
+        features: how the global branch's pooled features are distributed; None where not known.
     """
 
     images: int
     patients: int
     of_logits: bool
     branches: Mapping[str, Mapping[str, Choice]]
+    features: FeatureStatistics | None = None
 
 
 def calibrate(
@@ -113,6 +117,7 @@ def write_calibration(
         "images": calibration.images,
         "patients": calibration.patients,
         "branches": branches,
+        "features": calibration.features and _features_to_json(calibration.features),
     }
     write_json(workdir / FILES[crops], record)
 
@@ -136,8 +141,9 @@ def read_calibration(
             branch: {label: _from_json(choice) for label, choice in choices.items()}
             for branch, choices in record["branches"].items()
         }
-        return Calibration(record["images"], record["patients"], True, branches)
-    except (AttributeError, KeyError, TypeError):
+        features = record["features"] and _features_from_json(record["features"])
+        return Calibration(record["images"], record["patients"], True, branches, features)
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} is damaged; delete it") from None
 
 
@@ -155,3 +161,26 @@ def _from_json(value: Mapping[str, Any]) -> Choice:
         value["platt"] and Line(**value["platt"]),
         {rule: one and one["logit"] for rule, one in thresholds.items()},
     )
+
+
+def _features_to_json(features: FeatureStatistics) -> dict[str, Any]:
+    """Write arrays as base64: as digits, those of 2,048 features would fill megabytes."""
+    return {
+        name: {
+            "shape": value.shape,
+            "float32": base64.b64encode(value.astype("<f4").tobytes()).decode(),
+        }
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in vars(features).items()
+    }
+
+
+def _features_from_json(record: Mapping[str, Any]) -> FeatureStatistics:
+    values: dict[str, Any] = {
+        name: np.frombuffer(base64.b64decode(value["float32"]), "<f4").reshape(value["shape"])
+        if isinstance(value, dict)
+        else float(value)
+        for name, value in record.items()
+    }
+    return FeatureStatistics(**values)

@@ -28,6 +28,7 @@ class Prediction:
 
     logits: dict[str, np.ndarray]  # {branch: float32 [N, C]}, before the sigmoid of Eq. 1
     boxes: np.ndarray | None  # int32 [N, 4], pixels of the model's input; None without crops
+    pooled: np.ndarray | None = None  # float32 [N, K], the global branch's Pool5; None unless asked
 
     @property
     def probabilities(self) -> dict[str, np.ndarray]:
@@ -42,13 +43,16 @@ def predict(
     indices: np.ndarray,
     description: str,
     after_batch: Callable[[], None] = lambda: None,
+    pooled: bool = False,
 ) -> Prediction:
     """Run a `make_predict_step` over the records `indices`, int64 `[N]`, N at least 1.
 
     Every process reads its share of each batch; the results are gathered once, at the end, without
     the rows that only fill the last batch. `variables` are replicated over the mesh. Every process
-    calls `after_batch` after every batch; it may raise to end the prediction.
+    calls `after_batch` after every batch; it may raise to end the prediction. `pooled` keeps the
+    pooled features, if the step returns them.
     """
+    left_out = () if pooled else ("pooled",)
     rows: list[dict[str, np.ndarray]] = []
     source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
@@ -60,14 +64,14 @@ def predict(
             # Fetching one batch late keeps the device busy and memory bounded.
             if waiting:
                 rows.append(local_rows(experiment.mesh, waiting))
-            waiting = outputs
+            waiting = {name: one for name, one in outputs.items() if name not in left_out}
             bar.update(min(batch_size, len(indices) - bar.n))
             after_batch()
     rows.append(local_rows(experiment.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     logits = {branch: merged[branch] for branch in BRANCHES if branch in merged}
-    return Prediction(logits, merged.get("boxes"))
+    return Prediction(logits, merged.get("boxes"), merged.get("pooled"))
 
 
 def make_validation(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ from etils import epath
 from scipy.special import expit
 
 from agcnn_jax.metrics.calibration import fit_line
+from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.metrics.operating_points import choose_thresholds
 from agcnn_jax.run.calibration import calibrate, read_calibration, write_calibration
 from agcnn_jax.runtime.errors import UserError
@@ -77,8 +79,21 @@ def test_a_choice_that_does_not_exist_stays_so(tmp_path):
     assert read_calibration(workdir, WEIGHTS) == found
 
 
+def test_features_are_written_and_read(drawn, tmp_path):
+    features = fit_features(np.random.default_rng(0).normal(size=(60, 8)), np.arange(60))
+    found, workdir = dataclasses.replace(choose(*drawn), features=features), epath.Path(tmp_path)
+    write_calibration(workdir, found, WEIGHTS)
+    assert read_calibration(workdir, WEIGHTS) == found
+    changed = dataclasses.replace(features, mean=features.mean + 1)
+    assert dataclasses.replace(found, features=changed) != found
+    path = tmp_path / "calibration.json"
+    path.write_text(path.read_text().replace('"float32": "', '"float32": "AAAA'))
+    with pytest.raises(UserError, match=r"calibration.json is damaged; delete it"):
+        read_calibration(workdir, WEIGHTS)
+
+
 def test_a_damaged_file(tmp_path):
-    record = {"version": 1, "weights": WEIGHTS, "branches": {"global": {"Mass": {}}}}
+    record = {"version": 2, "weights": WEIGHTS, "branches": {"global": {"Mass": {}}}}
     (tmp_path / "calibration.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"calibration.json is damaged; delete it"):
         read_calibration(epath.Path(tmp_path), WEIGHTS)
