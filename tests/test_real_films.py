@@ -4,14 +4,21 @@ import csv
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax import predict
+from agcnn_jax.evaluation import results
+from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.evaluation.localisation import WAYS, annotated_boxes, localise
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run import saved_config
 from agcnn_jax.run.experiment import open_experiment
 from configs import demo
 from tests.programs import ROOT, run
+from tests.runs import make_run
 from tests.small_steps import random_variables
 
 FILMS = ROOT.parent / "shared" / "chestxray14"
@@ -69,6 +76,34 @@ def test_localisation_on_the_annotated_films(small_dir):
     assert square["Cardiomegaly"].centre.value == 1
     assert square["Nodule"].iou.value[0] == 0
     assert set(found.scores[0.1]) == set(WAYS)
+
+
+@pytest.mark.slow
+def test_predictions_of_the_raw_films_are_those_of_the_evaluation(tmp_path):
+    """Prepared and evaluated, or predicted from the files as NIH ships them."""
+    run("data_prep/chestxray14.py", "--raw_dir", FILMS / "raw", "--data_dir", tmp_path / "data")
+    config = demo.get_config()
+    config.data.dir, config.data.protocol = str(tmp_path / "data"), "random"
+    workdir = tmp_path / "run"
+    experiment = open_experiment(config, epath.Path(workdir))
+    variables = random_variables(experiment.recipe.model, config.input_size)
+    make_run(experiment, jax.tree.map(np.asarray, variables), BRANCHES)
+    known = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "draw_figures", lambda *arguments: {})
+        for split in ("test", "validation", "train"):
+            evaluate(saved_config.read_config(experiment.workdir), str(workdir), {}, split)
+            with open(workdir / f"eval/{split}/predictions_fusion.csv", newline="") as file:
+                known |= {row["Image Index"]: row for row in csv.DictReader(file)}
+    out = tmp_path / "predictions"
+    assert predict.main([f"--workdir={workdir}", f"--out={out}", str(FILMS / "raw/images")]) == 0
+    with open(out / "predictions.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {row["Image Index"] for row in found} == set(known) and len(found) == 102
+    for row in found:
+        for column, value in known[row["Image Index"]].items():
+            if column.startswith("prob_"):
+                assert abs(float(row[column]) - float(value)) <= 1e-6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,255 @@
+"""Decoding films in processes of their own: fast, and safe from a film that crashes a decoder."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from agcnn_jax.data.films import load_film, resize_film
+from agcnn_jax.data.pixels import UnreadableImageError
+from agcnn_jax.runtime.errors import UserError
+
+SECONDS = 60.0
+"""How long a film may take; the largest take a few seconds."""
+
+MEMORY = 3 * 1024**3
+"""Bytes that a process may take for decoding, several times what the largest film needs."""
+
+_CRASHED = "damaged: it crashed the decoder"
+_AHEAD = 4
+"""Films that are ready or in work ahead of the consumer, for each process."""
+
+_spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
+
+
+class Decoded(NamedTuple):
+    """A film.
+
+    Attributes:
+        stored: the whole film as the model stores it, uint8 `[S, S]`.
+        width: of the film in pixels.
+        height: of the film in pixels.
+        preview: the film for people, uint8 `[h, w]`; None unless asked for.
+    """
+
+    stored: np.ndarray
+    width: int
+    height: int
+    preview: np.ndarray | None
+
+
+Decode = Callable[[str, int, int], Decoded | str]
+_Options = tuple[Decode, int, int]
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def decode_path(path: str, size: int, preview: int) -> Decoded | str:
+    """Read a film, or say why it cannot be read; see `decode_films`."""
+    try:
+        film = load_film(path)
+        height, width = film.shape
+        return Decoded(resize_film(film, size), width, height, _shrink(film, preview))
+    except UnreadableImageError as error:
+        return str(error)
+    except Exception as error:
+        return f"cannot be decoded ({type(error).__name__})"
+
+
+def decode_films(
+    paths: Sequence[str],
+    size: int,
+    *,
+    workers: int,
+    preview: int = 0,
+    seconds: float = SECONDS,
+    decode: Decode = decode_path,
+) -> Iterator[Decoded | str]:
+    """Decode films in `workers` processes, and yield them in their order.
+
+    Only so many films are decoded ahead that memory stays constant. A film that crashes its
+    process, or takes longer than `seconds`, costs that process alone.
+
+    Args:
+        paths: of the films.
+        size: side S of `Decoded.stored` in pixels.
+        workers: number of processes.
+        preview: longest side of `Decoded.preview` in pixels; 0 for none.
+        seconds: how long a film may take.
+        decode: decodes one film.
+
+    Yields:
+        The film, or the reason why it cannot be read.
+
+    Raises:
+        UserError: the processes cannot start.
+    """
+    workers = max(1, min(workers, len(paths)))
+    ready: queue.Queue[Any] = queue.Queue(_AHEAD * workers)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put(item, timeout=0.2)
+
+    def fill() -> None:
+        # In a thread, so that processes get their next film while the consumer is busy.
+        try:
+            with contextlib.closing(_Pool(workers, (decode, size, preview), seconds)) as pool:
+                for item in pool.decode(paths):
+                    put(item)
+                    if stop.is_set():
+                        return
+        except BaseException as error:
+            put(error)
+
+    filler = threading.Thread(target=fill, daemon=True)
+    filler.start()
+    try:
+        for _ in paths:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        filler.join()
+
+
+class _Worker:
+    """A process, and the film that it decodes."""
+
+    def __init__(self, options: _Options):
+        self.connection, theirs = _spawn.Pipe()
+        self.process = _spawn.Process(target=_serve, args=(theirs, *options), daemon=True)
+        # A terminal sends Ctrl-C to all processes, but only the main one handles it.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        theirs.close()
+        self.started = False
+        self.film: int | None = None
+        self.deadline = float("inf")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class _Pool:
+    """Processes that decode; one that ends is replaced."""
+
+    def __init__(self, workers: int, options: _Options, seconds: float):
+        self._options, self._seconds = options, seconds
+        self._workers = [_Worker(options) for _ in range(workers)]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def decode(self, paths: Sequence[str]) -> Iterator[Decoded | str]:
+        done: dict[int, Decoded | str] = {}
+        given = 0
+        for number in range(len(paths)):
+            while number not in done:
+                for worker in self._workers:
+                    ahead = given - number < _AHEAD * len(self._workers)
+                    if worker.started and worker.film is None and given < len(paths) and ahead:
+                        worker.film, worker.deadline = given, time.monotonic() + self._seconds
+                        with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
+                            worker.connection.send(paths[given])
+                        given += 1
+                done.update(self._receive())
+            yield done.pop(number)
+
+    def _receive(self) -> dict[int, Decoded | str]:
+        """Wait for a film, an end or a deadline; return the films that are done."""
+        patience = min(worker.deadline for worker in self._workers) - time.monotonic()
+        ready = connection.wait(
+            [worker.connection for worker in self._workers],
+            None if patience == float("inf") else max(patience, 0),
+        )
+        done: dict[int, Decoded | str] = {}
+        for place, worker in enumerate(self._workers):
+            reason = ""
+            if worker.connection in ready:
+                try:
+                    answer = worker.connection.recv()
+                    if worker.film is not None:
+                        done[worker.film] = answer
+                    worker.started, worker.film, worker.deadline = True, None, float("inf")
+                except (EOFError, OSError):
+                    reason = _CRASHED
+            elif time.monotonic() > worker.deadline:
+                reason = f"takes more than {self._seconds:g} s to decode"
+            if reason:
+                self._replace(place, done, reason)
+        return done
+
+    def _replace(self, place: int, done: dict[int, Decoded | str], reason: str) -> None:
+        worker = self._workers[place]
+        if not worker.started:
+            raise UserError(
+                "the processes that decode films do not start, perhaps for lack of memory; use "
+                "fewer with --workers"
+            )
+        if worker.film is not None:
+            done[worker.film] = reason
+        worker.close()
+        self._workers[place] = _Worker(self._options)
+
+
+def _serve(films: Any, decode: Decode, size: int, preview: int) -> None:
+    """Decode what the main process sends, until it closes the connection or is killed."""
+    warnings.simplefilter("ignore")
+    _limit_memory()
+    # What C libraries print may repeat a header, and helps nobody.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with contextlib.suppress(EOFError, OSError):
+        films.send(None)
+        while True:
+            films.send(decode(films.recv(), size, preview))
+
+
+def _shrink(film: np.ndarray, longest: int) -> np.ndarray | None:
+    if not longest:
+        return None
+    image = Image.fromarray(film)
+    image.thumbnail((longest, longest), reducing_gap=2.0)
+    return np.asarray(image)
+
+
+def _limit_memory() -> None:
+    """Make an allocation fail before a hostile film takes the machine's memory."""
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[5])  # data and stack
+    limit = pages * resource.getpagesize() + MEMORY
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

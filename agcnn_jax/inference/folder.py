@@ -1,0 +1,197 @@
+"""The folder that predictions are written to, film by film, and continued in after a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
+
+PROGRESS = "progress.json"
+FILES = ("predictions.csv", "predictions.jsonl", "errors.csv")
+ERROR_COLUMNS = ("Image Index", "path", "reason")
+_SAVE_SECONDS = 1.0
+
+
+class PredictionFolder:
+    """The rows of films, in their order, in `FILES`.
+
+    `progress.json` names the model and the settings that made the rows, counts the films, and
+    holds the length of each file at that moment. What a killed process wrote after that is cut off
+    when the next one continues, so that it ends with the same bytes.
+
+    Attributes:
+        films: number of films whose rows are written.
+        refused: of these, the films that could not be read.
+        unlike: of these, the films that are unlike the training films.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any], columns: Sequence[str]):
+        """Describe the folder; `open_folder` opens it."""
+        self.films = self.refused = self.unlike = 0
+        self._out, self._identity = out, dict(identity)
+        self._names = hashlib.sha256()
+        self._files: list[Any] = []
+        self._saved = time.monotonic()
+        self._headers = (columns, None, ERROR_COLUMNS)
+
+    def open(self, films: Sequence[str]) -> None:
+        """Create the files, or cut them to what is known to be complete."""
+        path = epath.Path(self._out / PROGRESS)
+        remedy = "choose another --out, or delete it"
+        with reported(self._out, "written"):
+            self._out.mkdir(parents=True, exist_ok=True)
+            found = path.exists()
+            taken = [name for name in FILES if (self._out / name).exists()]
+        if not found and taken:
+            raise UserError(f"--out {self._out} holds a {taken[0]} of something else; {remedy}")
+        sizes = [0, 0, 0]
+        if found:
+            saved = read_json(path, remedy)
+            self._require_same(saved.get("identity"))
+            try:
+                self.films, self.refused, self.unlike = (
+                    int(saved[name]) for name in ("films", "refused", "unlike")
+                )
+                sizes = [int(saved["bytes"][name]) for name in FILES]
+                names = saved["names"]
+            except (KeyError, TypeError, ValueError):
+                raise UserError(f"{path} is damaged; {remedy}") from None
+            for film in films[: self.films]:
+                self._count(film)
+            if len(films) < self.films or self._names.hexdigest() != names:
+                raise UserError(
+                    f"--out {self._out} holds the predictions of other films; name the same films "
+                    f"in the same order to continue, or choose another --out"
+                )
+        with reported(self._out, "written"):
+            for name, size in zip(FILES, sizes, strict=True):
+                file = open(self._out / name, "ab")  # noqa: SIM115
+                self._files.append(file)
+                self._lock(file)
+                if os.fstat(file.fileno()).st_size < size:
+                    raise UserError(f"{self._out / name} is shorter than it was; {remedy}")
+                file.truncate(size)
+            if not found:
+                for file, header in zip(self._files, self._headers, strict=True):
+                    file.write(csv_line(header) if header else b"")
+        self.save()
+
+    def _lock(self, file: Any) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--out {self._out}: another process writes predictions there; wait until it ends"
+            ) from None
+
+    def _require_same(self, identity: Any) -> None:
+        if identity == self._identity:
+            return
+        known = identity if isinstance(identity, dict) else {}
+        for name, value in self._identity.items():
+            if known.get(name) != value:
+                raise UserError(
+                    f"--out {self._out} holds predictions with {name} {known.get(name)}, not "
+                    f"{value}; choose another --out"
+                )
+        raise UserError(f"--out {self._out} holds other predictions; choose another --out")
+
+    def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
+        """Write the row of a film for the CSV file, and its object for the other."""
+        self._files[0].write(csv_line(row))
+        self._files[1].write((json.dumps(answer, allow_nan=False) + "\n").encode())
+        self.unlike += unlike
+        self._count(film)
+        self.films += 1
+
+    def refuse(self, film: str, reason: str) -> None:
+        """Write why a film cannot be read."""
+        shown = printable(film)
+        self._files[2].write(csv_line((os.path.basename(shown), shown, reason)))
+        self.refused += 1
+        self._count(film)
+        self.films += 1
+
+    def _count(self, film: str) -> None:
+        self._names.update(os.fsencode(film) + b"\0")
+
+    def save_now_and_then(self) -> None:
+        """Call `save` if the last time is long ago."""
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write down that all rows until now are complete."""
+        with reported(self._out, "written"):
+            for file in self._files:
+                file.flush()
+            sizes = [os.fstat(file.fileno()).st_size for file in self._files]
+        progress = {
+            "identity": self._identity,
+            "films": self.films,
+            "refused": self.refused,
+            "unlike": self.unlike,
+            "names": self._names.hexdigest(),
+            "bytes": dict(zip(FILES, sizes, strict=True)),
+        }
+        write_json(epath.Path(self._out / PROGRESS), progress)
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            with contextlib.suppress(OSError):  # it was flushed, or an error is already on its way
+                file.close()
+
+
+@contextlib.contextmanager
+def open_folder(
+    out: Path, identity: Mapping[str, Any], columns: Sequence[str], films: Sequence[str]
+) -> Iterator[PredictionFolder]:
+    """Open the folder of the predictions of `films`, to begin or to continue.
+
+    Args:
+        out: on a disk; created if missing.
+        identity: what the predictions depend on: names of options and their values, for JSON.
+        columns: of predictions.csv.
+        films: the paths of all films.
+
+    Raises:
+        UserError: it holds the predictions of another model, with other settings or of other
+            films, another process writes there, or it cannot be written.
+    """
+    if is_remote(out):
+        raise UserError(f"--out {out}: predictions are written to a disk; give a folder")
+    folder = PredictionFolder(out, identity, columns)
+    try:
+        folder.open(films)
+        with reported(out, "written"):
+            yield folder
+        folder.save()
+    finally:
+        folder.close()
+
+
+def csv_line(cells: Sequence[Any]) -> bytes:
+    """Write a line of a CSV file; None becomes an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def printable(path: str) -> str:
+    """Return a path as text that UTF-8 can write."""
+    return os.fsencode(path).decode(errors="backslashreplace")

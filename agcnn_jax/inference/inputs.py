@@ -1,0 +1,92 @@
+"""Which films a command line names: files as they are, folders with all that lies in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.data.dicom import is_dicom
+from agcnn_jax.inference.folder import printable
+from agcnn_jax.runtime.errors import UserError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+_DIRECTORY_OF_A_DISC = "DICOMDIR"
+
+
+class Found(NamedTuple):
+    """The paths of the films, and the number of files in folders that are none."""
+
+    films: list[str]
+    others: int
+
+
+def find_films(given: Sequence[str], out: Path) -> Found:
+    """List the films that a command line names, each once.
+
+    A named file counts whatever it is. In a folder, and in the folders below, films are the files
+    with one of `EXTENSIONS` and those that begin like a DICOM file, which often have no extension;
+    hidden files never are. Links are followed.
+
+    Args:
+        given: paths of files and folders.
+        out: a folder to leave out, since its pictures are results.
+
+    Returns:
+        The paths in the order given; in a folder first its files, by name, then its folders.
+
+    Raises:
+        UserError: a path does not exist, a folder cannot be read, or there is no film.
+    """
+    films: dict[str, None] = {}
+    others = 0
+    for name in given:
+        if not os.path.lexists(name):
+            raise UserError(f"{printable(name)}: no such file or folder; check the path")
+        if not os.path.isdir(name):
+            films[name] = None
+            continue
+        for path in _walk(name, os.path.realpath(out)):
+            if _is_film(path):
+                films[path] = None
+            else:
+                others += 1
+    if not films:
+        raise UserError(
+            f"{', '.join(map(printable, given[:3]))}: no film in it; give PNG, JPEG, TIFF or DICOM "
+            f"files, or a folder that holds some"
+        )
+    return Found(list(films), others)
+
+
+def _walk(top: str, left_out: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"{printable(error.filename)}: {error.strerror}; check the folder's permissions"
+        )
+
+    visited = {left_out}
+    for folder, subfolders, files in os.walk(top, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link to a folder above would never end
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()
+        yield from (os.path.join(folder, name) for name in sorted(files))
+
+
+def _is_film(path: str) -> bool:
+    name = os.path.basename(path)
+    if name.startswith(".") or name == _DIRECTORY_OF_A_DISC:
+        return False
+    if name.lower().endswith(EXTENSIONS):
+        return True
+    try:
+        if not os.path.isfile(path):  # opening a named pipe would block
+            return False
+        with open(path, "rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False

@@ -1,0 +1,168 @@
+"""The rows of predicted films: answers, box, distance and picture of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agcnn_jax.evaluation.coordinates import to_original_pixels
+from agcnn_jax.evaluation.predictions import PREFIX
+from agcnn_jax.inference.decoding import Decoded
+from agcnn_jax.inference.folder import PredictionFolder, printable
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.result import Answer, Result, answers_of
+from agcnn_jax.metrics.feature_distance import feature_distances
+from agcnn_jax.runtime.storage import reported
+
+OVERLAYS = "overlays"
+"""Folder of the pictures, in that of the predictions."""
+
+FILM_COLUMNS = (
+    *("Image Index", "path", "width", "height", "distance", "unlike"),
+    *("xmin", "ymin", "xmax", "ymax", "overlay"),
+)
+
+
+def columns_of(model: Model) -> tuple[str, ...]:
+    """Name the columns: those of the last branch as in other files of predictions."""
+    last = model.branches[-1]
+    kinds = (PREFIX, "calibrated_", "positive_")
+    return (
+        *FILM_COLUMNS,
+        *(
+            f"{'' if branch == last else f'{branch}_'}{kind}{label}"
+            for branch in reversed(model.branches)
+            for kind in kinds
+            for label in model.labels
+            if label
+        ),
+    )
+
+
+def write_rows(
+    folder: PredictionFolder,
+    model: Model,
+    films: Sequence[tuple[str, Decoded | str]],
+    outputs: Mapping[str, np.ndarray],
+    rule: str,
+    out: Path,
+) -> None:
+    """Write the rows of films, in their order.
+
+    Args:
+        folder: writes them.
+        model: made the outputs.
+        films: the path of each, and the film or the reason why it cannot be read.
+        outputs: see `Model.predict_batch`; row i is of the i-th film that was decoded.
+        rule: of `operating_points.RULES`.
+        out: where pictures go, of the films that have a preview.
+    """
+    decoded = [film for _, film in films if isinstance(film, Decoded)]
+    sizes = np.array([(film.width, film.height) for film in decoded]).reshape(-1, 2)
+    boxes, distances = _boxes(model, outputs, sizes), _distances(model, outputs, len(decoded))
+    i = 0
+    for path, film in films:
+        if isinstance(film, str):
+            folder.refuse(path, film)
+            continue
+        answers = answers_of(
+            {branch: outputs[branch][i] for branch in model.branches},
+            model.labels,
+            model.calibration,
+        )
+        box = None if boxes is None else boxes[i].tolist()
+        overlay = None
+        if film.preview is not None:
+            overlay = f"{OVERLAYS}/{folder.films + 1:06d}.jpeg"
+            picture = _result(model, path, film.preview, answers, outputs, i).show()
+            with reported(out, "written"):
+                picture.savefig(out / overlay, dpi=110, pil_kwargs={"quality": 88})
+        shown = printable(path)
+        facts = {
+            "Image Index": os.path.basename(shown),
+            "path": shown,
+            "width": film.width,
+            "height": film.height,
+            "distance": None if distances is None else float(f"{distances[i]:.4g}"),
+            "unlike": None if distances is None else bool(distances[i] > 1),
+        }
+        _add(folder, path, facts, box, overlay, answers, rule)
+        i += 1
+
+
+def _add(
+    folder: PredictionFolder,
+    path: str,
+    facts: dict[str, Any],
+    box: list[int] | None,
+    overlay: str | None,
+    answers: Mapping[str, Answer],
+    rule: str,
+) -> None:
+    cells: list[Any] = [*facts.values(), *([None] * 4 if box is None else box), overlay]
+    for answer in reversed(list(answers.values())):
+        cells += answer.probability.values()
+        cells += answer.calibrated.values()
+        cells += answer.decision[rule].values()
+    row = [_cell(cell) for cell in cells]
+    branches = {
+        branch: {
+            label: {
+                "probability": probability,
+                "calibrated": answer.calibrated[label],
+                "positive": answer.decision[rule][label],
+            }
+            for label, probability in answer.probability.items()
+        }
+        for branch, answer in answers.items()
+    }
+    said = {**facts, "box": box, "overlay": overlay, "branches": branches}
+    folder.add(path, row, said, bool(facts["unlike"]))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _boxes(model: Model, outputs: Mapping[str, np.ndarray], sizes: np.ndarray) -> np.ndarray | None:
+    """Boxes in pixels of films of `sizes` `[n, 2]`; None where no local branch reads a crop."""
+    if "boxes" not in outputs:
+        return None
+    boxes = outputs["boxes"][: len(sizes)]
+    return to_original_pixels(boxes, model.recipe.input_size, model.image_size, sizes)
+
+
+def _distances(model: Model, outputs: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
+    """Distances from the training films `[count]`, 1 at the threshold; None where not known."""
+    features = model.calibration and model.calibration.features
+    if not features or "pooled" not in outputs:
+        return None
+    return feature_distances(features, outputs["pooled"][:count]) / features.threshold
+
+
+def _result(
+    model: Model,
+    path: str,
+    preview: np.ndarray,
+    answers: Mapping[str, Answer],
+    outputs: Mapping[str, np.ndarray],
+    i: int,
+) -> Result:
+    """Make the result to draw, as if the film had the size of its picture."""
+    one = {"boxes": outputs["boxes"][i : i + 1]} if "boxes" in outputs else {}
+    box = _boxes(model, one, np.array([preview.shape[::-1]]))
+    return Result(
+        name=os.path.basename(printable(path)),
+        findings=model.findings,
+        branches=answers,
+        film=preview,
+        box=None if box is None else tuple(box[0].tolist()),
+        input_heat_map=outputs["heat_maps"][i],
+        stored_size=model.image_size,
+    )

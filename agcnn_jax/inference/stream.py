@@ -1,0 +1,146 @@
+"""Predicting many films from files: a stream in constant memory, from decoding to rows."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from agcnn_jax.inference.decoding import Decoded, decode_films
+from agcnn_jax.inference.folder import open_folder
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.rows import OVERLAYS, columns_of, write_rows
+from agcnn_jax.run.calibration import Calibration
+from agcnn_jax.runtime.storage import reported
+
+_PREVIEW = 768
+"""Longest side of the film in a picture, in pixels."""
+
+
+class Settings(NamedTuple):
+    """What a user chooses.
+
+    Attributes:
+        rule: of `operating_points.RULES`, by which findings are called positive.
+        overlays: draw a picture of each film.
+        batch_size: films that the devices predict at a time.
+        workers: processes that decode.
+    """
+
+    rule: str
+    overlays: bool
+    batch_size: int
+    workers: int
+
+
+class Summary(NamedTuple):
+    """How many films were predicted and refused, of all; `new` of them now, in `seconds`."""
+
+    films: int
+    refused: int
+    unlike: int
+    new: int
+    seconds: float
+
+
+class _Batch(NamedTuple):
+    """Films in the order of their rows, and what the devices make of those that were decoded."""
+
+    films: list[tuple[str, Decoded | str]]
+    outputs: Mapping[str, jax.Array]
+
+
+def predict_files(model: Model, films: Sequence[str], out: Path, settings: Settings) -> Summary:
+    """Predict films and write their rows to `out`, in their order; see `PredictionFolder`.
+
+    Films whose rows are there already are not predicted again. A film that cannot be read becomes a
+    row of errors.csv.
+
+    Args:
+        model: the model.
+        films: paths.
+        out: the folder to write, or to continue in.
+        settings: see `Settings`.
+
+    Raises:
+        UserError: the folder holds other predictions, or cannot be written.
+    """
+    # The same in every process that continues, so that rounding is the same.
+    size = min(settings.batch_size, len(films))
+    began = time.monotonic()
+    identity = {
+        "weights": model.digest,
+        "calibration": _digest(model.calibration),
+        "--rule": settings.rule,
+        "--overlays": settings.overlays,
+    }
+    columns = columns_of(model)
+    if settings.overlays:
+        with reported(out, "written"):
+            (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
+    with open_folder(out, identity, columns, films) as folder:
+        before = folder.films
+        bar = tqdm(
+            total=len(films),
+            initial=before,
+            unit=" films",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        )
+        batches = _predicted(model, films[before:], size, settings)
+        with bar, contextlib.closing(batches):
+            for batch in batches:
+                outputs = jax.device_get(dict(batch.outputs))
+                write_rows(folder, model, batch.films, outputs, settings.rule, out)
+                folder.save_now_and_then()
+                bar.update(len(batch.films))
+        new, seconds = folder.films - before, time.monotonic() - began
+        return Summary(folder.films, folder.refused, folder.unlike, new, seconds)
+
+
+def _digest(calibration: Calibration | None) -> str | None:
+    if calibration is None:
+        return None
+    features = calibration.features
+    text = f"{calibration.branches} {features and (features.threshold, features.mean.tolist())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _predicted(
+    model: Model, films: Sequence[str], size: int, settings: Settings
+) -> Generator[_Batch, None, None]:
+    """Yield batches one late, so that the devices work while rows are written."""
+    waiting: _Batch | None = None
+    for batch in _batches(model, films, size, settings):
+        if waiting is not None:
+            yield waiting
+        waiting = batch
+    if waiting is not None:
+        yield waiting
+
+
+def _batches(model: Model, films: Sequence[str], size: int, settings: Settings) -> Iterator[_Batch]:
+    side = model.image_size
+    images, chosen, count = np.zeros((size, side, side), np.uint8), [], 0
+    preview = _PREVIEW if settings.overlays else 0
+    decoded = decode_films(films, side, workers=settings.workers, preview=preview)
+    for number, (path, film) in enumerate(zip(films, decoded, strict=True), 1):
+        if isinstance(film, Decoded):
+            images[count] = film.stored
+            count += 1
+            film = film._replace(stored=np.empty(0, np.uint8))  # the batch has its pixels
+        chosen.append((path, film))
+        # Where nothing can be decoded, rows are written too.
+        if count == size or len(chosen) >= 8 * size or number == len(films):
+            outputs = model.predict_batch(images, settings.overlays) if count else {}
+            yield _Batch(chosen, outputs)
+            # The devices may still read the other one.
+            images, chosen, count = np.zeros_like(images), [], 0

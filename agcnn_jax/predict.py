@@ -1,0 +1,115 @@
+"""Predict films of any kind with a trained model.
+
+python -m agcnn_jax.predict --workdir runs/resnet --out predictions FILES|FOLDERS
+
+Writes predictions.csv and predictions.jsonl, and errors.csv for films that cannot be read. The same
+command continues where it was stopped. Exits with 2 if a film was refused, after all others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.errors import OneLineParser, UserError
+
+if TYPE_CHECKING:
+    from agcnn_jax.inference.model import Model
+
+SOURCES = ("workdir", "weights", "from")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Any:
+    """Parse the command line; raises `UserError` for invalid options."""
+    from agcnn_jax.inference.decoding import available_cores
+    from agcnn_jax.metrics.operating_points import RULES
+
+    parser = OneLineParser(
+        prog="python -m agcnn_jax.predict",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Give one of --workdir, --weights and --from.",
+    )
+    add = parser.add_argument
+    add("films", nargs="+", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
+    add("--workdir", help="folder of a run")
+    add("--weights", help="folder of converted weights, from data_prep/torch_weights.py")
+    add("--from", help="a model that was handed on: a folder, or hf://OWNER/NAME[@REVISION]")
+    add("--out", type=Path, default=Path("predictions"), help="folder to write (predictions)")
+    add("--overlays", action="store_true", help="draw each film with heat map and box")
+    add("--rule", choices=RULES, default=RULES[0], help=f"to call findings positive ({RULES[0]})")
+    add("--batch_size", type=int, default=32, help="films predicted at a time (32)")
+    add("--workers", type=int, default=available_cores(), help="decoding processes (all cores)")
+    options = parser.parse_args(arguments)
+    given = [name for name in SOURCES if getattr(options, name) is not None]
+    if len(given) != 1:
+        named = " and ".join(f"--{name}" for name in given) or "no model"
+        raise UserError(f"{named} given; give one of --workdir, --weights and --from")
+    for name in ("batch_size", "workers"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: must be 1 or more")
+    return options
+
+
+def load_model(options: Any) -> Model:
+    """Load the model that the options name."""
+    from agcnn_jax.inference import load
+
+    if options.workdir is not None:
+        return load.load_run(options.workdir)
+    if options.weights is not None:
+        return load.load_weights(options.weights)
+    return load.load_folder(getattr(options, "from"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    options = parse_arguments(arguments)
+    from agcnn_jax.inference.inputs import find_films
+    from agcnn_jax.inference.stream import Settings, predict_files
+
+    found = find_films(options.films, options.out)
+    if found.others:
+        errors.say(f"{found.others:,} files in the folders are left out: no films by their names")
+    model = load_model(options)
+    if model.calibration is None:
+        errors.say(
+            "the model has no calibration, so there are no calibrated probabilities, decisions or "
+            "flags; eval.py makes a run's"
+        )
+    elif model.calibration.features is None:
+        errors.say(
+            "the calibration knows no features, so that no film is flagged as unlike the training "
+            "films; eval.py knows them from 20 validation images on"
+        )
+    settings = Settings(options.rule, options.overlays, options.batch_size, options.workers)
+    done = predict_files(model, found.films, options.out, settings)
+    speed = f", {done.new / max(done.seconds, 1e-9):.1f} films/s" if done.new else ""
+    unlike = f", {done.unlike:,} unlike the training films" if done.unlike else ""
+    count = f"{done.films - done.refused:,} of {done.films:,} films predicted"
+    print(f"{count}{unlike}{speed}: {options.out / 'predictions.csv'}")
+    if not done.refused:
+        return 0
+    errors.say(f"{done.refused:,} of {done.films:,} films were refused; {options.out}/errors.csv")
+    return errors.USAGE_STATUS
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End at once: what is written is complete as far as progress.json says."""
+    errors.say("stopped by SIGTERM; run the same command again to continue")
+    os._exit(errors.TEMPORARY_STATUS)
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    sys.argv[0] = "agcnn-predict"
+    signal.signal(signal.SIGTERM, _stop)
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    run()

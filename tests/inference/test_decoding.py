@@ -1,0 +1,118 @@
+"""Films decoded in processes: in order, and whatever a film does to its process."""
+
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydicom", reason="needs the extra dicom")
+
+from agcnn_jax.data.films import load_film, resize_film
+from agcnn_jax.inference.decoding import Decoded, decode_films
+from agcnn_jax.inference.inputs import find_films
+from agcnn_jax.runtime.errors import UserError
+from tests.inference.hostile import whole_films, write_hostile
+
+
+def misbehave(path, size, preview):
+    """Do what the name says."""
+    if path == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if path == "hang":
+        time.sleep(60)
+    if path == "slow":
+        time.sleep(0.3)
+    return path
+
+
+def test_order_and_pixels(tmp_path):
+    paths = []
+    for name, data in whole_films().items():
+        paths.append(str(tmp_path / f"film.{name}"))
+        (tmp_path / f"film.{name}").write_bytes(data)
+    paths.insert(2, str(tmp_path / "missing.png"))
+    found = list(decode_films(paths, 32, workers=2, preview=24))
+    assert found.pop(2) == "No such file or directory"
+    del paths[2]
+    for path, film in zip(paths, found, strict=True):
+        whole = load_film(path)
+        np.testing.assert_array_equal(film.stored, resize_film(whole, 32))
+        assert (film.width, film.height) == (48, 40)
+        assert film.preview.shape == (20, 24)
+
+
+def test_a_film_that_crashes_or_hangs_costs_its_process_alone():
+    paths = ["slow", "a", "crash", "b", "hang", "crash", "c", "hang", "d"]
+    found = list(decode_films(paths, 8, workers=2, seconds=1, decode=misbehave))
+    assert [x for x in found if len(x) < 5] == ["slow", "a", "b", "c", "d"]
+    assert found[2] == found[5] == "damaged: it crashed the decoder"
+    assert found[4] == found[7] == "takes more than 1 s to decode"
+
+
+def test_memory_does_not_grow_with_films():
+    """Only a few are decoded ahead of the consumer."""
+    films = decode_films([str(i) for i in range(200)], 8, workers=2, decode=misbehave)
+    assert next(films) == "0"
+    films.close()  # does not wait for the others
+
+
+def test_hostile_files(tmp_path):
+    """Every file is a film or a line that says why not; memory is bounded and nothing hangs."""
+    paths = write_hostile(tmp_path)
+    assert len(paths) > 510
+    began = time.monotonic()
+    found = list(decode_films(paths, 64, workers=2))
+    assert time.monotonic() - began < 300
+    for path, film in zip(paths, found, strict=True):
+        if isinstance(film, Decoded):
+            assert film.stored.shape == (64, 64)
+        else:
+            assert film and len(film) < 300 and "\n" not in film, path
+    answers = {os.path.basename(path): film for path, film in zip(paths, found, strict=True)}
+    assert "claims 50000 x 50000" in answers["large.png"]
+    assert "claims 50000 x 50000" in answers["large.dcm"]
+    assert answers["frames.dcm"] == "a DICOM object of several frames"
+    for name in ("pipe.png", "folder.png", "around"):
+        assert answers[name] == "not a file"
+    assert "more than any radiograph" in answers["sparse.tif"]
+    assert isinstance(answers["bomb.png"], Decoded | str)
+    # Those of another kind's name are films.
+    assert sum(isinstance(film, Decoded) for film in found) >= 100
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_500_000  # kB
+
+
+def test_what_a_folder_holds(tmp_path):
+    films = tmp_path / "films"
+    for name, kind in {
+        "b/2.PNG": "png",
+        "a.dcm": "dcm",
+        "b/1.tif": "tif",
+        "IM0001": "dcm",
+        ".hidden.png": "png",
+        "DICOMDIR": "dcm",
+        "png": "png",
+    }.items():
+        (films / name).parent.mkdir(parents=True, exist_ok=True)
+        (films / name).write_bytes(whole_films()[kind])
+    (films / "labels.csv").write_text("film,label\n")
+    os.mkfifo(films / "pipe")
+    (films / "b/up").symlink_to(films)
+    (films / "out").mkdir()
+    (films / "out/picture.png").write_bytes(whole_films()["png"])
+    found = find_films([str(films), str(films / "a.dcm")], films / "out")
+    names = [os.path.relpath(path, films) for path in found.films]
+    assert names == ["IM0001", "a.dcm", "b/1.tif", "b/2.PNG"]
+    assert found.others == 5
+    assert find_films([str(films / "labels.csv")], films / "out").films == [
+        str(films / "labels.csv")
+    ]
+
+
+def test_no_films(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder; check the path"):
+        find_films([str(tmp_path / "missing")], tmp_path / "out")
+    with pytest.raises(UserError, match="no film in it; give PNG, JPEG, TIFF or DICOM"):
+        find_films([str(tmp_path)], tmp_path / "out")

@@ -1,0 +1,253 @@
+"""The command that predicts films: rows, refused films, continuing, what is never written."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+pytest.importorskip("pydicom", reason="needs the extra dicom")
+
+from agcnn_jax import predict
+from agcnn_jax.data.labels import LABELS
+from agcnn_jax.data.pipeline import read_batch
+from agcnn_jax.data.records import open_records
+from agcnn_jax.data.splits import make_split
+from agcnn_jax.evaluation.predictions import read_predictions
+from agcnn_jax.inference import stream
+from agcnn_jax.inference.load import load_run
+from agcnn_jax.metrics.feature_distance import fit_features
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run.calibration import read_calibration, write_calibration
+from agcnn_jax.run.stage_results import digests
+from agcnn_jax.runtime.errors import UserError
+from tests.data.dicom_files import PATIENT, encoded, radiograph
+
+FILES = ("predictions.csv", "predictions.jsonl", "errors.csv")
+
+
+@pytest.fixture(scope="module")
+def run_dir(workdir, data_dir, tmp_path_factory):
+    """The run, with features of all phantoms in its calibration."""
+    copy = tmp_path_factory.mktemp("predict") / "run"
+    shutil.copytree(workdir, copy)
+    model = load_run(workdir)
+    images = read_batch(open_records(data_dir).images_and_labels(), np.arange(160))["image"]
+    pooled = np.concatenate(
+        [np.asarray(model.predict_batch(images[i : i + 16])["pooled"]) for i in range(0, 160, 16)]
+    )
+    weights = digests(model.variables, model.variables["params"])
+    directory = epath.Path(copy)
+    known = read_calibration(directory, weights)
+    features = fit_features(pooled, np.arange(160))
+    write_calibration(directory, dataclasses.replace(known, features=features), weights)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def films(data_dir, tmp_path_factory):
+    """A folder with 37 phantoms, one also as DICOM, and three files that cannot be predicted."""
+    folder = tmp_path_factory.mktemp("films") / "films"
+    folder.mkdir()
+    records = open_records(data_dir)
+    chosen = records.image_ids[make_split(records, "official", 0).test[:37]]
+    names = sorted(data_dir.parent / "raw/images" / name for name in chosen)
+    for path in names:
+        shutil.copy(path, folder)
+    gray = np.asarray(Image.open(names[3]))
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    (folder / "as_dicom.dcm").write_bytes(encoded(radiograph(gray, **window)))
+    (folder / "computed.dcm").write_bytes(encoded(radiograph(gray, Modality="CT")))
+    (folder / "00000001_zzz.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.tif")
+    (folder / "labels.csv").write_text("film,label\n")
+    return folder
+
+
+def test_an_evaluation_stores_the_features_of_validation_images(workdir, data_dir):
+    model, records = load_run(workdir), open_records(data_dir)
+    chosen = make_split(records, "official", 0).validation
+    images = read_batch(records.images_and_labels(), chosen)["image"]
+    pooled = np.asarray(model.predict_batch(images)["pooled"])
+    expected = fit_features(pooled, records.patient_ids[chosen])
+    found = model.calibration.features
+    assert found.threshold == pytest.approx(expected.threshold, rel=1e-3)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-3)
+
+
+def call(run_dir, out, *arguments):
+    given = ["--workdir", run_dir, "--out", out, "--batch_size", 8, "--workers", 2, *arguments]
+    return predict.main([str(argument) for argument in given])
+
+
+@pytest.fixture(scope="module")
+def out(run_dir, films, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "predictions"
+    assert call(run_dir, out, films) == 2
+    return out
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_probabilities_are_those_of_the_evaluation(out, workdir):
+    """In both files, for every branch, with boxes."""
+    rows = {row["Image Index"]: row for row in table(out / "predictions.csv")}
+    said = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [one["path"] for one in said] == [row["path"] for row in rows.values()]
+    said = {one["Image Index"]: one for one in said}
+    compared = 0
+    for branch in BRANCHES:
+        prefix = "" if branch == "fusion" else f"{branch}_"
+        for known in table(workdir / f"eval/test/predictions_{branch}.csv"):
+            name = known["Image Index"]
+            if name not in rows:
+                continue
+            for label in LABELS:
+                expected = pytest.approx(float(known[f"prob_{label}"]), abs=1e-6)
+                assert float(rows[name][f"{prefix}prob_{label}"]) == expected
+                answer = said[name]["branches"][branch][label]
+                assert answer["probability"] == expected
+                for kind, cell in (("calibrated", float), ("positive", int)):
+                    value = rows[name][f"{prefix}{kind}_{label}"]
+                    assert (cell(value) if value else None) == pytest.approx(answer[kind])
+            compared += 1
+    assert compared == 3 * 37
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    for known in table(workdir / "eval/test/boxes.csv"):
+        if row := rows.get(known["Image Index"]):
+            assert [row[side] for side in sides] == [known[side] for side in sides]
+            assert said[known["Image Index"]]["box"] == [int(known[side]) for side in sides]
+
+
+def test_a_dicom_film_has_the_answer_of_the_same_png(out, films):
+    rows = {row["Image Index"]: row for row in table(out / "predictions.csv")}
+    png = sorted(path.name for path in films.glob("0*.png") if "zzz" not in path.name)[3]
+    for column in ("prob_Mass", "local_prob_Hernia", "xmin", "width"):
+        assert float(rows["as_dicom.dcm"][column]) == pytest.approx(float(rows[png][column]))
+
+
+def test_the_file_is_one_of_predictions(out):
+    found = read_predictions(out / "predictions.csv", LABELS)
+    assert found.labels == LABELS and len(found.image_ids) == 39
+
+
+def test_refused_films_are_named_and_the_others_go_on(out, films, run_dir, capsys):
+    errors = {row["Image Index"]: row["reason"] for row in table(out / "errors.csv")}
+    assert errors == {
+        "00000001_zzz.png": "truncated",
+        "computed.dcm": "modality CT, not one of CR, DX, RG, SC",
+    }
+    expected = sorted(path.name for path in films.iterdir())
+    names = [row["Image Index"] for row in table(out / "predictions.csv")]
+    assert names == [name for name in expected if name not in (*errors, "labels.csv")]
+    # A second call finds everything done, and exits alike.
+    before = [(out / name).read_bytes() for name in FILES]
+    assert call(run_dir, out, films) == 2
+    assert [(out / name).read_bytes() for name in FILES] == before
+    said = capsys.readouterr()
+    assert "39 of 41 films predicted" in said.out
+    assert "2 of 41 films were refused" in said.err
+    assert "1 files in the folders are left out" in said.err
+
+
+def test_a_film_unlike_the_others_is_flagged(out):
+    rows = table(out / "predictions.csv")
+    flagged = [row["Image Index"] for row in rows if row["unlike"] == "1"]
+    assert "noise.tif" in flagged and len(flagged) <= 4
+    for row in rows:
+        assert (float(row["distance"]) > 1) == (row["unlike"] == "1")
+
+
+def test_nothing_of_a_dicom_header_is_written(out):
+    for path in out.rglob("*"):
+        text = path.read_bytes().lower()
+        for word in (*PATIENT.lower().split("^"), "qx-4711"):
+            assert word.encode() not in text, path
+
+
+def test_an_interrupted_run_ends_with_the_same_files(out, run_dir, films, tmp_path, monkeypatch):
+    resumed, write_rows, batches = tmp_path / "resumed", stream.write_rows, []
+
+    def interrupted(*arguments):
+        batches.append(arguments)
+        write_rows(*arguments)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "write_rows", interrupted)
+    monkeypatch.setattr("agcnn_jax.inference.folder._SAVE_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        call(run_dir, resumed, films)
+    saved = json.loads((resumed / "progress.json").read_text())["films"]
+    assert 10 < saved < 30
+    assert (resumed / FILES[0]).stat().st_size > 0
+    with open(resumed / FILES[1], "a") as file:
+        file.write('{"torn')
+    monkeypatch.undo()
+    assert call(run_dir, resumed, films) == 2
+    for name in FILES:
+        assert (resumed / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_predictions_never_mix(out, run_dir, films, tmp_path):
+    before = [(out / name).read_bytes() for name in FILES]
+    with pytest.raises(UserError, match="with --rule youden, not sensitivity"):
+        call(run_dir, out, films, "--rule=sensitivity_0.9")
+    with pytest.raises(UserError, match="predictions of other films"):
+        call(run_dir, out, films / "noise.tif")
+    progress = json.loads((out / "progress.json").read_text())
+    progress["identity"]["weights"] = "0" * 16
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "progress.json").write_text(json.dumps(progress))
+    with pytest.raises(UserError, match=f"holds predictions with weights {'0' * 16}, not"):
+        call(run_dir, copy, films)
+    (copy / "progress.json").write_text("{}")
+    with pytest.raises(UserError, match="choose another --out"):
+        call(run_dir, copy, films)
+    (copy / "progress.json").unlink()
+    with pytest.raises(UserError, match=r"holds a predictions.csv of something else"):
+        call(run_dir, copy, films)
+    assert [(out / name).read_bytes() for name in FILES] == before
+
+
+def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys):
+    bare, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(workdir, bare)
+    (bare / "calibration.json").unlink()
+    names = [str(films / "noise.tif"), str(films / "as_dicom.dcm")]
+    assert call(bare, out, "--overlays", *names) == 0
+    assert "no calibration" in capsys.readouterr().err
+    rows = table(out / "predictions.csv")
+    assert [row["path"] for row in rows] == names  # the order given
+    for row in rows:
+        assert row["unlike"] == row["distance"] == row["calibrated_Mass"] == ""
+        assert row["positive_Mass"] == ""
+        with Image.open(out / row["overlay"]) as picture:
+            assert picture.width > 2 * picture.height > 400
+            assert np.asarray(picture).std() > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["film.png"], "no model given; give one of --workdir, --weights and --from"),
+        (["--workdir=a", "--weights=b", "film.png"], "--workdir and --weights given; give one"),
+        (["--workdir=a", "--batch_size=0", "film.png"], "--batch_size 0: must be 1 or more"),
+        (["--workdir=a"], "the following arguments are required"),
+        (["--workdir=a", "--rule=best", "film.png"], "invalid choice"),
+        (["--workdir=a", "/nonexistent/film.png"], "no such file or folder"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, words):
+    with pytest.raises(UserError, match=words):
+        predict.main(arguments)
