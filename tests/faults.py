@@ -28,6 +28,7 @@ LAYERS = "agcnn_jax/models/layers.py"
 AGCNN = "agcnn_jax/models/agcnn.py"
 REGIONS = "agcnn_jax/attention/regions.py"
 RESAMPLE = "agcnn_jax/attention/resample.py"
+STORED_CROPS = "agcnn_jax/attention/stored.py"
 HEAT_MAP = "agcnn_jax/attention/heatmap.py"
 AUGMENT = "agcnn_jax/data/augment.py"
 PIPELINE = "agcnn_jax/data/pipeline.py"
@@ -284,6 +285,34 @@ FAULTS = (
         "jnp.array([0, 0, width, height])).astype(jnp.int32)",
         "jnp.array([0, 0, 0, 0])).astype(jnp.int32)",
         TEST_ATTENTION,
+    ),
+    Fault(
+        "a box of a mirrored input on the wrong side of the stored image",
+        STORED_CROPS,
+        "flip * (boxes[:, swap] * turn + shift)",
+        "flip * boxes",
+        ("tests/attention/test_stored.py::test_boxes_by_hand",),
+    ),
+    Fault(
+        "stored boxes that shrink to whole pixels",
+        STORED_CROPS,
+        "corner + down * (down * upright * sides // size)",
+        "corner + upright * sides // size",
+        ("tests/attention/test_stored.py::test_boxes_by_hand",),
+    ),
+    Fault(
+        "crops from the stored image that are not mirrored with the input",
+        STORED_CROPS,
+        "jnp.where(stored.mirrored[:, None, None], crops[:, :, ::-1], crops)",
+        "crops",
+        ("tests/training/test_inputs.py",),
+    ),
+    Fault(
+        "a crop from a large store that is not antialiased on the host",
+        "agcnn_jax/attention/crop.py",
+        "if max(region.shape) <= size:",
+        "if region.size:",
+        ("tests/attention/test_stored.py::test_host_and_device_agree",),
     ),
     # Data.
     Fault(

@@ -10,6 +10,7 @@ from agcnn_jax.attention.boxes import centred_boxes
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.attention.resample import crop_and_resize
+from agcnn_jax.attention.stored import Stored, crop_stored
 
 
 class Attention(NamedTuple):
@@ -20,7 +21,7 @@ class Attention(NamedTuple):
         mask: bool `[B, S, S]`, the heat map above tau (Eq. 4).
         boxes: int32 `[B, 4]`, `xmin, ymin, xmax, ymax` in pixels, half-open: around the mask's
             largest connected region or, for a centred local input, as large in the centre.
-        local_images: float32 `[B, S, S]`, the boxes cut out and resized.
+        local_images: float32 `[B, S, S]`, the boxes cut out and resized; float64 of float64 images.
     """
 
     heat_map: jax.Array
@@ -35,6 +36,7 @@ def attend(
     statistic: str,
     tau: float,
     local_input: str = "crop",
+    stored: Stored | None = None,
 ) -> Attention:
     """Attend to a batch; under jit, only what the caller uses is computed.
 
@@ -44,6 +46,7 @@ def attend(
         statistic: heat map statistic, `max`, `l1` or `l2`.
         tau: threshold in 0..1.
         local_input: `crop`; `centred` moves the boxes to the centre.
+        stored: what to cut the boxes out of instead of `images`, which were cut from them.
     """
     size = images.shape[-1]
     heat = heat_map(feature_map, size, statistic)
@@ -51,4 +54,8 @@ def attend(
     boxes = region_boxes_device(mask)
     if local_input == "centred":
         boxes = centred_boxes(boxes, size)
-    return Attention(heat, mask, boxes, crop_and_resize(images, boxes, size))
+    if stored is None:
+        local_images = crop_and_resize(images, boxes, size)
+    else:
+        local_images = crop_stored(stored, boxes, size, images.dtype)
+    return Attention(heat, mask, boxes, local_images)

@@ -81,6 +81,16 @@ def crop_window(images: jax.Array, window: jax.Array, input_size: int) -> jax.Ar
     return jnp.where(mirror, cropped[:, :, ::-1], cropped)
 
 
+def window_views(
+    count: int, window: jax.Array | np.ndarray, stored_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Say what one of `ten_windows` shows of `count` images; returns as `augmented_views`."""
+    xmin, ymin, mirror = window
+    low, _, high, _ = centre_box(stored_size)
+    box = jnp.stack([xmin, ymin, xmin + high - low, ymin + high - low]).astype(jnp.int32)
+    return jnp.broadcast_to(box, (count, 4)), jnp.broadcast_to(mirror != 0, count)
+
+
 def augment(
     images: jax.Array,
     records: jax.Array,
@@ -105,24 +115,43 @@ def augment(
     Returns:
         Gray levels, float32 `[B, input_size, input_size]` in 0..255.
     """
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(records)
-    crop_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    stored_size = images.shape[-1]
+    windows, mirrored = augmented_views(records, step, seed, images.shape[-1], augmentation)
     if augmentation.crop == "centre":
         cropped = centre_crop(images, input_size)
     elif augmentation.crop == "random":
+        cropped = _resize(_cut(images, windows), input_size)
+    else:
+        cropped = crop_and_resize(images, windows.astype(jnp.float32), input_size)
+    if augmentation.flip:
+        cropped = jnp.where(mirrored[:, None, None], cropped[:, :, ::-1], cropped)
+    return cropped
+
+
+def augmented_views(
+    records: jax.Array, step: jax.Array, seed: int, stored_size: int, augmentation: Augmentation
+) -> tuple[jax.Array, jax.Array]:
+    """Draw what `augment` shows of each stored image of side `stored_size`.
+
+    Returns:
+        The window that it cuts out, int32 `[B, 4]`, `xmin, ymin, xmax, ymax` in pixels of the
+        stored image, half-open; and whether it mirrors the crop then, bool `[B]`.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(records)
+    crop_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    if augmentation.crop == "centre":
+        box = jnp.array(centre_box(stored_size), jnp.int32)
+        windows = jnp.broadcast_to(box, (len(records), 4))
+    elif augmentation.crop == "random":
         low, _, high, _ = centre_box(stored_size)
-        cropped = _resize(_random_slices(crop_keys, images, high - low), input_size)
+        windows = jax.vmap(lambda key: _place(key, stored_size, high - low, high - low))(crop_keys)
     elif augmentation.crop == "random_resized":
-        boxes = jax.vmap(lambda key: _random_box(key, stored_size, augmentation))(crop_keys)
-        cropped = crop_and_resize(images, boxes, input_size)
+        windows = jax.vmap(lambda key: _random_box(key, stored_size, augmentation))(crop_keys)
     else:
         raise ValueError(f"crop is {augmentation.crop!r}; use one of {', '.join(CROPS)}")
     if augmentation.flip:
-        flipped = jax.vmap(jax.random.bernoulli)(flip_keys)
-        cropped = jnp.where(flipped[:, None, None], cropped[:, :, ::-1], cropped)
-    return cropped
+        return windows, jax.vmap(jax.random.bernoulli)(flip_keys)
+    return windows, jnp.zeros(len(records), bool)
 
 
 def _resize(images: jax.Array, size: int) -> jax.Array:
@@ -131,32 +160,31 @@ def _resize(images: jax.Array, size: int) -> jax.Array:
     return jax.image.resize(images, (len(images), size, size), "linear", precision=PRECISION)
 
 
-def _random_slices(keys: jax.Array, images: jax.Array, side: int) -> jax.Array:
-    """Cut a square of `side` pixels out of each image `[B, S, S]`, at a random place."""
+def _cut(images: jax.Array, windows: jax.Array) -> jax.Array:
+    """Cut windows as large as the centre crop out of images `[B, S, S]`."""
+    low, _, high, _ = centre_box(images.shape[-1])
+    side = high - low
 
-    def cut(key: jax.Array, image: jax.Array) -> jax.Array:
-        xmin, ymin = _random_corner(key, image.shape[-1], side, side)
-        return jax.lax.dynamic_slice(image, (ymin, xmin), (side, side))
+    def cut(image: jax.Array, window: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (window[1], window[0]), (side, side))
 
-    return jax.vmap(cut)(keys, images)
+    return jax.vmap(cut)(images, windows)
 
 
 def _random_box(key: jax.Array, stored_size: int, augmentation: Augmentation) -> jax.Array:
-    """Draw a RandomResizedCrop's box `xmin, ymin, xmax, ymax`, float32 `[4]`, in whole pixels."""
+    """Draw a RandomResizedCrop's box `xmin, ymin, xmax, ymax`, int32 `[4]`."""
     size_key, _, _ = jax.random.split(key, 3)
-    width, height = _random_resized(size_key, stored_size, augmentation)
-    xmin, ymin = _random_corner(key, stored_size, width, height)
-    return jnp.stack([xmin, ymin, xmin + width, ymin + height]).astype(jnp.float32)
+    return _place(key, stored_size, *_random_resized(size_key, stored_size, augmentation))
 
 
-def _random_corner(
+def _place(
     key: jax.Array, stored_size: int, width: int | jax.Array, height: int | jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Draw `xmin, ymin` of a box of the given size, int32."""
+) -> jax.Array:
+    """Draw the place of a box of the given size; returns the box, int32 `[4]`."""
     _, x_key, y_key = jax.random.split(key, 3)
     xmin = jax.random.randint(x_key, (), 0, stored_size - width + 1)
     ymin = jax.random.randint(y_key, (), 0, stored_size - height + 1)
-    return xmin, ymin
+    return jnp.stack([xmin, ymin, xmin + width, ymin + height]).astype(jnp.int32)
 
 
 def _random_resized(

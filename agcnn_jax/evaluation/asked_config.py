@@ -14,7 +14,12 @@ from agcnn_jax.run.config import check_config, flatten, refuse_unread
 from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.runtime.errors import UserError
 
-_ATTENTION = ("attention.statistic", "attention.tau", "local_input")
+_ATTENTION = (
+    "attention.crop_from",
+    "attention.statistic",
+    "attention.tau",
+    "local_input",
+)
 _PREDICTION = ("dtype", "input_size", "matmul_precision", *_ATTENTION)
 
 

@@ -107,7 +107,11 @@ def evaluate(
         seen=sync_call(lambda: lineage.read(directory)[0]),
         name=f"--workdir {directory}",
         setting=Setting(
-            run_config.strategy, attention.statistic, attention.tau, run_config.local_input
+            run_config.strategy,
+            attention.statistic,
+            attention.tau,
+            run_config.local_input,
+            attention.crop_from,
         ),
         settings=run_config.to_dict(),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agcnn_jax.attention.attend import Attention, attend
-from agcnn_jax.data.augment import centre_crop
+from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.coordinates import to_input_pixels
 from agcnn_jax.evaluation.figures import plain_name
@@ -17,6 +17,7 @@ from agcnn_jax.evaluation.panels import Answer, Films
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.training.inputs import attend_inputs, centre_inputs
 
 CATCHES, MISSES = 4, 4
 """Number of images of each kind in the report."""
@@ -95,17 +96,16 @@ def show_films(
     if not examples:
         return None
     records, recipe = experiment.records, experiment.recipe
-    # Without a local branch the crop shows the attended region itself.
-    local_input = recipe.local_input if scored.boxes is not None else "crop"
+    if scored.boxes is None:  # no crop was read: show the attended region itself
+        recipe = dataclasses.replace(recipe, local_input="crop")
     chosen = indices[[example.row for example in examples]]
     batch = read_batch(records.images_and_labels(), chosen)
 
     @jax.jit
     def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
-        inputs = centre_crop(images, recipe.input_size)
-        output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-        attention = attend(inputs, output.feature_map, recipe.statistic, recipe.tau, local_input)
-        return jnp.round(inputs), attention
+        inputs = centre_inputs(images, recipe)
+        output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
+        return jnp.round(inputs.images), attend_inputs(inputs, output.feature_map, recipe)
 
     inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))
     return Films(

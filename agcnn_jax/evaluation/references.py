@@ -62,12 +62,14 @@ class Setting:
         statistic: of the heat map, as in Table III: "max", "l1" or "l2".
         tau: the threshold, above 0 and below 1.
         local_input: "crop", "image" for the control experiment of Section IV-C, or "centred".
+        crop_from: "input", or "stored" for crops from the stored images.
     """
 
     strategy: str
     statistic: str
     tau: float
     local_input: str
+    crop_from: str = "input"
 
 
 PAPER_SETTING = Setting("G_L_F", "max", 0.7, "crop")
@@ -183,6 +185,8 @@ def compare(
     rows = {branch: found[branch] for branch in branches if branch in found}
     if not rows:
         local = _LOCAL_INPUTS[setting.local_input]
+        if setting.crop_from == "stored" and setting.local_input != "image":
+            local += ", crops from the stored images"
         why_not = (
             f"it has no run of {backbone} with strategy {setting.strategy}, statistic "
             f"{setting.statistic}, tau {setting.tau:g}{local}"

@@ -33,7 +33,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
 
     Returns:
         The file's metadata: `backbone`, `branch`, `labels`, `pooling`, `mean`, `std`,
-        `input_size`, `statistic`, `tau`, `lineage`.
+        `input_size`, `local_input`, `statistic`, `tau`, `crop_from`, `lineage`.
 
     Raises:
         UserError: if nothing is trained, the branch is not trained, or `out` exists or cannot be
@@ -69,8 +69,10 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "mean": list(config.mean),
         "std": list(config.std),
         "input_size": config.input_size,
+        "local_input": config.local_input,
         "statistic": config.attention.statistic,
         "tau": config.attention.tau,
+        "crop_from": config.attention.crop_from,
         "lineage": seen.to_json(),
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)

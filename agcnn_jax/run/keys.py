@@ -153,6 +153,9 @@ KEYS: dict[str, Key] = {
         "host", TEXT, one_of("host", "device"), needs=(_CROP, _STAGED), meaning=
         "where training crops regions: on the host, one batch ahead, or on the device, in the "
         "step"),
+    "attention.crop_from": Key("input", TEXT, one_of("input", "stored"), needs=(_CROP,), meaning=
+        "what regions are cut from: the model's input, as in the paper, or the stored image, which "
+        "shows more detail if it is larger"),
     "batch_size": Key((128, 64, 64), WHOLES, COUNTS, meaning=
         "images in a step, on all devices together. One number for all branches, or three for "
         "global, local and fusion; a stage that trains several branches takes their smallest "

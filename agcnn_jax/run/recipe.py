@@ -30,6 +30,7 @@ class Recipe:
     statistic: str = "max"  # of the heat map: max, l1 or l2
     tau: float = 0.7  # threshold of the heat map in 0..1
     local_input: str = "crop"
+    crop_from: str = "input"  # what crops are cut from: input, or stored for the stored images
 
     @property
     def image_dtype(self) -> Any:
@@ -71,4 +72,5 @@ def make_recipe(config: Mapping[str, Any], label_count: int) -> Recipe:
         statistic=attention["statistic"],
         tau=attention["tau"],
         local_input=config["local_input"],
+        crop_from=attention["crop_from"],
     )

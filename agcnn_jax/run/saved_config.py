@@ -20,6 +20,9 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
+_ADDED = (("attention", "crop_from"), ("eval", "crops"))
+"""Keys that version 0.1 did not have; their defaults are what it did."""
+
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
     """Write `data.json`, then `config.json`, or compare them as `compare_config` does."""
@@ -71,6 +74,10 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
     if not exists(path, None if is_remote(path) else "choose another --workdir"):
         return None
     values = read_json(path)
+    for section, name in _ADDED:
+        keys = values.setdefault(section, {})
+        if isinstance(keys, dict):
+            keys.setdefault(name, KEYS[f"{section}.{name}"].default)
     try:
         # ConfigDict refuses impossible names of keys, such as those with dots.
         saved = ConfigDict(values)

@@ -13,8 +13,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from agcnn_jax.attention.attend import Attention, attend
-from agcnn_jax.data.augment import augment, centre_crop, crop_window, ten_windows
+from agcnn_jax.data.augment import ten_windows
 from agcnn_jax.models.agcnn import (
     BRANCHES,
     Variables,
@@ -27,8 +26,16 @@ from agcnn_jax.models.layers import mean_logit
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
+from agcnn_jax.training.inputs import (
+    Inputs,
+    attend_inputs,
+    attended,
+    centre_inputs,
+    training_inputs,
+    window_inputs,
+)
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]
 
 EXTRAS = ("heat_maps", "pooled")
 """Further outputs of `predict_step`: heat maps float32 `[B, s, s]`, s the input's side, in 0..1
@@ -81,7 +88,8 @@ def train_step(
         The new state, and `{"loss": ..., "loss_<branch>": ...}` averaged over the whole batch.
     """
     if "image" in batch:
-        batch = {"images": augment_batch(batch, state.step, recipe), "labels": batch["labels"]}
+        inputs = training_inputs(batch, state.step, recipe)
+        batch = {"inputs": inputs, "labels": batch["labels"]}
 
     def loss_of(
         params: Any, batch_stats: Any, part: Batch
@@ -89,8 +97,8 @@ def train_step(
         logits, updated = forward(
             recipe.model,
             merge_branches(frozen, {"params": params, "batch_stats": batch_stats}),
-            part.get("images"),
-            part.get("local_images", lambda features: attended(part["images"], features, recipe)),
+            part["inputs"].images if "inputs" in part else None,
+            part.get("local_images", lambda features: attended(part["inputs"], features, recipe)),
             train=stage.branches,
             branches=stage.branches,
             pooled_global=part.get("pooled_global"),
@@ -148,23 +156,6 @@ def split_rows(rows: Batch, parts: int) -> Batch:
     )
 
 
-def augment_batch(batch: Batch, step: jax.Array, recipe: Recipe) -> jax.Array:
-    """Augment a stored batch for a step; see `agcnn_jax.data.augment.augment`."""
-    images, size = batch["image"].astype(recipe.image_dtype), recipe.input_size
-    return augment(images, batch["record"], step, recipe.seed, size, recipe.augmentation)
-
-
-def attended(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> jax.Array:
-    """Make the local branch's input `[B, S, S]`."""
-    if recipe.local_input == "image":
-        return images
-    return _attend(images, feature_map, recipe).local_images
-
-
-def _attend(images: jax.Array, feature_map: jax.Array, recipe: Recipe) -> Attention:
-    return attend(images, feature_map, recipe.statistic, recipe.tau, recipe.local_input)
-
-
 def localise(
     frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
 ) -> dict[str, jax.Array]:
@@ -176,13 +167,16 @@ def localise(
     Returns:
         `images`, float32 `[B, s, s]` in 0..255, s the input size; `masks`, uint8
         `[B, s, ceil(s / 8)]`, a bit a pixel as `np.packbits` packs them; `pooled_global`, float32
-        `[B, K]`.
+        `[B, K]`. If crops are cut from the stored images, their `windows` and `mirrored` (see
+        `Stored`) take the place of `images`.
     """
-    images = augment_batch(batch, step, recipe)
-    output, _ = apply_branch(recipe.model, frozen, "global", images, train=False)
-    mask = _attend(images, output.feature_map, recipe).mask
-    bits = jnp.packbits(mask, axis=-1)
-    return {"images": images, "masks": bits, "pooled_global": output.pooled}
+    inputs = training_inputs(batch, step, recipe)
+    output, _ = apply_branch(recipe.model, frozen, "global", inputs.images, train=False)
+    mask = attend_inputs(inputs, output.feature_map, recipe).mask
+    made = {"masks": jnp.packbits(mask, axis=-1), "pooled_global": output.pooled}
+    if inputs.stored is None:
+        return {"images": inputs.images, **made}
+    return {"windows": inputs.stored.windows, "mirrored": inputs.stored.mirrored, **made}
 
 
 def predict_step(
@@ -203,12 +197,11 @@ def predict_step(
         The logits `{branch: float32 [B, C]}`; `boxes` int32 `[B, 4]`, in pixels of the centre
         crop, where the local branch read a crop; and the extras.
     """
-    images, size = images.astype(recipe.image_dtype), recipe.input_size
     infer = functools.partial(_infer, variables, recipe, branches, extras)
     if crops == "centre":
-        return infer(centre_crop(images, size))
+        return infer(centre_inputs(images, recipe))
     windows = jnp.asarray(ten_windows(images.shape[-1]))
-    outputs = lax.map(lambda window: infer(crop_window(images, window, size)), windows)
+    outputs = lax.map(lambda window: infer(window_inputs(images, window, recipe)), windows)
     return {
         name: mean_logit(values) if name in BRANCHES else values[0]
         for name, values in outputs.items()
@@ -220,15 +213,15 @@ def _infer(
     recipe: Recipe,
     branches: Collection[str],
     extras: Collection[str],
-    inputs: jax.Array,
+    inputs: Inputs,
 ) -> dict[str, jax.Array]:
     # Under jit, only what the caller uses is computed.
-    output, _ = apply_branch(recipe.model, variables, "global", inputs, train=False)
-    attention = _attend(inputs, output.feature_map, recipe)
+    output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
+    attention = attend_inputs(inputs, output.feature_map, recipe)
     found = {"global": output.logits, "heat_maps": attention.heat_map, "pooled": output.pooled}
     crops = recipe.local_input != "image"
     after = [branch for branch in branches if branch != "global"]
-    local_images = attention.local_images if crops else inputs
+    local_images = attention.local_images if crops else inputs.images
     logits, _ = forward(
         recipe.model, variables, None, local_images, branches=after, pooled_global=output.pooled
     )

@@ -3,13 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.data.augment import (
     Augmentation,
+    _place,
     _random_box,
-    _random_corner,
     augment,
+    augmented_views,
     centre_box,
     centre_crop,
+    crop_window,
+    ten_windows,
+    window_views,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -72,7 +77,8 @@ def test_plain_random_crop_is_a_window_of_the_image(images):
 
 def test_plain_random_crops_are_uniform():
     keys = jax.random.split(jax.random.key(0), 8100)
-    left, top = map(np.asarray, jax.vmap(lambda k: _random_corner(k, STORED, INPUT, INPUT))(keys))
+    boxes = np.asarray(jax.vmap(lambda k: _place(k, STORED, INPUT, INPUT))(keys))
+    left, top = boxes[:, :2].T
     counts = np.bincount(top * 9 + left, minlength=81)
     assert counts.shape == (81,)  # 9 x 9 places, each drawn 100 times on average
     assert counts.min() > 45
@@ -108,6 +114,30 @@ def test_boxes_that_never_fit_fall_back_to_the_whole_image():
     settings = Augmentation(scale=(1.0, 1.0), ratio=(1.3, 1.4))
     box = _random_box(jax.random.key(0), 256, settings)
     np.testing.assert_array_equal(box, [0, 0, 256, 256])
+
+
+@pytest.mark.parametrize("crop", ["centre", "random", "random_resized"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_views_are_what_augment_shows(images, crop, flip):
+    records, settings = np.arange(3, 9, dtype=np.int32), Augmentation(crop, flip=flip)
+    windows, mirrored = map(np.asarray, augmented_views(records, 7, 0, STORED, settings))
+    assert windows.dtype == np.int32
+    assert mirrored.any() == flip
+    shown = np.asarray(crop_and_resize(images, windows, INPUT))
+    shown = np.where(mirrored[:, None, None], shown[:, :, ::-1], shown)
+    made = run(images, records, step=7, crop=crop, flip=flip)
+    np.testing.assert_allclose(shown, made, atol=255 * 1e-5)
+
+
+def test_views_are_what_crop_window_shows(images):
+    for window in ten_windows(STORED):
+        windows, mirrored = map(np.asarray, window_views(6, window, STORED))
+        xmin, ymin, xmax, ymax = windows[0]
+        shown = images[:, ymin:ymax, xmin:xmax]
+        shown = shown[:, :, ::-1] if mirrored[0] else shown
+        np.testing.assert_array_equal(crop_window(images, window, INPUT), shown)
+        assert (windows == windows[0]).all()
+        assert (mirrored == mirrored[0]).all()
 
 
 def test_unknown_crop():

@@ -99,6 +99,8 @@ def test_no_paper_without_a_row():
         ({"local_input": "image"}, "tau 0.7, the whole image as local input"),
         ({"local_input": "centred"}, "tau 0.7, a centred crop as local input"),
         ({"local_input": "centred", "strategy": "GLF"}, "GLF, statistic max, tau 0.7, a centred"),
+        ({"crop_from": "stored"}, "tau 0.7, crops from the stored images"),
+        ({"crop_from": "stored", "statistic": "l1"}, "statistic l1, tau 0.7, crops from the"),
         ({"backbone": "densenet121", "strategy": "GLF"}, "it has no run of densenet121 with"),
         ({"backbone": "densenet121", "statistic": "l2"}, "it has no run of densenet121 with"),
     ],

@@ -227,6 +227,7 @@ class TestUnreadKeys:
             ("attention.tau", {"local_input": "centred"}, {"local_input": "image"}),
             ("attention.statistic", {}, {"local_input": "image"}),
             ("attention.cropper", {}, {"local_input": "image"}),
+            ("attention.crop_from", {"local_input": "centred"}, {"local_input": "image"}),
             ("attention.cropper", {"strategy": "GL_F"}, {"strategy": "GLF"}),
             (
                 "reference_batch_size",
@@ -342,11 +343,22 @@ class TestSaved:
         expected = changed(batch_size=(64,), **{"attention.tau": 0.0})
         assert read_config(epath.Path(tmp_path)).to_dict() == expected.to_dict()
 
+    def test_a_config_of_version_0_1_has_the_defaults_of_later_keys(self, tmp_path):
+        self.keep(tmp_path, common.get_config())
+        path = tmp_path / "config.json"
+        values = json.loads(path.read_text())
+        del values["attention"]["crop_from"], values["eval"]
+        path.write_text(json.dumps(values))
+        self.keep(tmp_path, common.get_config())
+        with pytest.raises(UserError, match=r"crop_from is 'stored', there 'input'"):
+            self.keep(tmp_path, changed(**{"attention.crop_from": "stored"}))
+
     @pytest.mark.parametrize(
         ("edit", "words"),
         [
             ({"input_size": "224"}, ["config.input_size is '224'"]),
             ({"data": None}, ["config.data is a section"]),
+            ({"attention": None}, ["attention"]),
             ({"attention": {"tau": 0.5}}, ["no attention.statistic"]),
             ({"old_key": 1}, ["config.old_key is a key that nothing reads"]),
             ({"epochs": {"global": 1}}, ["config.epochs"]),

@@ -20,8 +20,9 @@ from agcnn_jax.runtime.devices import (
     replicate,
     shard_batch,
 )
+from agcnn_jax.training.inputs import training_inputs
 from agcnn_jax.training.schedule import sgd
-from agcnn_jax.training.steps import augment_batch, init_state
+from agcnn_jax.training.steps import init_state
 from tests.small_steps import make_batch, make_recipe, make_step, split_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -102,7 +103,7 @@ def test_the_layer_is_numpys_share_by_share():
 def test_the_first_layers_running_statistics_are_the_mean_of_the_devices(
     recipe, variables, batch, stepped
 ):
-    images = normalise(recipe.model, augment_batch(batch, 0, recipe))
+    images = normalise(recipe.model, training_inputs(batch, 0, recipe).images)
     kernel = variables["params"]["global"]["backbone"]["conv1"]
     x = Conv(8, 7, 2).apply({"params": kernel}, images)
     flat = np.asarray(x, np.float64).reshape(DEVICES, -1, x.shape[-1])
@@ -157,7 +158,7 @@ def test_micro_batches_move_each_devices_statistics_in_turn(recipe, variables, b
     assert count_collectives(compiled.as_text()) == 2
     state, _ = jax.device_get(compiled(*arguments))
     running = state.variables["batch_stats"]["global"]["backbone"]["bn1"]
-    images = normalise(recipe.model, augment_batch(batch, 0, recipe))
+    images = normalise(recipe.model, training_inputs(batch, 0, recipe).images)
     kernel = variables["params"]["global"]["backbone"]["conv1"]
     x = np.asarray(Conv(8, 7, 2).apply({"params": kernel}, images), np.float64)
     expected = []

@@ -11,6 +11,8 @@ import pytest
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.attention.resample import crop_and_resize
+from agcnn_jax.attention.stored import Stored, crop_stored
+from agcnn_jax.data.augment import augmented_views
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
@@ -22,8 +24,9 @@ from agcnn_jax.runtime.devices import (
     shard_batch,
 )
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.inputs import training_inputs
 from agcnn_jax.training.schedule import sgd
-from agcnn_jax.training.steps import augment_batch, init_state, localise
+from agcnn_jax.training.steps import init_state, localise
 from tests.small_steps import make_step, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.
@@ -44,8 +47,14 @@ def optimizer():
 
 @pytest.fixture(scope="module")
 def steps(recipe):
-    """`steps(stage)`: its step on one device."""
-    return functools.cache(lambda stage: make_step(recipe, stage, optimizer(), mesh_of(1)))
+    """`steps(stage, crop_from)`: the stage's step on one device."""
+
+    @functools.cache
+    def prepare(stage, crop_from):
+        changed = dataclasses.replace(recipe, crop_from=crop_from)
+        return make_step(changed, stage, optimizer(), mesh_of(1))
+
+    return prepare
 
 
 def arguments(variables, stage, batch):
@@ -61,7 +70,7 @@ def expected(recipe, variables, batch):
 
     @jax.jit
     def crop(variables):
-        images = augment_batch(batch, jnp.int32(3), recipe)
+        images = training_inputs(batch, jnp.int32(3), recipe).images
         output, _ = apply_branch(recipe.model, variables, "global", images, train=False)
         heat, _, boxes, local_images = attend(images, output.feature_map, "max", recipe.tau)
         return {
@@ -96,16 +105,28 @@ def test_crops_are_those_of_the_device(recipe, variables, batch, expected, devic
     np.testing.assert_array_equal(made["labels"], batch["labels"])
 
 
-def test_a_centred_crop_has_the_size_of_the_attended_region(recipe, variables, batch, expected):
-    centred = dataclasses.replace(recipe, local_input="centred")
-    made = make_host_cropper(centred, variables, mesh_of(1))({**batch, "step": 3})
-    xmin, ymin, xmax, ymax = expected["boxes"].T
-    left, top = (INPUT - (xmax - xmin)) // 2, (INPUT - (ymax - ymin)) // 2
-    boxes = np.stack([left, top, left + xmax - xmin, top + ymax - ymin], axis=1)
-    # Some box moves, or nothing would be tested.
-    assert (boxes != expected["boxes"]).any()
-    wanted = crop_and_resize(expected["images"], boxes, INPUT)
+@pytest.mark.parametrize(
+    ("local_input", "crop_from", "on_host"),
+    [("centred", "input", True), ("crop", "stored", True), ("centred", "stored", False)],
+)
+def test_other_crops(recipe, variables, batch, expected, local_input, crop_from, on_host):
+    changed = dataclasses.replace(recipe, local_input=local_input, crop_from=crop_from)
+    made = make_host_cropper(changed, variables, mesh_of(1), on_host)({**batch, "step": 3})
+    boxes = expected["boxes"]
+    if local_input == "centred":
+        xmin, ymin, xmax, ymax = boxes.T
+        left, top = (INPUT - (xmax - xmin)) // 2, (INPUT - (ymax - ymin)) // 2
+        boxes = np.stack([left, top, left + xmax - xmin, top + ymax - ymin], axis=1)
+    if crop_from == "stored":
+        drawn = batch["record"], 3, recipe.seed, STORED, recipe.augmentation
+        stored = Stored(batch["image"], *augmented_views(*drawn))
+        assert 0 < stored.mirrored.sum() < BATCH
+        wanted = crop_stored(stored, boxes, INPUT, np.float32)
+    else:
+        wanted = crop_and_resize(expected["images"], boxes, INPUT)
     assert np.abs(made["local_images"] - wanted).max() < 255 * 1e-4
+    # Crops differ from the usual ones, or nothing would be tested.
+    assert np.abs(made["local_images"] - expected["local_images"]).max() > 10
 
 
 def test_masks_travel_as_bits(recipe, variables, batch, expected):
@@ -128,15 +149,24 @@ def test_masks_travel_as_bits(recipe, variables, batch, expected):
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(LOCAL, marks=pytest.mark.slow), FUSION], ids=lambda stage: stage.name
+    ("stage", "crop_from"),
+    [
+        pytest.param(LOCAL, "input", marks=pytest.mark.slow),
+        (FUSION, "input"),
+        pytest.param(FUSION, "stored", marks=pytest.mark.slow),
+    ],
+    ids=lambda one: getattr(one, "name", one),
 )
-def test_a_stage_trains_as_with_the_device_cropper(recipe, variables, batch, steps, stage):
+def test_a_stage_trains_as_with_the_device_cropper(
+    recipe, variables, batch, steps, stage, crop_from
+):
+    recipe = dataclasses.replace(recipe, crop_from=crop_from)
     crop = make_host_cropper(recipe, variables, mesh_of(1))
     made = crop({**batch, "step": 0})
     assert set(made) == {"local_images", "pooled_global", "labels"}
     results = []
     for given in (jax.device_get(made), batch):
-        state, metrics = steps(stage)(*arguments(variables, stage, given))
+        state, metrics = steps(stage, crop_from)(*arguments(variables, stage, given))
         results.append((metrics, state.variables["batch_stats"], state.variables["params"]))
     (losses, statistics, weights), others = results[0], results[1]
     for name, loss in losses.items():
@@ -161,10 +191,10 @@ def test_the_fusion_stage_runs_each_frozen_backbone_once(recipe, variables, batc
     one = mesh_of(1)
     images = jnp.asarray(expected["images"])
     once = operations(data_parallel(branch, one, (REPLICATED, SHARDED), SHARDED), variables, images)
-    augmenting = operations(jax.jit(lambda: augment_batch(batch, jnp.int32(3), recipe)))
+    augmenting = operations(jax.jit(lambda: training_inputs(batch, jnp.int32(3), recipe).images))
     made = {name: expected[name] for name in ("local_images", "pooled_global")}
     given = arguments(variables, FUSION, {**made, "labels": batch["labels"]})
-    assert 0.95 * once < operations(steps(FUSION), *given) < 1.1 * once
+    assert 0.95 * once < operations(steps(FUSION, "input"), *given) < 1.1 * once
     routine = data_parallel(
         functools.partial(localise, recipe=recipe), one, (REPLICATED, SHARDED, REPLICATED), SHARDED
     )

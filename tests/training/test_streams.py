@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import device_mesh
-from agcnn_jax.training import fit, steps
+from agcnn_jax.training import fit, inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
 from configs import common
@@ -79,7 +79,7 @@ def test_no_stage_repeats_anothers_crops_on_the_device(recipe, variables, monkey
         drawn.append(seed)
         return jax.numpy.zeros((len(images), input_size, input_size))
 
-    monkeypatch.setattr(steps, "augment", augment)
+    monkeypatch.setattr(inputs, "augment", augment)
     optimizer = sgd(0.1, 10, 10.0, 0.9, 1e-4)[0]
     for stage in (*PLAN, PLAN[1]):
         trained, frozen = split_variables(variables, stage)

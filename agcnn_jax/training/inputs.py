@@ -1,0 +1,82 @@
+"""What the branches read: the images cut out of stored ones, and where the global branch looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from agcnn_jax.attention.attend import Attention, attend
+from agcnn_jax.attention.stored import Stored
+from agcnn_jax.data.augment import (
+    augment,
+    augmented_views,
+    centre_crop,
+    crop_window,
+    ten_windows,
+    window_views,
+)
+from agcnn_jax.run.recipe import Recipe
+
+
+class Inputs(NamedTuple):
+    """The model's inputs of B stored images of side S.
+
+    Attributes:
+        images: gray levels `[B, s, s]` in 0..255, s the input size; float32, or float64 in a
+            float64 run.
+        stored: what they were cut from, if the local branch reads crops of that.
+    """
+
+    images: jax.Array
+    stored: Stored | None
+
+
+def training_inputs(batch: Mapping[str, Any], step: jax.Array, recipe: Recipe) -> Inputs:
+    """Augment a batch for a step; see `agcnn_jax.data.augment.augment`.
+
+    The batch holds `image` uint8 `[B, S, S]` and `record` int32 `[B]`.
+    """
+    images, records = batch["image"], batch["record"]
+    drawn = (records, step, recipe.seed)
+    augmented = augment(
+        images.astype(recipe.image_dtype), *drawn, recipe.input_size, recipe.augmentation
+    )
+    if recipe.crop_from == "input":
+        return Inputs(augmented, None)
+    views = augmented_views(*drawn, images.shape[-1], recipe.augmentation)
+    return Inputs(augmented, Stored(images, *views))
+
+
+def centre_inputs(images: jax.Array, recipe: Recipe) -> Inputs:
+    """Cut the centre out of stored images, uint8 `[B, S, S]`."""
+    cropped = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
+    return Inputs(cropped, _seen(images, ten_windows(images.shape[-1])[0], recipe))
+
+
+def window_inputs(images: jax.Array, window: jax.Array, recipe: Recipe) -> Inputs:
+    """Cut one of `ten_windows`, int32 `[3]`, out of stored images, uint8 `[B, S, S]`."""
+    cropped = crop_window(images.astype(recipe.image_dtype), window, recipe.input_size)
+    return Inputs(cropped, _seen(images, window, recipe))
+
+
+def _seen(images: jax.Array, window: jax.Array | np.ndarray, recipe: Recipe) -> Stored | None:
+    if recipe.crop_from == "input":
+        return None
+    return Stored(images, *window_views(len(images), window, images.shape[-1]))
+
+
+def attend_inputs(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> Attention:
+    """Find and cut out what the local branch reads; see `agcnn_jax.attention.attend.attend`."""
+    return attend(
+        inputs.images, feature_map, recipe.statistic, recipe.tau, recipe.local_input, inputs.stored
+    )
+
+
+def attended(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> jax.Array:
+    """Make the local branch's input `[B, s, s]`, of the inputs' dtype."""
+    if recipe.local_input == "image":
+        return inputs.images
+    return attend_inputs(inputs, feature_map, recipe).local_images
