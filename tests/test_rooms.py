@@ -18,6 +18,7 @@ ROOMS = (
     "training",
     "evaluation",
     "inference",
+    "experiments",
 )
 """From the ground up; the package's own modules are commands, and import any of them."""
 

@@ -181,7 +181,7 @@ def compare(
         why_not = "it is not known how these weights were trained"
     if why_not or setting is None:
         return Comparison({}, "", why_not)
-    place, found = _of_setting(backbone, setting)
+    place, found = paper_rows(backbone, setting)
     rows = {branch: found[branch] for branch in branches if branch in found}
     if not rows:
         local = _LOCAL_INPUTS[setting.local_input]
@@ -194,7 +194,7 @@ def compare(
     return Comparison(rows, place if rows else "", why_not)
 
 
-def _of_setting(backbone: str, setting: Setting) -> tuple[str, dict[str, PublishedRow]]:
+def paper_rows(backbone: str, setting: Setting) -> tuple[str, dict[str, PublishedRow]]:
     """Return the place and the row per branch of the paper's run of this setting, or "" and {}."""
     if setting == PAPER_SETTING:
         rows = {branch: published_row(backbone, branch) for branch in ("global", "local", "fusion")}

@@ -114,15 +114,45 @@ def difference_interval(
     return Interval(max(-1.0, difference - error), min(1.0, difference + error))
 
 
+def contributions(influence: Influence) -> np.ndarray:
+    """Sum up each patient's influence on the mean of F AUCs, float64 `[K]`.
+
+    Their squares add up to the unbiased variance of the mean; the products with another model's
+    contributions on the same patients add up to the covariance of the two means.
+    """
+    return _scaled(influence, 0.5).sum(axis=(0, 1))
+
+
+def degrees_of_freedom(influence: Influence) -> float | None:
+    """Return those of the variance from `contributions`; None if that is unknown."""
+    found = _variance(influence, 0.5)
+    return found and found[1]
+
+
 def _error(influence: Influence, power: float, level: float) -> float | None:
     """Return half the width of the interval of the mean of F AUCs; None if it is unknown."""
-    findings, patients = influence.values.shape[1:]
+    found = _variance(influence, power)
+    if found is None:
+        return None
+    total, degrees = found
+    return float(stdtrit(degrees, (1 + level) / 2) * np.sqrt(total))
+
+
+def _scaled(influence: Influence, power: float) -> np.ndarray:
+    """Return the influences on the mean of F AUCs, scaled up for the number of patients."""
     weights = influence.weights
-    values = influence.values / findings
+    values = influence.values / influence.values.shape[1]
     values = values / (1 - np.minimum(weights, _LARGEST_WEIGHT)) ** power
     if power == 1.0:
         here = (weights > 0).sum(axis=-1, keepdims=True)
         values = values * np.sqrt((here - 1) / here)
+    return values
+
+
+def _variance(influence: Influence, power: float) -> tuple[float, float] | None:
+    """Return the variance of the mean of F AUCs and its degrees of freedom; None if unknown."""
+    patients, weights = influence.values.shape[-1], influence.weights
+    values = _scaled(influence, power)
     total = (values.sum(axis=(0, 1)) ** 2).sum()
     # Per side and finding: the variance, and its degrees of freedom, the number of patients of
     # equal weight that would give it, minus one.
@@ -146,4 +176,4 @@ def _error(influence: Influence, power: float, level: float) -> float | None:
     # The covariance of findings and sides rests on all patients.
     shared = max(total - variances.sum(), 0) ** 2 / (patients - 1)
     degrees = total**2 / ((variances**2 / np.maximum(freedom, 1)).sum() + shared)
-    return float(stdtrit(degrees, (1 + level) / 2) * np.sqrt(total))
+    return float(total), float(degrees)

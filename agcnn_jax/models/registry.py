@@ -16,6 +16,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "densenet121": DenseNet,
     # For demonstrations on a CPU: one block per layer and a quarter of the width.
     "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1, 1), width=16, **settings),
+    # For many trainings on a CPU. Without the last layer an input of 64 pixels has 4x4 positions.
+    "resnet_tiny": lambda **settings: ResNet(blocks=(1, 1, 1), width=16, **settings),
 }
 
 

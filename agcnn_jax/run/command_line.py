@@ -46,16 +46,19 @@ def define_config_flags() -> None:
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=FLAGS)
 
 
-def run(main: Callable[[], int | None], preemptible: bool = False) -> NoReturn:
+def run(
+    main: Callable[[], int | None], preemptible: bool = False, positionals: int = 0
+) -> NoReturn:
     """Parse flags, join the other processes of the run if there are any, then run `main`.
 
     See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
     tells the others, which then end too. `preemptible` says that `main` handles SIGTERM on several
-    hosts with `stop_requests`.
+    hosts with `stop_requests`. `positionals` is the number of arguments that are no options, which
+    `positional` returns.
     """
 
     def parse_and_run() -> int | None:
-        _parse(sys.argv)
+        _parse(sys.argv, positionals)
         _check_address(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
             signal.signal(signal.SIGTERM, _stop)
@@ -140,8 +143,16 @@ def refuse_flags_beside(*names: str) -> None:
                 raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
 
 
-def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
-    """Return the config with its overrides, checked, the workdir, and the overrides."""
+def positional() -> list[str]:
+    """Return the arguments that are no options."""
+    return list(_positional)
+
+
+def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
+    """Return the config with its overrides, checked, the workdir, and the overrides.
+
+    The default workdir is in the folder `runs`.
+    """
     if FLAGS.config is None:
         raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
     config = FLAGS.config
@@ -150,7 +161,7 @@ def configured() -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
     if FLAGS.workdir and "workdir" in overrides:
         raise UserError("--workdir and --config.workdir set the same; leave one out")
     name = Path(config_flags.get_config_filename(FLAGS["config"])).stem
-    return config, FLAGS.workdir or config.workdir or f"runs/{name}", overrides
+    return config, FLAGS.workdir or config.workdir or f"{runs}/{name}", overrides
 
 
 class _ConfigFile(flags.ArgumentParser):
@@ -159,7 +170,10 @@ class _ConfigFile(flags.ArgumentParser):
         return load_config(*argument.split(":", 1))
 
 
-def _parse(arguments: list[str]) -> None:
+_positional: list[str] = []
+
+
+def _parse(arguments: list[str], positionals: int) -> None:
     if {"--help", "-h", "-help"} & set(arguments):
         print(sys.modules["__main__"].__doc__)
         for module in (__name__, sys.argv[0]):
@@ -184,8 +198,9 @@ def _parse(arguments: list[str]) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # ml_collections raises these for overrides without a value or of an unknown type.
         raise UserError(f"config override not understood: {error}") from error
-    if extra:
-        raise UserError(f"unexpected argument {extra[0]!r}; options begin with --")
+    if len(extra) > positionals:
+        raise UserError(f"unexpected argument {extra[positionals]!r}; options begin with --")
+    _positional[:] = extra
 
 
 def _check_arguments(arguments: list[str]) -> None:

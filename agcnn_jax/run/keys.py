@@ -92,7 +92,8 @@ KEYS: dict[str, Key] = {
     "workdir": Key("", TEXT, changes=FREE, meaning=
         "folder or bucket for everything that a run writes; empty: runs/<name of the config "
         "file>"),
-    "backbone": Key("resnet50", TEXT, one_of("resnet50", "densenet121", "resnet_small"), meaning=
+    "backbone": Key(
+        "resnet50", TEXT, one_of("resnet50", "densenet121", "resnet_small", "resnet_tiny"), meaning=
         "network of the global and the local branch"),
     "pooling": Key("max", TEXT, one_of("max", "avg"), meaning=
         "pooling of the last feature map: max is Pool5 of Fig. 2; ImageNet and CheXNet used avg"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ml_collections
 import numpy as np
 
@@ -10,6 +12,7 @@ from agcnn_jax.run.config import check_config
 from agcnn_jax.run.experiment import Experiment, open_experiment
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
+from agcnn_jax.run.takeover import take_over
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.preemption import stop_requests
 from agcnn_jax.runtime.processes import (
@@ -26,9 +29,10 @@ from agcnn_jax.training.stage import train_stage
 from agcnn_jax.training.start import Start, keep_start, needs_init, open_start
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str] = ()) -> None:
     """Train all stages in `workdir`, or those that remain of the run that lies there.
 
+    Stages that other runs, in the workdirs `donors`, have trained to the same end are taken over.
     `UserError` for anything in the config, the data or the workdir that cannot be used; `Stopped`
     on SIGTERM, with everything saved, or if another training goes on in `workdir`.
     """
@@ -44,6 +48,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
             require_shared(place)
             announce(describe(experiment, start))
             variables, seen = start.variables, start.lineage.digest
+            if donors:
+                taken = from_primary(lambda: take_over(experiment, seen, start.init, donors))
+                announce("\n".join(taken))
             for stage in planned:
                 variables = train_stage(experiment, stage, variables, seen, stop_requested)
     announce(f"training in {workdir} is complete")

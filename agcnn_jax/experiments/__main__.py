@@ -1,0 +1,36 @@
+"""Run the paper's experiments, and write their tables and figures.
+
+python -m agcnn_jax.experiments table1|table2|table3|control|tau|detail|all --config configs/demo.py
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, plan, refuse_overruled
+from agcnn_jax.run import command_line
+from agcnn_jax.runtime.errors import UserError
+
+
+def main() -> None:
+    """Parse the flags and run what is asked for."""
+    given = command_line.positional()
+    if len(given) != 1 or given[0] not in NAMES:
+        what = f"{' '.join(given)!r} is no experiment" if given else "no experiment is named"
+        raise UserError(f"{what}; use one of {', '.join(NAMES)}")
+    names = tuple(EXPERIMENTS) if given[0] == ALL else (given[0],)
+    config, workdir, overrides = command_line.configured("runs/experiments")
+    runs = plan(names, config, flags.FLAGS.seeds, flags.FLAGS.rows)
+    refuse_overruled(runs, overrides)
+    from agcnn_jax.experiments.report import run_experiments
+
+    run_experiments(runs, workdir)
+
+
+if __name__ == "__main__":
+    command_line.define_config_flags()
+    flags.DEFINE_integer(
+        "seeds", 3, "Number of trainings of each row: seeds 0, 1 ...", lower_bound=1
+    )
+    flags.DEFINE_list("rows", [], "Rows to run, such as 0.1,0.7 of tau; all by default.")
+    command_line.run(main, preemptible=True, positionals=1)

@@ -1,0 +1,239 @@
+"""The result of a finished run as a small JSON file, from which all tables are made."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from agcnn_jax.evaluation.localisation import annotated_boxes, localise
+from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
+from agcnn_jax.metrics.auc_table import auc_table
+from agcnn_jax.metrics.influence import contributions, degrees_of_freedom, stack
+from agcnn_jax.metrics.localisation import box_areas
+from agcnn_jax.metrics.seeds import Estimate
+from agcnn_jax.models.agcnn import BRANCHES, Variables
+from agcnn_jax.run import saved_config
+from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.runtime.devices import replicate
+from agcnn_jax.training.prediction import predict
+from agcnn_jax.training.steps import make_predict_step
+
+SIZES = ("small", "medium", "large")
+"""Thirds of the annotated boxes of a finding, by area."""
+
+FEWEST = 10
+"""Boxes of a finding in each third; findings with fewer have no AUC by size."""
+
+DIFFERENCE = "fusion - global"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished run reached.
+
+    Attributes:
+        values: the keys of its config that the results depend on.
+        content: everything, as in the file.
+    """
+
+    values: Mapping[str, Any]
+    content: Mapping[str, Any]
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches, in the paper's order."""
+        return tuple(branch for branch in BRANCHES if branch in self.content["test"]["auc"])
+
+    def auc(self, branch: str, finding: str, subset: str = "test") -> float | None:
+        """Return the AUC of a finding."""
+        value: float | None = self.content[subset]["auc"][branch][finding]
+        return value
+
+    def mean(self, branch: str, subset: str = "test") -> float | None:
+        """Return the mean AUC over the findings that have one."""
+        value: float | None = self.content[subset]["mean"][branch]
+        return value
+
+    def estimate(self, row: str) -> Estimate | None:
+        """Return an estimate on the test subset with every patient's contribution.
+
+        `row` is a branch, for its mean AUC; a branch and a size, such as `local small`; or
+        `fusion - global` and a finding. None if there is no such estimate.
+        """
+        known = self.content["test"]["estimates"]
+        if row not in known["rows"]:
+            return None
+        i = known["rows"].index(row)
+        packed = zlib.decompress(base64.b64decode(known["contributions"]))
+        shape = (len(known["rows"]), self.content["test"]["patients"])
+        matrix = np.frombuffer(packed, np.float16).reshape(shape).astype(np.float64)
+        scaled = matrix[i] / self.content["test"]["patients"]
+        return Estimate(known["values"][i], scaled, known["degrees"][i])
+
+
+def measure_run(experiment: Experiment, variables: Variables, seconds: Any) -> dict[str, Any]:
+    """Predict validation and test with a run's weights, and return the content of its file.
+
+    All processes predict; what they return is the same.
+    """
+    branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
+    step = make_predict_step(experiment.recipe, experiment.mesh, branches)
+    placed = replicate(experiment.mesh, variables)
+    content: dict[str, Any] = {
+        "versions": {name: metadata.version(name) for name in saved_config.LIBRARIES},
+        "device": jax.devices()[0].device_kind,
+        "devices": experiment.mesh.size,
+        "seconds": seconds,
+    }
+    for subset in ("validation", "test"):
+        indices = getattr(experiment.split, subset)
+        made = predict(step, placed, experiment, indices, subset)
+        scored = scored_images(experiment, experiment.records.labels, indices, made)
+        content[subset] = _scores(scored)
+        if subset == "test":
+            content[subset] |= _estimates(scored, _box_areas(experiment, indices))
+            content["attention"] = _attention(experiment, variables, indices)
+    return content
+
+
+def _scores(scored: ScoredImages) -> dict[str, Any]:
+    patients = np.unique(np.asarray(scored.patient_ids))
+    table = auc_table(
+        scored.label_matrix,
+        scored.ranked,
+        labels=scored.labels,
+        findings=scored.findings,
+        patient_ids=scored.patient_ids,
+        resamples=0,
+    )
+    return {
+        "images": len(scored.image_ids),
+        "patients": len(patients),
+        "patients_digest": hashlib.sha256("\n".join(map(str, patients)).encode()).hexdigest()[:16],
+        "auc": {b: {f: one.auc[f] for f in scored.findings} for b, one in table.items()},
+        "mean": {branch: one.mean.value for branch, one in table.items()},
+    }
+
+
+def _estimates(scored: ScoredImages, areas: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the estimates that tables compare, with every patient's contribution.
+
+    These are float16, times the number of patients, compressed: sums of them need no more digits.
+    """
+    _, patient = np.unique(np.asarray(scored.patient_ids), return_inverse=True)
+    count = int(patient.max()) + 1
+    per_branch = {}
+    for branch, matrix in scored.ranked.items():
+        truth = {f: scored.label_matrix[:, scored.labels.index(f)] for f in scored.findings}
+        scores = {f: matrix[:, scored.labels.index(f)] for f in scored.findings}
+        per_branch[branch] = _of_branch(truth, scores, areas, patient, count)
+    estimates: dict[str, Estimate] = {}
+    for branch, rows in per_branch.items():
+        for name, parts in rows.items():
+            if name in ("", *SIZES) and parts:
+                estimates[f"{branch} {name}".strip()] = _mean_estimate(parts, count)
+    for finding in scored.findings:
+        pair = [per_branch.get(branch, {}).get(finding) for branch in ("fusion", "global")]
+        if all(pair):
+            one, other = (_mean_estimate(parts, count) for parts in pair if parts)
+            estimates[f"{DIFFERENCE} {finding}"] = one.minus(other)
+    packed = np.stack([one.contributions * count for one in estimates.values()])
+    text = base64.b64encode(zlib.compress(packed.astype(np.float16).tobytes(), 9))
+    return {
+        "estimates": {
+            "rows": list(estimates),
+            "values": [one.value for one in estimates.values()],
+            "degrees": [one.degrees for one in estimates.values()],
+            "contributions": text.decode(),
+        }
+    }
+
+
+_Parts = list[tuple[float, Any]]
+"""AUCs to average, each with its `Influence`."""
+
+
+def _of_branch(
+    truth: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    areas: Mapping[str, np.ndarray],
+    patient: np.ndarray,
+    count: int,
+) -> dict[str, _Parts]:
+    """Return the AUCs of each finding, of all findings (""), and of all findings by size."""
+    rows: dict[str, _Parts] = {"": [], **{size: [] for size in SIZES}}
+    for finding, labels in truth.items():
+        ranks = rank_scores(labels, scores[finding])
+        if (value := plain_auc(ranks)) is None:
+            continue
+        rows[finding] = [(value, patient_influence(ranks, patient, count))]
+        rows[""] += rows[finding]
+        for size, chosen in _thirds(areas.get(finding)).items():
+            kept = (labels == 0) | chosen
+            ranks = rank_scores(labels[kept], scores[finding][kept])
+            if (value := plain_auc(ranks)) is not None:
+                rows[size].append((value, patient_influence(ranks, patient[kept], count)))
+    return rows
+
+
+def _mean_estimate(parts: _Parts, count: int) -> Estimate:
+    influence = stack([one for _, one in parts], count)
+    value = float(np.mean([value for value, _ in parts]))
+    return Estimate(value, contributions(influence), degrees_of_freedom(influence))
+
+
+def _thirds(areas: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Divide the images `[N]` with boxes, of areas that are else NaN, into thirds by area."""
+    if areas is None or (known := np.flatnonzero(~np.isnan(areas))).size < len(SIZES) * FEWEST:
+        return {}
+    parts = np.array_split(known[np.argsort(areas[known], kind="stable")], len(SIZES))
+    masks = {size: np.zeros(len(areas), bool) for size in SIZES}
+    for size, part in zip(SIZES, parts, strict=True):
+        masks[size][part] = True
+    return masks
+
+
+def _box_areas(experiment: Experiment, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Return, per finding, the area of each image's largest annotated box; NaN without one."""
+    places = {record: i for i, record in enumerate(indices)}
+    areas = {}
+    for finding, annotated in annotated_boxes(experiment, indices).items():
+        areas[finding] = np.full(len(indices), np.nan)
+        largest = np.nanmax(box_areas(annotated.boxes), axis=1)
+        areas[finding][[places[record] for record in annotated.records]] = largest
+    return areas
+
+
+def _attention(experiment: Experiment, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
+    """Return how often each way of looking points into, and overlaps, the annotated boxes."""
+    if "global" not in variables["params"]:
+        return {}
+    labels = experiment.records.labels
+    found = localise(experiment, variables, columns_of(labels, labels), indices)
+    content: dict[str, Any] = {"tau": found.tau, "statistic": found.statistic}
+    for name, ways in (("ways", found.scores[found.tau]), ("attended minus", found.differences)):
+        content[name] = {
+            way: {
+                finding: {
+                    "pointing": [float(part) for part in scores.pointing],
+                    "centre": [float(part) for part in scores.centre],
+                }
+                for finding, scores in of_way.items()
+            }
+            for way, of_way in ways.items()
+        }
+    return content
+
+
+def read_results(contents: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Make results of the contents of their files."""
+    return [Result(content["config"], content) for content in contents]

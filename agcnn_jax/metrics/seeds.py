@@ -1,0 +1,114 @@
+"""Means over training seeds, with intervals over both the seeds and the patients.
+
+The seeds take the place of the readers, and the patients that of the cases, in a study of several
+readers and cases: the variance of the mean over S seeds is estimated as `MS / S + Cov`, with MS the
+variance between seeds and Cov the mean covariance of two seeds over the same patients (Obuchowski
+and Rockette 1995). MS alone would leave out that other patients would have given another result;
+the patients alone, that another training would have. A few seeds may agree by luck, so MS counts as
+no less than what the patients alone make of it, the variance of one seed minus Cov; with that,
+three seeds cover 94 to 97 % in simulations (tests/metrics/test_seeds.py), where they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit, logit, stdtrit
+
+from agcnn_jax.metrics.bootstrap import LEVEL, Interval
+
+_NO_VARIANCE = 1e-28
+
+
+class Estimate(NamedTuple):
+    """A mean AUC, or a difference of two, of one training.
+
+    Attributes:
+        value: the estimate.
+        contributions: float64 `[K]`, of each patient; see `influence.contributions`.
+        degrees: degrees of freedom of their variance; None where it is unknown.
+    """
+
+    value: float
+    contributions: np.ndarray
+    degrees: float | None
+
+    def minus(self, other: Estimate) -> Estimate:
+        """Return the difference of two estimates over the same patients."""
+        known = [degrees for degrees in (self.degrees, other.degrees) if degrees is not None]
+        return Estimate(
+            self.value - other.value,
+            self.contributions - other.contributions,
+            min(known) if len(known) == 2 else None,
+        )
+
+
+class OverSeeds(NamedTuple):
+    """A mean over S trainings.
+
+    Attributes:
+        value: the mean.
+        deviation: standard deviation between seeds; None for a single seed.
+        interval: over seeds and patients, over patients alone for a single seed; None where
+            nothing varies or the variance is unknown.
+        seeds: S.
+    """
+
+    value: float
+    deviation: float | None
+    interval: Interval | None
+    seeds: int
+
+
+def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+    """Average the estimates of at least one seed, as differences have it: on a linear scale.
+
+    The degrees of freedom combine those of MS and Cov (Hillis 2007; Satterthwaite).
+    """
+    values = np.array([one.value for one in estimates])
+    error = _error(estimates, level)
+    mean = float(values.mean())
+    interval = None
+    if error is not None:
+        interval = Interval(max(-1.0, mean - error), min(1.0, mean + error))
+    return OverSeeds(mean, _deviation(values), interval, len(values))
+
+
+def auc_over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+    """Average AUCs of at least one seed; the interval is on the logit scale, within (0, 1)."""
+    values = np.array([one.value for one in estimates])
+    error, mean = _error(estimates, level), float(values.mean())
+    interval = None
+    if error is not None and 0 < mean < 1:
+        middle, reach = logit(mean), error / (mean * (1 - mean))
+        interval = Interval(float(expit(middle - reach)), float(expit(middle + reach)))
+    return OverSeeds(mean, _deviation(values), interval, len(values))
+
+
+def _deviation(values: np.ndarray) -> float | None:
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _error(estimates: Sequence[Estimate], level: float) -> float | None:
+    """Return half the width of the interval of the mean; None if it is unknown."""
+    known = [one.degrees for one in estimates if one.degrees is not None]
+    if len(known) < len(estimates):
+        return None
+    matrix = np.stack([one.contributions for one in estimates])
+    covariances = matrix @ matrix.T
+    seeds, variance = len(estimates), float(np.diagonal(covariances).mean())
+    between, shared = 0.0, variance
+    if seeds > 1:
+        shared = float((covariances.sum() - seeds * variance) / (seeds * (seeds - 1)))
+        shared = min(max(shared, 0.0), variance)
+        spread = float(np.var([one.value for one in estimates], ddof=1))
+        between = max(spread, variance - shared) / seeds
+    total = between + shared
+    if total < _NO_VARIANCE:
+        return None
+    uncertainty = shared**2 / min(known)
+    if seeds > 1:
+        uncertainty += between**2 / (seeds - 1)
+    return float(stdtrit(total**2 / uncertainty, (1 + level) / 2) * np.sqrt(total))
