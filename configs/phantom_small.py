@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.epochs = (6, 6, 2)
     config.learning_rate = (0.2, 0.2, 0.5)
     # A heat map has only 4x4 positions: the region above 0.7 would often miss the finding.
-    config.attention.tau = 0.4
+    config.attention.tau = 0.5
     config.drop_after = 0.7
     config.log_every = 100
     return config
