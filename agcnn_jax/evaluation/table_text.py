@@ -51,7 +51,8 @@ def _text_block(
     names = gap.join(name.center(n) for (name, _), n in zip(block, group_widths, strict=True))
     rule = gap.join("-" * n for n in group_widths)
     body = [line(row) for row in table.rows]
-    body.insert(len(body) - table.summary_rows, rule)
+    if table.summary_rows:
+        body.insert(len(body) - table.summary_rows, rule)
     return "\n".join([names.rstrip(), line(headers), rule, *body])
 
 

@@ -58,7 +58,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "local branch reads",
         {
             "attended region": _PAPER,
-            "centred crop of its size": {**_PAPER, "local_input": "centred"},
+            "centred crop": {**_PAPER, "local_input": "centred"},
             "whole image": {**_PAPER, "local_input": "image"},
             "whole image (GLF)": {"strategy": "GLF", "local_input": "image"},
         },
