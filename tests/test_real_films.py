@@ -160,3 +160,19 @@ def test_published_aucs_of_a_pytorch_port():
         for row in csv.DictReader(file):
             line = next(x for x in done.stdout.splitlines() if x.startswith(row["label"]))
             assert f"{float(row['auc']):.6f}" in line
+
+
+@pytest.mark.slow
+def test_experiments_on_real_films(small_dir, tmp_path):
+    options = (
+        *("--config=configs/demo.py", "--config.input_size=64", "--config.data.protocol=patient"),
+        *(f"--config.data.dir={small_dir}", f"--workdir={tmp_path}", "--config.max_steps=4"),
+    )
+    run("-m", "agcnn_jax.experiments", "table1", *options, "--seeds=2", env=ENVIRONMENT)
+    content = json.loads((tmp_path / "table1/table.json").read_text())
+    assert content["provenance"] == "ChestX-ray14"
+    (row,) = content["backbones"]["resnet_small"]["rows"].values()
+    assert row["branches"]["global"]["seeds"] == 2
+    # The paper's ResNet-50 is shown where it has none of the backbone.
+    assert row["branches"]["fusion"]["paper"] == 0.868
+    assert "synthetic" not in (tmp_path / "table1/table.md").read_text()

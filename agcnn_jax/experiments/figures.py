@@ -31,7 +31,7 @@ def draw(content: Mapping[str, Any], backbone: str) -> Figure:
     over = "seeds and patients" if seeds > 1 else "patients"
     figure.suptitle(
         f"{content['title']}{synthetic}\n{backbone}, {seeds} seed{'s' * (seeds != 1)}, "
-        f"{content['images']['test']:,} test images; 95 % intervals over {over}",
+        f"{content['images']['test']:,} test images\n95 % intervals over {over}",
         fontsize=12,
     )
     return figure

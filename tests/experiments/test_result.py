@@ -50,7 +50,9 @@ def test_contributions_survive_the_file(scored, result):
         resamples=0,
     )
     expected = contributions(table["local"].mean.influence)
-    np.testing.assert_allclose(result.estimate("local").contributions, expected, rtol=2e-3, atol=1e-8)
+    np.testing.assert_allclose(
+        result.estimate("local").contributions, expected, rtol=2e-3, atol=1e-8
+    )
     difference = result.estimate("fusion").minus(result.estimate("global"))
     paired = paired_difference(table["fusion"].mean, table["global"].mean)
     assert over_seeds([difference]).interval == pytest.approx(paired[1], abs=2e-3)

@@ -136,8 +136,13 @@ def test_a_run_of_that_name_but_other_weights_is_no_donor(run, tmp_path):
 def test_tables_are_made_again_from_results_alone(run, tmp_path):
     run("control", seeds=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "w/control").iterdir()}
-    assert {"table.md", "table.csv", "table.json", "control_resnet_small.png",
-            "control_resnet_small.pdf"} == set(before)
+    assert {
+        "table.md",
+        "table.csv",
+        "table.json",
+        "control_resnet_small.png",
+        "control_resnet_small.pdf",
+    } == set(before)
     for name in ("runs", "control"):
         shutil.rmtree(tmp_path / "w" / name)
     assert run("control", seeds=2) == []
@@ -172,7 +177,7 @@ def test_another_backbone_joins_the_table(run, tmp_path, monkeypatch):
 
 def test_what_does_not_belong_together_is_refused(run, tmp_path, data_dir):
     run("table1")
-    files = {path for path in (tmp_path / "w").rglob("*")}
+    files = set((tmp_path / "w").rglob("*"))
     with pytest.raises(UserError, match=r"has config.learning_rate \(0.15.*but \(0.1,\)"):
         run("table1", learning_rate=(0.1,))
     with pytest.raises(UserError, match=r"has config.pooling 'avg', but 'max' is asked for"):
@@ -189,7 +194,7 @@ def test_what_does_not_belong_together_is_refused(run, tmp_path, data_dir):
     file.write_text("{}")
     with pytest.raises(UserError, match=r"seed0.json is damaged; delete it"):
         run("table1")
-    assert {path for path in (tmp_path / "w").rglob("*")} < files
+    assert set((tmp_path / "w").rglob("*")) < files
 
 
 def test_a_store_without_validation_is_refused(run, data_dir, tmp_path, monkeypatch):

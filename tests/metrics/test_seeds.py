@@ -37,9 +37,7 @@ def test_one_seed_has_the_interval_over_patients(seed):
 def test_an_auc_of_one_seed_has_nearly_the_interval_over_patients():
     _, influence, first = estimate(1, patients=60)
     one = Estimate(first.value, contributions(influence), degrees_of_freedom(influence))
-    one = Estimate(
-        first.value, contributions(first.influence), degrees_of_freedom(first.influence)
-    )
+    one = Estimate(first.value, contributions(first.influence), degrees_of_freedom(first.influence))
     # The interval of a single mean is the jackknife's, whose scale is a little larger.
     expected = mean_interval(first.value, first.influence)
     assert auc_over_seeds([one]).interval == pytest.approx(expected, abs=0.01)
