@@ -3,9 +3,13 @@ import itertools
 import pytest
 
 from agcnn_jax.experiments.plan import EXPERIMENTS, NAMES, VARIED, Run, plan, refuse_overruled
+from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.config import flatten
+from agcnn_jax.run.strategies import stages
+from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.runtime.errors import UserError
-from configs import demo
+from configs import demo, resnet
+from tests.programs import ROOT
 
 
 def test_every_key_that_a_row_sets_may_differ_within_a_workdir():
@@ -89,3 +93,24 @@ def test_a_run_keeps_its_values_whatever_the_experiment():
     values = [plan([name], config, seeds=1)[0].values for name in ("table1", "table2", "control")]
     assert values[0] == values[1] == values[2]
     assert isinstance(plan(["table1"], config, seeds=1)[0], Run)
+
+
+def test_docs_count_the_runs_and_steps_of_each_experiment():
+    """On 70 % of ChestX-ray14, with the paper's batches and epochs."""
+    text, config = (ROOT / "docs/experiments.md").read_text(), resnet.get_config()
+    sizes = zip(BRANCHES, (128, 64, 64), strict=True)
+    per_epoch = {branch: 78_484 // size for branch, size in sizes}
+    runs, done = [], []
+    for name in EXPERIMENTS:
+        before, steps = len(runs), 0
+        for run in plan([name], config, seeds=1):
+            if run.values in runs:
+                continue
+            runs.append(run.values)
+            for count, stage in enumerate(stages(run.config.strategy), start=1):
+                key = stage.branches, stage_values(flatten(run.config.to_dict()), count)
+                if key not in done:
+                    done.append(key)
+                    steps += 50 * max(per_epoch[branch] for branch in stage.branches)
+        assert f"| `{name}` | {len(runs) - before} | {steps:,} |" in text
+    assert f"| `all` | {len(runs)} | " in text
