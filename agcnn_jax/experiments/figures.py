@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from agcnn_jax.evaluation.figures import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, plain_name, style
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import DIFFERENCE
-from agcnn_jax.experiments.tables import BY_FINDING
+from agcnn_jax.experiments.summary import BY_FINDING
 from agcnn_jax.models.agcnn import BRANCHES
 
 

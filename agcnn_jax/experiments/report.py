@@ -13,7 +13,7 @@ from etils import epath
 from agcnn_jax.evaluation.figures import encode
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.table_text import as_markdown, as_text
-from agcnn_jax.experiments import figures, tables
+from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.plan import OF_BACKBONE, Run
 from agcnn_jax.experiments.result import Result
 from agcnn_jax.experiments.runs import complete, open_data, survey
@@ -43,8 +43,8 @@ def run_experiments(runs: Sequence[Run], workdir: str) -> None:
 def _write(place: epath.Path, name: str, runs: Sequence[Run], data: Mapping[str, Any]) -> str:
     """Write an experiment's folder and return its tables as text."""
     groups = collect(survey(place, runs[0], data).results, runs)
-    content = tables.summarise(name, groups, data["provenance"])
-    shown = [tables.as_table(content, backbone) for backbone in groups]
+    content = summary.summarise(name, groups, data["provenance"])
+    shown = [table for backbone in groups for table in tables.as_tables(content, backbone)]
     with replace_directory(place / name) as folder:
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / "table.json").write_text(text + "\n", encoding="utf-8")
@@ -60,7 +60,7 @@ def _write(place: epath.Path, name: str, runs: Sequence[Run], data: Mapping[str,
     return f"{texts}\n\nwritten to {place / name}"
 
 
-def collect(results: Sequence[Result], runs: Sequence[Run]) -> dict[str, tables.Group]:
+def collect(results: Sequence[Result], runs: Sequence[Run]) -> dict[str, summary.Group]:
     """Find the results of the runs, and of the same runs with another backbone.
 
     Returns:

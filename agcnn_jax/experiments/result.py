@@ -6,19 +6,20 @@ import base64
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
 
-from agcnn_jax.evaluation.localisation import annotated_boxes, localise
+from agcnn_jax.evaluation.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
+from agcnn_jax.evaluation.map_boxes import ATTENDED, RANDOM
 from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import contributions, degrees_of_freedom, stack
-from agcnn_jax.metrics.localisation import box_areas
+from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import Estimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
@@ -34,6 +35,9 @@ FEWEST = 10
 """Boxes of a finding in each third; findings with fewer have no AUC by size."""
 
 DIFFERENCE = "fusion - global"
+
+CHANCE = (RANDOM, CENTRED, MEAN_BOX)
+"""Ways of pointing without looking at the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,26 +218,24 @@ def _box_areas(experiment: Experiment, indices: np.ndarray) -> dict[str, np.ndar
 
 
 def _attention(experiment: Experiment, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
-    """Return how often each way of looking points into, and overlaps, the annotated boxes."""
+    """Return how often the attended region, and chance, point into the annotated boxes."""
     if "global" not in variables["params"]:
         return {}
     labels = experiment.records.labels
     found = localise(experiment, variables, columns_of(labels, labels), indices)
-    content: dict[str, Any] = {"tau": found.tau, "statistic": found.statistic}
-    for name, ways in (("ways", found.scores[found.tau]), ("attended minus", found.differences)):
-        content[name] = {
-            way: {
-                finding: {
-                    "pointing": [float(part) for part in scores.pointing],
-                    "centre": [float(part) for part in scores.centre],
-                }
-                for finding, scores in of_way.items()
-            }
-            for way, of_way in ways.items()
-        }
-    return content
+    of_tau = {way: found.scores[found.tau][way] for way in (ATTENDED, *CHANCE)}
+    return {
+        "tau": found.tau,
+        "statistic": found.statistic,
+        "images": {finding: count.images for finding, count in found.counts.items()},
+        "pointing": {way: _pointing(scores) for way, scores in of_tau.items()},
+        "attended minus": {way: _pointing(found.differences[way]) for way in CHANCE},
+    }
 
 
-def read_results(contents: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """Make results of the contents of their files."""
-    return [Result(content["config"], content) for content in contents]
+def _pointing(scores: Mapping[str, Scores]) -> dict[str, list[float | None]]:
+    """Return each finding's share of hits, and its interval, to four digits."""
+    return {
+        finding: [None if np.isnan(x) else round(float(x), 4) for x in one.pointing]
+        for finding, one in scores.items()
+    }

@@ -1,203 +1,139 @@
-"""The table of an experiment: its numbers as plain values, as Markdown and as CSV."""
+"""The tables of an experiment, and its numbers as CSV."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from agcnn_jax.evaluation.references import PAPER_SETTING, paper_rows
+from agcnn_jax.evaluation.localisation_tables import NAMES
+from agcnn_jax.evaluation.map_boxes import ATTENDED
+from agcnn_jax.evaluation.references import load
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
 from agcnn_jax.experiments.plan import EXPERIMENTS
-from agcnn_jax.experiments.result import DIFFERENCE, SIZES, Result
+from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES
+from agcnn_jax.experiments.summary import BY_FINDING
 from agcnn_jax.metrics.bootstrap import Interval
-from agcnn_jax.metrics.seeds import Estimate, OverSeeds, auc_over_seeds, over_seeds
 from agcnn_jax.models.agcnn import BRANCHES
 
-Group = Mapping[str, Sequence[Result]]
-"""The results of one backbone: per row of the experiment, one a seed."""
+Groups = tuple[tuple[str, tuple[str, ...]], ...]
+Lines = tuple[tuple[str, ...], ...]
 
-PAPER_BACKBONE = "resnet50"
-"""The paper's other experiments were measured with it."""
-
-BY_FINDING = "table1"
-"""The experiment whose table has a row for each finding."""
+_INTERVAL = ("AUC", "95 % interval")
 
 
-def summarise(name: str, groups: Mapping[str, Group], provenance: str) -> dict[str, Any]:
-    """Return all numbers of an experiment, as its `table.json` holds them.
-
-    Args:
-        name: of the experiment.
-        groups: the results of each backbone, by its name.
-        provenance: of the images.
-    """
-    experiment = EXPERIMENTS[name]
-    any_result = next(iter(next(iter(groups.values())).values()))[0].content
-    return {
-        "experiment": name,
-        "title": experiment.title,
-        "provenance": provenance,
-        "protocol": any_result["data"]["protocol"],
-        "images": {subset: any_result[subset]["images"] for subset in ("validation", "test")},
-        "patients": any_result["test"]["patients"],
-        "backbones": {
-            backbone: {
-                "seeds": [result.values["seed"] for result in next(iter(group.values()))],
-                "rows": {row: _summarise_row(name, backbone, row, group) for row in group},
-            }
-            for backbone, group in groups.items()
-        },
-    }
-
-
-def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str, Any]:
-    results, reference = group[row], EXPERIMENTS[name].reference
-    paper = _paper(name, backbone, row)
-    branches = {}
-    for branch in results[0].branches:
-        means = [result.mean(branch, "validation") for result in results]
-        known = [mean for mean in means if mean is not None]
-        branches[branch] = {
-            **_estimated(results, branch, auc_over_seeds),
-            "paper": paper[branch].mean_reported if branch in paper else None,
-            "validation": sum(known) / len(known) if known else None,
-            "sizes": {s: _estimated(results, f"{branch} {s}", auc_over_seeds) for s in SIZES},
-            "findings": _findings(results, branch, paper),
-        }
-    found: dict[str, Any] = {
-        "branches": branches,
-        DIFFERENCE: _subtracted(results, "fusion", results, "global"),
-        f"{DIFFERENCE} by finding": {
-            finding: _estimated(results, f"{DIFFERENCE} {finding}")
-            for finding in branches["global"]["findings"]
-        },
-        f"{DIFFERENCE} by size": {
-            s: _subtracted(results, f"fusion {s}", results, f"global {s}") for s in SIZES
-        },
-    }
-    if reference and row != reference and reference in group:
-        found["minus reference"] = {
-            estimate: _subtracted(results, estimate, group[reference], estimate)
-            for branch in BRANCHES
-            for estimate in (branch, *(f"{branch} {size}" for size in SIZES))
-        }
-    return found
-
-
-def _findings(results: Sequence[Result], branch: str, paper: Mapping[str, Any]) -> dict[str, Any]:
-    findings = {}
-    for finding in results[0].content["test"]["auc"][branch]:
-        values = [result.auc(branch, finding) for result in results]
-        known = [value for value in values if value is not None]
-        combined = over_seeds([Estimate(v, _NOBODY, None) for v in known]) if known else None
-        findings[finding] = {
-            "value": combined and combined.value,
-            "deviation": combined and combined.deviation,
-            "paper": paper[branch].auc.get(finding) if branch in paper else None,
-        }
-    return findings
-
-
-_NOBODY: Any = ()
-
-
-def _estimated(
-    results: Sequence[Result],
-    name: str,
-    combine: Callable[[Sequence[Estimate]], OverSeeds] = over_seeds,
-) -> dict[str, Any]:
-    """Average an estimate of each seed."""
-    return _average([one for r in results if (one := r.estimate(name)) is not None], combine)
-
-
-def _subtracted(
-    results: Sequence[Result], name: str, others: Sequence[Result], other_name: str
-) -> dict[str, Any]:
-    """Average the difference of two estimates, paired by seed and by patient."""
-    of_seed = {other.values["seed"]: other for other in others}
-    differences = []
-    for result in results:
-        if other := of_seed.get(result.values["seed"]):
-            first, second = result.estimate(name), other.estimate(other_name)
-            if first is not None and second is not None:
-                differences.append(first.minus(second))
-    return _average(differences, over_seeds)
-
-
-def _average(
-    estimates: Sequence[Estimate], combine: Callable[[Sequence[Estimate]], OverSeeds]
-) -> dict[str, Any]:
-    if not estimates:
-        return {"value": None, "deviation": None, "interval": None, "seeds": 0}
-    return combine(estimates)._asdict()
-
-
-def _paper(name: str, backbone: str, row: str) -> dict[str, Any]:
-    """Return the paper's row for each branch, of ResNet-50 where it has none of the backbone."""
-    setting = PAPER_SETTING
-    if name == "table2":
-        setting = dataclasses.replace(setting, strategy=row)
-    elif name == "table3":
-        setting = dataclasses.replace(setting, statistic=row)
-    elif name == "tau":
-        setting = dataclasses.replace(setting, tau=float(row))
-    elif name in ("control", "detail"):
-        changes = EXPERIMENTS[name].rows[row]
-        if changes.get("attention.crop_from", "input") != "input":
-            return {}
-        strategy, local_input = changes["strategy"], changes["local_input"]
-        setting = dataclasses.replace(setting, strategy=strategy, local_input=local_input)
-    of_backbone = backbone.split()[0] if name == BY_FINDING else PAPER_BACKBONE
-    _, rows = paper_rows(of_backbone, setting)
-    return rows or (paper_rows(PAPER_BACKBONE, setting)[1] if name == BY_FINDING else {})
-
-
-def as_table(content: Mapping[str, Any], backbone: str) -> Table:
-    """Lay out an experiment's table for one backbone."""
+def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
+    """Lay out an experiment's tables for one backbone, the main one first."""
     name, of_backbone = content["experiment"], content["backbones"][backbone]
-    seeds = of_backbone["seeds"]
+    seeds, rows = of_backbone["seeds"], of_backbone["rows"]
     counted = f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"
     above = (
         f"{content['title']}: {backbone}, {counted}; {content['images']['test']:,} test images of "
         f"{content['patients']:,} patients, {content['protocol']} protocol; "
         f"{content['provenance']}",
     )
-    rows = of_backbone["rows"]
-    groups, lines = (_by_finding if name == BY_FINDING else _by_row)(name, rows)
-    summary = 1 if name == BY_FINDING else 0
-    return Table(above, groups, lines, summary, _notes(content, len(seeds)))
+    groups, lines = _by_finding(rows) if name == BY_FINDING else _by_row(name, rows)
+    tables = [Table(above, groups, lines, int(name == BY_FINDING), ())]
+    if name in WITH_SIZES and _has_sizes(rows):
+        above = ("By size of the lesion: thirds of each finding's annotated boxes, by area.",)
+        groups, lines = _by_size(name, rows)
+        tables.append(Table(above, groups, lines, 0, ()))
+    if name == BY_FINDING and (attention := next(iter(rows.values()))["attention"]):
+        above = (
+            "Where attention points: the share of images in which the heat map's peak lies in an "
+            "annotated box; in how many seeds that is more often than each kind of chance, with "
+            "an interval over patients that excludes 0.",
+        )
+        groups, lines = _where_it_points(attention)
+        tables.append(Table(above, groups, lines, 0, ()))
+    tables[-1] = dataclasses.replace(tables[-1], below=_notes(content, len(seeds)))
+    return tables
 
 
-def _by_finding(name: str, rows: Mapping[str, Any]) -> Any:
+WITH_SIZES = (BY_FINDING, "detail")
+"""The experiments with a table by size of the lesion."""
+
+
+def _has_sizes(rows: Mapping[str, Any]) -> bool:
+    branches = (branch for row in rows.values() for branch in row["branches"].values())
+    return any(
+        size["value"] is not None for branch in branches for size in branch["sizes"].values()
+    )
+
+
+def _by_size(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
+    reference = EXPERIMENTS[name].reference
+    groups: Groups = (
+        ("", ("Lesions",)),
+        *((branch, ("AUC",)) for branch in BRANCHES),
+        ("fusion − global", _INTERVAL),
+        *([(f"fusion − fusion of {reference}", _INTERVAL)] if reference else []),
+    )
+    lines = []
+    for row, found in rows.items():
+        for size in SIZES:
+            of_size = [found["branches"][branch]["sizes"][size] for branch in BRANCHES]
+            cells = (f"{row} {size}".strip(), *(number(one["value"]) for one in of_size))
+            cells += _signed(found[f"{DIFFERENCE} by size"][size])
+            if reference:
+                minus = found.get("minus reference")
+                cells += _signed(minus[f"fusion {size}"]) if minus else (DASH, DASH)
+            lines.append(cells)
+    return groups, tuple(lines)
+
+
+def _where_it_points(attention: Mapping[str, Any]) -> tuple[Groups, Lines]:
+    ways = (ATTENDED, *CHANCE)
+    groups: Groups = (
+        ("", ("Finding", "images")),
+        ("points into a box", tuple(NAMES[way] for way in ways)),
+        ("seeds above", tuple(NAMES[way] for way in CHANCE)),
+    )
+    lines = tuple(
+        (
+            finding,
+            f"{found['images']:,}",
+            *(number(found["pointing"].get(way)) for way in ways),
+            *(str(found["above"][way]) for way in CHANCE),
+        )
+        for finding, found in attention.items()
+    )
+    return groups, lines
+
+
+def _by_finding(rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
     (row,) = rows.values()
     branches = row["branches"]
     header = ("AUC", "sd", "paper", "difference")
-    groups: list[tuple[str, tuple[str, ...]]] = [("", ("Finding",))]
-    groups += [(branch, header) for branch in branches]
-    groups.append(("fusion − global", ("AUC", "95 % interval")))
-    lines = []
+    groups: Groups = (
+        ("", ("Finding",)),
+        *((branch, header) for branch in branches),
+        ("fusion − global", _INTERVAL),
+    )
+    lines: list[tuple[str, ...]] = []
     for finding in branches["global"]["findings"]:
         cells = [_compared(of["findings"][finding]) for of in branches.values()]
         difference = row[f"{DIFFERENCE} by finding"][finding]
         lines.append((finding, *sum(cells, ()), *_signed(difference)))
     cells = [_compared(of) for of in branches.values()]
     lines.append(("Mean", *sum(cells, ()), *_signed(row[DIFFERENCE])))
-    return tuple(groups), tuple(lines)
+    return groups, tuple(lines)
 
 
-def _by_row(name: str, rows: Mapping[str, Any]) -> Any:
+def _by_row(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
     experiment = EXPERIMENTS[name]
     shown = ("local", "fusion") if name == "tau" else BRANCHES
-    groups: list[tuple[str, tuple[str, ...]]] = [("", (experiment.what,))]
-    for branch in shown:
-        more = ("validation",) if name == "tau" else ()
-        groups.append((branch, ("AUC", "sd", "95 % interval", *more, "paper", "difference")))
-    groups.append(("fusion − global", ("AUC", "95 % interval")))
-    if experiment.reference:
-        groups.append((f"fusion − fusion of {experiment.reference}", ("AUC", "95 % interval")))
+    more = ("validation",) if name == "tau" else ()
+    header = ("AUC", "sd", "95 % interval", *more, "paper", "difference")
+    reference = experiment.reference
+    groups: Groups = (
+        ("", (experiment.what,)),
+        *((branch, header) for branch in shown),
+        ("fusion − global", _INTERVAL),
+        *([(f"fusion − fusion of {reference}", _INTERVAL)] if reference else []),
+    )
     lines = []
     for row, found in rows.items():
         cells: tuple[str, ...] = (row,)
@@ -211,7 +147,7 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> Any:
             minus = found.get("minus reference")
             cells += _signed(minus["fusion"]) if minus else (DASH, DASH)
         lines.append(cells)
-    return tuple(groups), tuple(lines)
+    return groups, tuple(lines)
 
 
 def _compared(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -245,6 +181,8 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
         which = "the paper's numbers are ResNet-50's"
     where = "on ChestX-ray14, split at random by image"
     notes.append(f"Paper: Guan et al. 2018; {which}, {where}.")
+    if content["experiment"] == "tau":
+        notes.append(f"Of other thresholds the paper prints: {load()['tau']['note']}.")
     if "synthetic" in content["provenance"]:
         notes.append(
             "The images are synthetic: differences from the paper say nothing about either."

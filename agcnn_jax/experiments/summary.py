@@ -1,0 +1,188 @@
+"""The numbers of an experiment, over seeds and patients, beside the paper's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from agcnn_jax.evaluation.references import PAPER_SETTING, paper_rows
+from agcnn_jax.experiments.plan import EXPERIMENTS
+from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, Result
+from agcnn_jax.metrics.seeds import Estimate, OverSeeds, auc_over_seeds, over_seeds
+from agcnn_jax.models.agcnn import BRANCHES
+
+Group = Mapping[str, Sequence[Result]]
+"""The results of one backbone: per row of the experiment, one a seed."""
+
+PAPER_BACKBONE = "resnet50"
+"""The paper's other experiments were measured with it."""
+
+BY_FINDING = "table1"
+"""The experiment whose table has a row for each finding."""
+
+
+def summarise(name: str, groups: Mapping[str, Group], provenance: str) -> dict[str, Any]:
+    """Return all numbers of an experiment, as its `table.json` holds them.
+
+    Args:
+        name: of the experiment.
+        groups: the results of each backbone, by its name.
+        provenance: of the images.
+    """
+    experiment = EXPERIMENTS[name]
+    any_result = next(iter(next(iter(groups.values())).values()))[0].content
+    return {
+        "experiment": name,
+        "title": experiment.title,
+        "provenance": provenance,
+        "protocol": any_result["data"]["protocol"],
+        "images": {subset: any_result[subset]["images"] for subset in ("validation", "test")},
+        "patients": any_result["test"]["patients"],
+        "backbones": {
+            backbone: {
+                "seeds": [result.values["seed"] for result in next(iter(group.values()))],
+                "rows": {row: _summarise_row(name, backbone, row, group) for row in group},
+            }
+            for backbone, group in groups.items()
+        },
+    }
+
+
+def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str, Any]:
+    results, reference = group[row], EXPERIMENTS[name].reference
+    paper = _paper(name, backbone, row)
+    branches = {}
+    for branch in results[0].branches:
+        means = [result.mean(branch, "validation") for result in results]
+        known = [mean for mean in means if mean is not None]
+        branches[branch] = {
+            **_estimated(results, branch, auc_over_seeds),
+            "paper": paper[branch].mean_reported if branch in paper else None,
+            "validation": sum(known) / len(known) if known else None,
+            "sizes": {s: _estimated(results, f"{branch} {s}", auc_over_seeds) for s in SIZES},
+            "findings": _findings(results, branch, paper),
+        }
+    found: dict[str, Any] = {
+        "branches": branches,
+        DIFFERENCE: _subtracted(results, "fusion", results, "global"),
+        f"{DIFFERENCE} by finding": {
+            finding: _estimated(results, f"{DIFFERENCE} {finding}")
+            for finding in branches["global"]["findings"]
+        },
+        f"{DIFFERENCE} by size": {
+            s: _subtracted(results, f"fusion {s}", results, f"global {s}") for s in SIZES
+        },
+    }
+    if name == BY_FINDING:
+        found["attention"] = _attention([r.content["attention"] for r in results])
+    if reference and row != reference and reference in group:
+        found["minus reference"] = {
+            estimate: _subtracted(results, estimate, group[reference], estimate)
+            for branch in BRANCHES
+            for estimate in (branch, *(f"{branch} {size}" for size in SIZES))
+        }
+    return found
+
+
+def _findings(results: Sequence[Result], branch: str, paper: Mapping[str, Any]) -> dict[str, Any]:
+    findings = {}
+    for finding in results[0].content["test"]["auc"][branch]:
+        values = [result.auc(branch, finding) for result in results]
+        known = [value for value in values if value is not None]
+        combined = over_seeds([Estimate(v, _NOBODY, None) for v in known]) if known else None
+        findings[finding] = {
+            "value": combined and combined.value,
+            "deviation": combined and combined.deviation,
+            "paper": paper[branch].auc.get(finding) if branch in paper else None,
+        }
+    return findings
+
+
+_NOBODY: Any = ()
+
+
+def _attention(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average each finding's share of images whose point lies in an annotated box.
+
+    `above` counts the seeds in which the attended region is better than each kind of chance, with
+    an interval over patients that excludes 0.
+    """
+    findings = of_seeds[0].get("images", {})
+    return {
+        finding: {
+            "images": images,
+            "pointing": {
+                way: _mean([one["pointing"][way].get(finding, [None])[0] for one in of_seeds])
+                for way in of_seeds[0]["pointing"]
+            },
+            "above": {
+                way: sum(_is_above(one["attended minus"][way].get(finding)) for one in of_seeds)
+                for way in CHANCE
+            },
+        }
+        for finding, images in findings.items()
+    }
+
+
+def _is_above(difference: Sequence[float | None] | None) -> bool:
+    """Tell whether the interval of a difference, its value and two ends, lies above 0."""
+    low = difference[1] if difference else None
+    return low is not None and low > 0
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+
+
+def _estimated(
+    results: Sequence[Result],
+    name: str,
+    combine: Callable[[Sequence[Estimate]], OverSeeds] = over_seeds,
+) -> dict[str, Any]:
+    """Average an estimate of each seed."""
+    return _average([one for r in results if (one := r.estimate(name)) is not None], combine)
+
+
+def _subtracted(
+    results: Sequence[Result], name: str, others: Sequence[Result], other_name: str
+) -> dict[str, Any]:
+    """Average the difference of two estimates, paired by seed and by patient."""
+    of_seed = {other.values["seed"]: other for other in others}
+    differences = []
+    for result in results:
+        if other := of_seed.get(result.values["seed"]):
+            first, second = result.estimate(name), other.estimate(other_name)
+            if first is not None and second is not None:
+                differences.append(first.minus(second))
+    return _average(differences, over_seeds)
+
+
+def _average(
+    estimates: Sequence[Estimate], combine: Callable[[Sequence[Estimate]], OverSeeds]
+) -> dict[str, Any]:
+    if not estimates:
+        return {"value": None, "deviation": None, "interval": None, "seeds": 0}
+    return combine(estimates)._asdict()
+
+
+def _paper(name: str, backbone: str, row: str) -> dict[str, Any]:
+    """Return the paper's row for each branch, of ResNet-50 where it has none of the backbone."""
+    setting = PAPER_SETTING
+    if name == "table2":
+        setting = dataclasses.replace(setting, strategy=row)
+    elif name == "table3":
+        setting = dataclasses.replace(setting, statistic=row)
+    elif name == "tau":
+        setting = dataclasses.replace(setting, tau=float(row))
+    elif name in ("control", "detail"):
+        changes = EXPERIMENTS[name].rows[row]
+        if changes.get("attention.crop_from", "input") != "input":
+            return {}
+        strategy, local_input = changes["strategy"], changes["local_input"]
+        setting = dataclasses.replace(setting, strategy=strategy, local_input=local_input)
+    of_backbone = backbone.split()[0] if name == BY_FINDING else PAPER_BACKBONE
+    _, rows = paper_rows(of_backbone, setting)
+    return rows or (paper_rows(PAPER_BACKBONE, setting)[1] if name == BY_FINDING else {})
