@@ -15,6 +15,7 @@ from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import flatten
 from agcnn_jax.run.experiment import Experiment, open_experiment
+from agcnn_jax.run.keys import KEYS
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import read_values, stage_values
@@ -27,7 +28,9 @@ from agcnn_jax.training.schedule import make_schedule
 RUNS, RESULTS = "runs", "results"
 """The folders of a workdir of experiments: one folder a run, one JSON file a result."""
 
-TRAIN_AGAIN = "delete it, and the run is measured again"
+MEASURE_AGAIN = "delete it, and the run is measured again"
+
+DEFAULTS = {name: key.default for name, key in KEYS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +70,13 @@ def survey(place: epath.Path, run: Run, data: Mapping[str, Any]) -> Known:
     results = []
     for path in _listed(place / RESULTS):
         if path.suffix == ".json":
-            content = read_json(path, TRAIN_AGAIN)
+            content = read_json(path, MEASURE_AGAIN)
             if not {"config", "data", "weights", "test", "validation"} <= set(content):
-                raise UserError(f"{path} is damaged; {TRAIN_AGAIN}")
-            _refuse_other(path, content["config"], content["data"], run, data)
-            results.append(Result(content["config"], content))
+                raise UserError(f"{path} is damaged; {MEASURE_AGAIN}")
+            # A key that a file lacks is newer than the file; its default is what the run did.
+            values = read_values({**DEFAULTS, **content["config"]})
+            _refuse_other(path, values, content["data"], run, data)
+            results.append(Result(values, content))
     return Known(folders, results)
 
 
@@ -125,24 +130,23 @@ def open_data(run: Run, place: epath.Path) -> Experiment:
     return experiment
 
 
-def complete(place: epath.Path, runs: Sequence[Run]) -> list[Result]:
-    """Train and measure all runs that have no result yet; return the results of all, in order."""
+def complete(place: epath.Path, runs: Sequence[Run]) -> None:
+    """Train and measure all runs that have no result yet."""
     experiment = sync_call(lambda: open_data(runs[0], place))
     data = experiment.data_summary
 
-    def found() -> list[Any]:
+    def found() -> list[bool]:
         known = survey(place, runs[0], data)
-        return [dict(r.content) if (r := known.result(run)) else None for run in runs]
+        return [known.result(run) is not None for run in runs]
 
-    contents = from_primary(found)
-    todo = _distinct(run for run, content in zip(runs, contents, strict=True) if not content)
+    done = from_primary(found)
+    todo = _distinct(run for run, is_done in zip(runs, done, strict=True) if not is_done)
     clock = _Clock(experiment, todo)
     for number, run in enumerate(todo, start=1):
         announce(f"run {number} of {len(todo)}: {run.name}{clock.left(number - 1)}")
         clock.start()
         complete_run(place, run, data)
         clock.stop(number - 1)
-    return [Result(c["config"], c) for c in (from_primary(found) if todo else contents)]
 
 
 def _distinct(runs: Iterable[Run]) -> list[Run]:
