@@ -47,9 +47,13 @@ LOCALISATION = "agcnn_jax/metrics/localisation.py"
 CLASS_MAPS = "agcnn_jax/attention/class_maps.py"
 LINEAGE = "agcnn_jax/run/lineage.py"
 SUMMARY = "agcnn_jax/run/summary.py"
+SEEDS = "agcnn_jax/metrics/seeds.py"
+TAKEOVER = "agcnn_jax/run/takeover.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
 ACCUMULATION = "tests/training/test_accumulation.py"
+TEST_SEEDS = ("tests/metrics/test_seeds.py",)
+TEST_TAKEOVER = ("tests/run/test_takeover.py",)
 TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
 TEST_ATTENTION = ("tests/attention",)
 TEST_PIPELINE = ("tests/data/test_pipeline.py",)
@@ -715,6 +719,56 @@ FAULTS = (
         'pooled_global=part.get("pooled_global")',
         "pooled_global=None",
         ("tests/training/test_host_crop.py::test_the_fusion_stage_runs_each_frozen_backbone_once",),
+    ),
+    # Several seeds, and stages that runs share.
+    Fault(
+        "seeds that agree by luck make a mean certain",
+        SEEDS,
+        "max(spread, variance - shared)",
+        "spread",
+        TEST_SEEDS,
+    ),
+    Fault(
+        "patients that all seeds share count once a seed",
+        SEEDS,
+        "total = between + shared",
+        "total = between + shared / seeds",
+        TEST_SEEDS,
+    ),
+    Fault(
+        "a stage of another seed is taken over",
+        TAKEOVER,
+        'values: dict[str, Any] = {**read_values(config), "strategy"',
+        'values: dict[str, Any] = {**read_values(config), "seed": 0, "strategy"',
+        TEST_TAKEOVER,
+    ),
+    Fault(
+        "a local stage of another tau is taken over",
+        TAKEOVER,
+        'used == {"global"}',
+        '"global" in used',
+        TEST_TAKEOVER,
+    ),
+    Fault(
+        "a stage of a run with another start is taken over",
+        TAKEOVER,
+        "and lineage.read(donor)[1] == init",
+        "",
+        ("tests/experiments/test_runs.py::test_a_run_of_that_name_but_other_weights_is_no_donor",),
+    ),
+    Fault(
+        "lesions of one size against all other images",
+        "agcnn_jax/experiments/result.py",
+        "kept = (labels == 0) | chosen",
+        "labels, kept = chosen.astype(int), np.ones(len(labels), bool)",
+        ("tests/experiments/test_result.py",),
+    ),
+    Fault(
+        "rows compared across seeds",
+        "agcnn_jax/experiments/summary.py",
+        'if other := of_seed.get(result.values["seed"]):',
+        "if other := others[0]:",
+        ("tests/experiments/test_tables.py",),
     ),
     # Memory.
     Fault(
