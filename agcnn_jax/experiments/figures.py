@@ -65,7 +65,8 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> Figure:
     _name_rows(left, list(rows))
     right.tick_params(labelsize=TEXT_SIZE)
     right.spines[["top", "right"]].set_visible(False)
-    left.set_ylabel(EXPERIMENTS[name].what, fontsize=TITLE_SIZE)
+    what = EXPERIMENTS[name].what
+    left.set_ylabel(what[0].upper() + what[1:], fontsize=TITLE_SIZE)
     left.set_xlabel("Mean AUC", fontsize=TITLE_SIZE)
     right.set_xlabel("Fusion minus global", fontsize=TITLE_SIZE)
     figure.legend(*left.get_legend_handles_labels(), **LEGEND_BELOW)
@@ -105,6 +106,9 @@ def _tau_curves(rows: Mapping[str, Any]) -> Figure:
         axes.plot(taus, values, "o-", color=color, markersize=4.5, label="test")
         values = [one["validation"] for one in found]
         axes.plot(taus, values, "s--", color="0.55", markersize=4, label="validation")
+        values = [row["branches"]["global"]["value"] for row in rows.values()]
+        color = style("global", 0)[0]
+        axes.plot(taus, values, "--", color=color, linewidth=1, label="global branch, test")
         axes.set_title(branch, fontsize=TITLE_SIZE)
         axes.set_xticks(taus, rows)
         axes.set_xlabel("Threshold tau of the heat map", fontsize=TITLE_SIZE)
