@@ -45,7 +45,7 @@ def load(source: str | os.PathLike[str]) -> Model:
     if os.fspath(source).startswith(hub.SCHEME):
         return load_folder(source)
     folder = absolute(source)
-    if exists(folder / SUMS):
+    if exists(folder / WEIGHTS) or exists(folder / SUMS):
         return load_folder(source)
     if weights.is_weights(source):
         return load_weights(source)

@@ -134,7 +134,7 @@ def test_a_changed_file_is_refused(copy, name):
 def test_a_missing_file_is_refused(copy, name):
     (copy / name).unlink()
     with pytest.raises(UserError, match=f"model/{name} cannot be read .No such file"):
-        load_folder(copy)
+        agcnn_jax.load(copy)
 
 
 @pytest.mark.parametrize(
