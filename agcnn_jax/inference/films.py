@@ -14,6 +14,7 @@ from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gr
 from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.result import Result, answers_of
+from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -39,6 +40,11 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
         boxes = to_original_pixels(
             outputs["boxes"][: len(films)], model.recipe.input_size, model.image_size, sizes
         ).tolist()
+    features = model.calibration and model.calibration.features
+    distances = None
+    if features:
+        pooled = outputs["pooled"][: len(films)]
+        distances = (feature_distances(features, pooled) / features.threshold).tolist()
     return [
         Result(
             name=name,
@@ -52,6 +58,7 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
             box=tuple(boxes[i]) if boxes else None,
             input_heat_map=outputs["heat_maps"][i],
             stored_size=model.image_size,
+            distance=distances[i] if distances else None,
         )
         for i, (name, film) in enumerate(named)
     ]

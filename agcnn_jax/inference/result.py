@@ -91,6 +91,8 @@ class Result:
             where no local branch reads a crop.
         input_heat_map: float32 `[s, s]` in 0..1, in pixels of the model's input.
         stored_size: side in pixels to which the model resizes a film before it crops the centre.
+        distance: of the film from those that the model knows, by its pooled features: above 1 it is
+            farther than 99 % of validation images; None where the calibration knows no features.
     """
 
     name: str
@@ -100,6 +102,12 @@ class Result:
     box: tuple[int, int, int, int] | None
     input_heat_map: np.ndarray
     stored_size: int
+    distance: float | None = None
+
+    @property
+    def unlike(self) -> bool | None:
+        """Whether the film is unlike those that the model knows; None if that is not known."""
+        return None if self.distance is None else self.distance > 1
 
     @property
     def branch(self) -> str:

@@ -1,6 +1,7 @@
 """Films as Python holds them: read, predicted, shown."""
 
 import csv
+import dataclasses
 import doctest
 import shutil
 
@@ -16,6 +17,7 @@ from agcnn_jax.inference.films import as_film
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.result import answers_of
 from agcnn_jax.metrics.calibration import Line
+from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.calibration import Calibration, Choice
@@ -64,6 +66,19 @@ def test_the_last_branch_answers(model, raw):
     assert result.probability is fusion.probability and result.calibrated is fusion.calibrated
     assert result.decision is fusion.decision["youden"]
     assert tuple(result.probability) == LABELS and result.findings == FINDINGS
+
+
+def test_distance_from_the_known_films(model, raw):
+    """By the pooled features of the global branch; 1 is the threshold."""
+    features = model.calibration.features
+    film = np.asarray(Image.open(next(raw.iterdir())))
+    results = model.predict([film, 255 - film])
+    pooled = np.asarray(model.predict_batch(np.stack([film, 255 - film]))["pooled"])
+    expected = feature_distances(features, pooled) / features.threshold
+    np.testing.assert_allclose([one.distance for one in results], expected, rtol=1e-3)
+    assert [one.unlike for one in results] == (expected > 1).tolist()
+    (alone,) = dataclasses.replace(model, calibration=None).predict([film])
+    assert alone.distance is None and alone.unlike is None
 
 
 def test_a_path_an_image_and_an_array_are_the_same_film(model, raw):
