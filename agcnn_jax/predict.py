@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     found = find_films(options.films, options.out)
     if found.others:
-        errors.say(f"{found.others:,} files in the folders are left out: no films by their names")
+        errors.say(f"files in the folders left out, since they are no films: {found.others:,}")
     model = load_model(options)
     if model.calibration is None:
         errors.say(

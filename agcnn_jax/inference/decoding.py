@@ -102,7 +102,9 @@ def decode_films(
     Raises:
         UserError: the processes cannot start.
     """
-    workers = max(1, min(workers, len(paths)))
+    if not paths:
+        return
+    workers = min(workers, len(paths))
     ready: queue.Queue[Any] = queue.Queue(_AHEAD * workers)
     stop = threading.Event()
 

@@ -116,3 +116,4 @@ def test_no_films(tmp_path):
         find_films([str(tmp_path / "missing")], tmp_path / "out")
     with pytest.raises(UserError, match="no film in it; give PNG, JPEG, TIFF or DICOM"):
         find_films([str(tmp_path)], tmp_path / "out")
+    assert list(decode_films([], 8, workers=2)) == []

@@ -156,7 +156,7 @@ def test_refused_films_are_named_and_the_others_go_on(out, films, run_dir, capsy
     said = capsys.readouterr()
     assert "39 of 41 films predicted" in said.out
     assert "2 of 41 films were refused" in said.err
-    assert "1 files in the folders are left out" in said.err
+    assert "left out, since they are no films: 1" in said.err
 
 
 def test_a_film_unlike_the_others_is_flagged(out):
@@ -220,6 +220,7 @@ def test_predictions_never_mix(out, run_dir, films, tmp_path):
     assert [(out / name).read_bytes() for name in FILES] == before
 
 
+@pytest.mark.slow
 def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys):
     bare, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(workdir, bare)
