@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # the package need not be installed
 
 from etils import epath  # noqa: E402
+from train_twin import differences  # noqa: E402
 
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run  # noqa: E402
 from agcnn_jax.runtime.storage import read_json  # noqa: E402
 
 BRANCHES = ("global", "local", "fusion")
 CONFIDENCE, POWER = 0.95, 0.8
-INDIFFERENT = ("seed", "attention.cropper", "batch_norm")
+INDIFFERENT = ("config.seed", "config.attention.cropper", "config.batch_norm")
 """Keys in which runs on one device may differ from the twin's config."""
 
 Result = dict[str, Any]
@@ -48,14 +49,14 @@ def read_ours(path: str, recipe: Result) -> Result:
     found = read_json(epath.Path(path), "give a result of an experiment")
     if not {"config", "data", "test"} <= set(found):
         raise UserError(f"--ours {path} is no result of an experiment; give W/results/NAME.json")
-    config, data, test = found["config"], found["data"], found["test"]
-    for part, values in (("config", config), ("data", data)):
-        for key, value in recipe[part].items():
-            if key not in INDIFFERENT and values.get(key) != value:
-                raise UserError(
-                    f"--ours {path}: {part}.{key} is {values.get(key)!r} there and {value!r} in "
-                    "--twin; compare runs of one config on the same data"
-                )
+    config, test = found["config"], found["test"]
+    data = {key: found["data"].get(key) for key in recipe["data"]}
+    for key, pair in differences({"config": config, "data": data}, recipe).items():
+        if key not in INDIFFERENT:
+            raise UserError(
+                f"--ours {path}: {key} is {pair[0]!r} there and {pair[1]!r} in --twin; compare "
+                "runs of one config on the same data"
+            )
     branches = {
         branch: {"mean": test["mean"][branch], "auc": test["auc"][branch]} for branch in BRANCHES
     }
@@ -166,7 +167,7 @@ def main() -> None:
     twin = [read_twin(path) for path in options.twin]
     recipe = twin[0]["recipe"]
     for path, one in zip(options.twin, twin, strict=True):
-        if one["recipe"] != recipe:
+        if differences(one["recipe"], recipe):
             raise UserError(f"--twin {path} has another config or data than {options.twin[0]}")
     ours = [read_ours(path, recipe) for path in options.ours]
     for option, side in (("--ours", ours), ("--twin", twin)):

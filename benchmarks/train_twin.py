@@ -43,6 +43,7 @@ ONLY = {
     "dtype": "float32",
     "local_input": "crop",
     "attention.statistic": "max",
+    "attention.crop_from": "input",
     "augment.crop": "random_resized",
     "warmup_epochs": 0,
     "learning_rate_scaling": "none",
@@ -74,6 +75,22 @@ def describe_recipe(
         if key != "seed" and KEYS[key].changes in (FIXED, SCORED) and is_read(key, values)
     }
     return {"config": kept, "data": {"fingerprint": records.fingerprint, **split.summary()}}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two recipes: the values of both by key.
+
+    A key that one of them lacks is newer than it, or not read; its default counts.
+    """
+    found = {}
+    for part in ("config", "data"):
+        for key in sorted({*one[part], *other[part]}):
+            default = KEYS[key].default if part == "config" and key in KEYS else None
+            default = list(default) if isinstance(default, tuple) else default
+            pair = one[part].get(key, default), other[part].get(key, default)
+            if pair[0] != pair[1]:
+                found[f"{part}.{key}"] = pair
+    return found
 
 
 def describe_machine() -> dict[str, Any]:
@@ -141,9 +158,12 @@ def train_seeds(config: ml_collections.ConfigDict, workdir: str, seeds: int) -> 
     recipe = describe_recipe(config, records, split)
     paths = [epath.Path(workdir) / "twin" / f"seed_{seed}.json" for seed in range(seeds)]
     for path in paths:
-        if path.exists() and read_json(path).get("recipe") != recipe:
+        if not path.exists():
+            continue
+        for key, (old, new) in differences(read_json(path)["recipe"], recipe).items():
             raise UserError(
-                f"{path} was made with another config or other data; choose another --workdir"
+                f"{path} was made with another recipe: {key} is {old!r} there and {new!r} now; "
+                "choose another --workdir"
             )
     subsets: dict[str, Any] = {}
     for seed, path in enumerate(paths):
