@@ -1,12 +1,14 @@
 """Speed of variants of the host cropper: what it transfers, and where it resamples.
 
-    python benchmarks/cropping.py [--batch_size 64] [--input_size 224] [--seconds 3] [--out FILE]
+    python benchmarks/cropping.py [--batch_size 64] [--input_size 224] [--stored_size 512 1024]
+        [--seconds 3] [--out FILE]
 
 Each variant turns random feature maps and images on the devices into local images on the devices.
 It transfers masks as bits or booleans, or heat maps before they are resized (7x7 numbers at 224).
 It crops with OpenCV on the host, or sends the boxes back and crops on the devices with products of
-interpolation matrices. The last variant transfers nothing: it is the cropper of evaluation, which
-also finds the regions on the devices.
+interpolation matrices. The variant that transfers nothing is the cropper of evaluation, which also
+finds the regions on the devices. Variants named after a size in pixels cut the same boxes out of
+stored images of that size (`attention.crop_from=stored`), in windows that training draws.
 
 Prints milliseconds and bytes per image, the ratio of the time to the first variant's (booleans and
 images to the host, crops back), and the number of boxes that differ from the first variant's.
@@ -30,9 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from agcnn_jax.attention.attend import attend
-from agcnn_jax.attention.crop import boxes_host, resample_host
+from agcnn_jax.attention.crop import boxes_host, crop_stored_host, resample_host
 from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.resample import crop_and_resize
+from agcnn_jax.attention.stored import Stored, crop_stored
+from agcnn_jax.data.augment import Augmentation, augmented_views
 
 TAU = 0.7
 CHANNELS = 64
@@ -93,6 +97,35 @@ def variants(
     return made
 
 
+def stored_variants(
+    images: jax.Array, features: jax.Array, stored_size: int, executor: ThreadPoolExecutor
+) -> dict[str, tuple[Callable[[], jax.Array], int, int]]:
+    """Make the variants that crop from stored images, which both sides hold; as `variants`."""
+    count, size = len(images), images.shape[-1]
+    films = np.random.default_rng(0).integers(0, 256, (count, stored_size, stored_size), np.uint8)
+    views = augmented_views(jnp.arange(count), jnp.int32(0), 0, stored_size, Augmentation())
+    on_devices = Stored(jax.device_put(films), *views)
+    on_host = Stored(*jax.device_get(on_devices))
+    bits = jax.jit(lambda maps: jnp.packbits(heat_map_mask(heat_map(maps, size), TAU), axis=-1))
+    resample = jax.jit(lambda stored, boxes: crop_stored(stored, boxes, size, jnp.float32))
+    attended = jax.jit(lambda maps, stored: attend(images, maps, "max", TAU, stored=stored)[2:])
+
+    def boxes() -> np.ndarray:
+        masks = np.unpackbits(jax.device_get(bits(features)), axis=-1, count=size)
+        return boxes_host(masks, executor)
+
+    def crop_on_host() -> jax.Array:
+        return jax.device_put(crop_stored_host(on_host, boxes(), executor, size, np.float32))
+
+    sent, name = size * -(-size // 8), f"{stored_size} stored"
+    different = int((np.asarray(attended(features, on_devices)[0]) != boxes()).any(axis=1).sum())
+    return {
+        f"bits, {name}, host": (crop_on_host, sent + 4 * size * size, 0),
+        f"bits, {name}, devices": (lambda: resample(on_devices, boxes()), sent + 4 * 4, 0),
+        f"nothing, {name}, devices": (lambda: attended(features, on_devices)[1], 0, different),
+    }
+
+
 def milliseconds(
     works: dict[str, Callable[[], jax.Array]], images: int, seconds: float
 ) -> dict[str, float]:
@@ -114,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--input_size", type=int, default=224)
+    parser.add_argument("--stored_size", type=int, nargs="*", default=[512, 1024])
     parser.add_argument("--seconds", type=float, default=3.0, help="time per variant")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
@@ -124,6 +158,8 @@ def main() -> None:
     features = jax.device_put(rng.random((count, cells, cells, CHANNELS)).astype(np.float32) ** 20)
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as executor:
         made = variants(images, features, executor)
+        for stored_size in options.stored_size:
+            made |= stored_variants(images, features, stored_size, executor)
         times = milliseconds({name: one[0] for name, one in made.items()}, count, options.seconds)
     first = next(iter(times.values()))
     rows = [
@@ -140,7 +176,7 @@ def main() -> None:
     print(f"{devices}, {os.cpu_count()} cores, {count} images of {size}x{size}, ms per image")
     for row in rows:
         print(
-            f"{row['variant']:20} {row['ms']:8.3f} {row['ratio']:6.2f} {row['bytes']:9,} bytes, "
+            f"{row['variant']:29} {row['ms']:8.3f} {row['ratio']:6.2f} {row['bytes']:9,} bytes, "
             f"{row['boxes_that_differ']} boxes differ"
         )
     if options.out:
