@@ -785,4 +785,32 @@ FAULTS = (
         'needed["temp"] > limit',
         TEST_SUMMARY,
     ),
+    Fault(
+        "checksums of a model are not compared",
+        "agcnn_jax/inference/model_files.py",
+        "if found != expected:",
+        "if not found:",
+        ("tests/inference/test_hand_on.py::test_a_changed_file_is_refused",),
+    ),
+    Fault(
+        "a model card with the scores of other weights",
+        "agcnn_jax/inference/hand_on.py",
+        'if scores.get("weights") == now:',
+        "if scores:",
+        ("tests/inference/test_hand_on.py::test_a_card_without_an_evaluation_of_these_weights",),
+    ),
+    Fault(
+        "heat maps on films half a pixel off",
+        "agcnn_jax/evaluation/coordinates.py",
+        "(np.arange(size) + 0.5) * (stored_size / size)",
+        "np.arange(size) * (stored_size / size)",
+        ("tests/evaluation/test_coordinates.py::test_a_ramp_stays_a_ramp_on_the_film",),
+    ),
+    Fault(
+        "a decision at the threshold is negative",
+        "agcnn_jax/inference/result.py",
+        "x >= threshold",
+        "x > threshold",
+        ("tests/inference/test_films.py::test_answers_by_hand",),
+    ),
 )

@@ -36,6 +36,10 @@ STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
 
 
+LARGEST = 4096
+"""Side of the largest stored images that a model from elsewhere may ask for."""
+
+
 def load(source: str | os.PathLike[str]) -> Model:
     """Load a model from a run, converted weights, or a folder that was handed on.
 
@@ -158,6 +162,9 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
             raise ValueError
         seen = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
         labels, image_size = tuple(map(str, about["labels"])), int(about["image_size"])
+        heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
+        if set(heads) != {len(labels)} or not 0 < image_size <= LARGEST:
+            raise ValueError
         config = plain_config(about["config"], str(folder / CONFIG))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(

@@ -164,7 +164,13 @@ def rewritten(folder, **files):
 def test_files_that_do_not_belong_together(copy):
     """With checksums that fit, but another config or other weights."""
     config = json.loads((copy / "config.json").read_text())
-    for change in ({"digest": "0" * 16}, {"format": 2}, {"labels": 3}):
+    for change in (
+        {"digest": "0" * 16},
+        {"format": 2},
+        {"labels": 3},
+        {"labels": config["labels"][1:]},
+        {"image_size": 100_000},
+    ):
         out = rewritten(copy, config_json=json.dumps({**config, **change}).encode())
         with pytest.raises(UserError, match=r"config.json does not fit the weights"):
             load_folder(out)
