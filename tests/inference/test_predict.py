@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("pydicom", reason="needs the extra dicom")
 
-from agcnn_jax import predict
+from agcnn_jax import export, predict
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
@@ -20,9 +20,11 @@ from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.inference import stream
 from agcnn_jax.inference.load import load_run
+from agcnn_jax.interop import weights
 from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.calibration import read_calibration, write_calibration
+from agcnn_jax.run.lineage import lineage_of_names
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.errors import UserError
 from tests.data.dicom_files import PATIENT, encoded, radiograph
@@ -40,11 +42,11 @@ def run_dir(workdir, data_dir, tmp_path_factory):
     pooled = np.concatenate(
         [np.asarray(model.predict_batch(images[i : i + 16])["pooled"]) for i in range(0, 160, 16)]
     )
-    weights = digests(model.variables, model.variables["params"])
+    digest = digests(model.variables, model.variables["params"])
     directory = epath.Path(copy)
-    known = read_calibration(directory, weights)
+    known = read_calibration(directory, digest)
     features = fit_features(pooled, np.arange(160))
-    write_calibration(directory, dataclasses.replace(known, features=features), weights)
+    write_calibration(directory, dataclasses.replace(known, features=features), digest)
     return copy
 
 
@@ -236,6 +238,36 @@ def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys
         with Image.open(out / row["overlay"]) as picture:
             assert picture.width > 2 * picture.height > 400
             assert np.asarray(picture).std() > 20
+
+
+@pytest.mark.slow
+def test_a_model_that_was_handed_on_and_converted_weights(run_dir, films, out, tmp_path):
+    assert export.main(["--workdir", str(run_dir), "--out", str(tmp_path / "model")]) in (None, 0)
+    # In the same batches, so the same bytes.
+    source = ["--batch_size=8", "--workers=2", str(films)]
+    assert predict.main([f"--from={tmp_path}/model", f"--out={tmp_path}/a", *source]) == 2
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes()
+
+    model = load_run(run_dir)
+    alone = {kind: {"global": tree["global"]} for kind, tree in model.variables.items()}
+    about = {
+        "backbone": "resnet_small",
+        "branches": ["global"],
+        "channels": 1,
+        "pooling": "avg",
+        "classes": ["", *LABELS[1:]],
+        "mean": [0.5],
+        "std": [0.25],
+        "lineage": lineage_of_names([]).to_json(),
+    }
+    weights.save_weights(tmp_path / "weights", alone, about)
+    one = str(films / "noise.tif")
+    assert predict.main([f"--weights={tmp_path}/weights", f"--out={tmp_path}/b", one]) == 0
+    [row] = table(tmp_path / "b/predictions.csv")
+    assert 0 < float(row["prob_Mass"]) < 1
+    assert row["xmin"] == row["calibrated_Mass"] == row["unlike"] == ""
+    assert not {"prob_", f"prob_{LABELS[0]}", "global_prob_Mass"} & set(row)
 
 
 @pytest.mark.parametrize(
