@@ -57,10 +57,11 @@ def _draw_findings(axes: Axes, result: Result) -> None:
         axes.text(0.015, place, name, va="center", fontsize=TEXT_SIZE, parse_math=False)
         calibrated = result.calibrated[finding]
         if calibrated is not None:
-            axes.plot([calibrated], [place], marker="d", color="black", markersize=6)
+            # Below the bar's middle, where the name is.
+            axes.plot([calibrated], [place + 0.36], marker="^", color="black", markersize=5)
     axes.set(xlim=(0, 1), ylim=(SHOWN - 0.4, -0.6), yticks=())
     if any(value is not None for value in result.calibrated.values()):
-        axes.set_xlabel("probability; ◆ calibrated", fontsize=TEXT_SIZE)
+        axes.set_xlabel("probability; ▲ calibrated", fontsize=TEXT_SIZE)
     else:
         axes.set_xlabel("probability, not calibrated", fontsize=TEXT_SIZE)
     axes.spines[["top", "right", "left"]].set_visible(False)
