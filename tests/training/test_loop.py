@@ -148,8 +148,15 @@ def test_a_second_run_does_nothing_but_say_so(data_dir, finished):
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, stage, how):
-    workdir = tmp_path / "run"
-    options = ["--config.checkpoint_every=2"]
+    workdir, options = tmp_path / "run", ("--config.checkpoint_every=2",)
+    stop(data_dir, workdir, stage, how, *options)
+    train(data_dir, workdir, *options)
+    assert steps_of(workdir) == steps_of(finished)
+    same_weights(workdir, finished)
+
+
+def stop(data_dir, workdir, stage, how, *options):
+    """Start a run and stop it by a signal when a stage has saved its first step."""
     process = subprocess.Popen(
         [sys.executable, TINY, *command(data_dir, workdir, *options)],
         cwd=ROOT,
@@ -161,20 +168,41 @@ def test_a_stopped_run_ends_as_one_that_was_not(data_dir, finished, tmp_path, st
     while process.poll() is None and not list(checkpoints.glob("[0-9]*/state")):
         time.sleep(0.02)
     process.send_signal(how)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "run the same command again" in stderr
         assert "Traceback" not in stderr
     assert not (workdir / "stages" / "3_fusion" / "result.json").exists()
-    train(data_dir, workdir, *options)
-    assert steps_of(workdir) == steps_of(finished)
+
+
+def same_weights(workdir, finished):
     for name in ("1_global", "2_local", "3_fusion"):
         expected, resumed = weights(finished, name), weights(workdir, name)
         for (path, a), b in zip(
             jax.tree.leaves_with_path(expected), jax.tree.leaves(resumed), strict=True
         ):
             np.testing.assert_array_equal(a, b, err_msg=f"{name}{jax.tree_util.keystr(path)}")
+
+
+@pytest.mark.slow
+def test_a_run_that_crops_stored_images_resumes_and_is_evaluated(data_dir, tmp_path):
+    """Its input has half the side of the stored images, so that large regions are shrunk."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    usual = ("--config.input_size=32", "--config.checkpoint_every=2")
+    options = (*usual, "--config.attention.crop_from=stored")
+    train(data_dir, whole, *options)
+    stop(data_dir, stopped, "2_local", signal.SIGINT, *options)
+    train(data_dir, stopped, *options)
+    same_weights(stopped, whole)
+    other = train(data_dir, whole, *usual, check=False)
+    one_line_error(other, "attention.crop_from is 'input', there 'stored'")
+    assert "fusion" in evaluate(whole).stdout
+    boxes = whole / "eval" / "test" / "boxes.csv"
+    rows = np.loadtxt(boxes, delimiter=",", skiprows=1, usecols=(1, 2, 3, 4))
+    # Of the original files, whose centre crop is 4 to 60.
+    assert rows.min() >= 4
+    assert rows.max() <= 60
 
 
 def test_evaluation_writes_what_it_prints(finished):
