@@ -11,6 +11,8 @@ from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, plan, refuse_ove
 from agcnn_jax.run import command_line
 from agcnn_jax.runtime.errors import UserError
 
+DEFAULT_WORKDIR = "runs/experiments"
+
 
 def main() -> None:
     """Parse the flags and run what is asked for."""
@@ -19,7 +21,7 @@ def main() -> None:
         what = f"{' '.join(given)!r} is no experiment" if given else "no experiment is named"
         raise UserError(f"{what}; use one of {', '.join(NAMES)}")
     names = tuple(EXPERIMENTS) if given[0] == ALL else (given[0],)
-    config, workdir, overrides = command_line.configured("runs/experiments")
+    config, workdir, overrides = command_line.configured(DEFAULT_WORKDIR)
     runs = plan(names, config, flags.FLAGS.seeds, flags.FLAGS.rows)
     refuse_overruled(runs, overrides)
     from agcnn_jax.experiments.report import run_experiments
@@ -28,7 +30,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command_line.define_config_flags()
+    command_line.define_config_flags(DEFAULT_WORKDIR)
     flags.DEFINE_integer(
         "seeds", 3, "Number of trainings of each row: seeds 0, 1 ...", lower_bound=1
     )

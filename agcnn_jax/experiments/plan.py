@@ -23,7 +23,7 @@ _PAPER = {"strategy": "G_L_F", "local_input": "crop"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Comparison:
     """An experiment: the same config with other values of a few keys.
 
     Attributes:
@@ -39,21 +39,21 @@ class Experiment:
     reference: str = ""
 
 
-EXPERIMENTS: dict[str, Experiment] = {
-    "table1": Experiment("Table I: three branches", "backbone", {"": _PAPER}),
-    "table2": Experiment(
+EXPERIMENTS: dict[str, Comparison] = {
+    "table1": Comparison("Table I: three branches", "backbone", {"": _PAPER}),
+    "table2": Comparison(
         "Table II: training strategies",
         "strategy",
         {name: {**_PAPER, "strategy": name} for name in STRATEGIES},
         reference="G_L_F",
     ),
-    "table3": Experiment(
+    "table3": Comparison(
         "Table III: statistics of the heat map",
         "statistic",
         {name: {**_PAPER, "attention.statistic": name} for name in ("max", "l1", "l2")},
         reference="max",
     ),
-    "control": Experiment(
+    "control": Comparison(
         "Controls: what the local branch reads",
         "local branch reads",
         {
@@ -64,12 +64,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         reference="attended region",
     ),
-    "tau": Experiment(
+    "tau": Comparison(
         "Thresholds of the heat map",
         "tau",
         {f"{tau:g}": {**_PAPER, "attention.tau": tau} for tau in TAUS},
     ),
-    "detail": Experiment(
+    "detail": Comparison(
         "Beyond the paper: crops from the stored image",
         "crop from",
         {name: {**_PAPER, "attention.crop_from": name} for name in ("input", "stored")},
@@ -91,6 +91,9 @@ VARIED = (
 )
 """The keys in which the runs of one workdir may differ, since experiments set them."""
 
+SET_BY_ROWS = ("seed", "strategy", "local_input")
+"""The keys that experiments set in every row."""
+
 OF_BACKBONE = ("backbone", "init", "init_normalisation", "batch_size", "reference_batch_size")
 """The keys in which they may differ because another config's runs join them."""
 
@@ -104,12 +107,20 @@ class Run:
         row: the row that it belongs to.
         seed: of the training.
         config: resolved.
+        asked: the config before the row changed it.
     """
 
     experiment: str
     row: str
     seed: int
     config: ml_collections.ConfigDict
+    asked: ml_collections.ConfigDict
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The keys of the config that all runs of a workdir share, before rows change them."""
+        common = {**flatten(self.asked.to_dict()), **_PAPER}
+        return {key: value for key, value in read_values(common).items() if key not in SET_BY_ROWS}
 
     @property
     def changes(self) -> Mapping[str, Any]:
@@ -149,17 +160,16 @@ def plan(
     Raises:
         UserError: if `only` names a row that no experiment has.
     """
-    known = {row for name in names for row in EXPERIMENTS[name].rows}
+    known = [row for name in names for row in EXPERIMENTS[name].rows if row]
     if unknown := [row for row in only if row not in known]:
-        raise UserError(
-            f"--rows names {unknown[0]!r}; {' and '.join(names)} has {', '.join(sorted(known))}"
-        )
+        what = f"has {', '.join(dict.fromkeys(known))}" if known else "has no rows to choose from"
+        raise UserError(f"--rows names {unknown[0]!r}; {' and '.join(names)} {what}")
     runs = []
     for name, seed in itertools.product(names, range(seeds)):
         for row, changes in EXPERIMENTS[name].rows.items():
             if not only or row in only:
                 changed = _changed(config, {**changes, "seed": seed})
-                runs.append(Run(name, row, seed, changed))
+                runs.append(Run(name, row, seed, changed, config))
     return runs
 
 
@@ -180,6 +190,10 @@ def refuse_overruled(runs: Sequence[Run], overrides: Mapping[str, Any]) -> None:
     """
     if "seed" in overrides:
         raise UserError("--config.seed has no effect on experiments; give --seeds instead")
+    if "eval.crops" in overrides:
+        raise UserError(
+            "--config.eval.crops has no effect on experiments, which score the centre; leave it out"
+        )
     for key in overrides:
         used = (key in run.values and key not in run.changes for run in runs)
         if KEYS[key].changes in (FIXED, SCORED) and not any(used):

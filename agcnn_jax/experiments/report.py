@@ -5,23 +5,40 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from etils import epath
 
 from agcnn_jax.evaluation.figures import encode
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.table_text import as_markdown, as_text
 from agcnn_jax.experiments import figures, summary, tables
-from agcnn_jax.experiments.plan import OF_BACKBONE, Run
+from agcnn_jax.experiments.clock import Clock
+from agcnn_jax.experiments.plan import OF_BACKBONE, Run, plan
 from agcnn_jax.experiments.result import Result
-from agcnn_jax.experiments.runs import complete, open_data, survey
+from agcnn_jax.experiments.runs import (
+    complete_run,
+    keep_base,
+    refuse_new_start,
+    remaining,
+    survey,
+)
 from agcnn_jax.models.registry import BACKBONES
 from agcnn_jax.run import saved_config
+from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.processes import announce, from_primary, sync_call
-from agcnn_jax.runtime.storage import checkpoint_place
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import (
+    announce,
+    from_primary,
+    is_primary,
+    require_agreement,
+    sync_call,
+)
+from agcnn_jax.runtime.storage import checkpoint_place, reported
 
 
 def run_experiments(runs: Sequence[Run], workdir: str) -> None:
@@ -32,17 +49,54 @@ def run_experiments(runs: Sequence[Run], workdir: str) -> None:
     """
     place = checkpoint_place(workdir)
     keep_compilations()
-    data = sync_call(lambda: open_data(runs[0], place)).data_summary
-    for name, of_experiment in itertools.groupby(runs, key=lambda run: run.experiment):
-        wanted = list(of_experiment)
-        complete(place, wanted)
-        text = from_primary(functools.partial(_write, place, name, wanted, data))
+    require_agreement(lambda: {"experiments": [run.name for run in runs]})
+    experiment = sync_call(lambda: open_experiment(runs[0].config, place))
+    data = experiment.data_summary
+
+    def begin() -> list[int]:
+        known = survey(place, runs[0], data)
+        for name in dict.fromkeys(run.experiment for run in runs):
+            _refuse_other_files(place / name)
+        left = remaining(known, runs)
+        if left:
+            refuse_new_start(experiment, known)
+        keep_base(place, runs[0])
+        return left
+
+    left = from_primary(begin)
+    # Only the primary announces how much time is left.
+    known = survey(place, runs[0], data).runs if is_primary() else {}
+    clock, number = Clock(experiment, [runs[i] for i in left], known), 0
+    for name, of_experiment in itertools.groupby(enumerate(runs), key=lambda x: x[1].experiment):
+        for i, run in of_experiment:
+            if i in left:
+                announce(f"run {number + 1} of {len(left)}: {run.name}{clock.left(number)}")
+                clock.start()
+                complete_run(place, run, data)
+                clock.stop(number)
+                number += 1
+        asked = runs[0].asked
+        text = from_primary(functools.partial(_write, place, name, asked, runs[0], data))
         announce(f"\n{text}")
 
 
-def _write(place: epath.Path, name: str, runs: Sequence[Run], data: Mapping[str, Any]) -> str:
-    """Write an experiment's folder and return its tables as text."""
-    groups = collect(survey(place, runs[0], data).results, runs)
+def _refuse_other_files(folder: epath.Path) -> None:
+    """Raise `UserError` if a table would replace a folder that holds something else."""
+    with reported(folder, "read"):
+        used = folder.exists() and not (folder / "table.json").exists() and any(folder.iterdir())
+    if used:
+        raise UserError(f"{folder} holds other files than a table; move them, or delete it")
+
+
+def _write(
+    place: epath.Path,
+    name: str,
+    asked: ml_collections.ConfigDict,
+    run: Run,
+    data: Mapping[str, Any],
+) -> str:
+    """Write an experiment's folder, with all rows and seeds that have results; return the text."""
+    groups = collect(survey(place, run, data).results, plan([name], asked, seeds=1))
     content = summary.summarise(name, groups, data["provenance"])
     shown = [table for backbone in groups for table in tables.as_tables(content, backbone)]
     with replace_directory(place / name) as folder:
@@ -54,34 +108,42 @@ def _write(place: epath.Path, name: str, runs: Sequence[Run], data: Mapping[str,
         for backbone in groups:
             figure = figures.draw(content, backbone)
             for kind in ("png", "pdf"):
-                file = f"{name}_{backbone.replace(' ', '_').replace('/', '_')}.{kind}"
+                file = f"{name}_{re.sub(r'[^A-Za-z0-9_.=-]+', '_', backbone)}.{kind}"
                 (folder / file).write_bytes(encode(figure, kind))
     texts = "\n\n".join(as_text(table) for table in shown)
     return f"{texts}\n\nwritten to {place / name}"
 
 
-def collect(results: Sequence[Result], runs: Sequence[Run]) -> dict[str, summary.Group]:
-    """Find the results of the runs, and of the same runs with another backbone.
+def collect(results: Sequence[Result], rows: Sequence[Run]) -> dict[str, summary.Group]:
+    """Find the results of an experiment's rows, of all seeds and backbones.
 
     Returns:
-        Per backbone, named with its start if there are several, the results of each row.
+        Per backbone, named with the other keys in which it has several, the results of each row.
     """
     kinds: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
-    for run in runs:
-        wanted = _without_backbone(run.values)
+    for row in rows:
+        wanted = _without(row.values, "seed", *OF_BACKBONE)
         for result in results:
-            if saved_config.same(_without_backbone(result.values), wanted):
-                kind = tuple(result.values[key] for key in ("backbone", "init"))
-                of_row = kinds.setdefault(kind, {}).setdefault(run.row, [])
-                of_row.append(result)
+            if saved_config.same(_without(result.values, "seed", *OF_BACKBONE), wanted):
+                kind = tuple(str(result.values.get(key)) for key in OF_BACKBONE)
+                kinds.setdefault(kind, {}).setdefault(row.row, []).append(result)
     order = list(BACKBONES)
-    backbones = [kind[0] for kind in kinds]
+    sorted_kinds = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1:]))
     return {
-        backbone if backbones.count(backbone) == 1 else f"{backbone} from {init}": kinds[kind]
-        for kind in sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1]))
-        for backbone, init in [kind]
+        _kind_name(kind, sorted_kinds): {
+            row: sorted(of_row, key=lambda result: result.values["seed"])
+            for row, of_row in kinds[kind].items()
+        }
+        for kind in sorted_kinds
     }
 
 
-def _without_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in OF_BACKBONE}
+def _kind_name(kind: tuple[str, ...], kinds: Sequence[tuple[str, ...]]) -> str:
+    """Name a backbone, with the keys in which others of that backbone differ."""
+    rivals = [other for other in kinds if other[0] == kind[0]]
+    differing = [i for i in range(1, len(kind)) if len({other[i] for other in rivals}) > 1]
+    return " ".join([kind[0], *(f"{OF_BACKBONE[i]}={kind[i]}" for i in differing)])
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}

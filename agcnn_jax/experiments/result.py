@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
+import itertools
 import zlib
 from collections.abc import Mapping
 from importlib import metadata
@@ -18,13 +18,17 @@ from agcnn_jax.evaluation.map_boxes import ATTENDED, RANDOM
 from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.influence import contributions, degrees_of_freedom, stack
+from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
 from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import Estimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import saved_config
+from agcnn_jax.run.config import check_value
 from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.keys import KEYS
+from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.devices import replicate
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.prediction import predict
 from agcnn_jax.training.steps import make_predict_step
 
@@ -40,17 +44,27 @@ CHANCE = (RANDOM, CENTRED, MEAN_BOX)
 """Ways of pointing without looking at the image."""
 
 
+MEASURE_AGAIN = "delete it, and the run is measured again"
+
+_DEFAULTS = {name: key.default for name, key in KEYS.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What a finished run reached.
 
     Attributes:
+        path: of its file.
         values: the keys of its config that the results depend on.
         content: everything, as in the file.
+        estimates: by name, on the test subset: a branch, for its mean AUC; a branch and a size,
+            such as `local small`; or `fusion - global` and a finding.
     """
 
+    path: str
     values: Mapping[str, Any]
     content: Mapping[str, Any]
+    estimates: Mapping[str, Estimate]
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -67,21 +81,38 @@ class Result:
         value: float | None = self.content[subset]["mean"][branch]
         return value
 
-    def estimate(self, row: str) -> Estimate | None:
-        """Return an estimate on the test subset with every patient's contribution.
 
-        `row` is a branch, for its mean AUC; a branch and a size, such as `local small`; or
-        `fusion - global` and a finding. None if there is no such estimate.
-        """
-        known = self.content["test"]["estimates"]
-        if row not in known["rows"]:
-            return None
-        i = known["rows"].index(row)
-        packed = zlib.decompress(base64.b64decode(known["contributions"]))
-        shape = (len(known["rows"]), self.content["test"]["patients"])
-        matrix = np.frombuffer(packed, np.float16).reshape(shape).astype(np.float64)
-        scaled = matrix[i] / self.content["test"]["patients"]
-        return Estimate(known["values"][i], scaled, known["degrees"][i])
+def make_result(path: str, content: Mapping[str, Any]) -> Result:
+    """Make a result of the content of its file; `UserError` if that is damaged."""
+    try:
+        # A key that a file lacks is newer than the file; its default is what the run did.
+        config = {**_DEFAULTS, **content["config"]}
+        values = read_values({key: check_value(key, value) for key, value in config.items()})
+        result = Result(path, values, content, _unpack(content["test"]))
+        for branch, subset in itertools.product(BRANCHES, ("test", "validation")):
+            for finding in content["test"]["auc"]["global"]:
+                float(result.auc(branch, finding, subset) or 0)
+            float(result.mean(branch, subset) or 0)
+        kept = content["data"]["protocol"], content["weights"]["global"], content["attention"]
+        dict(kept[2]), content["init"], content["test"]["images"], content["validation"]["images"]
+    except (UserError, KeyError, TypeError, AttributeError, ValueError, zlib.error):
+        raise UserError(f"{path} is damaged; {MEASURE_AGAIN}") from None
+    return result
+
+
+def _unpack(test: Mapping[str, Any]) -> dict[str, Estimate]:
+    """Read the estimates that `_estimates` wrote."""
+    known, count = test["estimates"], test["patients"]
+    packed = zlib.decompress(base64.b64decode(known["contributions"]))
+    matrix = np.frombuffer(packed, np.float16).reshape(len(known["rows"]), count)
+    borrowed = known.get("borrowed") or [0.0] * len(matrix)
+    if not np.isfinite([*known["values"], *borrowed]).all():
+        raise ValueError("not finite")
+    columns = zip(known["rows"], known["values"], known["degrees"], borrowed, matrix, strict=True)
+    return {
+        row: Estimate(float(value), Variance(each.astype(np.float64) / count, float(lent), degrees))
+        for row, value, degrees, lent, each in columns
+    }
 
 
 def measure_run(experiment: Experiment, variables: Variables, seconds: Any) -> dict[str, Any]:
@@ -122,7 +153,6 @@ def _scores(scored: ScoredImages) -> dict[str, Any]:
     return {
         "images": len(scored.image_ids),
         "patients": len(patients),
-        "patients_digest": hashlib.sha256("\n".join(map(str, patients)).encode()).hexdigest()[:16],
         "auc": {b: {f: one.auc[f] for f in scored.findings} for b, one in table.items()},
         "mean": {branch: one.mean.value for branch, one in table.items()},
     }
@@ -150,13 +180,15 @@ def _estimates(scored: ScoredImages, areas: Mapping[str, np.ndarray]) -> dict[st
         if all(pair):
             one, other = (_mean_estimate(parts, count) for parts in pair if parts)
             estimates[f"{DIFFERENCE} {finding}"] = one.minus(other)
-    packed = np.stack([one.contributions * count for one in estimates.values()])
-    text = base64.b64encode(zlib.compress(packed.astype(np.float16).tobytes(), 9))
+    found = [one.variance for one in estimates.values()]
+    packed = np.array([one.contributions * count for one in found], np.float16).reshape(-1, count)
+    text = base64.b64encode(zlib.compress(packed.tobytes(), 9))
     return {
         "estimates": {
             "rows": list(estimates),
             "values": [one.value for one in estimates.values()],
-            "degrees": [one.degrees for one in estimates.values()],
+            "degrees": [one.degrees for one in found],
+            "borrowed": [one.borrowed for one in found],
             "contributions": text.decode(),
         }
     }
@@ -192,7 +224,7 @@ def _of_branch(
 def _mean_estimate(parts: _Parts, count: int) -> Estimate:
     influence = stack([one for _, one in parts], count)
     value = float(np.mean([value for value, _ in parts]))
-    return Estimate(value, contributions(influence), degrees_of_freedom(influence))
+    return Estimate(value, variance_of_mean(influence))
 
 
 def _thirds(areas: np.ndarray | None) -> dict[str, np.ndarray]:

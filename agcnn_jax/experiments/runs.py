@@ -10,27 +10,21 @@ from typing import Any
 from etils import epath
 
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, Run
-from agcnn_jax.experiments.result import Result, measure_run
-from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.experiments.result import MEASURE_AGAIN, Result, make_result, measure_run
 from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import flatten
 from agcnn_jax.run.experiment import Experiment, open_experiment
-from agcnn_jax.run.keys import KEYS
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
-from agcnn_jax.run.strategies import stages
-from agcnn_jax.run.takeover import read_values, stage_values
+from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import announce, from_primary, sync_call
-from agcnn_jax.runtime.storage import read_json, reported, write_json
+from agcnn_jax.runtime.processes import from_primary, sync_call
+from agcnn_jax.runtime.storage import exists, read_json, reported, write_json
 from agcnn_jax.training.loop import train
-from agcnn_jax.training.schedule import make_schedule
+from agcnn_jax.training.start import read_init
 
-RUNS, RESULTS = "runs", "results"
-"""The folders of a workdir of experiments: one folder a run, one JSON file a result."""
-
-MEASURE_AGAIN = "delete it, and the run is measured again"
-
-DEFAULTS = {name: key.default for name, key in KEYS.items()}
+RUNS, RESULTS, BASE = "runs", "results", "experiments.json"
+"""In a workdir of experiments: a folder for each run, a JSON file for each result, and the config
+that all have in common."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +32,8 @@ class Known:
     """What a workdir holds.
 
     Attributes:
-        runs: the folder of each run, with the keys that its results depend on.
-        results: the files of finished runs.
+        runs: the config of each run, flat, by the run's folder.
+        results: of finished runs.
     """
 
     runs: dict[str, dict[str, Any]]
@@ -61,23 +55,63 @@ def survey(place: epath.Path, run: Run, data: Mapping[str, Any]) -> Known:
         run: one of those asked for.
         data: `Experiment.data_summary` of the data asked for.
     """
+    if exists(place / "config.json"):
+        raise UserError(f"--workdir {place} is a run of train.py; choose another for experiments")
+    if exists(place / BASE):
+        _refuse_other_base(place / BASE, run)
     folders: dict[str, dict[str, Any]] = {}
+    starts: dict[str, tuple[str | None, epath.Path]] = {}
     for folder in _listed(place / RUNS):
         config = saved_config.read_config(folder)
         if config is not None:
-            folders[str(folder)] = read_values(flatten(config.to_dict()))
-            _refuse_other(folder, folders[str(folder)], read_json(folder / "data.json"), run, data)
-    results = []
+            folders[str(folder)] = flat = flatten(config.to_dict())
+            _refuse_other(folder, read_values(flat), read_json(folder / "data.json"), run, data)
+            _refuse_other_start(starts, flat["init"], lineage.read(folder)[1], folder)
+    results: list[Result] = []
     for path in _listed(place / RESULTS):
         if path.suffix == ".json":
-            content = read_json(path, MEASURE_AGAIN)
-            if not {"config", "data", "weights", "test", "validation"} <= set(content):
-                raise UserError(f"{path} is damaged; {MEASURE_AGAIN}")
-            # A key that a file lacks is newer than the file; its default is what the run did.
-            values = read_values({**DEFAULTS, **content["config"]})
-            _refuse_other(path, values, content["data"], run, data)
-            results.append(Result(values, content))
+            found = make_result(str(path), read_json(path, MEASURE_AGAIN))
+            _refuse_other(path, found.values, found.content["data"], run, data)
+            _refuse_other_start(starts, found.values["init"], found.content["init"], path)
+            for other in results:
+                if saved_config.same(other.values, found.values):
+                    raise UserError(f"{path} and {other.path} are of the same run; delete one")
+            results.append(found)
     return Known(folders, results)
+
+
+def keep_base(place: epath.Path, run: Run) -> None:
+    """Write what all runs of a workdir have in common, unless it is there."""
+    if not exists(place / BASE):
+        write_json(place / BASE, {"config": run.base})
+
+
+def _refuse_other_base(path: epath.Path, run: Run) -> None:
+    """Raise `UserError` if the workdir was begun with another config, the backbone's keys apart."""
+    begun = read_json(path, "delete it, and run the command that the workdir was begun with")
+    theirs = begun.get("config")
+    for key, value in run.base.items():
+        known = theirs.get(key, value) if isinstance(theirs, dict) else None
+        if key not in OF_BACKBONE and not saved_config.same(known, value):
+            raise UserError(
+                f"{path} says that these experiments began with config.{key} {known!r}, but "
+                f"{value!r} is asked for; choose another --workdir, or repeat that config"
+            )
+
+
+def _refuse_other_start(
+    starts: dict[str, tuple[str | None, epath.Path]],
+    init: str,
+    digest: str | None,
+    path: epath.Path,
+) -> None:
+    """Raise `UserError` if two runs started from different weights under one name."""
+    known, first = starts.setdefault(init, (digest, path))
+    if init != "random" and known != digest:
+        raise UserError(
+            f"{path} started from other weights in config.init {init} (digest {digest}) than "
+            f"{first} (digest {known}); choose another --workdir, or delete one of them"
+        )
 
 
 def _listed(folder: epath.Path) -> list[epath.Path]:
@@ -118,43 +152,29 @@ def _unread_beside(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> set[
     )
 
 
-def open_data(run: Run, place: epath.Path) -> Experiment:
-    """Open the data of a run; `UserError` without images to choose checkpoints by."""
-    experiment = open_experiment(run.config, place)
-    if not len(experiment.split.validation):
+def remaining(known: Known, runs: Sequence[Run]) -> list[int]:
+    """Return the indices of the runs without a result, each run once."""
+    left: list[int] = []
+    for i, run in enumerate(runs):
+        planned = any(saved_config.same(run.values, runs[j].values) for j in left)
+        if not planned and known.result(run) is None:
+            left.append(i)
+    return left
+
+
+def refuse_new_start(experiment: Experiment, known: Known) -> None:
+    """Raise `UserError` if `config.init` holds other weights than the runs that began with it."""
+    init = experiment.config.init
+    begun = [r for r in known.results if r.values["init"] == init]
+    if init == "random" or not begun:
+        return
+    digest = lineage.digest(read_init(experiment)[0])
+    if digest != begun[0].content["init"]:
         raise UserError(
-            f"config.data.dir {run.config.data.dir} has no validation images in the "
-            f"{run.config.data.protocol} protocol; experiments choose the best weights by them: "
-            f"use another config.data.protocol, or lists with a validation list"
+            f"config.init {init} holds other weights (digest {digest}) than {begun[0].path} "
+            f"started from (digest {begun[0].content['init']}); put those back, or choose another "
+            f"--workdir"
         )
-    return experiment
-
-
-def complete(place: epath.Path, runs: Sequence[Run]) -> None:
-    """Train and measure all runs that have no result yet."""
-    experiment = sync_call(lambda: open_data(runs[0], place))
-    data = experiment.data_summary
-
-    def found() -> list[bool]:
-        known = survey(place, runs[0], data)
-        return [known.result(run) is not None for run in runs]
-
-    done = from_primary(found)
-    todo = _distinct(run for run, is_done in zip(runs, done, strict=True) if not is_done)
-    clock = _Clock(experiment, todo)
-    for number, run in enumerate(todo, start=1):
-        announce(f"run {number} of {len(todo)}: {run.name}{clock.left(number - 1)}")
-        clock.start()
-        complete_run(place, run, data)
-        clock.stop(number - 1)
-
-
-def _distinct(runs: Iterable[Run]) -> list[Run]:
-    kept: list[Run] = []
-    for run in runs:
-        if not any(saved_config.same(run.values, other.values) for other in kept):
-            kept.append(run)
-    return kept
 
 
 def complete_run(place: epath.Path, run: Run, data: Mapping[str, Any]) -> None:
@@ -162,8 +182,10 @@ def complete_run(place: epath.Path, run: Run, data: Mapping[str, Any]) -> None:
 
     def choose() -> list[Any]:
         known = survey(place, run, data)
-        mine = [f for f, values in known.runs.items() if saved_config.same(values, run.values)]
-        free = (n for n in _names(run.name) if str(place / RUNS / n) not in known.runs)
+        mine = [f for f, c in known.runs.items() if saved_config.same(read_values(c), run.values)]
+        used = {path.stem for path in _listed(place / RESULTS)}
+        used |= {folder.name for folder in _listed(place / RUNS)}
+        free = (name for name in _names(run.name) if name not in used)
         return [mine[0] if mine else str(place / RUNS / next(free)), list(known.runs)]
 
     folder, donors = from_primary(choose)
@@ -193,7 +215,7 @@ def complete_run(place: epath.Path, run: Run, data: Mapping[str, Any]) -> None:
             "init": init,
             "weights": weights,
         }
-        name = folder.rsplit("/", 1)[-1]
+        name = epath.Path(folder).name
         write_json(place / RESULTS / f"{name}.json", {**about, **content}, indent=1)
 
     from_primary(keep)
@@ -205,45 +227,3 @@ def _names(name: str) -> Iterable[str]:
     while True:
         yield f"{name}_{number}"
         number += 1
-
-
-class _Clock:
-    """Estimates the time that is left, from the work of the runs that are done.
-
-    A pass of a backbone over an image counts 1, and training it 3. Stages that another run trains
-    count once.
-    """
-
-    def __init__(self, experiment: Experiment, runs: Sequence[Run]):
-        self._work: list[float] = []
-        counted: list[Any] = []
-        for run in runs:
-            experiment = dataclasses.replace(experiment, config=run.config)
-            values, total = flatten(run.config.to_dict()), 0.0
-            for count, stage in enumerate(stages(run.config.strategy), start=1):
-                if (key := (stage.branches, stage_values(values, count))) not in counted:
-                    counted.append(key)
-                    schedule = make_schedule(experiment, stage)
-                    trained = len({"global", "local"} & set(stage.branches))
-                    read = BRANCHES.index(stage.branches[-1]) + 1 if len(stage.branches) == 1 else 2
-                    frozen = max(0, min(2, read) - trained)
-                    total += schedule.total_steps * schedule.batch_size * (3 * trained + frozen)
-            self._work.append(total)
-        self._done = self._seconds = 0.0
-        self._began = 0.0
-
-    def start(self) -> None:
-        """A run begins."""
-        self._began = time.perf_counter()
-
-    def stop(self, index: int) -> None:
-        """A run ends."""
-        self._seconds += time.perf_counter() - self._began
-        self._done += self._work[index]
-
-    def left(self, index: int) -> str:
-        """Say how much time is left before a run."""
-        if not self._done:
-            return ""
-        minutes = self._seconds / self._done * sum(self._work[index:]) / 60
-        return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than 1 min left"

@@ -43,7 +43,8 @@ def summarise(name: str, groups: Mapping[str, Group], provenance: str) -> dict[s
         "patients": any_result["test"]["patients"],
         "backbones": {
             backbone: {
-                "seeds": [result.values["seed"] for result in next(iter(group.values()))],
+                "seeds": sorted({r.values["seed"] for of_row in group.values() for r in of_row}),
+                "config": dict(next(iter(group.values()))[0].values),
                 "rows": {row: _summarise_row(name, backbone, row, group) for row in group},
             }
             for backbone, group in groups.items()
@@ -66,6 +67,7 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
             "findings": _findings(results, branch, paper),
         }
     found: dict[str, Any] = {
+        "seeds": [result.values["seed"] for result in results],
         "branches": branches,
         DIFFERENCE: _subtracted(results, "fusion", results, "global"),
         f"{DIFFERENCE} by finding": {
@@ -92,16 +94,12 @@ def _findings(results: Sequence[Result], branch: str, paper: Mapping[str, Any]) 
     for finding in results[0].content["test"]["auc"][branch]:
         values = [result.auc(branch, finding) for result in results]
         known = [value for value in values if value is not None]
-        combined = over_seeds([Estimate(v, _NOBODY, None) for v in known]) if known else None
         findings[finding] = {
-            "value": combined and combined.value,
-            "deviation": combined and combined.deviation,
+            "value": float(np.mean(known)) if known else None,
+            "deviation": float(np.std(known, ddof=1)) if len(known) > 1 else None,
             "paper": paper[branch].auc.get(finding) if branch in paper else None,
         }
     return findings
-
-
-_NOBODY: Any = ()
 
 
 def _attention(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def _estimated(
     combine: Callable[[Sequence[Estimate]], OverSeeds] = over_seeds,
 ) -> dict[str, Any]:
     """Average an estimate of each seed."""
-    return _average([one for r in results if (one := r.estimate(name)) is not None], combine)
+    return _average([r.estimates[name] for r in results if name in r.estimates], combine)
 
 
 def _subtracted(
@@ -154,9 +152,9 @@ def _subtracted(
     differences = []
     for result in results:
         if other := of_seed.get(result.values["seed"]):
-            first, second = result.estimate(name), other.estimate(other_name)
-            if first is not None and second is not None:
-                differences.append(first.minus(second))
+            pair = result.estimates.get(name), other.estimates.get(other_name)
+            if pair[0] is not None and pair[1] is not None:
+                differences.append(pair[0].minus(pair[1]))
     return _average(differences, over_seeds)
 
 

@@ -21,6 +21,9 @@ from agcnn_jax.models.agcnn import BRANCHES
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
 Lines = tuple[tuple[str, ...], ...]
 
+WITH_SIZES = (BY_FINDING, "detail")
+"""The experiments with a table by size of the lesion."""
+
 _INTERVAL = ("AUC", "95 % interval")
 
 
@@ -32,7 +35,7 @@ def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
     above = (
         f"{content['title']}: {backbone}, {counted}; {content['images']['test']:,} test images of "
         f"{content['patients']:,} patients, {content['protocol']} protocol; "
-        f"{content['provenance']}",
+        f"{content['provenance']}{_setting(name, of_backbone['config'])}",
     )
     groups, lines = _by_finding(rows) if name == BY_FINDING else _by_row(name, rows)
     tables = [Table(above, groups, lines, int(name == BY_FINDING), ())]
@@ -48,12 +51,26 @@ def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
         )
         groups, lines = _where_it_points(attention)
         tables.append(Table(above, groups, lines, 0, ()))
-    tables[-1] = dataclasses.replace(tables[-1], below=_notes(content, len(seeds)))
+    partial = [
+        f"{row or 'the table'} with seeds {', '.join(map(str, found['seeds']))}"
+        for row, found in rows.items()
+        if found["seeds"] != seeds
+    ]
+    unequal = (f"Not all rows have all seeds: {'; '.join(partial)}.",) if partial else ()
+    below = (*unequal, *_notes(content, len(seeds)))
+    tables[-1] = dataclasses.replace(tables[-1], below=below)
     return tables
 
 
-WITH_SIZES = (BY_FINDING, "detail")
-"""The experiments with a table by size of the lesion."""
+def _setting(name: str, config: Mapping[str, Any]) -> str:
+    """Name the statistic and tau of all rows, as far as the experiment does not vary them."""
+    varied = {key for row in EXPERIMENTS[name].rows.values() for key in row}
+    named = [
+        f"{key.split('.')[1]} {config[key]}"
+        for key in ("attention.statistic", "attention.tau")
+        if key in config and key not in varied
+    ]
+    return f"; {', '.join(named)}" if named else ""
 
 
 def _has_sizes(rows: Mapping[str, Any]) -> bool:

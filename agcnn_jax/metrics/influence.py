@@ -114,19 +114,31 @@ def difference_interval(
     return Interval(max(-1.0, difference - error), min(1.0, difference + error))
 
 
-def contributions(influence: Influence) -> np.ndarray:
-    """Sum up each patient's influence on the mean of F AUCs, float64 `[K]`.
+class Variance(NamedTuple):
+    """The unbiased variance of the mean of F AUCs.
 
-    Their squares add up to the unbiased variance of the mean; the products with another model's
-    contributions on the same patients add up to the covariance of the two means.
+    Attributes:
+        contributions: float64 `[K]`, each patient's influence on the mean. Their squares, and what
+            is borrowed, add up to the variance; their products with another model's add up to the
+            covariance of the two means over the same patients.
+        borrowed: the part of the variance for sides with a single patient, which cannot show how
+            patients vary; it comes from the other findings.
+        degrees: degrees of freedom; None if the variance is unknown.
     """
-    return _scaled(influence, 0.5).sum(axis=(0, 1))
+
+    contributions: np.ndarray
+    borrowed: float
+    degrees: float | None
 
 
-def degrees_of_freedom(influence: Influence) -> float | None:
-    """Return those of the variance from `contributions`; None if that is unknown."""
+def variance_of_mean(influence: Influence) -> Variance:
+    """Compute the variance of the mean of F AUCs, or of the difference of two such means."""
     found = _variance(influence, 0.5)
-    return found and found[1]
+    each = _scaled(influence, 0.5).sum(axis=(0, 1))
+    if found is None:
+        return Variance(each, 0.0, None)
+    total, degrees = found
+    return Variance(each, max(0.0, total - float((each**2).sum())), degrees)
 
 
 def _error(influence: Influence, power: float, level: float) -> float | None:

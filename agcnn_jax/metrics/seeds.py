@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 from agcnn_jax.metrics.bootstrap import LEVEL, Interval
+from agcnn_jax.metrics.influence import Variance
 
 _NO_VARIANCE = 1e-28
 
@@ -27,21 +28,23 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: the estimate.
-        contributions: float64 `[K]`, of each patient; see `influence.contributions`.
-        degrees: degrees of freedom of their variance; None where it is unknown.
+        variance: over patients.
     """
 
     value: float
-    contributions: np.ndarray
-    degrees: float | None
+    variance: Variance
 
     def minus(self, other: Estimate) -> Estimate:
         """Return the difference of two estimates over the same patients."""
-        known = [degrees for degrees in (self.degrees, other.degrees) if degrees is not None]
+        mine, theirs = self.variance, other.variance
+        degrees = None
+        if mine.degrees is not None and theirs.degrees is not None:
+            degrees = min(mine.degrees, theirs.degrees)
         return Estimate(
             self.value - other.value,
-            self.contributions - other.contributions,
-            min(known) if len(known) == 2 else None,
+            Variance(
+                mine.contributions - theirs.contributions, mine.borrowed + theirs.borrowed, degrees
+            ),
         )
 
 
@@ -93,18 +96,21 @@ def _deviation(values: np.ndarray) -> float | None:
 
 def _error(estimates: Sequence[Estimate], level: float) -> float | None:
     """Return half the width of the interval of the mean; None if it is unknown."""
-    known = [one.degrees for one in estimates if one.degrees is not None]
-    if len(known) < len(estimates):
+    parts = [one.variance for one in estimates]
+    known = [part.degrees for part in parts if part.degrees is not None]
+    if len(known) < len(parts):
         return None
-    matrix = np.stack([one.contributions for one in estimates])
+    matrix = np.stack([part.contributions for part in parts])
     covariances = matrix @ matrix.T
-    seeds, variance = len(estimates), float(np.diagonal(covariances).mean())
+    seeds, variance = len(parts), float(np.diagonal(covariances).mean())
     between, shared = 0.0, variance
     if seeds > 1:
         shared = float((covariances.sum() - seeds * variance) / (seeds * (seeds - 1)))
         shared = min(max(shared, 0.0), variance)
         spread = float(np.var([one.value for one in estimates], ddof=1))
         between = max(spread, variance - shared) / seeds
+    # A single patient is the same in all seeds.
+    shared += float(np.mean([part.borrowed for part in parts]))
     total = between + shared
     if total < _NO_VARIANCE:
         return None

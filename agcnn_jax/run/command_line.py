@@ -25,14 +25,14 @@ from agcnn_jax.runtime.errors import Stopped, UserError
 FLAGS = flags.FLAGS
 
 
-def define_config_flags() -> None:
-    """Define `--config`, `--workdir` and the flags of a run on several hosts."""
+def define_config_flags(runs: str = "runs") -> None:
+    """Define `--config`, `--workdir`, by default in the folder `runs`, and those for many hosts."""
     config_flags.DEFINE_config_file(
         "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
     )
     FLAGS["config"].parser = _ConfigFile()
     for name, text in {
-        "workdir": "Folder of the run; by default runs/<name of the config file>.",
+        "workdir": f"Folder of what is written; by default {runs}/<name of the config file>.",
         "coordinator_address": (
             "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
         ),

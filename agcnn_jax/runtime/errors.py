@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from absl import logging
@@ -63,5 +64,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def say(message: str) -> None:
     """Print the program's name and a message on one line of stderr."""
-    program = sys.argv[0].rsplit("/", 1)[-1]
+    path = Path(sys.argv[0])
+    program = path.parent.name if path.name == "__main__.py" else path.name
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -69,6 +69,8 @@ def test_only_the_rows_asked_for():
     assert [run.row for run in runs] == ["0.1", "0.7"] * 2
     with pytest.raises(UserError, match=r"--rows names '0.15'; tau has 0.1, 0.2"):
         plan(["tau"], demo.get_config(), seeds=2, only=["0.15"])
+    with pytest.raises(UserError, match=r"--rows names ''; table1 has no rows to choose from"):
+        plan(["table1"], demo.get_config(), seeds=2, only=[""])
 
 
 def test_overrides_that_no_run_reads_are_refused():
@@ -84,6 +86,8 @@ def test_overrides_that_no_run_reads_are_refused():
         check("tau", **{"attention.tau": 0.5})
     with pytest.raises(UserError, match=r"--config.strategy has no effect on table1"):
         check("table1", strategy="GLF")
+    with pytest.raises(UserError, match=r"--config.eval.crops has no effect on experiments"):
+        check("table1", **{"eval.crops": "ten"})
     with pytest.raises(UserError, match="give --seeds instead"):
         check("table1", seed=4)
 

@@ -1,17 +1,27 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from agcnn_jax.experiments.result import DIFFERENCE, Result, _estimates, _scores, _thirds
+from agcnn_jax.experiments.result import (
+    DIFFERENCE,
+    _estimates,
+    _scores,
+    _thirds,
+    make_result,
+)
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
-from agcnn_jax.metrics.influence import contributions
+from agcnn_jax.metrics.influence import variance_of_mean
 from agcnn_jax.metrics.seeds import over_seeds
+from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.cases import draw
+from tests.experiments.results import BRANCHES, content_of, made
 
 
 @pytest.fixture(scope="module")
 def scored():
-    return draw(branches=("global", "local", "fusion"))
+    return draw(branches=BRANCHES)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +35,7 @@ def areas(scored):
 
 @pytest.fixture(scope="module")
 def result(scored, areas):
-    test = {**_scores(scored), **_estimates(scored, areas)}
-    return Result({}, {"test": test, "validation": _scores(draw(2))})
+    return made({**_scores(scored), **_estimates(scored, areas)}, _scores(draw(2, BRANCHES)))
 
 
 def test_aucs_are_scikit_learn_s(scored, result):
@@ -35,7 +44,7 @@ def test_aucs_are_scikit_learn_s(scored, result):
         assert result.auc(branch, "Mass") == pytest.approx(values[0])
         assert result.auc(branch, "Hernia") is None
         assert result.mean(branch) == pytest.approx(np.mean(values))
-        assert result.estimate(branch).value == pytest.approx(np.mean(values))
+        assert result.estimates[branch].value == pytest.approx(np.mean(values))
     assert result.branches == ("global", "local", "fusion")
 
 
@@ -49,21 +58,20 @@ def test_contributions_survive_the_file(scored, result):
         patient_ids=scored.patient_ids,
         resamples=0,
     )
-    expected = contributions(table["local"].mean.influence)
+    expected = variance_of_mean(table["local"].mean.influence).contributions
     np.testing.assert_allclose(
-        result.estimate("local").contributions, expected, rtol=2e-3, atol=1e-8
+        result.estimates["local"].variance.contributions, expected, rtol=2e-3, atol=1e-8
     )
-    difference = result.estimate("fusion").minus(result.estimate("global"))
+    difference = result.estimates["fusion"].minus(result.estimates["global"])
     paired = paired_difference(table["fusion"].mean, table["global"].mean)
     assert over_seeds([difference]).interval == pytest.approx(paired[1], abs=2e-3)
 
 
 def test_differences_by_finding(scored, result):
-    estimate = result.estimate(f"{DIFFERENCE} Mass")
+    estimate = result.estimates[f"{DIFFERENCE} Mass"]
     expected = result.auc("fusion", "Mass") - result.auc("global", "Mass")
     assert estimate.value == pytest.approx(expected)
-    assert result.estimate(f"{DIFFERENCE} Hernia") is None
-    assert result.estimate("nothing") is None
+    assert f"{DIFFERENCE} Hernia" not in result.estimates
 
 
 def test_lesions_of_a_size_against_images_without_the_finding(scored, areas, result):
@@ -72,7 +80,7 @@ def test_lesions_of_a_size_against_images_without_the_finding(scored, areas, res
     largest = known[np.argsort(areas["Mass"][known])][-(len(known) // 3) :]
     kept = np.union1d(np.flatnonzero(labels == 0), largest)
     expected = roc_auc_score(labels[kept], logits[kept])
-    assert result.estimate("global large").value == pytest.approx(expected)
+    assert result.estimates["global large"].value == pytest.approx(expected)
 
 
 def test_thirds_have_all_boxes_once(areas):
@@ -87,3 +95,48 @@ def test_too_few_boxes_have_no_thirds():
     areas = np.full(100, np.nan)
     areas[:29] = 1.0
     assert _thirds(areas) == {} and _thirds(None) == {}
+
+
+def broken(change):
+    scored = draw(branches=BRANCHES)
+    content = content_of({**_scores(scored), **_estimates(scored, {})}, _scores(scored))
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(config=None),
+        lambda c: c.update(config=[]),
+        lambda c: c["config"].update(unknown=1),
+        lambda c: c["config"].update(backbone="vgg"),
+        lambda c: c["config"].update(seed="one"),
+        lambda c: c.update(data=[]),
+        lambda c: c.update(test=[]),
+        lambda c: c.update(test={}),
+        lambda c: c.update(validation={}),
+        lambda c: c.pop("init"),
+        lambda c: c.update(attention=None),
+        lambda c: c.update(weights={}),
+        lambda c: c["test"].pop("estimates"),
+        lambda c: c["test"].update(patients=7),
+        lambda c: c["test"]["auc"].pop("local"),
+        lambda c: c["test"]["mean"].update({"global": "high"}),
+        lambda c: c["test"]["estimates"]["values"].pop(),
+        lambda c: c["test"]["estimates"]["values"].__setitem__(0, float("nan")),
+        lambda c: c["test"]["estimates"].update(contributions="AAAA"),
+        lambda c: c["test"]["estimates"].update(contributions="no base64!"),
+        lambda c: c["test"]["estimates"].update(degrees=None),
+    ],
+)
+def test_damaged_results_are_named(change):
+    with pytest.raises(UserError, match=r"^r.json is damaged; delete it"):
+        make_result("r.json", broken(change))
+
+
+def test_a_test_subset_without_any_finding_has_no_estimates():
+    scored = draw(branches=BRANCHES)
+    nobody = dataclasses.replace(scored, label_matrix=np.zeros_like(scored.label_matrix))
+    found = made({**_scores(nobody), **_estimates(nobody, {})}, _scores(scored))
+    assert found.estimates == {} and found.mean("global") is None

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agcnn_jax.experiments import report, result, runs
+from agcnn_jax.experiments import clock, result, runs
 from agcnn_jax.experiments.plan import EXPERIMENTS, plan
 from agcnn_jax.experiments.report import run_experiments
 from agcnn_jax.models import registry
@@ -99,7 +99,7 @@ G, L, F = "1_global", "2_local", "3_fusion"
 
 @pytest.mark.slow
 def test_one_global_stage_serves_every_tau_statistic_and_strategy(run, tmp_path):
-    assert run("table1", seeds=2) == [G, L, F, G, L, F]
+    assert run("table1") == [G, L, F]
     assert run("table3") == [L, F, L, F]
     assert run("tau", rows=["0.1", "0.4"]) == [L, F]  # 0.4 is the config's own
     joint = "1_global+local+fusion"
@@ -187,6 +187,13 @@ def test_another_backbone_joins_the_table(run, tmp_path, monkeypatch):
 def test_what_does_not_belong_together_is_refused(run, tmp_path, data_dir):
     run("table1")
     files = set((tmp_path / "w").rglob("*"))
+    with pytest.raises(UserError, match=r"experiments.json says .* config.learning_rate \[0.15, 0"):
+        run("table1", learning_rate=(0.1,))
+    with pytest.raises(
+        UserError, match=r"experiments.json says .* config.attention.tau 0.4, but 0"
+    ):
+        run("table1", attention__tau=0.5)
+    (tmp_path / "w/experiments.json").unlink()
     with pytest.raises(UserError, match=r"has config.learning_rate \(0.15.*but \(0.1,\)"):
         run("table1", learning_rate=(0.1,))
     with pytest.raises(UserError, match=r"has config.pooling 'avg', but 'max' is asked for"):
@@ -226,16 +233,17 @@ def make_records(data_dir):
 @pytest.mark.slow
 def test_progress_says_which_run_of_how_many_and_the_time_left(run, capsys, monkeypatch):
     ticks = iter(range(0, 100_000, 600))
-    clock = types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
-    monkeypatch.setattr(runs, "time", clock)
+    monkeypatch.setattr(
+        clock, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    )
     run("tau", rows=["0.1", "0.3", "0.4"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
     assert lines[0] == "run 1 of 3: resnet_small-G_L_F-max-tau0.1-seed0"
     # The first trains a global stage of 3 passes, and local and fusion stages of 4 and 2; the
-    # others only the latter. Each run reads the clock five times, 600 seconds apart.
+    # others only the latter. Each run reads the clock twice, 600 seconds apart.
     assert lines[1].startswith("run 2 of 3: resnet_small-G_L_F-max-tau0.3-seed0, about ")
     first, second = (int(line.split("about ")[1].split()[0]) for line in lines[1:])
-    assert (first, second) == (round(40 * 12 / 9), round(80 * 6 / 15))
+    assert (first, second) == (round(10 * 12 / 9), round(20 * 6 / 15))
 
 
 def test_results_are_small_and_say_what_they_belong_to(run, tmp_path):
@@ -246,4 +254,55 @@ def test_results_are_small_and_say_what_they_belong_to(run, tmp_path):
     assert content["config"]["seed"] == 0 and content["data"]["protocol"] == "random"
     assert set(content["weights"]) == {"global", "local", "fusion"}
     assert content["lineage"] and content["init"] is None
-    assert report.collect([result.Result(content["config"], content)], []) == {}
+    copied = path.with_name("copy.json")
+    copied.write_text(path.read_text())
+    with pytest.raises(UserError, match=r"seed0.json and .*copy.json are of the same run"):
+        run("table1")
+
+
+def test_later_rows_and_seeds_join_the_table(run, tmp_path):
+    run("table3", rows=["l1"])
+    run("table3", rows=["max"], seeds=2)
+    table = read(tmp_path, "table3")["backbones"]["resnet_small"]
+    assert list(table["rows"]) == ["max", "l1"] and table["seeds"] == [0, 1]
+    assert (table["rows"]["max"]["seeds"], table["rows"]["l1"]["seeds"]) == ([0, 1], [0])
+    assert table["rows"]["l1"]["minus reference"]["fusion"]["seeds"] == 1
+    text = (tmp_path / "w/table3/table.md").read_text()
+    assert "Not all rows have all seeds: l1 with seeds 0." in text
+
+
+def test_other_batches_of_a_backbone_have_a_table_and_a_file_of_their_own(run, tmp_path):
+    run("table1")
+    shutil.rmtree(tmp_path / "w/runs")
+    run("table1", batch_size=(4,))
+    assert len(list((tmp_path / "w/results").iterdir())) == 2
+    names = list(read(tmp_path, "table1")["backbones"])
+    assert names == ["resnet_small batch_size=(4,)", "resnet_small batch_size=(8,)"]
+
+
+def test_other_weights_under_one_name_are_refused(run, tmp_path, monkeypatch):
+    run("table1")
+    (path,) = (tmp_path / "w/results").iterdir()
+    content = json.loads(path.read_text())
+    content["config"]["init"], content["init"] = "weights/other", "1" * 16
+    content["config"]["init_normalisation"] = "config"
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(runs, "read_init", lambda experiment: ({"params": np.zeros(3)}, None))
+    with pytest.raises(UserError, match=r"config.init weights/other holds other weights"):
+        run("table1", seeds=2, init="weights/other")
+    content["init"], content["config"]["seed"] = "2" * 16, 5
+    path.with_name("second.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"second.json started from other weights"):
+        run("table1")
+
+
+def test_files_of_others_are_left_alone(run, tmp_path):
+    thesis = tmp_path / "w/table1/thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("all my work")
+    with pytest.raises(UserError, match="table1 holds other files than a table"):
+        run("table1")
+    assert thesis.read_text() == "all my work"
+    (tmp_path / "w/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a run of train\.py"):
+        run("table1")

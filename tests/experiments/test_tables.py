@@ -6,11 +6,11 @@ import pytest
 
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.plan import EXPERIMENTS
-from agcnn_jax.experiments.result import DIFFERENCE, Result, _estimates, _scores
+from agcnn_jax.experiments.result import DIFFERENCE, _estimates, _scores
 from agcnn_jax.metrics.seeds import auc_over_seeds, over_seeds
 from tests.evaluation.cases import draw
+from tests.experiments.results import BRANCHES, made
 
-BRANCHES = ("global", "local", "fusion")
 ATTENTION = {
     "images": {"Mass": 12},
     "pointing": {
@@ -31,13 +31,7 @@ def result(seed, place=0):
     scored = draw(1000 * place + seed, BRANCHES)
     areas = np.where(scored.label_matrix[:, 0] == 1, np.arange(240.0), np.nan)
     test = {**_scores(scored), **_estimates(scored, {"Mass": areas})}
-    content = {
-        "data": {"protocol": "random"},
-        "test": test,
-        "validation": _scores(draw(99 + seed, BRANCHES)),
-        "attention": ATTENTION,
-    }
-    return Result({"seed": seed}, content)
+    return made(test, _scores(draw(99 + seed, BRANCHES)), seed=seed, attention=ATTENTION)
 
 
 def summarised(name, provenance="ChestX-ray14", backbone="resnet50", seeds=3):
@@ -50,14 +44,14 @@ def test_a_row_is_the_mean_over_its_seeds():
     content, group = summarised("table2")
     found = content["backbones"]["resnet50"]["rows"]["GLF"]
     results = group["GLF"]
-    expected = auc_over_seeds([r.estimate("local") for r in results])
+    expected = auc_over_seeds([r.estimates["local"] for r in results])
     local = found["branches"]["local"]
     assert local["value"] == pytest.approx(np.mean([r.mean("local") for r in results]))
     assert (local["deviation"], local["interval"]) == (expected.deviation, expected.interval)
     assert local["validation"] == pytest.approx(
         np.mean([r.mean("local", "validation") for r in results])
     )
-    difference = [r.estimate("fusion").minus(r.estimate("global")) for r in results]
+    difference = [r.estimates["fusion"].minus(r.estimates["global"]) for r in results]
     assert found[DIFFERENCE] == over_seeds(difference)._asdict()
     mass = found["branches"]["global"]["findings"]["Mass"]
     assert mass["value"] == pytest.approx(np.mean([r.auc("global", "Mass") for r in results]))
@@ -69,7 +63,9 @@ def test_rows_are_compared_with_the_reference_seed_by_seed():
     rows = content["backbones"]["resnet50"]["rows"]
     assert "minus reference" not in rows["max"]
     pairs = zip(group["l2"], group["max"], strict=True)
-    expected = over_seeds([one.estimate("fusion").minus(o.estimate("fusion")) for one, o in pairs])
+    expected = over_seeds(
+        [one.estimates["fusion"].minus(o.estimates["fusion"]) for one, o in pairs]
+    )
     assert rows["l2"]["minus reference"]["fusion"] == expected._asdict()
 
 

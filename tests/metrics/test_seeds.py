@@ -6,10 +6,10 @@ from scipy.special import expit, logit
 from scipy.stats import t
 
 from agcnn_jax.metrics.influence import (
-    contributions,
-    degrees_of_freedom,
+    Variance,
     difference_interval,
     mean_interval,
+    variance_of_mean,
 )
 from agcnn_jax.metrics.seeds import Estimate, auc_over_seeds, over_seeds
 from tests.metrics.test_influence import scored, table
@@ -20,10 +20,12 @@ def estimate(seed, patients=30):
     results = table(labels, scores, owner, names)
     first, second = results["one"].mean, results["two"].mean
     influence = first.influence.minus(second.influence)
-    known = Estimate(
-        first.value - second.value, contributions(influence), degrees_of_freedom(influence)
-    )
+    known = Estimate(first.value - second.value, variance_of_mean(influence))
     return known, influence, first
+
+
+def made(value, contributed, degrees):
+    return Estimate(value, Variance(contributed, 0.0, degrees))
 
 
 @given(st.integers(0, 10_000))
@@ -35,9 +37,8 @@ def test_one_seed_has_the_interval_over_patients(seed):
 
 
 def test_an_auc_of_one_seed_has_nearly_the_interval_over_patients():
-    _, influence, first = estimate(1, patients=60)
-    one = Estimate(first.value, contributions(influence), degrees_of_freedom(influence))
-    one = Estimate(first.value, contributions(first.influence), degrees_of_freedom(first.influence))
+    _, _, first = estimate(1, patients=60)
+    one = Estimate(first.value, variance_of_mean(first.influence))
     # The interval of a single mean is the jackknife's, whose scale is a little larger.
     expected = mean_interval(first.value, first.influence)
     assert auc_over_seeds([one]).interval == pytest.approx(expected, abs=0.01)
@@ -61,7 +62,7 @@ def test_three_seeds_are_readers_of_the_same_patients(spread):
     common = rng.normal(size=40) / 400
     contributed = [common + rng.normal(size=40) / 800 for _ in range(3)]
     values = 0.8 + spread * np.array([0.3, -0.5, 0.1])
-    estimates = [Estimate(v, c, 35.0) for v, c in zip(values, contributed, strict=True)]
+    estimates = [made(v, c, 35.0) for v, c in zip(values, contributed, strict=True)]
     error, mean = by_hand(values, contributed, 35.0), values.mean()
     found = over_seeds(estimates)
     assert found.deviation == pytest.approx(values.std(ddof=1))
@@ -87,7 +88,7 @@ def test_intervals_cover_the_truth(seeds, between, own, shared):
     contributed = contributed - contributed.mean(axis=2, keepdims=True)
     covered = 0
     for value, rows in zip(values / 100, contributed / 100, strict=True):
-        found = over_seeds([Estimate(v, c, 199.0) for v, c in zip(value, rows, strict=True)])
+        found = over_seeds([made(v, c, 199.0) for v, c in zip(value, rows, strict=True)])
         covered += found.interval.low <= 0 <= found.interval.high
     assert 0.92 <= covered / draws <= 0.98
 
@@ -95,7 +96,7 @@ def test_intervals_cover_the_truth(seeds, between, own, shared):
 def test_seeds_that_agree_by_luck_are_no_more_certain_than_patients_allow():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(3, 50)) / 500
-    lucky = over_seeds([Estimate(0.02, row, 49.0) for row in rows])
+    lucky = over_seeds([made(0.02, row, 49.0) for row in rows])
     patients_alone = t.ppf(0.975, 49) * np.sqrt(np.mean([row @ row for row in rows]) / 3)
     assert lucky.interval.high - 0.02 > 0.9 * patients_alone
 
@@ -104,5 +105,20 @@ def test_differences_are_paired_by_patient():
     one, *_ = estimate(1)
     same = one.minus(one)
     assert over_seeds([same, same, same]).interval is None and same.value == 0
-    assert one.minus(Estimate(0.1, one.contributions, None)).degrees is None
-    assert over_seeds([Estimate(0.1, one.contributions, None)]).interval is None
+    unknown = made(0.1, one.variance.contributions, None)
+    assert one.minus(unknown).variance.degrees is None
+    assert over_seeds([unknown]).interval is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_finding_of_a_single_patient_borrows_its_variance(seeds):
+    """As the interval of one run does; the contributions alone would leave it too narrow."""
+    labels, scores, owner, names = scored(5, images=90, patients=45, findings=2)
+    labels[:, 1] = 0
+    labels[owner == owner[0], 1] = 1
+    first = table(labels, scores, owner, names)["one"].mean
+    one = Estimate(first.value, variance_of_mean(first.influence))
+    assert one.variance.borrowed > 0
+    found = over_seeds([one] * seeds).interval
+    expected = difference_interval(first.value, first.influence)
+    assert found == pytest.approx(expected)

@@ -1,0 +1,28 @@
+"""Results of runs as their files hold them."""
+
+import json
+
+from agcnn_jax.experiments.result import make_result
+from agcnn_jax.run.config import flatten
+from agcnn_jax.run.takeover import read_values
+from configs import demo
+
+BRANCHES = ("global", "local", "fusion")
+
+
+def content_of(test, validation, seed=0, attention=None):
+    """The content of a result's file, as it comes back from JSON."""
+    content = {
+        "config": {**read_values(flatten(demo.get_config().to_dict())), "seed": seed},
+        "data": {"protocol": "random"},
+        "init": None,
+        "weights": {"global": "0"},
+        "attention": attention or {},
+        "test": test,
+        "validation": validation,
+    }
+    return json.loads(json.dumps(content))
+
+
+def made(*arguments, **options):
+    return make_result("seed.json", content_of(*arguments, **options))
