@@ -6,8 +6,9 @@ Command:
     python -m agcnn_jax.experiments table1 --config configs/phantom_small.py
 
 Needs: two CPU cores, nothing downloaded.
-Takes: see docs/reproduction.md.
-Reached: see docs/reproduction.md.
+Takes: about 2 minutes for each seed of `table1` on two cores.
+Reached: with seeds 0 to 2, mean AUC over the 14 findings on the synthetic test set of global 0.813,
+    local 0.745, fusion 0.830; see docs/reproduction.md. Nothing here is about patients.
 """
 
 import ml_collections
