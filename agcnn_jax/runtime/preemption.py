@@ -18,6 +18,14 @@ from agcnn_jax.runtime.errors import Stopped
 StopRequest = Callable[[], bool]
 """Returns True if it is time to stop. All processes call it equally often and get one answer."""
 
+# What follows outlives a `stop_requests`, because a process may train several runs one after the
+# other: a stop that came too late for one run holds for the next.
+_calls = itertools.count(1)
+_agreed: list[int] = []
+"""The number of the call at which JAX said to stop, if it has."""
+_caught: list[int] = []
+"""The signals that were held back and have not ended a run yet."""
+
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
@@ -27,33 +35,38 @@ def stop_requests() -> Iterator[StopRequest]:
     `KeyboardInterrupt` if Ctrl-C was the reason. With several processes, JAX catches SIGTERM and
     makes all agree on a future step; orbax's `reached_preemption` asks for it.
     """
-    several, stopping = jax.process_count() > 1, False
-    caught: list[int] = []
-    calls = itertools.count(1)
+    several = jax.process_count() > 1
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT in caught:
+        if number == signal.SIGINT and signal.SIGINT in _caught:
             signal.default_int_handler(number, frame)
-        caught.append(number)
+        _caught.append(number)
         if number == signal.SIGINT:
             print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
             if several:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def requested() -> bool:
-        nonlocal stopping
-        # Calls are counted because every stage counts its steps from 1. JAX says yes at one number
-        # only, possibly that of a stage's last step; the next stage must not begin.
-        stopping = stopping or (reached_preemption(next(calls)) if several else bool(caught))
-        return stopping
+        if not several:
+            return bool(_caught)
+        # Every stage counts its steps from 1, but JAX chooses a number above all that it was asked
+        # about, so the calls are counted. It says yes at that number only, possibly that of a
+        # stage's last step; the next stage must not begin.
+        call = next(_calls)
+        if not _agreed and reached_preemption(call):
+            _agreed.append(call)
+        return bool(_agreed)
 
     numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, hold) for number in numbers}
     try:
         yield requested
-    except Stopped as stopped:
-        if signal.SIGINT in caught:
-            raise KeyboardInterrupt(str(stopped)) from None
+    except BaseException as error:
+        interrupted = signal.SIGINT in _caught
+        _caught.clear()
+        _agreed.clear()
+        if interrupted and isinstance(error, Stopped):
+            raise KeyboardInterrupt(str(error)) from None
         raise
     finally:
         for number, handler in previous.items():

@@ -1,5 +1,6 @@
 """Runs of several processes that are asked to stop: all save, and resume exactly."""
 
+import itertools
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 from agcnn_jax.runtime import preemption
+from agcnn_jax.runtime.errors import Stopped
 from tests.pods.interrupted import (
     STAGES,
     entries,
@@ -202,12 +204,43 @@ def test_sigterm_on_a_single_process(data_dir, runs):
         assert stop(run, workdir, "1_global", process=0)[0] == [75]
 
 
-def test_a_stop_agreed_on_for_the_last_step_of_a_stage_is_not_forgotten(monkeypatch):
+@pytest.fixture
+def two_processes(monkeypatch):
+    """A process that takes itself for one of two, and that nobody has asked to stop."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(preemption, "_calls", itertools.count(1))
+    monkeypatch.setattr(preemption, "_agreed", [])
+
+
+def test_a_stop_agreed_on_for_the_last_step_of_a_stage_is_not_forgotten(monkeypatch, two_processes):
     # JAX says so at this number only, and training does not stop after the last step.
     monkeypatch.setattr(preemption, "reached_preemption", lambda number: number == 3)
     with preemption.stop_requests() as requested:
         assert [requested() for _ in range(5)] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("last", [3, 4], ids=["in the last call of a run", "between runs"])
+def test_a_stop_agreed_on_as_a_run_ends_stops_the_next(monkeypatch, two_processes, last):
+    # JAX picks a number above all that it was asked about: 4 at the latest after three calls.
+    monkeypatch.setattr(preemption, "reached_preemption", lambda number: number == last)
+    with preemption.stop_requests() as requested:
+        assert [requested() for _ in range(3)] == [False, False, last == 3]
+    with pytest.raises(Stopped), preemption.stop_requests() as requested:
+        assert requested()
+        raise Stopped
+    # Whoever goes on has been told.
+    with preemption.stop_requests() as requested:
+        assert not requested()
+
+
+def test_a_sigterm_after_the_last_step_of_a_run_stops_the_next():
+    with preemption.stop_requests():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Stopped), preemption.stop_requests() as requested:
+        assert requested()
+        raise Stopped
+    with preemption.stop_requests() as requested:
+        assert not requested()
 
 
 @pytest.mark.slow
