@@ -121,8 +121,9 @@ check() {
   done
   [[ -n $dry_run ]] || command -v gcloud >/dev/null || fail "gcloud is missing; install the Google Cloud CLI"
   [[ $action == run ]] || return 0
-  [[ ${program[0]:-} == train.py || ${program[0]:-} == eval.py ]] ||
-    fail "give train.py or eval.py with its options after --, not '${program[0]:-}'"
+  [[ ${program[0]:-} == train.py || ${program[0]:-} == eval.py ||
+    "${program[0]:-} ${program[1]:-}" == "-m agcnn_jax.experiments" ]] ||
+    fail "give train.py, eval.py or -m agcnn_jax.experiments with its options after --, not '${program[*]:0:2}'"
   [[ $(workdir) == gs://?* || $(workdir) == /?* ]] ||
     fail "--workdir must be gs://BUCKET/... or a folder mounted on all hosts, since their own disks are deleted"
   [[ -n $repo ]] || git -C "$code" rev-parse --quiet --verify "$commit^{commit}" >/dev/null ||

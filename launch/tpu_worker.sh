@@ -3,7 +3,8 @@
 # command, pid and, once it has ended, status.
 #
 #   tpu_worker.sh install             the Python environment, code/.venv
-#   tpu_worker.sh start PROGRAM ...   train.py or eval.py with its options, detached
+#   tpu_worker.sh start PROGRAM ...   train.py, eval.py or -m agcnn_jax.experiments with its options,
+#                                     detached
 #   tpu_worker.sh status              a line: agcnn-worker NUMBER STATE PROGRAM ...; STATE is running,
 #                                     none, stopped (by stop), or the program's status
 #   tpu_worker.sh log [LINES]         the end of the program's output

@@ -53,6 +53,13 @@ def test_slurm_runs_the_program_on_all_tasks_and_ends_with_it(tmp_path):
     assert {"--gpu-bind=none", "--cpus-per-task=8", "--kill-on-bad-exit=0"} <= set(call.split())
 
 
+def test_slurm_runs_experiments(tmp_path):
+    program = ("-m", "agcnn_jax.experiments", "tau", "--config", "configs/demo.py")
+    done, [call] = slurm(tmp_path, "exit 0", program=program)
+    assert done.returncode == 0, done.stderr
+    assert call.endswith(" ".join((sys.executable, *program)))
+
+
 @pytest.mark.parametrize("status", [RUN_AGAIN, 137])
 def test_slurm_queues_the_job_again(tmp_path, status):
     done, calls = slurm(tmp_path, f"exit {status}", restarts=2)
@@ -83,6 +90,7 @@ def test_slurm_gives_up_after_max_requeues(tmp_path):
     [
         ({"program": ()}, "no program"),
         ({"program": ("tarin.py",)}, "tarin.py"),
+        ({"program": ("-m", "agcnn_jax.experiment")}, "-m"),
         ({"PYTHON": "no/python"}, "no/python"),
         ({"SLURM_JOB_ID": ""}, "not a Slurm job"),
         ({"MAX_REQUEUES": "many"}, "'many'"),

@@ -79,6 +79,15 @@ def test_tpu_runs_the_program_on_all_hosts_until_it_is_done(cloud):
     assert "WAITING_FOR_RESOURCES" in done.stderr
 
 
+def test_tpu_runs_experiments(cloud):
+    executable(cloud / "program", 'echo "$(basename "$HOME") $*" >> "$HOME/../ran"\n')
+    program = ["-m", "agcnn_jax.experiments", "tau", "--workdir", "gs://bucket/runs/tau"]
+    done, _ = tpu(cloud, "run", program=program)
+    assert done.returncode == 0, done.stderr
+    ran = (cloud / "ran").read_text().splitlines()
+    assert sorted(ran) == [f"host-w-{n} {' '.join(program)}" for n in range(4)]
+
+
 def test_tpu_asks_for_another_slice_when_it_was_taken_away(cloud):
     # The first slice is preempted while the program runs; the program ends on the second.
     executable(
@@ -150,7 +159,9 @@ def test_tpu_gives_up_when_the_hosts_stay_out_of_reach(cloud):
         (["run", "--zone", "z", "--poll", "1m", "--", *PROGRAM], "'1m'"),
         (["run", "--zone", "z", "--commit", "nowhere", "--", *PROGRAM], "'nowhere'"),
         (["run", "--zone", "z"], "train.py"),
-        (["run", "--zone", "z", "--", "python", "train.py"], "'python'"),
+        (["run", "--zone", "z", "--", "python", "train.py"], "'python train.py'"),
+        (["run", "--zone", "z", "--", "-m", "agcnn_jax.predict"], "'-m agcnn_jax.predict'"),
+        (["run", "--zone", "z", "--", "-m", "agcnn_jax.experiments", "tau"], "gs://"),
         (["run", "--zone", "z", "--", "train.py", "--workdir", "runs/x"], "gs://"),
         (["run", "--zone", "z", "--", "train.py", "--workdir=gs://"], "gs://"),
     ],
