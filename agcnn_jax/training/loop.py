@@ -48,9 +48,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str]
             require_shared(place)
             announce(describe(experiment, start))
             variables, seen = start.variables, start.lineage.digest
-            if donors:
-                taken = from_primary(lambda: take_over(experiment, seen, start.init, donors))
-                announce("\n".join(taken))
+            for taken in from_primary(lambda: take_over(experiment, seen, start.init, donors)):
+                announce(taken)
             for stage in planned:
                 variables = train_stage(experiment, stage, variables, seen, stop_requested)
     announce(f"training in {workdir} is complete")
