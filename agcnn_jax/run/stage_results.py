@@ -117,6 +117,19 @@ def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping
         )
 
 
+def load_best(
+    directory: epath.Path, stage: Stage, result: Mapping[str, Any], identity: dict[str, Any]
+) -> tuple[Variables, dict[str, Any]]:
+    """Load the best checkpoint of a finished stage, and all that its weights belong to.
+
+    `UserError` if it cannot be read, or does not fit the stage's `result` or `identity`.
+    """
+    with StageCheckpoints(directory / "checkpoints", identity, read_only=True) as checkpoints:
+        best, saved = checkpoints.restore_best(result["best_step"])
+    check_weights(directory, result, digests(best["variables"], stage.branches))
+    return best["variables"], saved
+
+
 def finished_variables(
     workdir: epath.Path, strategy: str, identity: dict[str, Any]
 ) -> tuple[Variables, dict[str, Any]]:
@@ -128,11 +141,8 @@ def finished_variables(
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
     for stage, result in finished_stages(workdir, strategy):
-        directory = stage_directory(workdir, stage)
-        with StageCheckpoints(directory / "checkpoints", identity, read_only=True) as checkpoints:
-            best, saved = checkpoints.restore_best(result["best_step"])
-        check_weights(directory, result, digests(best["variables"], stage.branches))
-        variables = merge_branches(variables, best["variables"])
+        best, saved = load_best(stage_directory(workdir, stage), stage, result, identity)
+        variables = merge_branches(variables, best)
     if not variables["params"]:
         raise UserError(
             f"no stage has finished in --workdir {workdir}; run the same python train.py command "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -19,9 +19,10 @@ from agcnn_jax.run import lineage, saved_config
 from agcnn_jax.run.config import flatten, is_read
 from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.keys import FIXED, KEYS, SCORED
-from agcnn_jax.run.stage_results import has_started, read_result, stage_directory
+from agcnn_jax.run.stage_results import has_started, load_best, read_result, stage_directory
 from agcnn_jax.run.strategies import Stage, branches_before, stages
-from agcnn_jax.runtime.storage import is_remote, read_json, reported
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_bytes
 
 BRANCHWISE = ("batch_size", "epochs", "learning_rate", "reference_batch_size")
 """Keys with one value for all branches, or one for each."""
@@ -56,7 +57,8 @@ def take_over(
 ) -> list[str]:
     """Take over the finished stages of other runs that this run would train to the same end.
 
-    Stages that the run has finished or begun stay as they are.
+    Stages that the run has finished or begun stay as they are. With `batch_norm` device nothing is
+    taken over: results depend on the number of devices, which no run records.
 
     Args:
         experiment: of the run; its config is in the workdir already.
@@ -65,27 +67,50 @@ def take_over(
         donors: workdirs of other runs; whatever does not agree is passed over.
 
     Returns:
-        What was taken from where, as words.
+        What was taken from where, and what was passed over because it is damaged, as words.
     """
-    workdir, taken = experiment.workdir, []
+    workdir = experiment.workdir
     trained: dict[str, str] = {}
+    said: list[str] = []
+    if experiment.config.batch_norm == "device":
+        return said
     places = [place for name in donors if (place := epath.Path(name)) != workdir]
     for count, stage in enumerate(stages(experiment.config.strategy), start=1):
         result = read_result(stage_directory(workdir, stage))
         if result is None:
-            if has_started(workdir, stage):
-                break
-            for donor in places:
-                if _agrees(experiment, donor, init, count) and (
-                    result := _offered(experiment, donor, stage, seen, trained)
-                ):
-                    _copy(donor, workdir, stage, result["best_step"])
-                    taken.append(f"stage {stage.name} is taken over from {donor}")
-                    break
-            else:
+            agreeing = [place for place in places if _agrees(experiment, place, init, count)]
+            offers = [(p, _offered(experiment, p, stage, seen, trained)) for p in agreeing]
+            result = _take_first(experiment, stage, offers, said)
+            if result is None:
                 break
         trained |= result["weights"]
-    return taken
+    return said
+
+
+def _take_first(
+    experiment: Experiment,
+    stage: Stage,
+    offers: Sequence[tuple[epath.Path, dict[str, Any] | None]],
+    said: list[str],
+) -> dict[str, Any] | None:
+    """Take over a stage from the first run whose checkpoint is sound; return the stage's result."""
+    workdir = experiment.workdir
+    begun = has_started(workdir, stage)
+    for donor, result in offers:
+        if result is None:
+            continue
+        # A copy to an object store that was cut short may lack nothing but the result.
+        directory = stage_directory(workdir if begun else donor, stage)
+        try:
+            load_best(directory, stage, result, experiment.identity)
+        except UserError as error:
+            if not begun:
+                said.append(f"stage {stage.name} is not taken over from {donor}: {error}")
+            continue
+        _copy(donor, workdir, stage, None if begun else result["best_step"])
+        said.append(f"stage {stage.name} is taken over from {donor}")
+        return result
+    return None
 
 
 def _agrees(experiment: Experiment, donor: epath.Path, init: str | None, count: int) -> bool:
@@ -113,23 +138,44 @@ def _offered(
     return result if result["started_from"] == started_from else None
 
 
-def _copy(donor: epath.Path, workdir: epath.Path, stage: Stage, best_step: int) -> None:
-    """Copy a stage with its best checkpoint; the result goes last. On a disk, files are linked."""
+def _copy(donor: epath.Path, workdir: epath.Path, stage: Stage, step: int | None) -> None:
+    """Copy a stage with the checkpoint of a step, or its result alone."""
     source, target = stage_directory(donor, stage), stage_directory(workdir, stage)
-    checkpoint = f"checkpoints/{best_step}"
     with reported(target, "written"):
-        if is_remote(workdir):
-            for path in (source / checkpoint).glob("**/*"):
-                if path.is_file():
-                    part = os.fspath(path)[len(os.fspath(source)) + 1 :]
-                    (target / part).write_bytes(path.read_bytes())
+        if step is not None and not is_remote(workdir):
+            _copy_on_disk(source, target, f"checkpoints/{step}")
+            return
+        if step is not None:
+            _upload_checkpoint(source, target, f"checkpoints/{step}")
+        write_bytes(target / "result.json", (source / "result.json").read_bytes())
+
+
+def _copy_on_disk(source: epath.Path, target: epath.Path, checkpoint: str) -> None:
+    """Build the stage beside its place and rename it, so that all of it is there or nothing."""
+    new = target.with_name(f".{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source / checkpoint, new / checkpoint, copy_function=_link)
+    shutil.copy2(source / "result.json", new)
+    # A stage that has not begun may have left a folder without a checkpoint.
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(new, target)
+
+
+def _upload_checkpoint(source: epath.Path, target: epath.Path, checkpoint: str) -> None:
+    """Copy a checkpoint's files one by one, last that which tells orbax that all are there."""
+    last = source / checkpoint / "commit_success.txt"
+    for path in sorted(_files(source / checkpoint), key=lambda path: path == last):
+        part = os.fspath(path)[len(os.fspath(source)) + 1 :]
+        write_bytes(target / part, path.read_bytes())
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    # The glob of etils 1.15 refuses ** in a bucket.
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path)
         else:
-            new = target.with_name(f".{stage.name}.new")
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.copytree(source / checkpoint, new, copy_function=_link)
-            (target / "checkpoints").mkdir(parents=True, exist_ok=True)
-            os.rename(new, target / checkpoint)
-        (target / "result.json").write_bytes((source / "result.json").read_bytes())
+            yield path
 
 
 def _link(source: str, target: str) -> None:

@@ -8,14 +8,16 @@ from etils import epath
 
 from agcnn_jax.evaluation import results
 from agcnn_jax.run import log as log_module
-from agcnn_jax.run import saved_config
+from agcnn_jax.run import saved_config, takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.log import MetricsLog
+from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.test_results import given
 from tests.remote.json_api import Refused
 from tests.run.test_checkpoints import IDENTITY, Position, save, saved
+from tests.run.test_takeover import GLOBAL, Killed, finish_stage, kill, take, taken
 
 
 @pytest.fixture
@@ -130,6 +132,25 @@ def test_checkpoints_are_saved_and_found_again(store, workdir):
         state, _ = checkpoints.restore_best()
     np.testing.assert_array_equal(state["weights"], np.arange(5.0) + 2)
     assert (state["big"] == 2).all()
+
+
+def test_a_copy_of_a_stage_that_was_killed_is_repeated_or_completed(store, workdir):
+    donor = storage.checkpoint_place("gs://bucket/donor")
+    finish_stage(donor)
+    files = [name.removeprefix("donor/") for name in store.names("bucket", "donor/")]
+    # After the first file, and before and after that by which a checkpoint counts.
+    for number in (1, len(files) - 2, len(files) - 1):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            kill(patch, number, (takeover, "write_bytes"))
+            take(workdir, donor)
+        assert len(store.names("bucket", "run/")) == number
+        assert has_started(workdir, GLOBAL) == (number == len(files) - 1)
+        assert not store.names("bucket", "run/stages/1_global/result.json")
+        assert take(workdir, donor) == [f"stage 1_global is taken over from {donor}"]
+        assert taken(workdir) == 1
+        for name in files:
+            assert store.read("bucket", f"run/{name}") == store.read("bucket", f"donor/{name}")
+            del store.objects["bucket"][f"run/{name}"]
 
 
 class TestMistakes:
