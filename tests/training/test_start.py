@@ -59,7 +59,7 @@ class Step:
 
 @pytest.fixture(scope="module", autouse=True)
 def step():
-    def predict(predict_step, variables, experiment, indices, *rest):
+    def predict(predict_step, variables, experiment, indices, *rest, **options):
         rows = np.random.default_rng(0).random((len(indices), 15), np.float32)
         return Prediction(dict.fromkeys(variables["params"], rows), None)
 
@@ -153,9 +153,9 @@ class TestThresholdsFromValidation:
         """The subsets that are predicted, in order."""
         subsets, predict = [], evaluation.predict
 
-        def note(step, variables, experiment, indices, subset):
+        def note(step, variables, experiment, indices, subset, **options):
             subsets.append(subset)
-            return predict(step, variables, experiment, indices, subset)
+            return predict(step, variables, experiment, indices, subset, **options)
 
         monkeypatch.setattr(evaluation, "predict", note)
         return subsets
