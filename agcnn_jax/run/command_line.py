@@ -173,7 +173,7 @@ class _ConfigFile(flags.ArgumentParser):
 _positional: list[str] = []
 
 
-def _parse(arguments: list[str], positionals: int) -> None:
+def _parse(arguments: list[str], positionals: int = 0) -> None:
     if {"--help", "-h", "-help"} & set(arguments):
         print(sys.modules["__main__"].__doc__)
         for module in (__name__, sys.argv[0]):

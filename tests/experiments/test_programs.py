@@ -71,21 +71,28 @@ def test_all_experiments(data_dir, tmp_path):
     assert len(shared) == 1
 
 
+MISTAKES = [
+    (["table9", "--config=configs/demo.py"], "'table9' is no experiment; use one of table1,"),
+    (["tau", "--config=configs/demo.py", "--seeds=0"], "seeds"),
+    (["tau", "--config=configs/demo.py", "--config.data.dir=nowhere"], "nowhere"),
+]
+"""Each costs the start of a program; the others below are for `make test-all`."""
+
+OTHER_MISTAKES = [
+    (["--config=configs/demo.py"], "no experiment is named; use one of table1,"),
+    (["tau", "tau", "--config=configs/demo.py"], "unexpected argument 'tau'"),
+    (["tau"], "--config is missing"),
+    (["tau", "--config=configs/demo.py", "--rows=0.15"], "--rows names '0.15'"),
+    (
+        ["tau", "--config=configs/demo.py", "--config.attention.tau=0.5"],
+        "--config.attention.tau has no effect on tau",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (["table9", "--config=configs/demo.py"], "'table9' is no experiment; use one of table1,"),
-        (["--config=configs/demo.py"], "no experiment is named; use one of table1,"),
-        (["tau", "tau", "--config=configs/demo.py"], "unexpected argument 'tau'"),
-        (["tau"], "--config is missing"),
-        (["tau", "--config=configs/demo.py", "--seeds=0"], "seeds"),
-        (["tau", "--config=configs/demo.py", "--rows=0.15"], "--rows names '0.15'"),
-        (
-            ["tau", "--config=configs/demo.py", "--config.attention.tau=0.5"],
-            "--config.attention.tau has no effect on tau",
-        ),
-        (["tau", "--config=configs/demo.py", "--config.data.dir=nowhere"], "nowhere"),
-    ],
+    [*MISTAKES, *(pytest.param(*mistake, marks=pytest.mark.slow) for mistake in OTHER_MISTAKES)],
 )
 def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     done = run(*COMMAND, *arguments, cwd=tmp_path, check=False, env=_from(tmp_path))

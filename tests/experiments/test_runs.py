@@ -114,6 +114,7 @@ def test_one_global_stage_serves_every_tau_statistic_and_strategy(run, tmp_path)
     assert means["G_L_F"] == means["G_LF"]
 
 
+@pytest.mark.slow
 def test_runs_are_taken_over_whatever_their_names(run, tmp_path):
     run("table1")
     before = (tmp_path / "w/table1/table.json").read_bytes()
@@ -134,6 +135,7 @@ def test_a_run_of_that_name_but_other_weights_is_no_donor(run, tmp_path):
     assert run("tau", rows=["0.3"]) == [G, L, F]
 
 
+@pytest.mark.slow
 def test_tables_are_made_again_from_results_alone(run, tmp_path):
     rows = ["max", "l2"]
     run("table3", rows=rows)
@@ -260,6 +262,7 @@ def test_results_are_small_and_say_what_they_belong_to(run, tmp_path):
         run("table1")
 
 
+@pytest.mark.slow
 def test_later_rows_and_seeds_join_the_table(run, tmp_path):
     run("table3", rows=["l1"])
     run("table3", rows=["max"], seeds=2)
@@ -271,6 +274,7 @@ def test_later_rows_and_seeds_join_the_table(run, tmp_path):
     assert "Not all rows have all seeds: l1 with seeds 0." in text
 
 
+@pytest.mark.slow
 def test_other_batches_of_a_backbone_have_a_table_and_a_file_of_their_own(run, tmp_path):
     run("table1")
     shutil.rmtree(tmp_path / "w/runs")
