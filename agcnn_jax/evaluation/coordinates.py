@@ -74,7 +74,9 @@ def heat_map_on_film(heat_map: np.ndarray, stored_size: int, width: int, height:
         first = place.astype(np.int64)
         second = np.minimum(first + 1, len(rows) - 1)
         weight = (place - first).astype(np.float32)[:, None]
-        inside = ((stored >= low) & (stored < high))[:, None]
+        # In whole numbers: a centre on the crop's edge must not depend on rounding.
+        centres = (2 * np.arange(size) + 1) * stored_size
+        inside = ((centres >= 2 * low * size) & (centres < 2 * high * size))[:, None]
         return np.where(inside, rows[first] * (1 - weight) + rows[second] * weight, 0)
 
     return np.ascontiguousarray(stretch(stretch(map32, height).T, width).T, np.float32)
