@@ -8,7 +8,7 @@ and no message repeats its text: either may identify a patient.
 from __future__ import annotations
 
 import io
-import re
+import math
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,13 @@ MODALITIES = ("CR", "DX", "RG", "SC")
 """Computed, digital and conventional radiography, and secondary capture."""
 
 INSTALL = "pip install 'agcnn-jax[dicom]'"
+_OTHER_MODALITIES = (
+    "AR BDUS BI BMD CT CTPROTOCOL DG DMS DOC ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS"
+    " KER KO LEN LP LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT"
+    " PX REG RESP RF RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR"
+    " SR SRF STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC"
+)
+"""The standard's other terms (PS3.3, C.7.3.1.1.1), which a message may repeat."""
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -79,36 +86,54 @@ def gray_film(dataset: Dataset) -> np.ndarray:
         raise UnreadableImageError("a DICOM object without pixels of up to 16 bits")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise UnreadableImageError("a DICOM object of several frames")
+    # Decoders know the standard's capitals only.
+    dataset.PhotometricInterpretation = str(dataset.PhotometricInterpretation).strip().upper()
     if dataset.SamplesPerPixel != 1 or dataset.PhotometricInterpretation not in _GRAY:
         raise UnreadableImageError("a DICOM object in colour")
     if dataset.BitsAllocated not in (8, 16):
         raise UnreadableImageError("a DICOM object whose samples have neither 8 nor 16 bits")
     check_pixels(dataset.Columns, dataset.Rows)
     stored = _stored_values(dataset)
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise UnreadableImageError("pixel data of another size than Rows x Columns")
     low, high = int(stored.min()), int(stored.max())
-    shares = display_shares(dataset, np.arange(low, high + 1, dtype=stored.dtype))
+    levels = np.arange(low, high + 1, dtype=stored.dtype)
+    shares = display_shares(dataset, levels, _unpadded_range(dataset, stored))
     return look_up(stored, np.rint(255 * shares).astype(np.uint8), low)
 
 
-def display_shares(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+def display_shares(
+    dataset: Dataset, stored: np.ndarray, film_range: tuple[int, int] | None = None
+) -> np.ndarray:
     """Map stored values `[N]` to what a viewer shows: float64 `[N]`, 0 black to 1 white.
 
-    Of several LUTs or windows, the first counts. An object that has neither is shown from its
-    smallest to its largest value.
+    Of several LUTs or windows, the first valid one counts. An object that has none is shown from
+    its smallest to its largest value.
+
+    Args:
+        dataset: the object.
+        stored: integers `[N]`.
+        film_range: the smallest and largest stored value that is no padding; default: of `stored`.
     """
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     values = np.asarray(apply_modality_lut(stored, dataset), np.float64)
+    if not np.isfinite(values).all():
+        raise UnreadableImageError("damaged: a rescaling by no number")
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    window = _first_window(dataset, function)
     if dataset.get("VOILUTSequence"):
         bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
         shown = apply_voi(np.rint(values).astype(np.int64), dataset)
         shares = np.clip(shown / ((1 << int(bits)) - 1), 0, 1)
-    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
-        shares = window_shares(values, centre, width, dataset.get("VOILUTFunction") or "LINEAR")
+    elif window:
+        shares = window_shares(values, *window, function)
     else:
-        spread = np.ptp(values)
-        shares = (values - values.min()) / spread if spread else np.zeros_like(values)
+        low, high = film_range or (stored.min(), stored.max())
+        film = values[(stored >= low) & (stored <= high)]
+        spread = np.ptp(film)
+        shares = (values - film.min()) / spread if spread else np.zeros_like(values)
+        shares = np.clip(shares, 0, 1)
     return 1 - shares if dataset.PhotometricInterpretation == "MONOCHROME1" else shares
 
 
@@ -117,11 +142,11 @@ def window_shares(
 ) -> np.ndarray:
     """Apply a window to values `[N]` (PS3.3, C.11.2.1.2 and C.11.2.1.3); 0 to 1.
 
+    The width is above 0; for the function `LINEAR`, at least 1.
+
     Raises:
-        UnreadableImageError: the width or the function is not one that the standard allows.
+        UnreadableImageError: the function is not one that the standard allows.
     """
-    if not width >= (1 if function == "LINEAR" else 1e-9):
-        raise UnreadableImageError("damaged: a window without a width")
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)))
     if function == "LINEAR_EXACT":
@@ -133,15 +158,47 @@ def window_shares(
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _first(value: Any) -> float:
-    return float(value[0] if hasattr(value, "__len__") and not isinstance(value, str) else value)
+def _first_window(dataset: Dataset, function: str) -> tuple[float, float] | None:
+    """Return centre and width of the first window that the standard allows."""
+    narrowest = 1 if function == "LINEAR" else 1e-9
+    centres, widths = _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))
+    for centre, width in zip(centres, widths, strict=False):
+        if math.isfinite(centre) and math.isfinite(width) and width >= narrowest:
+            return centre, width
+    return None
+
+
+def _numbers(value: Any) -> list[float]:
+    if value is None or value == "":
+        return []
+    several = hasattr(value, "__len__") and not isinstance(value, str)
+    return [float(number) for number in (value if several else [value])]
+
+
+def _unpadded_range(dataset: Dataset, stored: np.ndarray) -> tuple[int, int] | None:
+    """Return the smallest and largest value beside the padding (PS3.3, C.7.5.1.1.2).
+
+    None if the object names no padding, or holds nothing else.
+    """
+    first = dataset.get("PixelPaddingValue")
+    if first is None:
+        return None
+    last = dataset.get("PixelPaddingRangeLimit")
+    # Some files declare a negative value as an unsigned one of the same bits.
+    ends = np.array([first, first if last is None else last]).astype(stored.dtype)
+    film = (stored < ends.min()) | (stored > ends.max())
+    if not film.any():
+        return None
+    limits = np.iinfo(stored.dtype)
+    low = stored.min(where=film, initial=limits.max)
+    return int(low), int(stored.max(where=film, initial=limits.min))
 
 
 def _check_modality(dataset: Dataset) -> None:
     modality = str(dataset.get("Modality") or "")
     if modality not in MODALITIES:
-        # Anything may stand there; the standard's terms are short and in capitals.
-        name = modality if re.fullmatch("[A-Z]{2,8}", modality) else "unknown"
+        # Anything may stand there, even a name.
+        name = modality if modality in _OTHER_MODALITIES.split() else "unknown"
         raise UnreadableImageError(f"modality {name}, not one of {', '.join(MODALITIES)}")
 
 

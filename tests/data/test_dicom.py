@@ -82,6 +82,17 @@ def test_lossless_jpeg_is_decoded():
         ({"WindowCenter": 150, "WindowWidth": 1}, [[0, 0, 1], [1, 1, 1]]),
         # The first of several windows.
         ({"WindowCenter": [150, 9], "WindowWidth": [101, 7]}, [[0, 0.005, 0.505], [1, 1, 1]]),
+        # Windows without a width, or that are no numbers, do not count.
+        ({"WindowCenter": [9, 150], "WindowWidth": [0, 101]}, [[0, 0.005, 0.505], [1, 1, 1]]),
+        ({"WindowCenter": 150, "WindowWidth": 0}, VALUES / 4095),
+        ({"WindowCenter": float("nan"), "WindowWidth": 101}, VALUES / 4095),
+        # Padding takes no part in the smallest and largest value, and is shown as the nearest.
+        ({"PixelPaddingValue": 0}, [[0, 0, 50 / 3995], [100 / 3995, 3900 / 3995, 1]]),
+        (
+            {"PixelPaddingValue": 4095, "PixelPaddingRangeLimit": 4000},
+            [[0, 0.5, 0.75], [1, 1, 1]],
+        ),
+        ({"PixelPaddingValue": 0, **WINDOW}, [[0, 0.005, 0.505], [1, 1, 1]]),
         # Rescaled to -1000, -800, -700, -600, 7000 and 7190 before the window.
         (
             {
@@ -121,6 +132,22 @@ def test_signed_values():
     values = np.array([[-1000, 0], [500, 1000]], np.int16)
     film = decode_film(encoded(radiograph(values, WindowCenter=0.5, WindowWidth=1001)))
     np.testing.assert_array_equal(film, [[0, 128], [255, 255]])
+
+
+def test_negative_padding_and_a_film_of_nothing_else():
+    values = np.array([[-2000, 0], [500, 1000]], np.int16)
+    film = decode_film(encoded(radiograph(values, PixelPaddingValue=-2000)))
+    np.testing.assert_array_equal(film, [[0, 0], [128, 255]])
+    film = decode_film(encoded(radiograph(np.full((2, 2), 7, np.uint16), PixelPaddingValue=7)))
+    np.testing.assert_array_equal(film, np.zeros((2, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("name", ["monochrome1", "Monochrome2"])
+def test_small_letters_of_the_photometric_interpretation(name):
+    expected = decode_film(encoded(radiograph(VALUES, PhotometricInterpretation=name.upper())))
+    found = decode_film(encoded(radiograph(VALUES, PhotometricInterpretation=name)))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_bits_outside_the_stored_ones_are_not_pixels():
@@ -168,7 +195,8 @@ def deflated():
         (lambda: radiograph(VALUES, PixelData=None), "without pixels"),
         (lambda: radiograph(VALUES, PixelData=b"\0\0"), "damaged"),
         (lambda: radiograph(VALUES, Rows=50_000, Columns=50_000), "claims 50000 x 50000 pixels"),
-        (lambda: radiograph(VALUES, **WINDOW | {"WindowWidth": 0}), "window without a width"),
+        (lambda: radiograph(VALUES, Modality="DOE"), "^modality unknown"),
+        (lambda: radiograph(VALUES, PixelData=VALUES.tobytes() * 2), "another size than Rows"),
         (lambda: radiograph(VALUES, **WINDOW, VOILUTFunction="CUBIC"), "not in the standard"),
         (deflated, "deflated"),
     ],
