@@ -10,6 +10,7 @@ import io
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,12 @@ class PredictionFolder:
         with reported(self._out, "written"):
             self._out.mkdir(parents=True, exist_ok=True)
             found = path.exists()
-            taken = [name for name in FILES if (self._out / name).exists()]
+            # A process that ended before its first save leaves empty files.
+            taken = [
+                name
+                for name in FILES
+                if (self._out / name).exists() and (self._out / name).stat().st_size
+            ]
         if not found and taken:
             raise UserError(f"--out {self._out} holds a {taken[0]} of something else; {remedy}")
         sizes = [0, 0, 0]
@@ -84,7 +90,8 @@ class PredictionFolder:
                 if os.fstat(file.fileno()).st_size < size:
                     raise UserError(f"{self._out / name} is shorter than it was; {remedy}")
                 file.truncate(size)
-            if not found:
+            if not sizes[0]:  # new, or its process ended before the headers were complete
+                self.save()
                 for file, header in zip(self._files, self._headers, strict=True):
                     file.write(csv_line(header) if header else b"")
         self.save()
@@ -193,5 +200,11 @@ def csv_line(cells: Sequence[Any]) -> bytes:
 
 
 def printable(path: str) -> str:
-    """Return a path as text that UTF-8 can write."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    """Return a path as one line that UTF-8 can write; control characters become escapes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        else character
+        for character in text
+    )

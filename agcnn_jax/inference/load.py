@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
             f"{name}: weights.json does not name the outputs; convert the weights again with "
             f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
         )
+    _check_labels(about["classes"], name)
     return Model(
         name=os.fspath(directory),
         config=plain_config({key: about[key] for key in weights.SETTINGS}, name),
@@ -171,6 +173,7 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
             f"{folder / CONFIG} does not fit the weights, or is of another version than this "
             f"program's; {AGAIN}, or update agcnn-jax"
         ) from None
+    _check_labels(labels, str(folder / CONFIG))
     chosen = None
     if CALIBRATION in files:
         chosen = read_calibration(epath.Path(folder), digests(variables, variables["params"]))
@@ -184,6 +187,18 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
         digest=about["digest"],
         lineage=seen,
     )
+
+
+def _check_labels(labels: Sequence[str], where: str) -> None:
+    """Raise `UserError` for names that cannot be columns of a table, or keys of an answer."""
+    for label, count in Counter(labels).items():
+        if label and count > 1:
+            raise UserError(f"{where}: {count} outputs are named {label!r}; name each differently")
+        if not label.isprintable() or label.startswith(("=", "+", "-", "@")):
+            raise UserError(
+                f"{where}: an output is named {label!r}, which spreadsheets may take for a "
+                f"formula; choose a printable name that begins with none of = + - @"
+            )
 
 
 def _downloaded(address: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -23,6 +24,13 @@ from agcnn_jax.runtime.storage import reported
 
 _PREVIEW = 768
 """Longest side of the film in a picture, in pixels."""
+
+_READ_KEYS = (
+    *("backbone", "pooling", "mean", "std", "input_size", "local_input"),
+    *("dtype", "matmul_precision"),
+)
+_READ_ATTENTION_KEYS = ("statistic", "tau", "crop_from")
+"""The keys of a config that prediction reads, see `make_recipe` and `Model`."""
 
 
 class Settings(NamedTuple):
@@ -79,14 +87,15 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
     identity = {
         "weights": model.digest,
         "calibration": _digest(model.calibration),
+        "labels and config": _settings_digest(model),
         "--rule": settings.rule,
         "--overlays": settings.overlays,
     }
     columns = columns_of(model)
-    if settings.overlays:
-        with reported(out, "written"):
-            (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
     with open_folder(out, identity, columns, films) as folder:
+        if settings.overlays:  # only now, so that nothing is left in a folder that is refused
+            with reported(out, "written"):
+                (out / OVERLAYS).mkdir(exist_ok=True)
         before = folder.films
         bar = tqdm(
             total=len(films),
@@ -111,6 +120,14 @@ def _digest(calibration: Calibration | None) -> str | None:
         return None
     features = calibration.features
     text = f"{calibration.branches} {features and (features.threshold, features.mean.tolist())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings_digest(model: Model) -> str:
+    """Hash what a prediction depends on beside the weights and the calibration."""
+    config = {name: model.config[name] for name in _READ_KEYS}
+    attention = {name: model.config["attention"][name] for name in _READ_ATTENTION_KEYS}
+    text = json.dumps([model.labels, model.image_size, model.branches, config, attention])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

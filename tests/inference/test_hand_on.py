@@ -180,6 +180,19 @@ def test_files_that_do_not_belong_together(copy):
         load_folder(out)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Mass", "2 outputs are named 'Mass'"), ("=1+1", "formula"), ("a\nb", "formula")],
+)
+def test_labels_that_no_table_can_hold(copy, name, message):
+    config = json.loads((copy / "config.json").read_text())
+    labels = config["labels"]
+    labels[labels.index("Mass") - 1] = name
+    out = rewritten(copy, config_json=json.dumps({**config, "labels": labels}).encode())
+    with pytest.raises(UserError, match=message):
+        load_folder(out)
+
+
 def test_an_edited_card_changes_nothing(copy, folder):
     (copy / "README.md").write_text("mine")
     (copy / ".gitattributes").write_text("the hub's")
