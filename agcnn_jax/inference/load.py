@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -25,10 +29,12 @@ from agcnn_jax.inference.model_files import (
     read_object,
 )
 from agcnn_jax.interop import hub, weights
+from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import read_calibration
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.plain_config import plain_config
+from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
@@ -168,6 +174,8 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
         if set(heads) != {len(labels)} or not 0 < image_size <= LARGEST:
             raise ValueError
         config = plain_config(about["config"], str(folder / CONFIG))
+        if not _fits(variables, config, len(labels)):
+            raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{folder / CONFIG} does not fit the weights, or is of another version than this "
@@ -186,6 +194,25 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
         calibration=chosen,
         digest=about["digest"],
         lineage=seen,
+    )
+
+
+def _fits(variables: Variables, config: Mapping[str, Any], label_count: int) -> bool:
+    """Tell whether weights are finite numbers, with the names and shapes of the config's model."""
+    recipe = make_recipe(config, label_count)
+    whole: Any = jax.eval_shape(
+        lambda: init_variables(recipe.model, jax.random.key(0), recipe.input_size)
+    )
+    branches = tuple(variables["params"])
+    if set(branches) not in [set(BRANCHES[:count]) for count in (1, 2, 3)]:
+        return False
+    expected = {kind: {name: tree[name] for name in branches} for kind, tree in whole.items()}
+    found, wanted = flatten_dict(variables), flatten_dict(expected)
+    return found.keys() == wanted.keys() and all(
+        array.shape == wanted[name].shape
+        and jnp.issubdtype(array.dtype, jnp.floating)
+        and bool(np.isfinite(array).all())
+        for name, array in found.items()
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ SUMS = "SHA256SUMS"
 NEEDED = (WEIGHTS, CONFIG, LINEAGE)
 FORMAT = 1
 AGAIN = "copy or download the folder again"
+_LARGEST_TEXT = 1 << 28
+"""Bytes of the largest file beside the weights; a lineage of a million images has less."""
 
 
 def require_new(out: Path) -> None:
@@ -128,6 +131,11 @@ def read_object(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(path: Path) -> bytes:
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a named pipe or a device would never end
+            raise UserError(f"{path} is no file; {AGAIN}")
+        if path.name != WEIGHTS and about.st_size > _LARGEST_TEXT:
+            raise UserError(f"{path} has {about.st_size:,} bytes, too many for it; {AGAIN}")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {AGAIN}") from None

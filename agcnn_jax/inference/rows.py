@@ -74,6 +74,10 @@ def write_rows(
             model.labels,
             model.calibration,
         )
+        if not all(np.isfinite(outputs[branch][i]).all() for branch in model.branches):
+            folder.refuse(path, "the model's answer is no finite number")
+            i += 1
+            continue
         box = None if boxes is None else boxes[i].tolist()
         overlay = None
         if film.preview is not None:

@@ -131,7 +131,9 @@ def fetch(
     try:
         path = huggingface_hub.hf_hub_download(name, file, revision=revision, cache_dir=folder)
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{option}: the hub has no such model; check the name") from error
+        raise UserError(
+            f"{option}: the hub has no such model; check the name, or log in if it is private"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{option}: {name} has no such revision as {revision}") from error
     except errors.EntryNotFoundError as error:

@@ -15,8 +15,10 @@ import yaml
 import agcnn_jax
 from agcnn_jax import export
 from agcnn_jax.inference.load import load_folder, load_run
+from agcnn_jax.inference.model_files import from_safetensors, to_safetensors
 from agcnn_jax.interop.hub import parse_address
 from agcnn_jax.interop.read import read_tensor_file
+from agcnn_jax.run.lineage import digest
 from agcnn_jax.runtime.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -178,6 +180,43 @@ def test_files_that_do_not_belong_together(copy):
     out = rewritten(copy, model_safetensors=b"no weights")
     with pytest.raises(UserError, match="holds no AG-CNN"):
         load_folder(out)
+
+
+@pytest.mark.parametrize("change", ["shape", "name", "kind", "infinite", "branch", "backbone"])
+def test_weights_of_another_network(copy, change):
+    """With digests that fit."""
+    config = json.loads((copy / "config.json").read_text())
+    variables = from_safetensors((copy / "model.safetensors").read_bytes(), "")
+    head = variables["params"]["global"]["head"]
+    if change == "shape":
+        head["kernel"] = head["kernel"][:5]
+    elif change == "name":
+        head["weight"] = head.pop("kernel")
+    elif change == "kind":
+        head["kernel"] = head["kernel"].astype(np.int64)
+    elif change == "infinite":
+        head["kernel"] = np.full_like(head["kernel"], np.inf)
+    elif change == "branch":
+        for tree in variables.values():
+            del tree["local"]
+    else:
+        config["config"]["backbone"] = "resnet50"
+    config["digest"] = digest(variables)
+    out = rewritten(
+        copy,
+        config_json=json.dumps(config).encode(),
+        model_safetensors=to_safetensors(variables),
+    )
+    with pytest.raises(UserError, match=r"config.json does not fit the weights"):
+        load_folder(out)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "SHA256SUMS"])
+def test_what_is_no_file_is_not_read(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(UserError, match=f"{name} is no file"):
+        load_folder(copy)
 
 
 @pytest.mark.parametrize(
