@@ -16,6 +16,9 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
 _PHOTOMETRIC = 262  # its tag
+_BITS_PER_SAMPLE = 258
+_SIGNED = 2  # a TIFF's sample format
+_SAMPLE_FORMAT = 339  # its tag
 
 
 class WrongSizeError(Exception):
@@ -44,8 +47,8 @@ def decode_film(data: bytes) -> np.ndarray:
     """Decode a film and convert it to gray. Its content says what it is, not its name.
 
     Args:
-        data: content of the file: PNG, JPEG or TIFF with 8 to 16 bits a sample, gray or colour; or
-            DICOM, see `agcnn_jax.data.dicom`.
+        data: content of the file: PNG, JPEG or TIFF with 8 to 16 bits a sample, gray or colour
+            (a TIFF in colour: 8); or DICOM, see `agcnn_jax.data.dicom`.
 
     Returns:
         uint8 `[H, W]`, as a viewer shows it: larger is brighter.
@@ -128,8 +131,16 @@ def _decode_picture(data: bytes, kind: str) -> np.ndarray:
         raise UnreadableImageError(f"damaged: {' '.join(str(error).split())[:200]}") from None
     if image.mode.startswith("I;16"):
         return deep_to_gray(np.asarray(image), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    bits = max(tags.get(_BITS_PER_SAMPLE, ()), default=8)
+    if image.mode == "I" and bits == 16 and tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+        levels = np.asarray(image)
+        if levels.min() < 0:
+            raise UnreadableImageError("negative samples; save it with unsigned ones")
+        return deep_to_gray(levels)  # Pillow decodes none whose zero is white
     if image.mode in ("I", "F"):
         raise UnreadableImageError("samples of 32 bits; save it with 8 or 16")
+    if bits > 8:  # of which Pillow keeps the high byte: 12 bits in 16 would be nearly black
+        raise UnreadableImageError(f"colour samples of {bits} bits; save it with 8, or as PNG")
     return np.asarray(image.convert("L"))
 
 

@@ -40,6 +40,15 @@ def deep_to_gray(levels: np.ndarray, inverted: bool = False) -> np.ndarray:
     return look_up(levels, (255 - table if inverted else table).astype(np.uint8))
 
 
+def color_to_gray(levels: np.ndarray) -> np.ndarray:
+    """Convert RGB uint16 `[H, W, 3]` to gray uint16 `[H, W]`, with Pillow's weights (BT.601)."""
+    gray = np.empty(levels.shape[:2], np.uint16)
+    weights = np.array([19595, 38470, 7471], np.uint32)  # they sum to 1 << 16
+    for row in range(0, len(levels), _ROWS):
+        gray[row : row + _ROWS] = (levels[row : row + _ROWS] @ weights + (1 << 15)) >> 16
+    return gray
+
+
 def look_up(levels: np.ndarray, table: np.ndarray, first: int = 0) -> np.ndarray:
     """Map integers `[H, W]` through a table; `table[0]` is for the value `first`."""
     film = np.empty(levels.shape, table.dtype)

@@ -7,11 +7,12 @@ import struct
 import zlib
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import tensorstore
 from PIL import Image
 
-from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, color_to_gray, deep_to_gray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -43,12 +44,22 @@ def decode_png(data: bytes) -> np.ndarray:
         if header[2:] == (8, 0, 0, False):
             return _decode_gray8(data)
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        image.load()
+        image.load()  # also checks that no pixel is missing
+        if header.bit_depth == 16 and image.mode in ("RGB", "RGBA", "LA"):
+            return _decode_color16(data)
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
         raise UnreadableImageError(" ".join(str(error).split())[:200]) from None
     if image.mode.startswith("I"):  # 16 bits a pixel
         return deep_to_gray(np.asarray(image))
     return np.asarray(image.convert("L"))  # drops alpha: NIH's RGBA files are opaque gray
+
+
+def _decode_color16(data: bytes) -> np.ndarray:
+    """Decode 16 bits a sample with OpenCV: Pillow keeps the high byte alone. Alpha is dropped."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        raise UnreadableImageError("damaged: no PNG that can be decoded")
+    return deep_to_gray(color_to_gray(image[..., 2::-1]))
 
 
 def _check_container(data: bytes) -> _Header:

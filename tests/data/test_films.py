@@ -140,6 +140,82 @@ def test_gray_of_every_mode_and_shape(kind, mode):
     np.testing.assert_allclose(film, gray, atol=2 if kind == "JPEG" or mode == "CMYK" else 0)
 
 
+def deep_color_png(samples):
+    """Write uint16 `[H, W, 2, 3 or 4]` as gray and alpha, RGB or RGBA."""
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    height, width, bands = samples.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_deep_colour_of_a_gray_film_is_the_film(bands, bits):
+    levels = np.linspace(0, 2**bits - 1, 64 * 48).round().astype(np.uint16).reshape(48, 64)
+    samples = np.repeat(levels[..., None], bands, -1)
+    if bands != 3:
+        samples[..., -1] = np.arange(64) * 1000  # alpha
+    film = decode_film(deep_color_png(samples))
+    np.testing.assert_array_equal(film, np.rint(levels / (2**bits - 1) * 255))
+
+
+def test_deep_colour_is_weighted_as_eight_bits_are():
+    colours = np.random.default_rng(12).integers(0, 256, (300, 9, 3)).astype(np.uint8)
+    colours[0, 0] = 255
+    film = decode_film(deep_color_png(colours * np.uint16(257)))
+    expected = np.asarray(Image.fromarray(colours).convert("L"), int)
+    np.testing.assert_allclose(film, expected, atol=1)
+
+
+def test_deep_colour_without_its_last_pixels():
+    whole = deep_color_png(np.zeros((8, 8, 3), np.uint16))
+    head = struct.pack(">IIBBBBB", 8, 99, 16, 2, 0, 0, 0)
+    checked = head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    with pytest.raises(UnreadableImageError):
+        decode_film(whole[:16] + checked + whole[33:])
+
+
+def tiff(samples, photometric, sample_format):
+    """Write uint16 or int16 `[H, W, C]` as an uncompressed TIFF."""
+    height, width, bands = samples.shape
+    tags = [
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, bands, 16 if bands == 1 else 200),
+        (259, 3, 1, 1),
+        (262, 3, 1, photometric),
+        (273, 4, 1, 300),
+        (277, 3, 1, bands),
+        (278, 3, 1, height),
+        (279, 4, 1, samples.nbytes),
+        (339, 3, bands, sample_format if bands == 1 else 220),
+    ]
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    data += b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    data = data.ljust(200, b"\0") + struct.pack(f"<{bands}H", *[16] * bands)
+    data = data.ljust(220, b"\0") + struct.pack(f"<{bands}H", *[sample_format] * bands)
+    return data.ljust(300, b"\0") + samples.tobytes()
+
+
+def test_a_tiff_of_signed_samples():
+    levels = np.linspace(0, 4095, 48).round().astype(np.int16).reshape(6, 8, 1)
+    expected = np.rint(levels[..., 0] / 4095 * 255)
+    np.testing.assert_array_equal(decode_film(tiff(levels, 1, 2)), expected)
+    with pytest.raises(UnreadableImageError, match="negative samples"):
+        decode_film(tiff(levels - 9, 1, 2))
+
+
+def test_a_tiff_of_deep_colour_is_refused():
+    with pytest.raises(UnreadableImageError, match="colour samples of 16 bits"):
+        decode_film(tiff(np.full((6, 8, 3), 4095, np.uint16), 2, 1))
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_tiff_whose_zero_is_white(bits):
     levels = pixels(9).astype(f"uint{bits}") * (257 if bits == 16 else 1)
