@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gray
@@ -82,9 +82,16 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
             return os.path.basename(name), load_film(name)
         except UnreadableImageError as error:
             raise UserError(f"{name}: {error}; give a PNG, JPEG, TIFF or DICOM file") from None
+        except ValueError:  # of the system, for a null character
+            raise UserError(f"{name!r} is no path; give a PNG, JPEG, TIFF or DICOM file") from None
     if isinstance(image, Image.Image):
         deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
-        image = np.asarray(image if deep else image.convert("L"))
+        try:
+            # As files are read: photographs are turned as the camera was held, PNGs are not.
+            turned = image if image.format == "PNG" else ImageOps.exif_transpose(image)
+            image = np.asarray(turned if deep else turned.convert("L"))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes only now
+            raise UserError(f"an image cannot be decoded ({error}); give another") from None
     try:
         return "", _gray(np.asarray(image))
     except UnreadableImageError as error:
@@ -97,7 +104,7 @@ def _gray(levels: np.ndarray) -> np.ndarray:
     if not colour and not (levels.ndim == 2 and levels.dtype in (np.uint8, np.uint16)):
         raise UserError(
             f"an image is {levels.dtype} of shape {levels.shape}; give uint8 or uint16 of shape "
-            f"(H, W), uint8 of shape (H, W, 3), or a list of these"
+            f"(H, W), uint8 of shape (H, W, 3), or a list of these: list(films) for (B, H, W)"
         )
     height, width = levels.shape[:2]
     check_pixels(width, height)

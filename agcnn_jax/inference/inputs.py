@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agcnn_jax.data.dicom import is_dicom
 from agcnn_jax.inference.folder import printable
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.errors import UserError, say
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 _DIRECTORY_OF_A_DISC = "DICOMDIR"
@@ -27,7 +27,8 @@ def find_films(given: Sequence[str], out: Path) -> Found:
 
     A named file counts whatever it is. In a folder, and in the folders below, films are the files
     with one of `EXTENSIONS` and those that begin like a DICOM file, which often have no extension;
-    hidden files never are. Links are followed.
+    hidden files never are. Links are followed. Folders below that cannot be read are
+    reported and left out.
 
     Args:
         given: paths of files and folders.
@@ -37,7 +38,7 @@ def find_films(given: Sequence[str], out: Path) -> Found:
         The paths in the order given; in a folder first its files, by name, then its folders.
 
     Raises:
-        UserError: a path does not exist, a folder cannot be read, or there is no film.
+        UserError: a path does not exist, a named folder cannot be read, or there is no film.
     """
     films: dict[str, None] = {}
     others = 0
@@ -62,6 +63,9 @@ def find_films(given: Sequence[str], out: Path) -> Found:
 
 def _walk(top: str, left_out: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
+        if error.filename != top:  # one folder of many does not end the run
+            say(f"{printable(error.filename)}: {error.strerror}; left out")
+            return
         raise UserError(
             f"{printable(error.filename)}: {error.strerror}; check the folder's permissions"
         )

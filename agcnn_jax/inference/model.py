@@ -111,20 +111,21 @@ class Model:
     def predict(self, images: Film) -> Result: ...
 
     @overload
-    def predict(self, images: list[Any]) -> list[Result]: ...
+    def predict(self, images: list[Any] | tuple[Any, ...]) -> list[Result]: ...
 
-    def predict(self, images: Film | list[Any]) -> Result | list[Result]:
-        """Predict one film, or a list of films in batches of at most `BATCH`.
+    def predict(self, images: Film | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
+        """Predict one film, or a list or tuple of films in batches of at most `BATCH`.
 
         Args:
-            images: a path, a Pillow image or an array, see `films.as_film`; or a list of them.
+            images: a path, a Pillow image or an array, see `films.as_film`; or a list or tuple
+                of them.
 
         Raises:
             UserError: for a film that cannot be read.
         """
         from agcnn_jax.inference.films import predict_films
 
-        if not isinstance(images, list):
+        if not isinstance(images, list | tuple):
             return predict_films(self, [images])[0]
         batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
         return [result for batch in batches for result in predict_films(self, batch)]

@@ -84,7 +84,7 @@ def parse_address(address: str) -> tuple[str, str]:
         UserError: if it is no such address.
     """
     name, _, revision = address.removeprefix(SCHEME).partition("@")
-    if not _NAME.fullmatch(name) or (not revision and address.endswith("@")):
+    if not _NAME.fullmatch(name) or ".." in name or (not revision and address.endswith("@")):
         raise UserError(f"{address} is no model on the hub; give hf://OWNER/NAME[@REVISION]")
     return name, revision or "main"
 

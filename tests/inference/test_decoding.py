@@ -129,3 +129,20 @@ def test_no_films(tmp_path):
     with pytest.raises(UserError, match="no film in it; give PNG, JPEG, TIFF or DICOM"):
         find_films([str(tmp_path)], tmp_path / "out")
     assert list(decode_films([], 8, workers=2)) == []
+
+
+def test_a_folder_below_that_cannot_be_listed_is_left_out(tmp_path, monkeypatch, capsys):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "film.png").write_bytes(whole_films()["png"])
+    scan = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may list every folder
+    assert find_films([str(tmp_path)], tmp_path / "out").films == [str(tmp_path / "film.png")]
+    assert "closed: Permission denied; left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match="closed: Permission denied; check"):
+        find_films([str(tmp_path / "closed")], tmp_path / "out")

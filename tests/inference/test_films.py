@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import doctest
+import io
 import shutil
 
 import numpy as np
@@ -142,6 +143,33 @@ def test_unreadable_films(tmp_path):
             as_film(tmp_path / path)
     with pytest.raises(UserError, match="an image claims 0 x 9 pixels"):
         as_film(np.zeros((9, 0), np.uint8))
+
+
+def test_images_and_paths_that_only_fail_when_read():
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    with pytest.raises(UserError, match="an image cannot be decoded"):
+        as_film(Image.open(io.BytesIO(buffer.getvalue()[:2000])))
+    with pytest.raises(UserError, match="is no path"):
+        as_film("a\0b.png")
+
+
+@pytest.mark.parametrize(("name", "shape"), [("a.jpg", (64, 32)), ("a.png", (32, 64))])
+def test_a_turned_image_is_the_film_of_its_file(tmp_path, name, shape):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter
+    Image.fromarray(noise).save(tmp_path / name, exif=turned)
+    film = as_film(Image.open(tmp_path / name))[1]
+    assert film.shape == shape
+    np.testing.assert_array_equal(film, as_film(tmp_path / name)[1])
+
+
+def test_a_tuple_is_a_list_of_films(model):
+    images = tuple(np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8))
+    found, expected = model.predict(images), model.predict(list(images))
+    assert [r.probability for r in found] == [r.probability for r in expected]
 
 
 def test_answers_by_hand():

@@ -352,7 +352,7 @@ def test_download(hub, folder, tmp_path):
         (
             digest,
             digest,
-            "hf://no/model: the hub has no such model",
+            "hf://no/model: the hub has no such model; check the name, or log in",
             "hf://owner/model@none: owner/model has no such revision as none",
             "hf://owner/empty: it has no file SHA256SUMS; give a model that python -m",
         ),
@@ -361,7 +361,9 @@ def test_download(hub, folder, tmp_path):
         assert line.startswith(expected)
 
 
-@pytest.mark.parametrize("address", ["hf://model", "hf://a/b/c", "hf://owner/model@", "hf://"])
+@pytest.mark.parametrize(
+    "address", ["hf://model", "hf://a/b/c", "hf://owner/model@", "hf://", "hf://a/.."]
+)
 def test_no_address(address):
     with pytest.raises(UserError, match=r"give hf://OWNER/NAME\[@REVISION\]"):
         parse_address(address)
