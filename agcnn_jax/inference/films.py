@@ -11,10 +11,8 @@ from PIL import Image, ImageOps
 
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gray
-from agcnn_jax.evaluation.coordinates import to_original_pixels
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model import Model, film_boxes, film_distances
 from agcnn_jax.inference.result import Result, answers_of
-from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -34,17 +32,8 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     for row, film in zip(stored, films, strict=False):
         row[...] = resize_film(film, model.image_size)
     outputs = jax.device_get(model.predict_batch(stored, heat_maps=True))
-    boxes = None
-    if "boxes" in outputs:
-        sizes = np.array([film.shape[::-1] for film in films])
-        boxes = to_original_pixels(
-            outputs["boxes"][: len(films)], model.recipe.input_size, model.image_size, sizes
-        ).tolist()
-    features = model.calibration and model.calibration.features
-    distances = None
-    if features:
-        pooled = outputs["pooled"][: len(films)]
-        distances = (feature_distances(features, pooled) / features.threshold).tolist()
+    boxes = film_boxes(model, outputs, np.array([film.shape[::-1] for film in films]))
+    distances = film_distances(model, outputs, len(films))
     return [
         Result(
             name=name,
@@ -55,10 +44,10 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
                 model.calibration,
             ),
             film=film,
-            box=tuple(boxes[i]) if boxes else None,
+            box=None if boxes is None else tuple(boxes[i].tolist()),
             input_heat_map=outputs["heat_maps"][i],
             stored_size=model.image_size,
-            distance=distances[i] if distances else None,
+            distance=None if distances is None else float(distances[i]),
         )
         for i, (name, film) in enumerate(named)
     ]

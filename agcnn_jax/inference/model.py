@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.evaluation.coordinates import to_original_pixels
+from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.run.lineage import Lineage
@@ -156,3 +158,26 @@ class Model:
         precision, double = self.config["matmul_precision"], self.config["dtype"] == "float64"
         with jax.default_matmul_precision(precision), jax.enable_x64(double):
             yield
+
+
+def film_boxes(
+    model: Model, outputs: Mapping[str, np.ndarray], sizes: np.ndarray
+) -> np.ndarray | None:
+    """Return boxes int32 `[n, 4]` in pixels of films of `sizes` `[n, 2]`.
+
+    None where no local branch reads a crop.
+    """
+    if "boxes" not in outputs:
+        return None
+    boxes = outputs["boxes"][: len(sizes)]
+    return to_original_pixels(boxes, model.recipe.input_size, model.image_size, sizes)
+
+
+def film_distances(
+    model: Model, outputs: Mapping[str, np.ndarray], count: int
+) -> np.ndarray | None:
+    """Return distances from the training films `[count]`, 1 at the threshold; None if unknown."""
+    features = model.calibration and model.calibration.features
+    if not features or "pooled" not in outputs:
+        return None
+    return feature_distances(features, outputs["pooled"][:count]) / features.threshold

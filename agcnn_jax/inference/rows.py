@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.evaluation.predictions import PREFIX
 from agcnn_jax.inference.decoding import Decoded
 from agcnn_jax.inference.folder import PredictionFolder, printable
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model import Model, film_boxes, film_distances
 from agcnn_jax.inference.result import Answer, Result, answers_of
-from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
@@ -63,7 +61,10 @@ def write_rows(
     """
     decoded = [film for _, film in films if isinstance(film, Decoded)]
     sizes = np.array([(film.width, film.height) for film in decoded]).reshape(-1, 2)
-    boxes, distances = _boxes(model, outputs, sizes), _distances(model, outputs, len(decoded))
+    boxes, distances = (
+        film_boxes(model, outputs, sizes),
+        film_distances(model, outputs, len(decoded)),
+    )
     i = 0
     for path, film in films:
         if isinstance(film, str):
@@ -134,22 +135,6 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _boxes(model: Model, outputs: Mapping[str, np.ndarray], sizes: np.ndarray) -> np.ndarray | None:
-    """Boxes in pixels of films of `sizes` `[n, 2]`; None where no local branch reads a crop."""
-    if "boxes" not in outputs:
-        return None
-    boxes = outputs["boxes"][: len(sizes)]
-    return to_original_pixels(boxes, model.recipe.input_size, model.image_size, sizes)
-
-
-def _distances(model: Model, outputs: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
-    """Distances from the training films `[count]`, 1 at the threshold; None where not known."""
-    features = model.calibration and model.calibration.features
-    if not features or "pooled" not in outputs:
-        return None
-    return feature_distances(features, outputs["pooled"][:count]) / features.threshold
-
-
 def _result(
     model: Model,
     path: str,
@@ -160,7 +145,7 @@ def _result(
 ) -> Result:
     """Make the result to draw, as if the film had the size of its picture."""
     one = {"boxes": outputs["boxes"][i : i + 1]} if "boxes" in outputs else {}
-    box = _boxes(model, one, np.array([preview.shape[::-1]]))
+    box = film_boxes(model, one, np.array([preview.shape[::-1]]))
     return Result(
         name=os.path.basename(printable(path)),
         findings=model.findings,
