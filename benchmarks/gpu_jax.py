@@ -63,7 +63,7 @@ def prepare(side: str, case: dict[str, Any]) -> dict[str, Any]:
     }
     started = time.monotonic()
     if case["part"] == "predict":
-        step, work = prepare_prediction(recipe, mesh, variables, stored)
+        step, work = prepare_prediction(recipe, case["stage"], mesh, variables, stored)
     else:
         host = side == "jax_host_cropper"
         step, work = prepare_training(recipe, case["stage"], mesh, variables, stored, host)
@@ -107,10 +107,12 @@ def random_variables(recipe: Recipe) -> Any:
     return jax.tree.map_with_path(draw, jax.eval_shape(make, jax.random.key(0)))
 
 
-def prepare_prediction(recipe: Recipe, mesh: Mesh, variables: Any, stored: Any) -> tuple[Any, Run]:
-    """Compile the prediction of all branches."""
+def prepare_prediction(
+    recipe: Recipe, branches: str, mesh: Mesh, variables: Any, stored: Any
+) -> tuple[Any, Run]:
+    """Compile the prediction of the given branches."""
     images = shard_batch(mesh, stored["image"])
-    mapped: Any = make_predict_step(recipe, mesh, BRANCHES)
+    mapped: Any = make_predict_step(recipe, mesh, tuple(branches.split("+")))
     step = mapped.lower(variables, images).compile()
 
     def work(steps: int) -> None:
