@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from agcnn_jax.models.layers import BatchNorm, Conv, average_pool, he_normal_fan_in, max_pool
+from agcnn_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    Statistics,
+    average_pool,
+    he_normal_fan_in,
+    max_pool,
+)
 
 BOTTLENECK = 4
 """Channels of a dense layer's 1x1 convolution per channel of growth."""
@@ -23,21 +30,25 @@ class DenseLayer(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map `[B, H, W, C]` to the new channels `[B, H, W, growth]`."""
-        for number, (features, size) in enumerate(
-            [(BOTTLENECK * self.growth, 1), (self.growth, 3)], start=1
-        ):
-            norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=f"norm{number}")
-            x = nn.relu(norm(x, train))
-            x = Conv(
-                features,
-                size,
-                kernel_init=he_normal_fan_in,
-                dtype=self.dtype,
-                name=f"conv{number}",
-            )(x)
-        return x
+    def __call__(
+        self, x: jax.Array, train: bool, known: Statistics | None
+    ) -> tuple[jax.Array, Statistics]:
+        """Map `[B, H, W, C]` to the new channels `[B, H, W, growth]`.
+
+        All layers of a block read the channels of those before, whose batch statistics are the
+        same for all: `known` has those of the first channels, and the second output those of all C.
+        """
+
+        def norm(name: str) -> BatchNorm:
+            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
+
+        def conv(features: int, size: int, name: str) -> Conv:
+            return Conv(features, size, 1, he_normal_fan_in, self.dtype, name=name)
+
+        x, known = norm("norm1").normalise(x, train, known)
+        x = conv(BOTTLENECK * self.growth, 1, "conv1")(nn.relu(x))
+        x = nn.relu(norm("norm2")(x, train))
+        return conv(self.growth, 3, "conv2")(x), known
 
 
 class DenseNet(nn.Module):
@@ -79,13 +90,15 @@ class DenseNet(nn.Module):
         x = conv(self.stem, 7, 2, "conv0")(x)
         x = max_pool(nn.relu(norm("norm0")(x, train)))
         for block, layers in enumerate(self.blocks, start=1):
+            known = None
             for layer in range(1, layers + 1):
                 dense = DenseLayer(
                     self.growth, self.axis_name, self.dtype, name=f"block{block}_layer{layer}"
                 )
-                x = jnp.concatenate([x, dense(x, train)], axis=-1)
+                new, known = dense(x, train, known)
+                x = jnp.concatenate([x, new], axis=-1)
             if block < len(self.blocks):
-                x = nn.relu(norm(f"transition{block}_norm")(x, train))
+                x = nn.relu(norm(f"transition{block}_norm").normalise(x, train, known)[0])
                 x = conv(x.shape[-1] // 2, 1, 1, f"transition{block}_conv")(x)
                 x = average_pool(x)
-        return nn.relu(norm("norm5")(x, train))
+        return nn.relu(norm("norm5").normalise(x, train, known)[0])

@@ -62,7 +62,7 @@ def our_stages(backbone, variables, x):
         stages = {"stem": max_pool(nn.relu(kept["norm0"]))}
         x = stages["stem"]
         for number, layers in enumerate(backbone.blocks, start=1):
-            new = [kept[f"block{number}_layer{layer}"] for layer in range(1, layers + 1)]
+            new = [kept[f"block{number}_layer{layer}"][0] for layer in range(1, layers + 1)]
             x = stages[f"block{number}"] = jnp.concatenate([x, *new], axis=-1)
             if number < len(backbone.blocks):
                 x = stages[f"transition{number}"] = average_pool(kept[f"transition{number}_conv"])
