@@ -10,9 +10,12 @@ reads it. A file holds the weights alone, under torchvision's names.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import NoReturn
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.errors import OneLineParser, UserError
 
 BRANCHES = ("global", "local", "fusion", "all")
 
@@ -59,8 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
         f"{said} thresholds; load it with agcnn_jax.load({str(options.out)!r}), read its card in "
         f"{options.out / 'README.md'}"
     )
+    seen = sum(map(len, model.lineage.seen.values()))
+    if seen:
+        print(
+            f"{options.out / 'lineage.json'} names the {seen:,} images that the weights have seen, "
+            f"and their patients: look whether you may pass these names on"
+        )
     return 0
 
 
+def run() -> NoReturn:
+    """Run the command as a program."""
+    sys.argv[0] = "agcnn-export"
+    errors.run(main)
+
+
 if __name__ == "__main__":
-    run(main)
+    run()

@@ -33,7 +33,8 @@ def load_film(path: str | os.PathLike[str]) -> np.ndarray:
     """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would block, a device never end
+        # A named pipe would block, a device never end. Of a folder, opening it says what is wrong.
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise UnreadableImageError("not a file")
         if status.st_size > MAX_BYTES:
             raise UnreadableImageError(f"{status.st_size} bytes, more than any radiograph")

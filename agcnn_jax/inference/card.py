@@ -45,7 +45,8 @@ Films are resized to {image_size} x {image_size} pixels, and the centre is the m
 
 Data: {provenance}. Split: {protocol} protocol, {train:,} images to train, {validation:,} to \
 choose checkpoints and thresholds, {test:,} to test. The weights, with those that they started \
-from, have seen {seen}; `lineage.json` names the images. {leakage}
+from, have seen {seen}; `lineage.json` names these images and their patients, as the table of \
+labels does. {leakage}
 
 ## Results
 

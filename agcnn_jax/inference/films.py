@@ -17,6 +17,9 @@ from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
 
+CHANNELS = (1, 3, 4)
+"""Of an array: gray, colour, and colour with alpha."""
+
 
 def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     """Predict films in one batch; see `as_film` for what a film is.
@@ -53,13 +56,24 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     ]
 
 
+def are_many(images: object) -> bool:
+    """Tell several films from one: a list, a tuple, or an array with an axis more than a film has.
+
+    An array of three axes is a film if the last has 1, 3 or 4 entries, which are its channels;
+    otherwise it is `[B, H, W]`. `[B, H, W, 1|3|4]` are several films too.
+    """
+    shape = getattr(images, "shape", ())
+    several = len(shape) == 4 or (len(shape) == 3 and shape[2] not in CHANNELS)
+    return several or isinstance(images, list | tuple)
+
+
 def as_film(image: Film) -> tuple[str, np.ndarray]:
     """Return a film's name, "" if it has none, and its gray levels, uint8 `[H, W]`.
 
     Args:
-        image: a PNG, JPEG, TIFF or DICOM file; a Pillow image; or an array `[H, W]`, `[H, W, 3]`
-            or `[H, W, 4]`, larger values brighter: uint8, or a gray one of uint16, which is scaled
-            as the samples of a file are, see `deep_to_gray`.
+        image: a PNG, JPEG, TIFF or DICOM file; a Pillow image; or an array `[H, W]`, `[H, W, 1]`,
+            `[H, W, 3]` or `[H, W, 4]`, larger values brighter: uint8, or a gray one of uint16,
+            which is scaled as the samples of a file are, see `deep_to_gray`.
 
     Raises:
         UserError: for a file or an image that cannot be read. Arrays of floats and of signed
@@ -89,11 +103,13 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
 
 def _gray(levels: np.ndarray) -> np.ndarray:
     levels = levels.astype(levels.dtype.newbyteorder("="), copy=False)
+    if levels.ndim == 3 and levels.shape[2] == 1:
+        levels = levels[..., 0]
     colour = levels.ndim == 3 and levels.shape[2] in (3, 4) and levels.dtype == np.uint8
     if not colour and not (levels.ndim == 2 and levels.dtype in (np.uint8, np.uint16)):
         raise UserError(
             f"an image is {levels.dtype} of shape {levels.shape}; give uint8 or uint16 of shape "
-            f"(H, W), uint8 of shape (H, W, 3), or a list of these: list(films) for (B, H, W)"
+            f"(H, W), uint8 of shape (H, W, 3), or several of them: a list, or an array (B, H, W)"
         )
     height, width = levels.shape[:2]
     check_pixels(width, height)

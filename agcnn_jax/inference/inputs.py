@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agcnn_jax.data.dicom import is_dicom
 from agcnn_jax.inference.folder import printable
-from agcnn_jax.runtime.errors import UserError, say
+from agcnn_jax.runtime.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 _DIRECTORY_OF_A_DISC = "DICOMDIR"
@@ -27,8 +27,8 @@ def find_films(given: Sequence[str], out: Path) -> Found:
 
     A named file counts whatever it is. In a folder, and in the folders below, films are the files
     with one of `EXTENSIONS` and those that begin like a DICOM file, which often have no extension;
-    hidden files never are. Links are followed. Folders below that cannot be read are
-    reported and left out.
+    hidden files never are. Links are followed. A folder below that cannot be listed
+    counts as a film, which the decoder then refuses.
 
     Args:
         given: paths of files and folders.
@@ -38,7 +38,8 @@ def find_films(given: Sequence[str], out: Path) -> Found:
         The paths in the order given; in a folder first its files, by name, then its folders.
 
     Raises:
-        UserError: a path does not exist, a named folder cannot be read, or there is no film.
+        UserError: a path does not exist, a named folder cannot be read or is `out`, or there is no
+            film.
     """
     films: dict[str, None] = {}
     others = 0
@@ -48,11 +49,15 @@ def find_films(given: Sequence[str], out: Path) -> Found:
         if not os.path.isdir(name):
             films[name] = None
             continue
-        for path in _walk(name, os.path.realpath(out)):
+        if os.path.realpath(name) == os.path.realpath(out):
+            raise UserError(f"--out {out} is also a folder of films; choose another --out")
+        closed: list[str] = []
+        for path in _walk(name, os.path.realpath(out), closed):
             if _is_film(path):
                 films[path] = None
             else:
                 others += 1
+        films.update(dict.fromkeys(closed))
     if not films:
         raise UserError(
             f"{', '.join(map(printable, given[:3]))}: no film in it; give PNG, JPEG, TIFF or DICOM "
@@ -61,10 +66,10 @@ def find_films(given: Sequence[str], out: Path) -> Found:
     return Found(list(films), others)
 
 
-def _walk(top: str, left_out: str) -> Iterator[str]:
+def _walk(top: str, left_out: str, closed: list[str]) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         if error.filename != top:  # one folder of many does not end the run
-            say(f"{printable(error.filename)}: {error.strerror}; left out")
+            closed.append(error.filename)
             return
         raise UserError(
             f"{printable(error.filename)}: {error.strerror}; check the folder's permissions"

@@ -31,7 +31,7 @@ from agcnn_jax.inference.model_files import (
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
 from agcnn_jax.run import lineage
-from agcnn_jax.run.calibration import read_calibration
+from agcnn_jax.run.calibration import calibration_of, read_calibration
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
@@ -184,7 +184,9 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
     _check_labels(labels, str(folder / CONFIG))
     chosen = None
     if CALIBRATION in files:
-        chosen = read_calibration(epath.Path(folder), digests(variables, variables["params"]))
+        path = folder / CALIBRATION
+        weights_now = digests(variables, variables["params"])
+        chosen = calibration_of(read_object(files[CALIBRATION], path), weights_now, str(path))
     return Model(
         name=text,
         config=config,

@@ -110,24 +110,31 @@ class Model:
             return {name: values[:rows] if missing else values for name, values in outputs.items()}
 
     @overload
+    def predict(self, images: np.ndarray) -> Any: ...
+
+    @overload
     def predict(self, images: Film) -> Result: ...
 
     @overload
     def predict(self, images: list[Any] | tuple[Any, ...]) -> list[Result]: ...
 
     def predict(self, images: Film | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
-        """Predict one film, or a list or tuple of films in batches of at most `BATCH`.
+        """Predict one film, or several in batches of at most `BATCH`.
 
         Args:
-            images: a path, a Pillow image or an array, see `films.as_film`; or a list or tuple
-                of them.
+            images: a path, a Pillow image or an array, see `films.as_film`; or several of them: a
+                list, a tuple or an array `[B, H, W]`. An array of three axes is one film if the
+                last has 1, 3 or 4 entries, see `films.are_many`.
+
+        Returns:
+            A result for one film, a list of results for several.
 
         Raises:
             UserError: for a film that cannot be read.
         """
-        from agcnn_jax.inference.films import predict_films
+        from agcnn_jax.inference.films import are_many, predict_films
 
-        if not isinstance(images, list | tuple):
+        if not are_many(images):
             return predict_films(self, [images])[0]
         batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
         return [result for batch in batches for result in predict_films(self, batch)]

@@ -6,6 +6,7 @@ import io
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
 from agcnn_jax.evaluation.figures import TEXT_SIZE, plain_name
@@ -40,7 +41,7 @@ def overlay(result: Result) -> Figure:
         if result.box is not None:
             _draw_box(axes, result.box)
     heat.imshow(result.heat_map, cmap="inferno", vmin=0, vmax=1, alpha=0.5)
-    film.set_title(result.name, fontsize=TEXT_SIZE, loc="left", parse_math=False)
+    film.set_title(_drawable(result.name), fontsize=TEXT_SIZE, loc="left", parse_math=False)
     heat.set_title("heat map", fontsize=TEXT_SIZE, loc="left")
     bars.set_title(f"{result.branch} branch", fontsize=TEXT_SIZE, loc="left")
     _draw_findings(bars, result)
@@ -53,7 +54,7 @@ def _draw_findings(axes: Axes, result: Result) -> None:
     colors = [_POSITIVE if result.decision[finding] else _OTHER for finding in top]
     axes.barh(places, [result.probability[finding] for finding in top], color=colors, height=0.6)
     for place, finding in enumerate(top):
-        name = f"{plain_name(finding)} {result.probability[finding]:.3f}"
+        name = _drawable(f"{plain_name(finding)} {result.probability[finding]:.3f}")
         axes.text(0.015, place, name, va="center", fontsize=TEXT_SIZE, parse_math=False)
         calibrated = result.calibrated[finding]
         if calibrated is not None:
@@ -65,6 +66,12 @@ def _draw_findings(axes: Axes, result: Result) -> None:
     else:
         axes.set_xlabel("probability, not calibrated", fontsize=TEXT_SIZE)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _drawable(text: str) -> str:
+    """Replace characters that the font lacks, such as Chinese ones: matplotlib warns of each."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in text)
 
 
 def _draw_box(axes: Axes, box: tuple[int, int, int, int]) -> None:

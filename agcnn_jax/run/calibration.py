@@ -133,7 +133,17 @@ def read_calibration(
     path = workdir / FILES[crops]
     if not exists(path):
         return None
-    record = read_json(path, "delete it")
+    return calibration_of(read_json(path, "delete it"), weights, str(path))
+
+
+def calibration_of(
+    record: Mapping[str, Any], weights: Mapping[str, str], path: str
+) -> Calibration | None:
+    """Read the content of `calibration.json`; None if it is not of these weights.
+
+    Raises:
+        UserError: if it is damaged; names the file by `path`.
+    """
     if (record.get("version"), record.get("weights")) != (VERSION, dict(weights)):
         return None
     try:

@@ -290,7 +290,7 @@ def test_what_is_no_file(tmp_path):
         file.truncate(MAX_BYTES + 1)
     for name, reason in {
         "pipe.png": "not a file",
-        ".": "not a file",
+        ".": "Is a directory",
         "loop.png": "[Ss]ymbolic link",
         "missing.png": "No such file",
         "large.png": "more than any radiograph",

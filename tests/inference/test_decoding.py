@@ -88,8 +88,8 @@ def test_hostile_files(tmp_path):
     assert "claims 50000 x 50000" in answers["large.png"]
     assert "claims 50000 x 50000" in answers["large.dcm"]
     assert answers["frames.dcm"] == "a DICOM object of several frames"
-    for name in ("pipe.png", "folder.png", "around"):
-        assert answers[name] == "not a file"
+    assert answers["pipe.png"] == "not a file"
+    assert answers["folder.png"] == answers["around"] == "Is a directory"
     assert "more than any radiograph" in answers["sparse.tif"]
     assert isinstance(answers["bomb.png"], Decoded | str)
     # Those of another kind's name are films.
@@ -131,9 +131,11 @@ def test_no_films(tmp_path):
     assert list(decode_films([], 8, workers=2)) == []
 
 
-def test_a_folder_below_that_cannot_be_listed_is_left_out(tmp_path, monkeypatch, capsys):
+def test_a_folder_below_that_cannot_be_listed_is_refused_as_a_film(tmp_path, monkeypatch):
     (tmp_path / "closed").mkdir()
     (tmp_path / "film.png").write_bytes(whole_films()["png"])
+    with pytest.raises(UserError, match="is also a folder of films; choose another --out"):
+        find_films([str(tmp_path)], tmp_path)
     scan = os.scandir
 
     def scandir(path):
@@ -142,7 +144,8 @@ def test_a_folder_below_that_cannot_be_listed_is_left_out(tmp_path, monkeypatch,
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)  # root may list every folder
-    assert find_films([str(tmp_path)], tmp_path / "out").films == [str(tmp_path / "film.png")]
-    assert "closed: Permission denied; left out" in capsys.readouterr().err
+    found = find_films([str(tmp_path)], tmp_path / "out").films
+    assert found == [str(tmp_path / "film.png"), str(tmp_path / "closed")]
+    assert decode_path(found[1], 8, 0) == "Is a directory"  # or "Permission denied", but to root
     with pytest.raises(UserError, match="closed: Permission denied; check"):
         find_films([str(tmp_path / "closed")], tmp_path / "out")

@@ -116,6 +116,7 @@ def test_what_is_a_film():
     np.testing.assert_array_equal(as_film(Image.fromarray(RAMP))[1], film)
     colour = np.stack([film, film, film, np.zeros_like(film)], axis=-1)
     np.testing.assert_array_equal(as_film(colour)[1], film)
+    np.testing.assert_array_equal(as_film(RAMP[..., None])[1], film)
     np.testing.assert_array_equal(as_film(Image.fromarray(film).convert("LA"))[1], film)
 
 
@@ -128,8 +129,9 @@ def test_what_is_a_film():
         RAMP[None, None],
         Image.fromarray(RAMP.astype(np.float32)),
         np.zeros((3, 9, 9), np.uint8),
+        np.zeros((9, 9, 3), np.uint16),
     ],
-    ids=["float", "signed", "bool", "4-D", "float image", "3 first"],
+    ids=["float", "signed", "bool", "4-D", "float image", "3 first", "deep colour"],
 )
 def test_arrays_that_do_not_say_what_is_white_are_refused(image):
     with pytest.raises(UserError, match=r"give uint8 or uint16 of shape \(H, W\)"):
@@ -166,10 +168,24 @@ def test_a_turned_image_is_the_film_of_its_file(tmp_path, name, shape):
     np.testing.assert_array_equal(film, as_film(tmp_path / name)[1])
 
 
-def test_a_tuple_is_a_list_of_films(model):
-    images = tuple(np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8))
-    found, expected = model.predict(images), model.predict(list(images))
-    assert [r.probability for r in found] == [r.probability for r in expected]
+@pytest.mark.parametrize("channels", [None, 1, 3, 4])
+def test_a_tuple_and_an_array_of_films_are_a_list_of_films(model, channels):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
+    if channels:
+        images = np.repeat(images[..., None], channels, axis=-1)
+    expected = [one.probability for one in model.predict(list(images))]
+    for several in (images, tuple(images)):
+        assert [one.probability for one in model.predict(several)] == expected
+    assert model.predict(images[:1])[0].name == "" and model.predict(images[:0]) == []
+    assert model.predict(images[0]).film.shape == (64, 64)
+
+
+def test_deep_films_are_scaled_one_by_one(model):
+    """12 bits beside 16, in one array as apart."""
+    both = np.stack([RAMP >> 4, RAMP])
+    films = [one.film for one in model.predict(both)]
+    np.testing.assert_array_equal(films, [as_film(one)[1] for one in both])
+    assert films[0].max() > 200
 
 
 def test_answers_by_hand():
@@ -203,6 +219,14 @@ def test_the_picture(model, raw):
     assert bars.texts[0].get_text() == f"{top.replace('_', ' ')} {result.probability[top]:.3f}"
     assert bars.patches[0].get_width() == result.probability[top]
     assert f"{top} {result.probability[top]:.3f}" in repr(result)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_of_a_film_whose_name_the_font_lacks(model, raw):
+    result = dataclasses.replace(model.predict(next(raw.iterdir())), name="胸部\tx.png")
+    figure = result.show()
+    assert figure.axes[0].get_title(loc="left") == "□□□x.png"
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_example_runs(workdir, raw, tmp_path, monkeypatch):

@@ -3,11 +3,15 @@
 import csv
 import dataclasses
 
+import numpy as np
 import pytest
+from scipy.special import expit
 
 from agcnn_jax.inference import folder as folders
+from agcnn_jax.inference.decoding import Decoded
 from agcnn_jax.inference.folder import open_folder, printable
 from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.rows import columns_of, write_rows
 from agcnn_jax.inference.stream import Settings, predict_files
 from agcnn_jax.runtime.errors import UserError
 
@@ -71,6 +75,33 @@ def test_models_that_differ_in_labels_or_config_never_mix(workdir, tmp_path):
     only_training = {**model.config, "seed": model.config["seed"] + 1}
     same = dataclasses.replace(model, config=only_training)
     assert predict_files(same, missing, tmp_path / "out", settings).new == 0
+
+
+def test_a_film_whose_answer_is_no_number_is_refused(workdir, tmp_path):
+    """And the others keep their own rows."""
+    model = load_run(workdir)
+    stored = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    outputs = {name: np.array(values) for name, values in model.predict_batch(stored).items()}
+    outputs["local"][1, 3] = np.nan
+    films = ["a.png", "b.png", "broken.png", "c.png"]
+    decoded = [Decoded(image, 64, 64, None) for image in stored]
+    given = list(zip(films, [*decoded[:2], "truncated", decoded[2]], strict=True))
+    columns = columns_of(model)
+    with open_folder(tmp_path, {}, columns, films) as folder:
+        write_rows(folder, model, given, outputs, "youden", tmp_path)
+        assert (folder.films, folder.refused) == (4, 2)
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["a.png", "c.png"]
+    for name, i in (("a.png", 0), ("c.png", 2)):
+        expected = expit(outputs["fusion"][i, model.labels.index("Mass")])
+        assert float(rows[name]["prob_Mass"]) == pytest.approx(expected, rel=1e-6)
+    with open(tmp_path / "errors.csv", newline="") as file:
+        reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        "b.png": "the model's answer is no finite number",
+        "broken.png": "truncated",
+    }
 
 
 def test_a_refused_folder_is_left_as_it_was(workdir, tmp_path):

@@ -71,6 +71,14 @@ def test_the_folder_is_the_hubs(folder):
         assert str(folder.parents[2]).encode() not in path.read_bytes()
 
 
+def test_the_names_of_patients_are_pointed_out(workdir, tmp_path, capsys):
+    run("--workdir", workdir, "--out", tmp_path / "model")
+    seen = sum(map(len, load_run(workdir).lineage.seen.values()))
+    said = capsys.readouterr().out
+    assert f"lineage.json names the {seen} images that the weights have seen, and their" in said
+    assert "`lineage.json` names these images and their patients" in card(tmp_path / "model")[1]
+
+
 def test_the_card(workdir, folder):
     header, text = card(folder)
     scores = json.loads((workdir / "eval/test/auc.json").read_text())

@@ -150,6 +150,11 @@ def test_converted_weights(tmp_path, model):
     weights.save_weights(tmp_path / "nameless", alone, about | {"classes": None})
     with pytest.raises(UserError, match="does not name the outputs"):
         load_weights(tmp_path / "nameless")
+    for name, message in ((LABELS[2], f"2 outputs are named '{LABELS[2]}'"), ("@a", "formula")):
+        changed = about | {"classes": ["", name, *LABELS[2:]]}
+        weights.save_weights(tmp_path / name, alone, changed)
+        with pytest.raises(UserError, match=message):
+            load_weights(tmp_path / name)
 
 
 def test_loading_needs_no_packages_for_training():
