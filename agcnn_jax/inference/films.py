@@ -62,7 +62,7 @@ def are_many(images: object) -> bool:
     An array of three axes is a film if the last has 1, 3 or 4 entries, which are its channels;
     otherwise it is `[B, H, W]`. `[B, H, W, 1|3|4]` are several films too.
     """
-    shape = getattr(images, "shape", ())
+    shape: tuple[int, ...] = getattr(images, "shape", ())
     several = len(shape) == 4 or (len(shape) == 3 and shape[2] not in CHANNELS)
     return several or isinstance(images, list | tuple)
 

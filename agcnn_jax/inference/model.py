@@ -134,10 +134,11 @@ class Model:
         """
         from agcnn_jax.inference.films import are_many, predict_films
 
-        if not are_many(images):
-            return predict_films(self, [images])[0]
-        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-        return [result for batch in batches for result in predict_films(self, batch)]
+        several = are_many(images)
+        films: Any = images if several else [images]
+        batches = (films[i : i + BATCH] for i in range(0, len(films), BATCH))
+        results = [result for batch in batches for result in predict_films(self, batch)]
+        return results if several else results[0]
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

@@ -1,0 +1,175 @@
+"""Memory and speed of predicting many films.
+
+    python benchmarks/prediction_stream.py --memory [--counts 1000 10000] [--out FILE]
+    python benchmarks/prediction_stream.py --speed [--films FOLDER] [--backbone NAME] [--out FILE]
+
+--memory runs `python -m agcnn_jax.predict` on as many films: links to a few tiny ones, with a tiny
+network, so that what grows with the number of films shows. It prints the peak memory of the largest
+process. --speed compares the films a second of whole predictions, from PNG files of 1024 x 1024
+pixels to rows, with those of the bare prediction step on stored images. All weights are random. The
+rows of --out that were measured the other way are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from agcnn_jax.data.labels import LABELS
+from agcnn_jax.inference.decoding import available_cores
+from agcnn_jax.inference.hand_on import about
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safetensors, write_folder
+from agcnn_jax.inference.stream import Settings, predict_files
+from agcnn_jax.models.agcnn import init_variables
+from agcnn_jax.run import lineage
+from agcnn_jax.run.plain_config import plain_config
+from agcnn_jax.run.recipe import make_recipe
+from data_prep.phantoms import generate
+
+BATCH = 32
+DIFFERENT = 32
+"""Files that the links of --memory lead to."""
+
+
+def random_model(backbone: str, input_size: int, image_size: int) -> Model:
+    """Make a model of three branches with random weights."""
+    settings = {"backbone": backbone, "input_size": input_size, "init": "random"}
+    config = plain_config(settings, "this benchmark")
+    recipe = make_recipe(config, len(LABELS))
+    variables = init_variables(recipe.model, jax.random.key(0), input_size)
+    variables = jax.tree.map(np.asarray, variables)
+    digest = lineage.digest(variables)
+    seen = lineage.Lineage()
+    return Model("random", config, LABELS, image_size, variables, None, digest, seen)
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """Write a model as it is handed on."""
+    files = {
+        WEIGHTS: to_safetensors(model.variables),
+        CONFIG: json.dumps(about(model)).encode(),
+        LINEAGE: json.dumps(model.lineage.to_json()).encode(),
+    }
+    write_folder(folder, files)
+
+
+def link_films(films: list[Path], count: int, folder: Path) -> None:
+    """Fill a folder with `count` links to films, 1,000 in each folder below."""
+    for i, film in zip(range(count), itertools.cycle(films), strict=False):
+        below = folder / f"{i // 1000:04d}"
+        below.mkdir(parents=True, exist_ok=True)
+        (below / f"{i:07d}.png").symlink_to(film)
+
+
+def measure_memory(counts: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Predict so many films, each time in a process of its own."""
+    write_model(random_model("resnet_tiny", 56, 64), folder / "model")
+    random, films = np.random.default_rng(0), []
+    for i in range(DIFFERENT):
+        films.append(folder / f"{i}.png")
+        Image.fromarray(random.integers(0, 256, (64, 64), np.uint8)).save(films[-1])
+    rows = []
+    for count in counts:
+        given, out = folder / f"films_{count}", folder / f"out_{count}"
+        link_films(films, count, given)
+        command = [sys.executable, "-m", "agcnn_jax.predict", "--from", str(folder / "model")]
+        began = time.monotonic()
+        process = subprocess.Popen([*command, "--out", str(out), str(given)])
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"the prediction of {count} films ended with status {status}")
+        progress = json.loads((out / "progress.json").read_text())
+        rows.append(
+            {
+                "measured": "memory",
+                "films": progress["films"],
+                "refused": progress["refused"],
+                "peak_mib": round(used.ru_maxrss / 1024),  # Linux counts in KiB
+                "seconds": round(time.monotonic() - began, 1),
+                "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def measure_speed(
+    backbone: str, given: Path | None, folder: Path, repeats: int
+) -> list[dict[str, Any]]:
+    """Compare films a second from files to rows with those of the bare step."""
+    model = random_model(backbone, 224, 256)
+    if given is None:
+        generate(folder / "raw", 16, size=1024, seed=0, workers=available_cores())
+        given = folder / "raw/images"
+    films = [str(path) for path in sorted(given.glob("*.png"))] * repeats
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 256, 256), np.uint8)
+    jax.block_until_ready(model.predict_batch(images))
+    began, cpu, steps = time.monotonic(), time.process_time(), 0
+    while time.monotonic() - began < 15:
+        jax.block_until_ready(model.predict_batch(images))
+        steps += 1
+    bare = steps * BATCH / (time.monotonic() - began)
+    cpu = (time.process_time() - cpu) / (steps * BATCH)
+    settings = Settings("youden", False, BATCH, available_cores())
+    done = predict_files(model, films, folder / "out", settings)
+    whole = done.new / done.seconds
+    row = {
+        "measured": "speed",
+        "backbone": backbone,
+        "films": done.films,
+        "refused": done.refused,
+        "step_films_per_second": round(bare, 2),
+        "step_cpu_ms_per_film": round(1000 * cpu, 1),
+        "whole_films_per_second": round(whole, 2),
+        "ratio": round(whole / bare, 3),
+    }
+    print(row, flush=True)
+    return [row]
+
+
+def main() -> None:
+    """Measure, print, and write --out."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--memory", action="store_true")
+    what.add_argument("--speed", action="store_true")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--films", type=Path, help="folder of PNG files (default: phantoms)")
+    parser.add_argument("--repeats", type=int, default=3, help="times each film is predicted")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.memory:
+            rows = measure_memory(options.counts, Path(scratch))
+        else:
+            rows = measure_speed(options.backbone, options.films, Path(scratch), options.repeats)
+    if options.out:
+        kept = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+        kept = [row for row in kept if row["measured"] != rows[0]["measured"]]
+        result = {
+            "what": "predicting many films: peak memory and speed",
+            "machine": f"{available_cores()} cores, {platform.machine()}",
+            "versions": {name: version(name) for name in ("jax", "flax", "numpy", "pillow")},
+            "rows": kept + rows,
+        }
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
