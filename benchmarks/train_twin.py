@@ -46,6 +46,7 @@ ONLY = {
     "attention.crop_from": "input",
     "augment.crop": "random_resized",
     "warmup_epochs": 0,
+    "learning_rate_decay": "step",
     "learning_rate_scaling": "none",
     "accumulate": 1,
     "max_steps": 0,

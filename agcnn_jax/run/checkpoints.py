@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -84,14 +84,22 @@ class StageCheckpoints(ocp.CheckpointManager):
             # Without `force`, orbax asks whether any process has been told to stop.
             super().save(step, args=args, force=True)
 
-    def add_score(self, step: int, val_auc_mean: float | None, val_auc_findings: int) -> None:
+    def add_score(
+        self,
+        step: int,
+        val_auc_mean: float | None,
+        val_auc_findings: int,
+        val_auc: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> None:
         """Add the validation score of a checkpoint, and delete the checkpoint that it beats.
 
         The score is a mean over `val_auc_findings` findings, None if no finding has an AUC.
+        `val_auc`, `{branch: {finding: AUC}}`, is kept with it.
         """
         self.wait_until_finished()
         mean = _NO_AUC if val_auc_mean is None else val_auc_mean
         metrics = {"val_auc_mean": mean, "val_auc_findings": val_auc_findings, "step": step}
+        metrics["val_auc"] = val_auc or {}
         path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
         with reported(self.directory, "written"):
             from_primary(lambda: write_json(path, metrics))
@@ -101,7 +109,7 @@ class StageCheckpoints(ocp.CheckpointManager):
                 self.delete(old)
 
     def score(self, step: int) -> dict[str, Any] | None:
-        """Return a checkpoint's `val_auc_mean` and `val_auc_findings`; None if it has no score."""
+        """Return what `add_score` added to a checkpoint; None if it has no score."""
         metrics: dict[str, Any] | None = self.metrics(step)
         if metrics and metrics["val_auc_mean"] == _NO_AUC:
             return {**metrics, "val_auc_mean": None}

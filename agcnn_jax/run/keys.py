@@ -77,6 +77,7 @@ LARGEST_INPUT = 1289
 _CROP = only_if("local_input", "crop", "centred")
 _DRAWN_SPLIT = unless("data.protocol", "lists")
 _DROPS = unless("drop_after", 1.0)
+_STEPWISE = only_if("learning_rate_decay", "step")
 _LIST_FILES = only_if("data.protocol", "lists")
 _GIVEN_WEIGHTS = unless("init", "random")
 _LISTED = only_if("data.protocol", "official", "lists")
@@ -165,9 +166,12 @@ KEYS: dict[str, Key] = {
         "of each stage, or of the stages of each branch"),
     "learning_rate": Key((0.01,), NUMBERS, RATES, meaning=
         "at the start of a stage, or of the stages of each branch"),
-    "drop_after": Key(0.4, NUMBER, SHARE, meaning=
+    "learning_rate_decay": Key("step", TEXT, one_of("step", "cosine"), meaning=
+        "how the learning rate falls during a stage; step: once, as in the paper; cosine: all the "
+        "time, to 0 at the last epoch's end, which suits few epochs"),
+    "drop_after": Key(0.4, NUMBER, SHARE, needs=(_STEPWISE,), meaning=
         "fraction of the epochs after which the learning rate drops: 20 of 50"),
-    "drop_factor": Key(10.0, NUMBER, at_least(1), needs=(_DROPS,), meaning=
+    "drop_factor": Key(10.0, NUMBER, at_least(1), needs=(_STEPWISE, _DROPS), meaning=
         "what the learning rate is then divided by"),
     "warmup_epochs": Key(0.0, NUMBER, between(0, MOST), meaning=
         "over which the learning rate rises to its value at the start of a stage"),

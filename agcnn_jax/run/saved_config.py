@@ -20,7 +20,7 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-_ADDED = (("attention", "crop_from"), ("eval", "crops"))
+_ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay")
 """Keys that version 0.1 did not have; their defaults are what it did."""
 
 
@@ -74,10 +74,11 @@ def read_config(workdir: epath.Path) -> ConfigDict | None:
     if not exists(path, None if is_remote(path) else "choose another --workdir"):
         return None
     values = read_json(path)
-    for section, name in _ADDED:
-        keys = values.setdefault(section, {})
+    for key in _ADDED:
+        *section, name = key.split(".")
+        keys = values.setdefault(section[0], {}) if section else values
         if isinstance(keys, dict):
-            keys.setdefault(name, KEYS[f"{section}.{name}"].default)
+            keys.setdefault(name, KEYS[key].default)
     try:
         # ConfigDict refuses impossible names of keys, such as those with dots.
         saved = ConfigDict(values)

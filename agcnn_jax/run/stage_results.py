@@ -27,8 +27,9 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
 
     It holds `best_step`, `best_val_auc_mean` and `val_auc_findings`; `weights`, the digest of each
     branch that the stage trained, at that step; `started_from`, the digest of each branch trained
-    before it; `lineage`, the digest of the run's lineage; and `image_size`, the side of the stored
-    images in pixels, which version 0.1 did not write.
+    before it; and `lineage`, the digest of the run's lineage. Version 0.1 did not write
+    `image_size`, the side of the stored images in pixels, and `val_auc`, `{branch: {finding: AUC}}`
+    at the best step.
     """
     path = directory / "result.json"
     if not exists(path):

@@ -18,8 +18,9 @@ from agcnn_jax.run.summary import check_memory, step_memory
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import announce, from_primary, process_share
+from agcnn_jax.runtime.processes import announce, from_primary, process_share, sync_call
 from agcnn_jax.runtime.profile import Profile
+from agcnn_jax.training.first_look import first_look
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.prediction import make_validation
 from agcnn_jax.training.record import GO_ON, Record
@@ -59,11 +60,18 @@ def fit(
     total = schedule.total_steps
     profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed, total)
     record = Record(experiment, schedule, checkpoints, resumed, unscored, stop_requested)
+
+    def validate(step: int) -> None:
+        record.validate(step, state, score)
+        if stage.number == 1 and schedule.epoch(step) == 1:
+            sync_call(lambda: first_look(experiment, state.variables))
+            record.rate(step)  # what is drawn does not count
+
     with contextlib.closing(batches), record, profile:
         if stop_requested():
             raise Stopped(f"stopped before step {resumed + 1} of stage {stage.name}; {GO_ON}")
         if unscored:
-            record.validate(resumed, state, score)
+            validate(resumed)
         for step in range(resumed + 1, total + 1):
             profile.before(step)
             batch = next(batches)
@@ -81,7 +89,7 @@ def fit(
             if stopping:
                 raise record.stopped(step)
             if validating:
-                record.validate(step, state, score)
+                validate(step)
     checkpoints.wait_until_finished()
 
 

@@ -81,8 +81,8 @@ def make_validation(
 
     It calls its second argument after every batch. It returns `val_auc_mean` of the branch that
     selects the stage's best checkpoint (Section III-C), `val_auc_findings`, the number of findings
-    in that mean, and `val_auc_mean_<branch>`; a mean over no finding is None. It raises
-    `FloatingPointError` if a logit is not finite.
+    in that mean, `val_auc_mean_<branch>`, and `val_auc`, `{branch: {finding: AUC}}`; an AUC that
+    does not exist is None. It raises `FloatingPointError` if a logit is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
@@ -93,16 +93,18 @@ def make_validation(
         made = predict(step, variables, experiment, indices, "validation", after_batch)
         if not all(np.isfinite(scores).all() for scores in made.logits.values()):
             raise FloatingPointError("validation logits are not finite")
-        means = {}
-        for branch, scores in made.logits.items():
-            columns = records.finding_columns
-            aucs = {records.labels[i]: auc(labels[:, i], scores[:, i]) for i in columns}
-            means[branch] = mean_auc(aucs)
+        columns = records.finding_columns
+        aucs = {
+            branch: {records.labels[i]: auc(labels[:, i], scores[:, i]) for i in columns}
+            for branch, scores in made.logits.items()
+        }
+        means = {branch: mean_auc(values) for branch, values in aucs.items()}
         selecting = means[stage.selects_by]
         return {
             "val_auc_mean": selecting.mean,
             "val_auc_findings": selecting.present,
             **{f"val_auc_mean_{branch}": one.mean for branch, one in means.items()},
+            "val_auc": aucs,
         }
 
     return validate

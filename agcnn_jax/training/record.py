@@ -97,7 +97,8 @@ class Record(contextlib.ExitStack):
             raise self._diverged(step, str(error)) from error
         self._log.write(step, epoch=self._schedule.epoch(step), **scores)
         self._log.flush()
-        self._checkpoints.add_score(step, scores["val_auc_mean"], scores["val_auc_findings"])
+        mean, findings = scores["val_auc_mean"], scores["val_auc_findings"]
+        self._checkpoints.add_score(step, mean, findings, scores["val_auc"])
         self.rate(step)
 
     def stopped(self, step: int) -> Stopped:

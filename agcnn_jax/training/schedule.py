@@ -80,6 +80,7 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        cosine_steps=planned if config.learning_rate_decay == "cosine" else 0,
     )
     total = min(planned, config.max_steps) if config.max_steps else planned
     return Schedule(
@@ -129,19 +130,24 @@ def sgd(
     momentum: float,
     weight_decay: float,
     warmup_steps: int = 0,
+    cosine_steps: int = 0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Make PyTorch's SGD, and its learning rate as a function of the step.
 
     Weight decay on every parameter joins the gradient before the momentum. The learning rate is
-    divided by `drop_factor` after `drop_step` steps. In the first `warmup_steps` it rises linearly;
-    the first step already takes a share (Goyal et al. 2017, Section 2.2).
+    divided by `drop_factor` after `drop_step` steps; or, if `cosine_steps` are given, it falls to 0
+    over them as half a cosine (Loshchilov and Hutter 2017, Eq. 5 without restarts). In the first
+    `warmup_steps` it rises linearly; the first step already takes a share (Goyal et al. 2017,
+    Section 2.2).
     """
-    constant = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+    decay = optax.piecewise_constant_schedule(learning_rate, {drop_step: 1 / drop_factor})
+    if cosine_steps:
+        decay = optax.cosine_decay_schedule(learning_rate, cosine_steps)
 
     def warming_up(step: Any) -> Any:
-        return constant(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+        return decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
-    schedule = warming_up if warmup_steps else constant
+    schedule = warming_up if warmup_steps else decay
     optimizer = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),

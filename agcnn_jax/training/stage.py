@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.metrics.auc import mean_auc
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run import stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
@@ -14,6 +16,8 @@ from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.schedule import make_schedule
+
+HEADING = "AUC, validation images"
 
 
 def train_stage(
@@ -50,6 +54,9 @@ def train_stage(
         if not finished:
             write_json(directory / "result.json", result)
         print(describe_result(stage, result, len(experiment.records.finding_columns)))
+        if not finished:
+            done = stage_results.finished_stages(experiment.workdir, experiment.config.strategy)
+            print(validation_table([one for _, one in done]), flush=True)
 
     from_primary(keep)
     return merge_branches(variables, trained)
@@ -59,7 +66,8 @@ def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Describe a stage's best checkpoint as `result.json` does."""
     score: Any = checkpoints.score(checkpoints.best_step() or 0)
     mean, findings = score["val_auc_mean"], score["val_auc_findings"]
-    return {"best_step": score["step"], "best_val_auc_mean": mean, "val_auc_findings": findings}
+    best = {"best_step": score["step"], "best_val_auc_mean": mean, "val_auc_findings": findings}
+    return best | {"val_auc": score.get("val_auc", {})}
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
@@ -73,3 +81,26 @@ def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
             f"{result['val_auc_findings']} of {findings} findings"
         )
     return f"stage {stage.name}: {why}"
+
+
+def validation_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Show the validation AUCs of all branches that the finished stages, with these results, made.
+
+    One line for each finding, and their mean; a dash where an AUC does not exist. A branch that a
+    later stage trained again has the later values.
+    """
+    branches: dict[str, Mapping[str, float | None]] = {}
+    for result in results:
+        branches |= result.get("val_auc", {})
+    rows = {
+        name: [aucs[name] for aucs in branches.values()]
+        for aucs in branches.values()
+        for name in aucs
+    }
+    rows["mean"] = [mean_auc(aucs).mean for aucs in branches.values()]
+    width = max(map(len, [*rows, HEADING]))
+    lines = [HEADING.ljust(width) + "".join(f"  {branch:>6}" for branch in branches)]
+    for name, values in rows.items():
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        lines.append(name.ljust(width) + "".join(f"  {cell:>6}" for cell in cells))
+    return "\n".join(lines)

@@ -11,7 +11,7 @@ from etils import epath
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.training.stage import best_scores, describe_result
+from agcnn_jax.training.stage import best_scores, describe_result, validation_table
 from tests.programs import run
 
 IDENTITY = {"labels": ["Mass"]}
@@ -230,3 +230,33 @@ def test_a_killed_save_is_never_loaded_and_is_cleaned_up(tmp_path):
         assert saved(directory) == last + 1
         assert not [name for name in names(directory) if not name.isdigit()]
     assert torn >= 2
+
+
+def test_the_table_of_finished_stages():
+    """A mean leaves out what does not exist; a branch that was trained again has its last AUCs."""
+    first = {"val_auc": {"global": {"Mass": 0.75, "Hernia": None}}}
+    again = {
+        "val_auc": {"global": {"Mass": 0.8, "Hernia": 0.5}, "fusion": {"Mass": 1.0, "Hernia": None}}
+    }
+    assert validation_table([first]).splitlines() == [
+        "AUC, validation images  global",
+        "Mass                     0.750",
+        "Hernia                       -",
+        "mean                     0.750",
+    ]
+    # A stage of version 0.1 kept no AUCs of single findings.
+    assert validation_table([{}, first, again]).splitlines() == [
+        "AUC, validation images  global  fusion",
+        "Mass                     0.800   1.000",
+        "Hernia                   0.500       -",
+        "mean                     0.650   1.000",
+    ]
+
+
+def test_the_aucs_of_findings_are_kept_with_the_best(tmp_path):
+    with StageCheckpoints(epath.Path(tmp_path) / "checkpoints", IDENTITY) as checkpoints:
+        for step, score in enumerate((0.7, 0.6), start=1):
+            checkpoints.save(step, {"weights": np.zeros(2)}, Position(step))
+            checkpoints.add_score(step, score, 1, {"global": {"Mass": score, "Hernia": None}})
+    with StageCheckpoints(epath.Path(tmp_path) / "checkpoints", IDENTITY) as checkpoints:
+        assert best_scores(checkpoints)["val_auc"] == {"global": {"Mass": 0.7, "Hernia": None}}

@@ -236,6 +236,8 @@ class TestUnreadKeys:
             ),
             ("init_normalisation", {"init": "weights"}, {"init": "random"}),
             ("drop_factor", {}, {"drop_after": 1.0}),
+            ("drop_factor", {}, {"learning_rate_decay": "cosine"}),
+            ("drop_after", {}, {"learning_rate_decay": "cosine"}),
         ],
     )
     def test_refused_with_the_key_they_depend_on(self, key, read, unread):
@@ -347,7 +349,7 @@ class TestSaved:
         self.keep(tmp_path, common.get_config())
         path = tmp_path / "config.json"
         values = json.loads(path.read_text())
-        del values["attention"]["crop_from"], values["eval"]
+        del values["attention"]["crop_from"], values["eval"], values["learning_rate_decay"]
         path.write_text(json.dumps(values))
         self.keep(tmp_path, common.get_config())
         with pytest.raises(UserError, match=r"crop_from is 'stored', there 'input'"):

@@ -65,7 +65,13 @@ def fake_step(monkeypatch):
         monkeypatch.setattr(
             fit,
             "make_validation",
-            lambda *arguments: lambda *given: {"val_auc_mean": 0.5, "val_auc_findings": 14},
+            lambda *arguments: (
+                lambda *given: {
+                    "val_auc_mean": 0.5,
+                    "val_auc_findings": 14,
+                    "val_auc": {},
+                }
+            ),
         )
 
     return install

@@ -11,6 +11,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -84,6 +85,7 @@ def finished(data_dir, tmp_path_factory):
     environment = {**ENVIRONMENT, "JAX_LOG_COMPILES": "1"}
     done = run(*command(data_dir, workdir, "--config.profile=2"), env=environment)
     (workdir / "stderr").write_text(done.stderr)
+    (workdir / "stdout").write_text(done.stdout)
     return workdir
 
 
@@ -115,6 +117,21 @@ def test_three_stages_are_chained_and_recorded(finished):
     assert all(e["images_per_second"] > 0 and e["learning_rate"] > 0 for e in logged)
     assert json.loads((finished / "config.json").read_text())["input_size"] == 56
     assert list((finished / "events").rglob("events.out.tfevents*"))
+
+
+def test_a_first_film_and_the_findings_of_finished_stages_are_shown(finished):
+    said = (finished / "stdout").read_text()
+    assert said.count("first_look.png: heat map of validation film ") == 1
+    assert cv2.imread(str(finished / "first_look.png")).shape == (448 + 28, 2 * 448, 3)
+    assert said.index("first_look.png") < said.index("stage 1_global: best checkpoint")
+    headings = [line.split()[3:] for line in said.splitlines() if line.startswith("AUC, valid")]
+    assert headings == [["global"], ["global", "local"], ["global", "local", "fusion"]]
+    # The table's means are the scores that chose the checkpoints.
+    means = [line.split()[1:] for line in said.splitlines() if line.startswith("mean ")][-1]
+    for stage, mean in zip(("1_global", "2_local", "3_fusion"), means, strict=True):
+        result = json.loads((finished / "stages" / stage / "result.json").read_text())
+        assert f"{result['best_val_auc_mean']:.3f}" == mean
+        assert len(result["val_auc"][stage[2:]]) == 14
 
 
 def test_steps_compile_once_per_stage(finished):

@@ -90,6 +90,18 @@ def test_warm_up_rises_in_equal_steps_and_then_follows_the_schedule():
     )
 
 
+def test_the_cosine_falls_from_the_rate_to_nearly_nothing():
+    # 4 steps an epoch and 2 epochs: Loshchilov and Hutter's Eq. 5 worked out for 8 steps.
+    falling = schedule(batch_size=(250,), epochs=(2,), learning_rate_decay="cosine")
+    by_hand = [1, 0.9619398, 0.8535534, 0.6913417, 0.5, 0.3086583, 0.1464466, 0.0380602]
+    np.testing.assert_allclose(falling.learning_rates(), 0.01 * np.array(by_hand), rtol=1e-5)
+
+
+def test_the_cosine_follows_the_planned_epochs_and_not_max_steps():
+    cut = schedule(batch_size=(250,), epochs=(2,), learning_rate_decay="cosine", max_steps=3)
+    np.testing.assert_allclose(cut.learning_rates(), [0.01, 0.009619398, 0.008535534], rtol=1e-5)
+
+
 def test_a_training_subset_smaller_than_a_batch():
     with pytest.raises(UserError, match=r"config\.batch_size of stage 1_global is 128.*100 images"):
         schedule(images=100)

@@ -38,7 +38,7 @@ from configs import demo
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 STAGES = ("1_global", "2_local", "3_fusion")
-SCORES = {"val_auc_mean": 0.5, "val_auc_findings": 14}
+SCORES = {"val_auc_mean": 0.5, "val_auc_findings": 14, "val_auc": {}}
 
 
 class Step:
