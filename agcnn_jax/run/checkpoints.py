@@ -98,8 +98,8 @@ class StageCheckpoints(ocp.CheckpointManager):
         """
         self.wait_until_finished()
         mean = _NO_AUC if val_auc_mean is None else val_auc_mean
-        metrics = {"val_auc_mean": mean, "val_auc_findings": val_auc_findings, "step": step}
-        metrics["val_auc"] = val_auc or {}
+        metrics: dict[str, Any] = {"val_auc_mean": mean, "val_auc_findings": val_auc_findings}
+        metrics |= {"val_auc": val_auc or {}, "step": step}
         path = self.directory / str(step) / METRIC_ITEM_NAME / METRIC_ITEM_NAME
         with reported(self.directory, "written"):
             from_primary(lambda: write_json(path, metrics))

@@ -42,7 +42,8 @@ def first_look(experiment: Experiment, variables: Variables) -> None:
     present = [records.labels[i] for i in findings if records.label_matrix[film[0], i]]
     name = str(records.image_ids[film[0]])
     caption = f"{name}: {', '.join(present) or 'no finding'}; {records.provenance}"
-    picture = draw(images[0], attention.heat_map[0], attention.boxes[0], caption)
+    heat_map, box = np.asarray(attention.heat_map[0]), np.asarray(attention.boxes[0])
+    picture = draw(images[0], heat_map, box, caption)
     path = experiment.workdir / FILE
     with reported(path, "written"):
         write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
