@@ -26,8 +26,8 @@ SOURCES = ("workdir", "weights", "from")
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
-    from agcnn_jax.inference.decoding import available_cores
     from agcnn_jax.metrics.operating_points import RULES
+    from agcnn_jax.runtime.cores import available_cores
 
     parser = OneLineParser(
         prog="python -m agcnn_jax.predict",

@@ -37,6 +37,7 @@ from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import Stored, crop_stored
 from agcnn_jax.data.augment import Augmentation, augmented_views
+from agcnn_jax.runtime.cores import available_cores
 
 TAU = 0.7
 CHANNELS = 64
@@ -156,7 +157,7 @@ def main() -> None:
     images = jax.device_put((rng.random((count, size, size)) * 255).astype(np.float32))
     cells = -(-size // 32)
     features = jax.device_put(rng.random((count, cells, cells, CHANNELS)).astype(np.float32) ** 20)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as executor:
+    with ThreadPoolExecutor(min(16, available_cores())) as executor:
         made = variants(images, features, executor)
         for stored_size in options.stored_size:
             made |= stored_variants(images, features, stored_size, executor)

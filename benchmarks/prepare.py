@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.nih.workers import available_cores
+from agcnn_jax.runtime.cores import available_cores
 
 COMMAND = Path(__file__).resolve().parents[1] / "data_prep" / "chestxray14.py"
 HEADER = (

@@ -19,6 +19,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
+from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 from data_prep.nih import publish, tables, workers
 from data_prep.nih.examples import record_features
@@ -149,7 +150,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add("--raw_dir", type=Path, required=True, help="folder with NIH's images or images_*.tar.gz")
     add("--data_dir", type=Path, required=True, help="folder to write the dataset to")
     add("--image_size", type=int, default=256, help="side of the stored images, pixels (256)")
-    add("--workers", type=int, default=workers.available_cores(), help="processes (all cores)")
+    add("--workers", type=int, default=available_cores(), help="processes (all cores)")
     add("--max_bad", type=float, default=0.01, help="accepted share of unusable files (0.01)")
     add("--labels", type=Path, help="label table; else Data_Entry_2017*.csv[.gz] near the images")
     add("--boxes", type=Path, help="box list; else BBox_List_2017*.csv[.gz] near the images")

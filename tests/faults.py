@@ -343,8 +343,9 @@ FAULTS = (
     Fault(
         "the same order in every epoch",
         PIPELINE,
-        "dataset.batch(batch_size, drop_remainder=True).repeat()",
-        "dataset.batch(batch_size, drop_remainder=True).repeat(reseed_each_epoch=False)",
+        "dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array).repeat()",
+        "dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array)"
+        ".repeat(reseed_each_epoch=False)",
         TEST_PIPELINE,
     ),
     Fault(
@@ -400,8 +401,8 @@ FAULTS = (
     Fault(
         "images of another dataset are read under this one's labels",
         IMAGES,
-        'if record["image_id"].decode() != self._image_ids[position]:',
-        'if not record["image_id"]:',
+        "if image_id.decode() != self._image_ids[position]:",
+        "if not image_id:",
         TEST_RECORDS,
     ),
     Fault(

@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from agcnn_jax.runtime.cores import available_cores
 from tests.faults import FAULTS, Fault
 from tests.programs import ROOT
 
@@ -125,7 +126,7 @@ def main() -> int:
     """Try all faults, or those that are named; return 1 if one went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of faults; default: all")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=available_cores())
     options = parser.parse_args()
     unknown = set(options.names) - {fault.name for fault in FAULTS}
     if unknown:

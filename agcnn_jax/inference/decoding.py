@@ -55,13 +55,6 @@ Decode = Callable[[str, int, int], Decoded | str]
 _Options = tuple[Decode, int, int]
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def decode_path(path: str, size: int, preview: int) -> Decoded | str:
     """Read a film, or say why it cannot be read; see `decode_films`."""
     try:

@@ -12,7 +12,6 @@ numbers an image come back.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,6 +26,7 @@ from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import Stored, crop_stored
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.recipe import Recipe
+from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, local_view, shard_batch
 from agcnn_jax.training.steps import localise
 
@@ -53,7 +53,7 @@ def make_host_cropper(
     on_host = resample_host
     if from_stored:
         on_host = functools.partial(crop_stored_host, size=size, dtype=recipe.image_dtype)
-    executor = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="crop")
+    executor = ThreadPoolExecutor(min(16, available_cores()), thread_name_prefix="crop")
 
     def crop(batch: dict[str, Any]) -> dict[str, Any]:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})

@@ -34,13 +34,6 @@ class _StoppedError(Exception):
 _worker: dict[str, Any] = {}
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def write_shards(plan: Plan, num_workers: int) -> int:
     """Write the units that no earlier run has finished; return their number of images."""
     scratch = plan.context.scratch

@@ -1,7 +1,11 @@
+import os
+
+import grain
 import numpy as np
 import pytest
 
 from agcnn_jax.data.pipeline import evaluation_batches, iterate, training_batches
+from agcnn_jax.runtime.cores import available_cores
 
 
 class Numbers:
@@ -39,6 +43,29 @@ def test_same_seed_same_order():
         return take(training_batches(Numbers(), INDICES, 5, seed), 9)
 
     assert order(0) == order(0) != order(1)
+
+
+def test_the_order_is_that_of_earlier_versions():
+    # A run that an earlier version began would otherwise resume with other images.
+    batches = training_batches(Numbers(), INDICES, 5, seed=3)
+    assert take(batches, 2) == [[104, 122, 116, 107, 121], [103, 118, 119, 120, 100]]
+    assert take(batches, 1, start=4) == [[114, 101, 115, 107, 121]]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins threads")
+def test_as_many_threads_read_as_there_are_cores_for_this_process(monkeypatch):
+    allowed, asked = os.sched_getaffinity(0), []
+    options = grain.ReadOptions
+    monkeypatch.setattr(
+        grain, "ReadOptions", lambda **given: asked.append(given) or options(**given)
+    )
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert available_cores() == 1
+        iterate(training_batches(Numbers(), INDICES, 5, 0)).close()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert [given["num_threads"] for given in asked] == [1]
 
 
 def test_a_batch_holds_its_records():
