@@ -10,7 +10,6 @@ the PyTorch ports' data loaders do. Prints both rates in images per second and t
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from PIL import Image
 
 from agcnn_jax.data.pipeline import iterate, training_batches
 from agcnn_jax.data.records import open_records
+from agcnn_jax.runtime.cores import available_cores
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    threads = os.cpu_count() or 1
+    threads = available_cores()
 
     with tempfile.TemporaryDirectory() as folder:
         raw_dir = options.raw_dir or Path(folder) / "raw"
