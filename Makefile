@@ -12,6 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes that run tests; each takes one file of tests at a time.
 WORKERS ?= 2
+# Python compiles the modules that programs import, and keeps them, which some systems turn off; pip
+# would compile all modules of all packages, for half a minute.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile -c requirements.lock -e
 PYTEST := $(BIN)/python -m pytest
 SHARED := -n $(WORKERS) --dist loadfile
 # ResNet-50's forward pass, all stages of training with the small networks, and the attention.
@@ -51,16 +55,16 @@ $(VENV)/made:
 
 $(VENV)/installed: $(VENV)/made pyproject.toml requirements.lock
 	@echo "installing the packages of requirements.lock into $(VENV) ..."
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e .
+	$(INSTALL) .
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e '.[test]'
+	$(INSTALL) '.[test]'
 	@touch $@
 
 $(VENV)/installed-parity: $(VENV)/installed-test
 	@echo "installing PyTorch ..."
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet -c requirements.lock -e '.[test,parity]'
+	$(INSTALL) '.[test,parity]'
 	@touch $@
 
 install: $(VENV)/installed
