@@ -12,33 +12,20 @@ takes torchvision's networks if it is there.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import platform
-import re
-import statistics
 import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from gpu_sides import Failure, Processes, answer, process_of  # noqa: E402
+from beside import JOINT, command
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run  # noqa: E402
+from agcnn_jax.runtime.errors import run
 
-BACKBONES = ("resnet50", "densenet121", "resnet_small")
 BATCH_SIZES = (1024, 512, 256, 128, 64, 32)
-JOINT = "global+local+fusion"
 PYTORCH = ("torch_compile", "torch_eager")
 ALL = ("jax", *PYTORCH)
 CROPPERS = ("jax", "jax_host_cropper", *PYTORCH)
 DETERMINISTIC = ("jax", "jax_deterministic")
-COLUMNS = ("part", "stage", "dtype", "smaller", "sides")
 PLAN = (
     ("train", "global", "bfloat16", 0, ALL),
     ("predict", JOINT, "bfloat16", 0, ALL),
@@ -50,187 +37,11 @@ PLAN = (
     ("train", JOINT, "bfloat16", 1, ALL),
     ("predict", JOINT, "float32", 1, ALL),
 )
-"""The cases, the most telling first; `smaller` is how many sizes below the largest batch."""
-
-ROUNDS, ROUND_SECONDS = 5, 0.5
-STARTING, MEASURING = 45.0, 20.0
-"""Seconds that must be left to start a case, and those kept to measure what is compiled by then."""
-
-Row = dict[str, Any]
-
-
-def prepare(processes: Processes, case: Row, until: float) -> dict[str, Any]:
-    """Compile a case on all its sides at once; sides that are late are left out."""
-    # Eager PyTorch needs the most memory and no compilation: it tells first what does not fit.
-    eager = [side for side in case["sides"] if side == "torch_eager"]
-    asked, found = {}, {}
-    try:
-        for side in eager:
-            found[side] = answer(processes.ask(side, "prepare", side, case), until)
-            if isinstance(found[side], Failure) and found[side].out_of_memory:
-                return found
-        for side in case["sides"]:
-            if side not in eager:
-                asked[side] = processes.ask(side, "prepare", side, case)
-        for side, future in asked.items():
-            found[side] = answer(future, until)
-    except TimeoutError:
-        found |= {side: one.result() for side, one in asked.items() if one.done()}
-    return found
-
-
-def run_in_turn(processes: Processes, sides: list[str], until: float) -> dict[str, Any]:
-    """Time the sides in turn; return seconds a step of each round, or a failure, by side."""
-    steps: dict[str, int] = {}
-    seconds: dict[str, Any] = {side: [] for side in sides}
-    for _ in range(1 + ROUNDS):
-        for side in sides:
-            if isinstance(seconds[side], Failure) or time.monotonic() > until:
-                continue
-            try:
-                took = answer(processes.ask(side, "run", side, steps.get(side, 1)), until + 10)
-            except TimeoutError:
-                continue
-            if isinstance(took, Failure):
-                seconds[side] = took
-            elif side in steps:
-                seconds[side].append(took)
-            else:  # the first round tells how many steps make a round
-                steps[side] = min(500, max(1, round(ROUND_SECONDS / took)))
-    return {side: found for side, found in seconds.items() if found}
-
-
-def summary(case: Row, facts: Row, seconds: Any, flops: float, peaks: Row) -> Row:
-    """Summarise a side's rounds: images a second, and the shares of the card's limits."""
-    if isinstance(seconds, Failure):
-        return {"error": seconds.error}
-    middle = statistics.median(seconds)
-    rates = [round(case["batch"] / one, 1) for one in (middle, max(seconds), min(seconds))]
-    found = dict(zip(("images_per_second", "slowest", "fastest"), rates, strict=True)) | facts
-    products = flops * rates[0] / peaks[f"{case['dtype']}_tflops"] / 1e12
-    found["share_of_products"] = round(products, 3)
-    if facts.get("bytes"):
-        copying = facts["bytes"] / middle / peaks["copy_gb_per_second"] / 1e9
-        found["share_of_copying"] = round(copying, 3)
-    return found
-
-
-def measure(processes: Processes, case: Row, peaks: Row, end: float, traces: Path | None) -> Row:
-    """Measure a case at one batch size.
-
-    Its row has the results by side, or what went wrong. It is not `finished` if a side was late,
-    and does not fit (`fits`) if a side ran out of memory.
-    """
-    flops = answer(processes.ask("torch", "gpu_limits.flops", case), end)
-    prepared = prepare(processes, case, end - MEASURING)
-    ready = [side for side in case["sides"] if isinstance(prepared.get(side), dict)]
-    timed = {} if doomed(prepared) else run_in_turn(processes, ready, end - 3)
-    results = {
-        side: {"error": one.error}
-        for side, one in (prepared | timed).items()
-        if isinstance(one, Failure)
-    }
-    for side in set(timed) - set(results):
-        results[side] = summary(case, prepared[side], timed[side], flops, peaks)
-    ours: Any = results.get("jax", {}).get("images_per_second")
-    for side, result in results.items():
-        if ours and side != "jax" and "error" not in result:
-            result["ratio"] = round(ours / result["images_per_second"], 2)
-    fits = not doomed(prepared | timed)
-    finished = not fits or set(results) == set(case["sides"])
-    results = {side: results[side] for side in case["sides"] if side in results}
-    row = case | {"results": results, "peaks": peaks, "fits": fits, "finished": finished}
-    if ours:
-        name = "_".join(str(case[key]) for key in ("backbone", "part", "stage", "dtype", "batch"))
-        keep = str(traces / name) if traces else None
-        with contextlib.suppress(TimeoutError):
-            traced = answer(processes.ask("jax", "longest_operations", "jax", keep), end)
-            row["longest_operations"] = traced.error if isinstance(traced, Failure) else traced
-    for side, result in results.items():
-        if fits and "error" in result:  # what a failure leaves behind must not spoil the next case
-            processes.end(process_of(side))
-    return row
-
-
-def doomed(found: Row) -> bool:
-    """Tell whether a side ran out of memory."""
-    return any(isinstance(one, Failure) and one.out_of_memory for one in found.values())
-
-
-def line(row: Row) -> str:
-    """Say a row's results in a line."""
-    said = []
-    for side, found in row["results"].items():
-        if "error" in found:
-            said.append(f"{side}: {found['error'][:100]}")
-            continue
-        more = [f"{found['slowest']:,.0f} to {found['fastest']:,.0f}"]
-        more += [f"{found['share_of_products']:.0%} of products"]
-        more += [f"jax is {found['ratio']} x"] if "ratio" in found else []
-        said.append(f"{side} {found['images_per_second']:,.0f} img/s ({', '.join(more)})")
-    name = f"{row['part']} {row['stage']} {row['dtype']}, {row['batch']} images"
-    return f"{name}: " + "; ".join(said or ["not finished in time"])
-
-
-def measure_all(options: Any, processes: Processes, end: float) -> None:
-    """Measure the cases that the file lacks, until the time is up."""
-    torch = processes.ask("torch", "gpu_limits.peaks", options.product)
-    processes.ask("jax", "forget").result()
-    peaks = answer(torch, end)
-    if isinstance(peaks, Failure):
-        raise UserError(f"PyTorch does not run on the device: {peaks.error}")
-    card = re.sub(r"\W+", "_", processes.made_with["device"].lower()).removeprefix("nvidia_")
-    path = options.results / f"gpu_{card}_{options.backbone}.json"
-    made_with = processes.made_with | {"cores": os.cpu_count(), "python": platform.python_version()}
-    kept: Row = made_with | {"rows": []}
-    if path.exists():
-        kept = json.loads(path.read_text())
-    rows: list[Row] = kept.pop("rows")
-    if kept != made_with:
-        raise UserError(f"{path} was made with {kept}; choose another --results")
-    print(f"{made_with}, limits {peaks}", flush=True)
-    sizes, size = options.batch_sizes, options.input_size
-    for columns in PLAN:
-        case: Row = dict(zip(COLUMNS, columns, strict=True)) | {"backbone": options.backbone}
-        case |= {"sides": list(case["sides"]), "input_size": size, "stored_size": size * 8 // 7}
-        same = [row for row in rows if row.items() >= case.items()]
-        if any(row["finished"] for row in same):
-            continue
-        if time.monotonic() > end - STARTING:
-            break
-        largest = max((row["batch"] for row in rows if not row["smaller"]), default=sizes[0])
-        for batch in sizes[sizes.index(largest) + case["smaller"] :] or sizes[-1:]:
-            row = measure(processes, case | {"batch": batch}, peaks, end, options.traces)
-            print(line(row), flush=True)
-            processes.forget()
-            processes.end("jax_deterministic")  # gives its memory back
-            if row["fits"]:
-                break
-        rows = [row for row in rows if row not in same] + [row]
-        options.results.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
 
 
 def main() -> None:
     """Measure what the time allows."""
-    parser = OneLineParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backbone", choices=BACKBONES, required=True)
-    parser.add_argument("--minutes", type=float, default=9.0, help="for all, compilation too")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--traces", type=Path, help="folder for traces and compiled programs")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=BATCH_SIZES)
-    parser.add_argument("--input_size", type=int, default=224)
-    parser.add_argument("--product", type=int, default=8192, help="side of multiplied matrices")
-    options = parser.parse_args()
-    end = time.monotonic() + 60 * options.minutes
-    with tempfile.TemporaryDirectory() as cache:
-        processes = Processes(cache)
-        try:
-            measure_all(options, processes, end)
-        except TimeoutError:
-            print("time is up", flush=True)
-        finally:
-            processes.end()
+    command(__doc__.split("\n")[0], PLAN, BATCH_SIZES, product=8192)
 
 
 if __name__ == "__main__":

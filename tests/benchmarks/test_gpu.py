@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py measures, in which order, and what it writes."""
+"""What benchmarks/cpu.py and gpu.py measure, in which order, and what they write."""
 
 import json
 import sys
@@ -12,9 +12,11 @@ from agcnn_jax.runtime.errors import UserError
 from tests.programs import ROOT, run
 
 sys.path.append(str(ROOT / "benchmarks"))
+import beside
+import cpu
 import gpu
-import gpu_jax
-from gpu_sides import Failure, attempt
+import side_jax
+from sides import Failure, attempt
 
 LIMITS = {"bfloat16_tflops": 100.0, "float32_tflops": 50.0, "copy_gb_per_second": 1000.0}
 SECONDS = {"jax": 0.1, "jax_host_cropper": 0.1, "jax_deterministic": 0.2, "torch_compile": 0.15}
@@ -40,9 +42,9 @@ class Sides:
         return future
 
     def answer(self, side, function, *arguments):
-        if function == "gpu_limits.peaks":
+        if function == "limits.peaks":
             return LIMITS
-        if function == "gpu_limits.flops":
+        if function == "limits.flops":
             return 1e9
         if function == "longest_operations":
             return [{"operation": "fusion", "ms": 1.0}]
@@ -68,7 +70,7 @@ def measure(folder, sides, minutes=60):
         input_size=224,
         product=64,
     )
-    gpu.measure_all(options, sides, gpu.time.monotonic() + 60 * minutes)
+    beside.measure_all(gpu.PLAN, options, sides, beside.time.monotonic() + 60 * minutes)
     return json.loads((folder / "gpu_x_1_resnet50.json").read_text())["rows"]
 
 
@@ -118,8 +120,8 @@ def test_a_side_that_fails_leaves_the_others(tmp_path, monkeypatch):
 
 def test_a_late_side_is_measured_by_the_next_run(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "PLAN", gpu.PLAN[:1])
-    monkeypatch.setattr(gpu, "STARTING", 0.0)
-    (row,) = measure(tmp_path, Sides(late=("torch_compile",)), minutes=(gpu.MEASURING + 1) / 60)
+    monkeypatch.setattr(beside, "STARTING", 0.0)
+    (row,) = measure(tmp_path, Sides(late=("torch_compile",)), minutes=(beside.MEASURING + 1) / 60)
     assert not row["finished"]
     assert set(row["results"]) == {"jax", "torch_eager"}
     (row,) = measure(tmp_path, Sides())
@@ -155,7 +157,7 @@ CASE = {
 
 
 def test_random_weights_keep_activations_in_scale():
-    drawn = gpu_jax.random_variables(gpu_jax.make_recipe(CASE))
+    drawn = side_jax.random_variables(side_jax.make_recipe(CASE))
     backbone = drawn["params"]["local"]["backbone"]
     kernel = backbone["conv1"]["kernel"]
     assert kernel.dtype == np.float32
@@ -167,17 +169,17 @@ def test_random_weights_keep_activations_in_scale():
 
 @pytest.mark.slow
 def test_a_step_is_timed_and_traced(tmp_path):
-    facts = gpu_jax.prepare("jax_host_cropper", CASE)
+    facts = side_jax.prepare("jax_host_cropper", CASE)
     assert facts["bytes"] > 4 * 42 * 42 * 4  # it reads the local images
-    assert gpu_jax.run("jax_host_cropper", 2) > 0
-    operations = gpu_jax.longest_operations("jax_host_cropper", str(tmp_path / "traces" / "local"))
+    assert side_jax.run("jax_host_cropper", 2) > 0
+    operations = side_jax.longest_operations("jax_host_cropper", str(tmp_path / "traces" / "local"))
     assert 1 < len(operations) <= 10
     milliseconds = [one["ms"] for one in operations]
     assert milliseconds == sorted(milliseconds, reverse=True)
     assert milliseconds[0] > 0
     assert sum(one["share"] for one in operations) <= 1.001
     assert "ENTRY" in (tmp_path / "traces" / "local.hlo.txt").read_text()
-    gpu_jax.forget()
+    side_jax.forget()
 
 
 def test_it_needs_no_packages_for_data_and_configs():
@@ -186,7 +188,7 @@ def test_it_needs_no_packages_for_data_and_configs():
         "-c",
         f"import sys; sys.path[:0] = ['benchmarks', '.']\n"
         f"sys.modules.update(dict.fromkeys({blocked}))\n"
-        "import gpu, gpu_jax, cropping",
+        "import cpu, gpu, side_jax, cropping",
     )
 
 
@@ -194,9 +196,13 @@ def test_it_needs_no_packages_for_data_and_configs():
 def test_both_sides_on_a_cpu(tmp_path):
     pytest.importorskip("torch")
     options = ["--batch_sizes", 4, 2, "--input_size", 28, "--product", 64, "--minutes", 3]
-    run("benchmarks/gpu.py", "--backbone", "resnet_small", *options, "--results", tmp_path)
-    rows = json.loads((tmp_path / "gpu_cpu_resnet_small.json").read_text())["rows"]
-    first = rows[0]["results"]
-    assert set(first) == {"jax", "torch_compile", "torch_eager"}
-    for found in first.values():
-        assert found["slowest"] <= found["images_per_second"] <= found["fastest"]
+    run("benchmarks/cpu.py", "--backbone", "resnet_small", *options, "--results", tmp_path)
+    (path,) = tmp_path.glob("cpu_*_jax_*_resnet_small.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["part"], row["finished"]) for row in rows] == [
+        (case[0], True) for case in cpu.PLAN
+    ]
+    for row in rows:
+        for found in row["results"].values():
+            assert found["slowest"] <= found["images_per_second"] <= found["fastest"]
+            assert ("share_of_products" in found) == (row["part"] != "crop")

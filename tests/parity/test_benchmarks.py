@@ -1,4 +1,4 @@
-"""PyTorch's side of benchmarks/gpu.py does what this project's side does."""
+"""PyTorch's side of benchmarks/cpu.py and gpu.py does what this project's side does."""
 
 import sys
 
@@ -11,17 +11,17 @@ from agcnn_jax.attention.attend import attend
 from tests.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-import gpu_limits
-import gpu_torch
+import limits
+import side_torch
 
 
 def test_both_sides_crop_the_same_regions():
     rng = np.random.default_rng(0)
     films = rng.integers(0, 256, (16, 64, 64), np.uint8)
     features = rng.random((16, 4, 4, 32), np.float32) ** 8
-    made = gpu_torch.attend(films, torch.from_numpy(features.transpose(0, 3, 1, 2).copy()))
-    wanted = attend(jnp.asarray(films, jnp.float32), jnp.asarray(features), "max", gpu_torch.TAU)
-    gray = made.numpy().transpose(0, 2, 3, 1) * gpu_torch.STD + gpu_torch.MEAN
+    made = side_torch.attend(films, torch.from_numpy(features.transpose(0, 3, 1, 2).copy()))
+    wanted = attend(jnp.asarray(films, jnp.float32), jnp.asarray(features), "max", side_torch.TAU)
+    gray = made.numpy().transpose(0, 2, 3, 1) * side_torch.STD + side_torch.MEAN
     # OpenCV rounds to whole gray levels, by way of weights of 11 bits.
     np.testing.assert_allclose(
         255 * gray, np.asarray(wanted.local_images)[..., None].repeat(3, -1), atol=1.0
@@ -34,7 +34,7 @@ def test_both_sides_crop_the_same_regions():
 def test_operations_of_the_backbones(backbone, products):
     """torchvision's documentation gives these numbers of multiplications with addition."""
     case = {"backbone": backbone, "input_size": 224, "part": "predict"}
-    both = gpu_limits.flops({**case, "stage": "global+local+fusion"})
+    both = limits.flops({**case, "stage": "global+local+fusion"})
     np.testing.assert_allclose(both, 2 * 2 * products, rtol=0.002)
-    train = gpu_limits.flops({**case, "part": "train", "stage": "global"})
+    train = limits.flops({**case, "part": "train", "stage": "global"})
     assert 2.9 < train / (2 * products) < 3.0  # no gradient of the first convolution's input

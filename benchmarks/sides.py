@@ -1,4 +1,4 @@
-"""The processes of `benchmarks/gpu.py`: one for each side, which runs that side's module."""
+"""The processes of `cpu.py` and `gpu.py`: one for each side, which runs that side's module."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def process_of(side: str) -> str:
 
 def module_of(side: str) -> str:
     """Name the module that makes a side's steps."""
-    return f"gpu_{side.split('_')[0]}"
+    return f"side_{side.split('_')[0]}"
 
 
 def answer(future: Future[Any], until: float) -> Any:

@@ -1,4 +1,4 @@
-"""This project's side of `benchmarks/gpu.py`: steps on one device, timed, and a trace of one.
+"""This project's side of `cpu.py` and `gpu.py`: steps on one device, timed, and a trace of one.
 
 It needs jax, flax, optax, orbax and OpenCV, and no package that reads data or configs.
 """
@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from agcnn_jax.attention.attend import attend
+from agcnn_jax.attention.crop import boxes_host, resample_host
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branches
 from agcnn_jax.models.registry import make_backbone
@@ -39,6 +41,8 @@ from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, make_predict_step, train_step
 
 LABELS = 15
+CROPPED_CHANNELS = 1024
+TAU = 0.7
 Run = Callable[[int], None]  # does so many steps, and waits for the last
 _runs: dict[str, Run] = {}
 _programs: dict[str, Any] = {}
@@ -62,7 +66,9 @@ def prepare(side: str, case: dict[str, Any]) -> dict[str, Any]:
         "labels": rng.integers(0, 2, (case["batch"], LABELS), np.uint8),
     }
     started = time.monotonic()
-    if case["part"] == "predict":
+    if case["part"] == "crop":
+        step, work = prepare_cropping(case, mesh, side == "jax_host_cropper")
+    elif case["part"] == "predict":
         step, work = prepare_prediction(recipe, case["stage"], mesh, variables, stored)
     else:
         host = side == "jax_host_cropper"
@@ -119,6 +125,35 @@ def prepare_prediction(
         for _ in range(steps):
             outputs = step(variables, images)
         jax.block_until_ready(outputs)
+
+    return step, work
+
+
+def prepare_cropping(case: dict[str, Any], mesh: Mesh, host: bool) -> tuple[Any, Run]:
+    """Compile the way from feature maps to local images, on the device or by way of the host."""
+    size, batch, cells = case["input_size"], case["batch"], -(-case["input_size"] // 32)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, size, size)).astype(np.float32)
+    features = rng.random((batch, cells, cells, CROPPED_CHANNELS), np.float32)
+    executor = ThreadPoolExecutor(os.cpu_count())
+
+    def on_device(images: jax.Array, features: jax.Array) -> jax.Array:
+        return attend(images, features, "max", TAU).local_images
+
+    def masks(images: jax.Array, features: jax.Array) -> jax.Array:
+        return jnp.packbits(attend(images, features, "max", TAU).mask, axis=-1)
+
+    mapped = data_parallel(masks if host else on_device, mesh, (SHARDED, SHARDED), SHARDED)
+    inputs = shard_batch(mesh, (images, features))
+    step = mapped.lower(*inputs).compile()
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            made = step(*inputs)
+            if host:
+                found = np.unpackbits(jax.device_get(made), axis=-1, count=size)
+                made = resample_host(images, boxes_host(found, executor), executor)
+        jax.block_until_ready(made)
 
     return step, work
 

@@ -1,4 +1,4 @@
-"""PyTorch's side of `benchmarks/gpu.py`: AG-CNN as its ports run it, eager and compiled.
+"""PyTorch's side of `cpu.py` and `gpu.py`: AG-CNN as its ports run it, eager and compiled.
 
 The networks are torchvision's, in channels-last format; where it is missing, those that the tests
 compare with. PyTorch's step gets augmented, normalised images, where this project's crops, flips
@@ -31,6 +31,9 @@ except (ImportError, RuntimeError):  # absent, or made for another PyTorch
     torchvision = None
 
 LABELS = 15
+CROPPED_CHANNELS = 1024
+"""Of the feature map from which a cropper starts, as DenseNet-121's."""
+
 TAU = 0.7
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
@@ -43,15 +46,17 @@ def start(memory_share: float) -> dict[str, Any]:
     """Let PyTorch use its fastest settings and a share of the memory; describe the device."""
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # TF32, as in convolutions
-    name = "cpu"
+    name, facts = "cpu", {}
     if DEVICE.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory_share)
         name = torch.cuda.get_device_name()
+    else:
+        facts = {"instructions": torch.backends.cpu.get_cpu_capability()}
     versions = {
         "torch": torch.__version__,
         "torchvision": getattr(torchvision, "__version__", None),
     }
-    return {"device": name, **versions}
+    return {"device": name, **facts, **versions}
 
 
 class LastFeatureMap(nn.Module):
@@ -188,7 +193,13 @@ def prepare(side: str, case: dict[str, Any]) -> dict[str, Any]:
             loss.backward()
             optimizer.step()
 
-    work = train if case["part"] == "train" else predict
+    def crop(steps: int) -> None:
+        for _ in range(steps):
+            attend(films, feature_map)
+
+    if case["part"] == "crop":
+        feature_map = torch.rand(batch, CROPPED_CHANNELS, *[-(-size // 32)] * 2, device=DEVICE)
+    work = {"train": train, "predict": predict, "crop": crop}[case["part"]]
     started = time.monotonic()
     work(1)
     wait()

@@ -1,19 +1,24 @@
-"""What a card can do, and what a case asks of it, for the shares in `benchmarks/gpu.py`."""
+"""What a card can do, and what a case asks of it, for the shares in `cpu.py` and `gpu.py`."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from gpu_torch import DEVICE, Branch, tidy, wait
+from side_torch import DEVICE, Branch, tidy, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 
 def flops(case: dict[str, Any]) -> float:
-    """Count a case's operations an image, two for each multiplication with its addition."""
+    """Count a case's operations an image, two for each multiplication with its addition.
+
+    Those of the backbones, which cropping alone has none of.
+    """
+    if case["part"] == "crop":
+        return 0.0
     trained = case["stage"].split("+") if case["part"] == "train" else []
     backbones = 1 if case["stage"] == "global" else 2
     with torch.device("meta"):
@@ -29,10 +34,11 @@ def flops(case: dict[str, Any]) -> float:
     return total / len(images)
 
 
-def peaks(size: int) -> dict[str, float]:
+def peaks(size: int, dtypes: Sequence[str]) -> dict[str, float]:
     """Measure the device: products of matrices of side `size` in TFLOP/s, a copy in GB/s."""
     found = {}
-    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+    for name in dtypes:
+        dtype = getattr(torch, name)
         left, right = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
         seconds = fastest(functools.partial(torch.matmul, left, right))
         found[f"{name}_tflops"] = float(f"{2 * size**3 / seconds / 1e12:.5g}")
