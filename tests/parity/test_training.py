@@ -23,6 +23,7 @@ from agcnn_jax.runtime.devices import (
     replicate,
     shard_batch,
 )
+from agcnn_jax.training.inputs import Inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, train_step
 from tests.parity import bridge, twin
@@ -79,6 +80,8 @@ def train_ours(variables, stage, model, batches):
     frozen = replicate(mesh, select_branches(variables, frozen_branches))
     losses = []
     for batch in batches:
+        if "images" in batch:  # cropped already, in float64
+            batch = {**batch, "inputs": Inputs(batch["images"], None)}
         state, metrics = step(state, frozen, shard_batch(mesh, batch))
         losses.append(metrics)
     result = jax.device_get(merge_branches(frozen, state.variables))
