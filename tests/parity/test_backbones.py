@@ -47,12 +47,16 @@ def normalised(images, model):
 def our_stages(backbone, variables, x):
     """Return the package's activations after each of the twin's stages."""
     feature_map, state = backbone.apply(
-        variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
+        variables,
+        x,
+        train=False,
+        capture_intermediates=lambda _, method: method in ("__call__", "normalise"),
+        mutable=["intermediates"],
     )
     kept = {
-        name: value["__call__"][0]
+        name: value.get("__call__", value.get("normalise"))[0]
         for name, value in state["intermediates"].items()
-        if isinstance(value, dict) and "__call__" in value
+        if isinstance(value, dict)
     }
     if not isinstance(backbone, DenseNet):
         stages = {"stem": max_pool(nn.relu(kept["bn1"]))}
@@ -66,7 +70,7 @@ def our_stages(backbone, variables, x):
             x = stages[f"block{number}"] = jnp.concatenate([x, *new], axis=-1)
             if number < len(backbone.blocks):
                 x = stages[f"transition{number}"] = average_pool(kept[f"transition{number}_conv"])
-        stages["norm5"] = nn.relu(kept["norm5"])
+        stages["norm5"] = nn.relu(kept["norm5"][0])
     return stages, feature_map
 
 
