@@ -1,31 +1,48 @@
-"""Speed of the data pipeline, compared with decoding and resizing PNGs in every epoch.
+"""Speed of the data pipeline on 1, 2, ... cores, and what eight GPUs would need of it.
 
-    python benchmarks/pipeline.py [--raw_dir RAW] [--batch_size 128] [--seconds 10]
+    python benchmarks/pipeline.py [--cores 1 2] [--batch_size 128] [--rounds 5] [--seconds 3]
+        [--raw_dir RAW] [--out FILE.json]
 
-Reads 256x256 records through the training pipeline, batched and shuffled. In the same run, decodes
-the 1024x1024 PNGs of RAW (or generated ones) as RGB and resizes them to 256 on as many threads, as
-the PyTorch ports' data loaders do. Prints both rates in images per second and their ratio.
+Reads 256x256 records that lie in memory through the training pipeline, shuffled and batched, in
+processes that may use as many cores as `--cores` says; all numbers of cores take turns. Beside it,
+decodes 1024x1024 PNGs of RAW (or generated ones) as RGB and resizes them to 256 on as many threads,
+as the PyTorch ports do in every epoch. `--threads` reads with another number of threads than the
+pipeline chooses. The last lines compare with the training rates in
+`benchmarks/results/gpu_h100_*.json`, times eight. One process reads at one rate however many cores
+it has, since only one thread runs Python: a machine with eight GPUs needs several processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agcnn_jax.data.pipeline import iterate, training_batches
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
+
+from machine import describe_machine, spread
+
+from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records
 from agcnn_jax.runtime.cores import available_cores
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 
-PHANTOM_PATIENTS = 16
+PATIENTS, GPUS = 16, 8
+RESULTS = Path(__file__).parent / "results"
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
@@ -43,34 +60,96 @@ def decode(path: Path) -> np.ndarray:
     return np.asarray(image)
 
 
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Measure the pipeline, and decoding, with this process's cores; images per second."""
+    records = open_records(options.data_dir)
+    indices = np.tile(np.arange(len(records)), 1 + 20_000 // len(records))
+    source = records.images_and_labels()
+    dataset = pipeline.training_batches(source, indices, options.batch_size, seed=0)
+    batches = pipeline.iterate(dataset, threads=options.threads)
+    read = rate(lambda: len(next(batches)["record"]), options.seconds)
+    batches.close()
+    files = sorted(options.raw_dir.rglob("*.png"))[:64]
+    with ThreadPoolExecutor(available_cores()) as executor:
+        decoded = rate(lambda: len(list(executor.map(decode, files))), options.seconds)
+    return {"read": read, "decode": decoded}
+
+
+def on_cores(cores: int, options: argparse.Namespace, data_dir: str, raw_dir: Path) -> Any:
+    """Run `measure` in a process of its own that may use that many cores."""
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    command = [sys.executable, __file__, "--data_dir", data_dir, "--raw_dir", str(raw_dir)]
+    command += ["--batch_size", str(options.batch_size), "--seconds", str(options.seconds)]
+    command += ["--threads", str(options.threads)] if options.threads else []
+    pinned = ["taskset", "-c", ",".join(map(str, allowed)), *command]
+    return json.loads(subprocess.run(pinned, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def gpu_needs(read: float) -> list[dict[str, Any]]:
+    """Compare one core's rate with what eight GPUs train, by their fastest measured step."""
+    rows = []
+    for path in sorted(RESULTS.glob("gpu_h100_*.json")):
+        found = json.loads(path.read_text())
+        rates = [
+            (row["results"]["jax"]["images_per_second"], row["stage"], row["dtype"])
+            for row in found["rows"]
+            if row["part"] == "train" and "jax" in row.get("results", {})
+            if "images_per_second" in row["results"]["jax"]
+        ]
+        if rates:
+            fastest, stage, dtype = max(rates)
+            name = f"{GPUS} x {found['device']}, {found['rows'][0]['backbone']}, {stage}, {dtype}"
+            needed = GPUS * fastest
+            cores = math.ceil(needed / read)
+            rows.append({"training": name, "needed": round(needed), "processes_of_a_core": cores})
+    return rows
+
+
 def main() -> None:
-    """Measure both and print a table."""
+    """Measure in turn, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--raw_dir", type=Path, help="folder with 1024x1024 PNGs and their CSV")
+    parser.add_argument("--data_dir", help=argparse.SUPPRESS)  # of a process that measures
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, help="threads that read")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
-    threads = available_cores()
-
+    if options.data_dir:
+        print(json.dumps(measure(options)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         raw_dir = options.raw_dir or Path(folder) / "raw"
         if options.raw_dir is None:
-            generate(raw_dir, PHANTOM_PATIENTS, size=1024, seed=0, workers=threads)
+            generate(raw_dir, PATIENTS, size=1024, seed=0, workers=available_cores())
         prepare(["--raw_dir", str(raw_dir), "--data_dir", f"{folder}/data"])
-        records = open_records(f"{folder}/data")
-        indices = np.tile(np.arange(len(records)), 1 + 20_000 // len(records))
-        batches = iterate(
-            training_batches(records.images_and_labels(), indices, options.batch_size, seed=0)
-        )
-        with ThreadPoolExecutor(threads) as executor:
-            files = sorted(raw_dir.rglob("*.png"))[:64]
-            decoded = rate(lambda: len(list(executor.map(decode, files))), options.seconds)
-        delivered = rate(lambda: len(next(batches)["record"]), options.seconds)
-        batches.close()
-    print(f"{threads} cores, batches of {options.batch_size}")
-    print(f"pipeline, 256x256 records          {delivered:8,.0f} img/s")
-    print(f"decoding 1024x1024 PNGs each epoch {decoded:8,.0f} img/s")
-    print(f"ratio                              {delivered / decoded:8.1f}")
+        turns = [
+            {cores: on_cores(cores, options, f"{folder}/data", raw_dir) for cores in options.cores}
+            for _ in range(options.rounds)
+        ]
+    rows = []
+    for cores in options.cores:
+        row: dict[str, Any] = {"cores": cores}
+        for side in ("read", "decode"):
+            row[side] = spread([turn[cores][side] for turn in turns])
+        ratios = [turn[cores]["read"] / turn[cores]["decode"] for turn in turns]
+        row["ratio"] = round(statistics.median(ratios), 1)
+        rows.append(row)
+        print(f"{cores} cores: {row['read']} img/s read, {row['decode']} decoded: {row['ratio']} x")
+    needs = gpu_needs(rows[0]["read"]["median"] / rows[0]["cores"])
+    for need in needs:
+        print(need)
+    if options.out:
+        found = {"what": __doc__.split("\n")[0], "threads": options.threads or "as chosen"}
+        found |= {"unit": "images per second", "batch_size": options.batch_size}
+        found |= {
+            **describe_machine("grain", "array_record", "tensorflow-datasets"),
+            "rows": rows,
+            "gpus": needs,
+        }
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Speed and memory of data preparation: files per second and core, and peak memory.
 
     python benchmarks/prepare.py [--raw_dir RAW] [--files 200 2000] [--workers N]
+        [--out FILE.json]
 
 Links a few 1024 x 1024 PNGs, generated or from RAW, to the requested number of names, and runs
 `data_prep/chestxray14.py` on them.
@@ -9,6 +10,7 @@ Links a few 1024 x 1024 PNGs, generated or from RAW, to the requested number of 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -16,8 +18,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from machine import describe_machine
 from PIL import Image
 
 from agcnn_jax.runtime.cores import available_cores
@@ -43,8 +47,8 @@ def make_originals(folder: Path) -> list[Path]:
     return paths
 
 
-def measure(originals: list[Path], files: int, workers: int, folder: Path) -> None:
-    """Prepare `files` links to the originals and print the measurements."""
+def measure(originals: list[Path], files: int, workers: int, folder: Path) -> dict[str, Any]:
+    """Prepare `files` links to the originals; print and return the measurements."""
     images = folder / str(files) / "images"
     images.mkdir(parents=True)
     rows = [HEADER]
@@ -65,12 +69,16 @@ def measure(originals: list[Path], files: int, workers: int, folder: Path) -> No
     if status or match is None:
         raise SystemExit(f"preparing failed: {output}")
     cpu = usage.ru_utime + usage.ru_stime
-    print(
-        f"{files} files, {workers} workers: {match[1]} files/s = "
-        f"{int(match[1]) / workers:.0f} per worker, {files / cpu:.0f} per CPU second; "
-        f"{wall:.1f} s in all; largest process {usage.ru_maxrss / 1024:.0f} MiB",
-        flush=True,
-    )
+    row = {
+        "files": files,
+        "workers": workers,
+        "files_per_second": int(match[1]),
+        "files_per_cpu_second": round(files / cpu, 1),
+        "seconds_in_all": round(wall, 1),
+        "largest_process_mib": round(usage.ru_maxrss / 1024),
+    }
+    print(row, flush=True)
+    return row
 
 
 def main() -> None:
@@ -79,6 +87,7 @@ def main() -> None:
     parser.add_argument("--raw_dir", type=Path, help="use its *.png instead of generated ones")
     parser.add_argument("--files", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--workers", type=int, default=available_cores())
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,8 +97,12 @@ def main() -> None:
             originals = make_originals(folder / "originals")
         size = sum(path.stat().st_size for path in originals) / len(originals)
         print(f"{len(originals)} images of {size / 1000:.0f} kB on average", flush=True)
-        for files in options.files:
-            measure(originals, files, options.workers, folder)
+        rows = [measure(originals, files, options.workers, folder) for files in options.files]
+    if options.out:
+        what = {"what": "preparing 1024x1024 PNGs", "image_kb": round(size / 1000)}
+        packages = ("numpy", "opencv-python-headless", "array_record")
+        found = what | describe_machine(*packages) | {"rows": rows}
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
