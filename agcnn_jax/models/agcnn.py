@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from agcnn_jax.models.layers import global_pool
+from agcnn_jax.models.layers import KEPT, global_pool
 
 BRANCHES = ("global", "local", "fusion")
 """The branches, in the order in which the paper trains them."""
@@ -30,6 +31,8 @@ class AGCNN:
         pooling: `max` (the paper's Pool5) or `avg`.
         mean: subtracted from gray levels / 255; one number per channel.
         std: divides the difference; one number per channel.
+        remat: keep for the backward pass what `KEPT` names, and compute the rest again there:
+            BatchNorm, ReLU, concatenation, pooling. Less memory, the same results but for rounding.
     """
 
     backbone: nn.Module
@@ -37,6 +40,7 @@ class AGCNN:
     pooling: str = "max"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +109,14 @@ def apply_branch(
     """
     params = variables["params"][branch]
     batch_stats = variables["batch_stats"][branch]
-    feature_map, updated = model.backbone.apply(
+    apply: Callable[..., Any] = functools.partial(
+        model.backbone.apply, train=train, mutable=["batch_stats"] if train else []
+    )
+    if model.remat and train:
+        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(*KEPT))
+    feature_map, updated = apply(
         {"params": params["backbone"], "batch_stats": batch_stats["backbone"]},
         normalise(model, images),
-        train=train,
-        mutable=["batch_stats"] if train else [],
     )
     pooled = global_pool(feature_map, model.pooling)
     output = BranchOutput(feature_map, pooled, _linear(params["head"], pooled))

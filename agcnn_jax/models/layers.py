@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
 
@@ -16,6 +17,10 @@ from agcnn_jax.models.convolution import convolve
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+KEPT = ("convolution", "statistics")
+"""Names of what a backbone keeps for its backward pass when it computes the rest again: outputs of
+convolutions, and BatchNorm's sums, which devices would have to exchange again."""
 
 
 class Conv(nn.Module):
@@ -41,7 +46,7 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        return convolve(x, kernel, self.stride)
+        return checkpoint_name(convolve(x, kernel, self.stride), KEPT[0])
 
 
 Statistics = tuple[jax.Array, jax.Array]
@@ -118,6 +123,7 @@ class BatchNorm(nn.Module):
         square = jnp.square(shifted).mean(axis=(0, 1, 2))
         if self.axis_name is not None:
             mean, square = lax.pmean((mean, square), self.axis_name)
+        mean, square = checkpoint_name((mean, square), KEPT[1])
         return mean + centre, jnp.maximum(square - jnp.square(mean), 0.0)
 
 

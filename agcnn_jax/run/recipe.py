@@ -63,6 +63,7 @@ def make_recipe(config: Mapping[str, Any], label_count: int) -> Recipe:
             pooling=config["pooling"],
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
+            remat=config["remat"],
         ),
         seed=config["seed"],
         input_size=config["input_size"],

@@ -20,7 +20,7 @@ from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-_ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay")
+_ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay", "remat")
 """Keys that version 0.1 did not have; their defaults are what it did."""
 
 

@@ -350,6 +350,7 @@ class TestSaved:
         path = tmp_path / "config.json"
         values = json.loads(path.read_text())
         del values["attention"]["crop_from"], values["eval"], values["learning_rate_decay"]
+        del values["remat"]
         path.write_text(json.dumps(values))
         self.keep(tmp_path, common.get_config())
         with pytest.raises(UserError, match=r"crop_from is 'stored', there 'input'"):
@@ -392,7 +393,7 @@ class TestSaved:
         "values",
         [
             {"data.dir": "elsewhere"},
-            {"log_every": 3, "checkpoint_every": 7, "profile": 2},
+            {"log_every": 3, "checkpoint_every": 7, "profile": 2, "remat": True},
             {"peer_timeout": 9, "eval_batch_size": 8, "workdir": "there"},
             {"reference_batch_size": (1, 2, 3)},
             {"data.lists": "folder"},
