@@ -90,8 +90,8 @@ def measure_stage(
         nonlocal state, done
         for _ in range(count):
             state, metrics = step(state, frozen, next_batch())
+            hold(done % schedule.total_steps + 1, metrics)
             done += 1
-            hold(done, metrics)
         jax.block_until_ready(state)
 
     with contextlib.closing(batches):
