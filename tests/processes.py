@@ -11,7 +11,7 @@ from tests.programs import ROOT
 from tests.started import TINY
 
 DEMO = (
-    "--config=configs/demo.py",
+    "--config=tests/configs/demo.py",
     "--config.input_size=56",
     "--config.batch_size=16",
     "--config.eval_batch_size=16",

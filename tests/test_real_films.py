@@ -16,7 +16,7 @@ from agcnn_jax.evaluation.localisation import WAYS, annotated_boxes, localise
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.experiment import open_experiment
-from configs import demo
+from tests.configs import demo
 from tests.programs import ROOT, run
 from tests.runs import make_run
 from tests.small_steps import random_variables
@@ -165,7 +165,8 @@ def test_published_aucs_of_a_pytorch_port():
 @pytest.mark.slow
 def test_experiments_on_real_films(small_dir, tmp_path):
     options = (
-        *("--config=configs/demo.py", "--config.input_size=64", "--config.data.protocol=patient"),
+        *("--config=tests/configs/demo.py", "--config.input_size=64"),
+        "--config.data.protocol=patient",
         *(f"--config.data.dir={small_dir}", f"--workdir={tmp_path}", "--config.max_steps=4"),
     )
     run("-m", "agcnn_jax.experiments", "table1", *options, "--seeds=2", env=ENVIRONMENT)

@@ -48,7 +48,7 @@ def test_all_stages_and_prediction(data_dir, tmp_path):
     out = tmp_path / "speed.json"
     options = ("data.protocol=patient", f"data.dir={data_dir}", "input_size=32", "batch_size=8")
     keys = [f"--config.{option}" for option in (*options, "eval_batch_size=8")]
-    config = ("--config", "configs/demo.py", "--rounds=1", "--steps=1", "--out", out)
+    config = ("--config", "tests/configs/demo.py", "--rounds=1", "--steps=1", "--out", out)
     one_device = os.environ | {"XLA_FLAGS": ""}
     done = run("benchmarks/outcome_speed.py", *config, *keys, env=one_device)
     rows = json.loads(out.read_text())["rows"]

@@ -246,7 +246,9 @@ def test_what_the_twin_lacks_is_refused():
 
 
 def test_a_bad_option_in_one_line():
-    done = run("benchmarks/train_twin.py", "--config=configs/demo.py", "--seeds=0", check=False)
+    done = run(
+        "benchmarks/train_twin.py", "--config=tests/configs/demo.py", "--seeds=0", check=False
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("train_twin.py: error: flag --seeds=0: ")
     assert done.stderr.count("\n") == 1

@@ -165,7 +165,7 @@ def test_eval_compares(files):
 
 @pytest.mark.parametrize("flag", ["--compare=b.csv", "--subset=x", "--logits"])
 def test_flags_of_predictions_without_predictions(flag):
-    done = run("eval.py", "--config=configs/demo.py", flag, check=False)
+    done = run("eval.py", "--config=tests/configs/demo.py", flag, check=False)
     assert done.returncode == 2
     assert f"{flag.split('=')[0]} goes with --predictions" in done.stderr
 

@@ -19,8 +19,8 @@ from agcnn_jax.run import experiment as experiment_module
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
-from configs import demo
 from data_prep import torch_weights
+from tests.configs import demo
 from tests.programs import run
 
 torch = pytest.importorskip("torch")
@@ -297,10 +297,13 @@ class TestRefused:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--weights=w", "--config=configs/demo.py"], "--weights and --out go together"),
-        (["--out=o", "--config=configs/demo.py"], "--weights and --out go together"),
+        (["--weights=w", "--config=tests/configs/demo.py"], "--weights and --out go together"),
+        (["--out=o", "--config=tests/configs/demo.py"], "--weights and --out go together"),
         (["--weights=w", "--out=o"], "--config is missing"),
-        (["--weights=w", "--out=o", "--workdir=r", "--config=configs/demo.py"], "exclude each"),
+        (
+            ["--weights=w", "--out=o", "--workdir=r", "--config=tests/configs/demo.py"],
+            "exclude each",
+        ),
         (["--weights=w", "--predictions=p", "--labels=l"], "--weights has no effect with"),
     ],
 )

@@ -21,7 +21,7 @@ from agcnn_jax.evaluation.map_boxes import response_maps
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.training.steps import predict_step
-from configs import demo
+from tests.configs import demo
 from tests.small_steps import random_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

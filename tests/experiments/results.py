@@ -5,7 +5,7 @@ import json
 from agcnn_jax.experiments.result import make_result
 from agcnn_jax.run.config import flatten
 from agcnn_jax.run.takeover import read_values
-from configs import demo
+from tests.configs import demo
 
 BRANCHES = ("global", "local", "fusion")
 

@@ -8,7 +8,8 @@ from agcnn_jax.run.config import flatten
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.runtime.errors import UserError
-from configs import demo, resnet
+from configs import resnet
+from tests.configs import demo
 from tests.programs import ROOT
 
 

@@ -72,19 +72,19 @@ def test_all_experiments(data_dir, tmp_path):
 
 
 MISTAKES = [
-    (["table9", "--config=configs/demo.py"], "'table9' is no experiment; use one of table1,"),
-    (["tau", "--config=configs/demo.py", "--seeds=0"], "seeds"),
-    (["tau", "--config=configs/demo.py", "--config.data.dir=nowhere"], "nowhere"),
+    (["table9", "--config=tests/configs/demo.py"], "'table9' is no experiment; use one of table1,"),
+    (["tau", "--config=tests/configs/demo.py", "--seeds=0"], "seeds"),
+    (["tau", "--config=tests/configs/demo.py", "--config.data.dir=nowhere"], "nowhere"),
 ]
 """Each costs the start of a program; the others below are for `make test-all`."""
 
 OTHER_MISTAKES = [
-    (["--config=configs/demo.py"], "no experiment is named; use one of table1,"),
-    (["tau", "tau", "--config=configs/demo.py"], "unexpected argument 'tau'"),
+    (["--config=tests/configs/demo.py"], "no experiment is named; use one of table1,"),
+    (["tau", "tau", "--config=tests/configs/demo.py"], "unexpected argument 'tau'"),
     (["tau"], "--config is missing"),
-    (["tau", "--config=configs/demo.py", "--rows=0.15"], "--rows names '0.15'"),
+    (["tau", "--config=tests/configs/demo.py", "--rows=0.15"], "--rows names '0.15'"),
     (
-        ["tau", "--config=configs/demo.py", "--config.attention.tau=0.5"],
+        ["tau", "--config=tests/configs/demo.py", "--config.attention.tau=0.5"],
         "--config.attention.tau has no effect on tau",
     ),
 ]

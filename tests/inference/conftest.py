@@ -10,7 +10,7 @@ from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import saved_config
 from agcnn_jax.run.experiment import open_experiment
-from configs import demo
+from tests.configs import demo
 from tests.runs import make_run
 from tests.small_steps import random_variables
 

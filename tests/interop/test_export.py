@@ -16,8 +16,8 @@ from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run import lineage, saved_config, stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.runtime.errors import UserError
-from configs import demo
 from data_prep import torch_weights
+from tests.configs import demo
 from tests.small_steps import random_variables
 
 LABELS = ["A", "B", "No Finding"]

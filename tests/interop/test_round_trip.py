@@ -12,8 +12,8 @@ from agcnn_jax.runtime.storage import absolute
 from agcnn_jax.training import stage
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.steps import init_state
-from configs import demo
 from data_prep import torch_weights
+from tests.configs import demo
 from tests.run.test_checkpoints import Position
 
 NAMES = {"train": "train_list.txt", "validation": "val_list.txt", "test": "test_list.txt"}

@@ -22,7 +22,7 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.run.saved_config import read_config
 from agcnn_jax.runtime.errors import UserError
-from configs import demo
+from tests.configs import demo
 from tests.run import test_checkpoints as stages
 
 ABOUT = {

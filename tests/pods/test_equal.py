@@ -53,7 +53,8 @@ def runs(data_dir, tmp_path_factory):
         length = (f"--config.max_steps={steps}", "--config.epochs=4")
         with Run("train.py", *common, *length, f"--workdir={workdir}", **shape) as run:
             run.succeed()
-        with Run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", **shape) as run:
+        scoring = ("eval.py", "--config=tests/configs/demo.py", f"--workdir={workdir}")
+        with Run(*scoring, **shape) as run:
             tables = run.succeed()
         # Only process 0 prints.
         assert "Mean" in tables[0]
@@ -148,7 +149,7 @@ def test_one_run_scored_by_any_number_of_devices(runs, tmp_path, processes, devi
     expected = [file.read_bytes() for file in files]
     shutil.rmtree(workdir / "eval")
     shape = {"processes": processes, "devices": devices}
-    with Run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", **shape) as run:
+    with Run("eval.py", "--config=tests/configs/demo.py", f"--workdir={workdir}", **shape) as run:
         run.succeed()
     assert [file.read_bytes() for file in files] == expected
 

@@ -36,7 +36,7 @@ def trained(data_dir, tmp_path_factory):
 
 
 def evaluating(each):
-    return Run("eval.py", "--config=configs/demo.py", each=each)
+    return Run("eval.py", "--config=tests/configs/demo.py", each=each)
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_weights_on_two_hosts(data_dir, tmp_path):
         out = tmp_path / f"out{processes}"
         with Run(
             "eval.py",
-            "--config=configs/demo.py",
+            "--config=tests/configs/demo.py",
             f"--config.data.dir={data_dir}",
             "--config.data.protocol=random",
             "--config.input_size=56",

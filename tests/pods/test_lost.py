@@ -96,7 +96,7 @@ def start(*options):
     begin = time.monotonic()
     done = run(
         "train.py",
-        "--config=configs/demo.py",
+        "--config=tests/configs/demo.py",
         *options,
         env=environment(1),
         check=False,
@@ -207,7 +207,7 @@ command_line.run(main)
         variables = {"PYTHONPATH": str(ROOT)}
         return Run(
             program,
-            "--config=configs/demo.py",
+            "--config=tests/configs/demo.py",
             "--config.peer_timeout=10",
             devices=1,
             variables={0: variables, 1: variables},

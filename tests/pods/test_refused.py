@@ -16,7 +16,7 @@ from tests.programs import ROOT
 from tests.small_steps import random_variables
 
 OPTIONS = (
-    f"--config={ROOT}/configs/demo.py",
+    f"--config={ROOT}/tests/configs/demo.py",
     *DEMO[1:],
     "--config.checkpoint_every=2",
     "--config.epochs=40",

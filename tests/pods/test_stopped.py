@@ -247,7 +247,7 @@ def test_a_sigterm_after_the_last_step_of_a_run_stops_the_next():
 def test_evaluation_on_two_processes(uninterrupted):
     table = {}
     for processes in (1, 2):
-        command = ("eval.py", "--config=configs/demo.py", f"--workdir={uninterrupted}")
+        command = ("eval.py", "--config=tests/configs/demo.py", f"--workdir={uninterrupted}")
         with Run(*command, processes=processes, devices=2) as run:
             first, *others = run.succeed()
         assert others == [""] * (processes - 1)
@@ -258,7 +258,7 @@ def test_evaluation_on_two_processes(uninterrupted):
 
 @pytest.mark.slow
 def test_sigterm_ends_an_evaluation(uninterrupted):
-    command = ("eval.py", "--config=configs/demo.py", f"--workdir={uninterrupted}")
+    command = ("eval.py", "--config=tests/configs/demo.py", f"--workdir={uninterrupted}")
     with Run(*command, "--config.peer_timeout=10") as run:
         read_until(run[0].stderr, "test:")
         run[0].terminate()

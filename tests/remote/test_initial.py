@@ -12,7 +12,7 @@ from agcnn_jax.run.lineage import NOTHING
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute
 from agcnn_jax.training.start import initial_variables, read_init
-from configs import demo
+from tests.configs import demo
 from tests.run.test_checkpoints import Position
 from tests.small_steps import random_variables
 

@@ -33,7 +33,7 @@ def environment():
 
 
 def evaluate(workdir):
-    run("eval.py", "--config=configs/demo.py", f"--workdir={workdir}", env=environment())
+    run("eval.py", "--config=tests/configs/demo.py", f"--workdir={workdir}", env=environment())
 
 
 def losses(content):

@@ -13,7 +13,7 @@ from agcnn_jax.runtime.errors import UserError
 from tests.processes import environment, free_port
 from tests.programs import ROOT, run
 
-DEMO = f"--config={ROOT}/configs/demo.py"
+DEMO = f"--config={ROOT}/tests/configs/demo.py"
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ command_line.run(main, preemptible={preemptible})
 def test_sigterm_is_neither_lost_nor_mistaken(tmp_path, preemptible, joined):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(preemptible=preemptible))
-    flags = ["--config=configs/demo.py"]
+    flags = ["--config=tests/configs/demo.py"]
     if joined:
         flags += [f"--coordinator_address=localhost:{free_port()}"]
         flags += ["--num_processes=1", "--process_id=0"]

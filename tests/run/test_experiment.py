@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.run.experiment import open_experiment
-from configs import demo
+from tests.configs import demo
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from agcnn_jax.run.stage_results import digests, load_best, read_result, stage_d
 from agcnn_jax.run.strategies import STRATEGIES, Stage
 from agcnn_jax.run.takeover import stage_values, take_over
 from agcnn_jax.runtime.storage import write_json
-from configs import demo
+from tests.configs import demo
 from tests.run.test_checkpoints import IDENTITY, Position
 
 

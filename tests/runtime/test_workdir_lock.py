@@ -232,7 +232,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
 
 def test_nothing_is_written_to_the_workdir_of_another_training(workdir, file, data_dir):
     from agcnn_jax.training.loop import train as train_run
-    from configs import demo
+    from tests.configs import demo
 
     config = demo.get_config()
     config.data.dir = str(data_dir)

@@ -27,7 +27,7 @@ from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from agcnn_jax.training.schedule import make_schedule, sgd
 from agcnn_jax.training.steps import init_state
-from configs import demo
+from tests.configs import demo
 from tests.processes import DEMO, environment
 from tests.programs import run
 from tests.small_steps import make_batch, make_recipe, make_variables, split_variables

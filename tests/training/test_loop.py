@@ -22,14 +22,14 @@ from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.loop import describe
-from configs import demo
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
+from tests.configs import demo
 from tests.programs import ROOT, run
 from tests.started import TINY
 
 SMALL = (
-    "--config=configs/demo.py",
+    "--config=tests/configs/demo.py",
     "--config.input_size=56",
     "--config.batch_size=16",
     "--config.epochs=2",
@@ -51,7 +51,7 @@ def train(data_dir, workdir, *options, **settings):
 def evaluate(workdir, *options, **settings):
     return run(
         "eval.py",
-        "--config=configs/demo.py",
+        "--config=tests/configs/demo.py",
         f"--workdir={workdir}",
         *options,
         env=ENVIRONMENT,

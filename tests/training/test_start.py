@@ -33,7 +33,7 @@ from agcnn_jax.training import fit, loop
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from agcnn_jax.training.start import _draw
-from configs import demo
+from tests.configs import demo
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -14,7 +14,7 @@ from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.training import fit, loop, prediction, start
-from configs import demo
+from tests.configs import demo
 from tests.pods.interrupted import entries, latest, same_records
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
