@@ -1,0 +1,51 @@
+"""How benchmarks/feeding.py and benchmarks/pipeline.py compute their figures."""
+
+import json
+import sys
+
+from tests.programs import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+import feeding
+import pipeline
+
+
+def test_medians_by_hand(monkeypatch):
+    now, turns = [0.0], []
+
+    def worker(name, seconds_a_step):
+        rates = iter(seconds_a_step)
+
+        def work(steps):
+            turns.append((name, steps))
+            now[0] += steps * (next(rates) if steps == 10 else 100.0)  # warming up does not count
+
+        return work
+
+    monkeypatch.setattr(feeding.time, "perf_counter", lambda: now[0])
+    fed, resident = worker("fed", [1.0, 2.0, 4.0]), worker("resident", [0.5, 2.0, 1.0])
+    found = feeding.in_turn(fed, resident, rounds=3, steps=10, images=8)
+    assert turns == 3 * [("fed", 3), ("fed", 10), ("resident", 3), ("resident", 10)]
+    assert found == {
+        "fed": {"median": 4.0, "lowest": 2.0, "highest": 8.0},
+        "resident": {"median": 8.0, "lowest": 4.0, "highest": 16.0},
+        "ratio": 0.5,  # the median of 0.5, 1 and 0.25
+    }
+
+
+def test_eight_gpus_need_eight_times_their_fastest_step(tmp_path, monkeypatch):
+    def row(part, rate):
+        results = {"jax": {"images_per_second": rate}}
+        facts = {"stage": "global", "dtype": "bfloat16", "backbone": "resnet50"}
+        return {"part": part, "results": results, **facts}
+
+    rows = [row("train", 1000.0), row("train", 1500.0), row("predict", 9000.0)]
+    rows.append(row("train", 0.0) | {"results": {"jax": {"error": "out of memory"}}})
+    (tmp_path / "gpu_h100_a.json").write_text(json.dumps({"device": "H100", "rows": rows}))
+    monkeypatch.setattr(pipeline, "RESULTS", tmp_path)
+    (need,) = pipeline.gpu_needs(read=5000.0)
+    assert need == {
+        "training": "8 x H100, resnet50, global, bfloat16",
+        "needed": 12000,
+        "processes_of_a_core": 3,  # 2.4, rounded up
+    }
