@@ -32,7 +32,7 @@ class AGCNN:
         mean: subtracted from gray levels / 255; one number per channel.
         std: divides the difference; one number per channel.
         remat: keep for the backward pass what `KEPT` names, and compute the rest again there:
-            BatchNorm, ReLU, concatenation, pooling. Less memory, the same results but for rounding.
+            BatchNorm, ReLU, concatenation, pooling. The results are the same but for rounding.
     """
 
     backbone: nn.Module

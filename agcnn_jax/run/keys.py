@@ -183,8 +183,8 @@ KEYS: dict[str, Key] = {
         "micro-batches that each step is split into, to save memory; BatchNorm normalises each "
         "micro-batch by itself"),
     "remat": Key(False, TRUTH, changes=TRAINED, meaning=
-        "keep only convolutions' outputs for the backward pass and compute the rest again, to save "
-        "memory; equal but for rounding"),
+        "keep only convolutions' outputs for the backward pass and compute the rest again; equal "
+        "but for rounding; docs/pods.md says what is known of its memory"),
     "momentum": Key(0.9, NUMBER, FRACTION, meaning=
         "of SGD"),
     "weight_decay": Key(1e-4, NUMBER, at_least(0), meaning=

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +83,24 @@ def test_max_pool_gives_the_gradient_of_a_tie_to_the_first_pixel():
     gradient = jax.grad(lambda x: max_pool(x, 3, 4).sum())(x)
     assert gradient[0, 0, 0, 0] == 1.0
     assert gradient.sum() == 1.0
+
+
+def test_tpus_pool_over_windows_with_the_same_gradient():
+    """Of ties too, which few distinct values make."""
+    x = np.random.default_rng(2).integers(0, 3, (2, 9, 8, 3)).astype(np.float32)
+    weights = np.random.default_rng(3).normal(size=(2, 5, 4, 3))
+
+    def gradient(pool):
+        return jax.grad(lambda x: (pool(x) * weights).sum())
+
+    def windows(x):
+        return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+
+    np.testing.assert_array_equal(max_pool(x), windows(x))
+    np.testing.assert_allclose(gradient(max_pool)(x), gradient(windows)(x), rtol=1e-6)
+    traced = jax.jit(gradient(max_pool)).trace(x)
+    assert "select_and_scatter" in traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "select_and_scatter" not in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 def test_average_pool_drops_a_remainder():

@@ -1,4 +1,4 @@
-"""`config.remat` computes the same in less memory."""
+"""`config.remat` keeps convolutions' outputs alone, and computes the same."""
 
 import dataclasses
 
