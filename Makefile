@@ -25,7 +25,7 @@ SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 .PHONY: again help install demo test test-all parity parity-sample mutants lint types clean
 
 help:
-	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 10 minutes"
+	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 5 minutes"
 	@echo "make test      run the tests: 6 minutes"
 	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
 	@echo "make parity    compare with PyTorch and print the differences: 6 minutes"
