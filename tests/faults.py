@@ -25,6 +25,7 @@ class Fault(NamedTuple):
 
 STEPS = "agcnn_jax/training/steps.py"
 LAYERS = "agcnn_jax/models/layers.py"
+CONVOLUTION = "agcnn_jax/models/convolution.py"
 AGCNN = "agcnn_jax/models/agcnn.py"
 REGIONS = "agcnn_jax/attention/regions.py"
 RESAMPLE = "agcnn_jax/attention/resample.py"
@@ -191,10 +192,26 @@ FAULTS = (
     ),
     Fault(
         "a convolution padded by one pixel less",
-        LAYERS,
-        "padding=[(self.size // 2, self.size // 2)] * 2",
-        "padding=[(self.size // 2, self.size // 2 - 1)] * 2",
+        CONVOLUTION,
+        "padding = [(size // 2, size // 2)] * 2",
+        "padding = [(size // 2, size // 2 - 1)] * 2",
         ("tests/models/test_layers.py::test_convolution_is_the_sum_over_windows",),
+    ),
+    Fault(
+        "the gradient of a product's weights left transposed",
+        CONVOLUTION,
+        "lax.dot_general(gradient_rows, rows, over_pixels).T",
+        "lax.dot_general(gradient_rows, rows, over_pixels).reshape(weights.shape)",
+        ("tests/models/test_convolution.py::test_gradients_are_those_of_xla",),
+    ),
+    Fault(
+        "known statistics given to the last channels",
+        LAYERS,
+        "jnp.concatenate([known[0], mean])",
+        "jnp.concatenate([mean, known[0]])",
+        (
+            "tests/models/test_layers.py::TestBatchNorm::test_known_statistics_are_those_it_would_compute",
+        ),
     ),
     # The model.
     Fault(

@@ -27,7 +27,9 @@ def test_a_table_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(performance, "RESULTS", tmp_path)
     monkeypatch.setattr(performance, "WORDS", tmp_path / "words")
     page = performance.page()
-    assert "| training step, local, float32 | 16 | here | 7.5 | 7 to 8 |  | 50% of products |" in page
+    assert (
+        "| training step, local, float32 | 16 | here | 7.5 | 7 to 8 |  | 50% of products |" in page
+    )
     assert "| training step, local, float32 | 16 | PyTorch | 5 | 5 to 5 | 1.50 |  |" in page
     assert "broken" not in page
     assert page.endswith("Not yet measured.\n")

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -130,6 +132,22 @@ class TestBatchNorm:
         np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5)
         np.testing.assert_allclose(
             updated["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5
+        )
+
+    def test_known_statistics_are_those_it_would_compute(self):
+        norm = BatchNorm()
+        first = norm.init(jax.random.key(0), self.x[..., :4], False)
+        both = norm.init(jax.random.key(0), self.x, False)
+        normalise = functools.partial(
+            norm.apply, mutable=["batch_stats"], method=BatchNorm.normalise
+        )
+        (_, known), _ = normalise(first, self.x[..., :4], True)
+        expected, expected_stats = normalise(both, self.x, True)
+        found, stats = normalise(both, self.x, True, known)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-6),
+            (found, stats),
+            (expected, expected_stats),
         )
 
     def test_inference_uses_the_running_statistics(self):
