@@ -22,10 +22,11 @@ SHARED := -n $(WORKERS) --dist loadfile
 SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
-.PHONY: again help install demo test test-all parity parity-sample mutants lint types clean
+.PHONY: again help install demo bench test test-all parity parity-sample mutants lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 5 minutes"
+	@echo "make bench     measure this machine beside PyTorch, and write docs/performance.md: half an hour"
 	@echo "make test      run the tests: 6 minutes"
 	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
 	@echo "make parity    compare with PyTorch and print the differences: 6 minutes"
@@ -74,6 +75,21 @@ demo: $(VENV)/installed
 	$(BIN)/python data_prep/chestxray14.py --raw_dir data/phantoms_raw --data_dir data/phantoms --image_size 128
 	$(BIN)/python train.py --config configs/demo.py
 	$(BIN)/python eval.py --config configs/demo.py
+
+# On the GPU if there is one, otherwise on the CPU.
+BESIDE := $(if $(shell command -v nvidia-smi),gpu,cpu)
+MEASURE := $(BIN)/python benchmarks
+RESULTS := benchmarks/results
+
+bench: $(VENV)/installed-parity
+	$(MEASURE)/$(BESIDE).py --backbone resnet50
+	$(MEASURE)/$(BESIDE).py --backbone densenet121
+	$(MEASURE)/$(BESIDE).py --backbone resnet_small --input_size 112 --batch_sizes 32
+	$(MEASURE)/cropping.py --out $(RESULTS)/cropping_$(BESIDE).json
+	$(MEASURE)/pipeline.py --out $(RESULTS)/pipeline_cpu.json
+	$(MEASURE)/prepare.py --out $(RESULTS)/prepare_cpu.json
+	$(MEASURE)/prediction_stream.py --speed --out $(RESULTS)/prediction_stream_cpu.json
+	$(MEASURE)/performance.py
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(SHARED) -m "not slow"
