@@ -106,4 +106,5 @@ def _from(folder):
     """The environment of a program that is started in another folder; it needs the configs."""
     if not (folder / "configs").exists():
         shutil.copytree(ROOT / "configs", folder / "configs")
+        shutil.copytree(ROOT / "tests" / "configs", folder / "tests" / "configs")
     return {**os.environ, "PYTHONPATH": str(ROOT)}
