@@ -25,7 +25,7 @@ SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 .PHONY: again help install demo bench test test-all parity parity-sample mutants lint types clean
 
 help:
-	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 5 minutes"
+	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 4 minutes"
 	@echo "make bench     measure this machine beside PyTorch, and write docs/performance.md: half an hour"
 	@echo "make test      run the tests: 6 minutes"
 	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
