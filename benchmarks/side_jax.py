@@ -27,6 +27,7 @@ from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branc
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
+from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
     REPLICATED,
@@ -135,7 +136,7 @@ def prepare_cropping(case: dict[str, Any], mesh: Mesh, host: bool) -> tuple[Any,
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, size, size)).astype(np.float32)
     features = rng.random((batch, cells, cells, CROPPED_CHANNELS), np.float32)
-    executor = ThreadPoolExecutor(os.cpu_count())
+    executor = ThreadPoolExecutor(available_cores())
 
     def on_device(images: jax.Array, features: jax.Array) -> jax.Array:
         return attend(images, features, "max", TAU).local_images

@@ -128,8 +128,8 @@ def evaluation_batches(
 
 def read_batch(source: Source, records: np.ndarray) -> Batch:
     """Read records `[b]` into one batch of arrays."""
-    # Copied one by one: keeping all records until the last is read would take twice the memory, and
-    # a third more time.
+    # Each record is copied into the batch as it is read: holding all of them until the last would
+    # take twice the memory and a third more time.
     for row, record in enumerate(records):
         read = source[record]
         if not row:

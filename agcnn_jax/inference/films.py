@@ -18,7 +18,7 @@ from agcnn_jax.runtime.errors import UserError
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
 
 CHANNELS = (1, 3, 4)
-"""Of an array: gray, colour, and colour with alpha."""
+"""Channels that an array may have: gray, colour, or colour with alpha."""
 
 
 def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:

@@ -22,8 +22,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Returns:
         `[B, ceil(H / stride), ceil(W / stride), F]`.
     """
-    # Inside `shard_map` both must vary over the same axes, as choosing neither's value makes them.
-    # The gradient is then summed over these axes as everywhere else.
+    # A custom gradient inside `shard_map` needs arguments that vary over the same mesh axes. Both
+    # selections keep their values but take on the other's axes, and are differentiated as usual.
     pixel, weight = (lax.stop_gradient(array.reshape(-1)[0]) for array in (x, kernel))
     x, kernel = jnp.where(False, weight, x), jnp.where(False, pixel, kernel)
     if len(kernel) == 1:
@@ -60,9 +60,9 @@ def _backward(stride: int, inputs: Pair, gradient: jax.Array) -> Pair:
         return of_x, of_kernel
 
     def on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Pair:
-        # The kernel's gradient sums over pixels, for which XLA transposes its factors. Without a
-        # barrier it computes all that they come from, BatchNorm and its gradient, in transposed
-        # order: in jumps through memory, ten times slower.
+        # The kernel's gradient sums over pixels, for which XLA transposes its factors. Without the
+        # barrier it fuses what produces them, BatchNorm and its gradient, into the transposition,
+        # which then strides through memory at a tenth of the speed.
         x, gradient = lax.optimization_barrier((x, gradient))
         if len(kernel) > 1:
             return by_xla(x, kernel, gradient)

@@ -67,7 +67,7 @@ def take_over(
         donors: workdirs of other runs; whatever does not agree is passed over.
 
     Returns:
-        What was taken from where, and what was passed over because it is damaged, as words.
+        Sentences that say which stages were taken from where, and what was skipped as damaged.
     """
     workdir = experiment.workdir
     trained: dict[str, str] = {}

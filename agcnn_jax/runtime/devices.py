@@ -90,7 +90,7 @@ def data_parallel(
 
 @functools.cache
 def _cpu_options() -> dict[str, Any] | None:
-    """Return options with which XLA compiles for x86; none where jax does not know them.
+    """Return XLA's compile options for x86 CPUs, or None where jax does not know them.
 
     By default (jax 0.10 to 0.12) the library YNN computes convolutions, products and sums. Eigen's
     convolutions take a third to nine tenths of its time; its sums take several times as long.
