@@ -88,6 +88,7 @@ bench: $(VENV)/installed-parity
 	$(MEASURE)/cropping.py --out $(RESULTS)/cropping_$(BESIDE).json
 	$(MEASURE)/pipeline.py --out $(RESULTS)/pipeline_cpu.json
 	$(MEASURE)/prepare.py --out $(RESULTS)/prepare_cpu.json
+	$(MEASURE)/starting.py --out $(RESULTS)/starting_cpu.json
 	$(MEASURE)/prediction_stream.py --speed --out $(RESULTS)/prediction_stream_cpu.json
 	$(MEASURE)/performance.py
 

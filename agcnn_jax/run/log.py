@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
@@ -69,6 +66,11 @@ class MetricsLog(contextlib.ExitStack):
                 write_bytes(self._path, content)
             if self._remote:
                 (self._local / "metrics.jsonl").write_bytes(content)
+        # Here, so that prediction, which needs only bars, does not wait for it: tensorboardX 2.6
+        # imports PyTorch where that is installed, which takes as long as all other imports.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
         with reported(self._folder, "written"):
             folder = self._local / "events" / stage
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +85,8 @@ class MetricsLog(contextlib.ExitStack):
         """Log the values of a step; TensorBoard gets the numbers."""
         if not self._writes:
             return
+        from tensorboardX.summary import scalar
+
         with reported(self._path, "written"), (self._local / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
         with reported(self._folder, "written"):
@@ -94,6 +98,8 @@ class MetricsLog(contextlib.ExitStack):
             self.flush()
 
     def _add_event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
         self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def flush(self) -> None:

@@ -43,7 +43,9 @@ def fit(
     """
     config, mesh, stage = experiment.config, experiment.mesh, schedule.stage
     trained = select_branches(variables, stage.branches)
-    state = replicate(mesh, init_state(trained, schedule.optimizer))
+    # As one program: otherwise each array of the optimizer would be compiled by itself.
+    first_state = jax.jit(functools.partial(init_state, optimizer=schedule.optimizer))
+    state = replicate(mesh, first_state(trained))
     frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
     frozen = replicate(mesh, select_branches(variables, frozen_branches))
     batches = open_batches(experiment, schedule, frozen)
