@@ -1,7 +1,7 @@
-"""Speed of the data pipeline on 1, 2, ... cores, and what eight GPUs would need of it.
+"""Speed of the data pipeline on 1, 2, ... cores, what eight GPUs would need of it, and its memory.
 
     python benchmarks/pipeline.py [--cores 1 2] [--batch_size 128] [--rounds 5] [--seconds 3]
-        [--raw_dir RAW] [--out FILE.json]
+        [--raw_dir RAW] [--records 1000 112120] [--out FILE.json]
 
 Reads 256x256 records that lie in memory through the training pipeline, shuffled and batched, in
 processes that may use as many cores as `--cores` says; all numbers of cores take turns. Beside it,
@@ -10,6 +10,9 @@ as the PyTorch ports do in every epoch. `--threads` reads with another number of
 pipeline chooses. The last lines compare with the training rates in
 `benchmarks/results/gpu_h100_*.json`, times eight. One process reads at one rate however many cores
 it has, since only one thread runs Python: a machine with eight GPUs needs several processes.
+
+Then it prepares as many records as `--records` says, of 64x64, and reads a shuffled epoch of each
+number as training does: the seconds to open them, and the most memory that the process ever held.
 """
 
 from __future__ import annotations
@@ -37,11 +40,14 @@ from machine import describe_machine, spread
 
 from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records
+from agcnn_jax.data.splits import make_split
 from agcnn_jax.runtime.cores import available_cores
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 
 PATIENTS, GPUS = 16, 8
+FILMS_OF_A_PATIENT = 4
+TABLE = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -85,6 +91,55 @@ def on_cores(cores: int, options: argparse.Namespace, data_dir: str, raw_dir: Pa
     return json.loads(subprocess.run(pinned, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def make_many(records: int, folder: Path) -> str:
+    """Prepare one image under many names; return the folder of the data set."""
+    images = folder / "raw" / "images"
+    images.mkdir(parents=True)
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(folder / "film.png")
+    rows = [TABLE]
+    for index in range(records):
+        patient, film = divmod(index, FILMS_OF_A_PATIENT)
+        name = f"{patient:08d}_{film:03d}.png"
+        (images / name).symlink_to(folder / "film.png")
+        rows.append(f"{name},No Finding,{film},{patient},50,F,PA")
+    (images.parent / "Data_Entry_2017.csv").write_text("\n".join(rows))
+    data_dir = str(folder / "data")
+    prepare(["--raw_dir", str(images.parent), "--data_dir", data_dir, "--image_size", "64"])
+    return data_dir
+
+
+def epoch(options: argparse.Namespace) -> dict[str, Any]:
+    """Open a data set and read one shuffled epoch of its training images; seconds and MiB."""
+    before, start = peak_mib(), time.perf_counter()
+    records = open_records(options.data_dir)
+    split = make_split(records, "patient", 0)
+    seconds, opened = time.perf_counter() - start, peak_mib()
+    source = records.images_and_labels()
+    batches = pipeline.iterate(
+        pipeline.training_batches(source, split.train, options.batch_size, 0)
+    )
+    start = time.perf_counter()
+    steps = len(split.train) // options.batch_size
+    for _ in range(steps):
+        next(batches)
+    rate = steps * options.batch_size / (time.perf_counter() - start)
+    batches.close()
+    return {
+        "records": len(records),
+        "seconds_to_open": round(seconds, 2),
+        "mib_imported": before,
+        "mib_opened": opened,
+        "mib_after_epoch": peak_mib(),
+        "read": round(rate),
+    }
+
+
+def peak_mib() -> int:
+    """Return the most memory that this process has held, in MiB, without the page cache."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
 def gpu_needs(read: float) -> list[dict[str, Any]]:
     """Compare one core's rate with what eight GPUs train, by their fastest measured step."""
     rows = []
@@ -110,6 +165,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--raw_dir", type=Path, help="folder with 1024x1024 PNGs and their CSV")
     parser.add_argument("--data_dir", help=argparse.SUPPRESS)  # of a process that measures
+    parser.add_argument("--epoch", action="store_true", help=argparse.SUPPRESS)  # its memory
+    parser.add_argument("--records", type=int, nargs="*", default=[1_000, 112_120])
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--threads", type=int, help="threads that read")
     parser.add_argument("--batch_size", type=int, default=128)
@@ -118,7 +175,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     if options.data_dir:
-        print(json.dumps(measure(options)))
+        print(json.dumps(epoch(options) if options.epoch else measure(options)))
         return
     with tempfile.TemporaryDirectory() as folder:
         raw_dir = options.raw_dir or Path(folder) / "raw"
@@ -141,6 +198,14 @@ def main() -> None:
     needs = gpu_needs(rows[0]["read"]["median"] / rows[0]["cores"])
     for need in needs:
         print(need)
+    epochs = []
+    for records in options.records:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--epoch", "--data_dir"]
+            command += [make_many(records, Path(folder)), "--batch_size", str(options.batch_size)]
+            read = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        epochs.append(json.loads(read))
+        print(epochs[-1])
     if options.out:
         found = {"what": __doc__.split("\n")[0], "threads": options.threads or "as chosen"}
         found |= {"unit": "images per second", "batch_size": options.batch_size}
@@ -148,6 +213,7 @@ def main() -> None:
             **describe_machine("grain", "array_record", "tensorflow-datasets"),
             "rows": rows,
             "gpus": needs,
+            "epochs": epochs,
         }
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
