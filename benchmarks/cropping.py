@@ -74,12 +74,12 @@ def variants(
     def on_host(masks: Callable[[], np.ndarray]) -> Callable[[], jax.Array]:
         def crop() -> jax.Array:
             pixels = jax.device_get(jnp.copy(images))  # an array keeps what it was once copied to
-            return jax.device_put(resample_host(pixels, boxes_host(masks(), executor), executor))
+            return jax.device_put(resample_host(pixels, boxes_host(masks())))
 
         return crop
 
     def on_devices(masks: Callable[[], np.ndarray]) -> Callable[[], jax.Array]:
-        return lambda: resample(jax.device_put(boxes_host(masks(), executor)))
+        return lambda: resample(jax.device_put(boxes_host(masks())))
 
     image = 4 * size * size
     sent = {
@@ -87,9 +87,9 @@ def variants(
         "bits": (as_bits, size * -(-size // 8)),
         "heat maps": (as_heat_maps, 4 * cells * cells),
     }
-    made, expected = {}, boxes_host(as_booleans(), executor)
+    made, expected = {}, boxes_host(as_booleans())
     for name, (masks, count) in sent.items():
-        different = int((boxes_host(masks(), executor) != expected).any(axis=1).sum())
+        different = int((boxes_host(masks()) != expected).any(axis=1).sum())
         made[f"{name}, OpenCV"] = on_host(masks), count + 2 * image, different
         made[f"{name}, devices"] = on_devices(masks), count + 4 * 4, different
     attended = jax.jit(lambda maps: attend(images, maps, "max", TAU)[2:])
@@ -99,7 +99,7 @@ def variants(
 
 
 def stored_variants(
-    images: jax.Array, features: jax.Array, stored_size: int, executor: ThreadPoolExecutor
+    images: jax.Array, features: jax.Array, stored_size: int
 ) -> dict[str, tuple[Callable[[], jax.Array], int, int]]:
     """Make the variants that crop from stored images, which both sides hold; as `variants`."""
     count, size = len(images), images.shape[-1]
@@ -113,10 +113,10 @@ def stored_variants(
 
     def boxes() -> np.ndarray:
         masks = np.unpackbits(jax.device_get(bits(features)), axis=-1, count=size)
-        return boxes_host(masks, executor)
+        return boxes_host(masks)
 
     def crop_on_host() -> jax.Array:
-        return jax.device_put(crop_stored_host(on_host, boxes(), executor, size, np.float32))
+        return jax.device_put(crop_stored_host(on_host, boxes(), size, np.float32))
 
     sent, name = size * -(-size // 8), f"{stored_size} stored"
     different = int((np.asarray(attended(features, on_devices)[0]) != boxes()).any(axis=1).sum())
@@ -160,7 +160,7 @@ def main() -> None:
     with ThreadPoolExecutor(min(16, available_cores())) as executor:
         made = variants(images, features, executor)
         for stored_size in options.stored_size:
-            made |= stored_variants(images, features, stored_size, executor)
+            made |= stored_variants(images, features, stored_size)
         times = milliseconds({name: one[0] for name, one in made.items()}, count, options.seconds)
     first = next(iter(times.values()))
     rows = [

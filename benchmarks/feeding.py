@@ -39,10 +39,11 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import replicate, shard_batch
 from agcnn_jax.training.fit import compile_step, open_batches
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
 from agcnn_jax.training.record import Record
 from agcnn_jax.training.schedule import make_schedule
-from agcnn_jax.training.steps import init_state, make_predict_step
+from agcnn_jax.training.steps import init_state
 
 WARM_UP = 3
 """Steps of a turn that do not count: they use up what was read ahead during the other's turn."""

@@ -44,9 +44,10 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations  # noqa: E402
 from agcnn_jax.runtime.devices import replicate  # noqa: E402
 from agcnn_jax.runtime.storage import write_json  # noqa: E402
 from agcnn_jax.training.fit import compile_step, open_batches  # noqa: E402
+from agcnn_jax.training.predict_step import make_predict_step  # noqa: E402
 from agcnn_jax.training.prediction import predict  # noqa: E402
 from agcnn_jax.training.schedule import make_schedule  # noqa: E402
-from agcnn_jax.training.steps import init_state, make_predict_step  # noqa: E402
+from agcnn_jax.training.steps import init_state  # noqa: E402
 
 WARM_UP = 3
 """Steps of a turn that do not count: they use up what was read ahead during the other's turn."""

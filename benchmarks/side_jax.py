@@ -27,7 +27,6 @@ from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branc
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
-from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
     REPLICATED,
@@ -38,8 +37,9 @@ from agcnn_jax.runtime.devices import (
     shard_batch,
 )
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.schedule import sgd
-from agcnn_jax.training.steps import init_state, make_predict_step, train_step
+from agcnn_jax.training.steps import init_state, train_step
 
 LABELS = 15
 CROPPED_CHANNELS = 1024
@@ -119,8 +119,11 @@ def prepare_prediction(
 ) -> tuple[Any, Run]:
     """Compile the prediction of the given branches."""
     images = shard_batch(mesh, stored["image"])
-    mapped: Any = make_predict_step(recipe, mesh, tuple(branches.split("+")))
-    step = mapped.lower(variables, images).compile()
+    step: Any = make_predict_step(recipe, mesh, tuple(branches.split("+")))
+    if hasattr(step, "lower"):  # one program, not two with the host between
+        step = step.lower(variables, images).compile()
+    else:
+        jax.block_until_ready(step(variables, images))
 
     def work(steps: int) -> None:
         for _ in range(steps):
@@ -136,7 +139,6 @@ def prepare_cropping(case: dict[str, Any], mesh: Mesh, host: bool) -> tuple[Any,
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, size, size)).astype(np.float32)
     features = rng.random((batch, cells, cells, CROPPED_CHANNELS), np.float32)
-    executor = ThreadPoolExecutor(available_cores())
 
     def on_device(images: jax.Array, features: jax.Array) -> jax.Array:
         return attend(images, features, "max", TAU).local_images
@@ -153,7 +155,7 @@ def prepare_cropping(case: dict[str, Any], mesh: Mesh, host: bool) -> tuple[Any,
             made = step(*inputs)
             if host:
                 found = np.unpackbits(jax.device_get(made), axis=-1, count=size)
-                made = resample_host(images, boxes_host(found, executor), executor)
+                made = resample_host(images, boxes_host(found))
         jax.block_until_ready(made)
 
     return step, work

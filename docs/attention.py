@@ -16,8 +16,8 @@ from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import command_line
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime.devices import replicate
+from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
-from agcnn_jax.training.steps import make_predict_step
 
 FILMS = 3
 

@@ -54,8 +54,15 @@ def attend(
     boxes = region_boxes_device(mask)
     if local_input == "centred":
         boxes = centred_boxes(boxes, size)
+    return Attention(heat, mask, boxes, cut_out(images, boxes, stored))
+
+
+def cut_out(images: jax.Array, boxes: jax.Array, stored: Stored | None = None) -> jax.Array:
+    """Cut boxes int32 `[B, 4]` out of images `[B, S, S]` and resize them to S.
+
+    Out of `stored` instead, if given. float32 `[B, S, S]`, or float64 of float64 images.
+    """
+    size = images.shape[-1]
     if stored is None:
-        local_images = crop_and_resize(images, boxes, size)
-    else:
-        local_images = crop_stored(stored, boxes, size, images.dtype)
-    return Attention(heat, mask, boxes, local_images)
+        return crop_and_resize(images, boxes, size)
+    return crop_stored(stored, boxes, size, images.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Executor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,71 +12,98 @@ from PIL import Image
 
 from agcnn_jax.attention.regions import region_box_host
 from agcnn_jax.attention.stored import Stored, stored_boxes
+from agcnn_jax.runtime.cores import available_cores
 
-# The pipeline runs one image a thread; OpenCV's own threads would only compete with them.
+# Images are shared out to threads; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)
 
 
-def boxes_host(masks: np.ndarray, executor: Executor) -> np.ndarray:
-    """Find the boxes of a batch, an image at a time in the executor's threads.
+def boxes_host(masks: np.ndarray) -> np.ndarray:
+    """Find the boxes of a batch.
 
     Args:
         masks: bool or uint8 `[B, S, S]`.
-        executor: where to run; OpenCV releases the GIL.
 
     Returns:
         int32 `[B, 4]`; see `region_box_host`.
     """
-    return np.stack(list(executor.map(region_box_host, masks)))
+    boxes = np.empty((len(masks), 4), np.int32)
+
+    def find(row: int) -> None:
+        boxes[row] = region_box_host(masks[row])
+
+    _for_each_row(find, len(masks))
+    return boxes
 
 
-def resize_region_host(
-    image: np.ndarray, box: np.ndarray, size: int, dtype: np.typing.DTypeLike
-) -> np.ndarray:
-    """Cut a box int32 `[4]` out of an image and resize it, bilinearly and antialiased.
+def resize_region_host(image: np.ndarray, box: np.ndarray, out: np.ndarray) -> None:
+    """Cut a box out of an image and resize it, bilinearly and antialiased.
 
     Args:
         image: `[S, S]`, any real dtype.
         box: int32 `[4]`.
-        size: side of the result in pixels.
-        dtype: of the result, float32 or float64; a region that is shrunk is rounded to float32.
-
-    Returns:
-        `[size, size]`.
+        out: float32 or float64 `[T, T]`, which takes the result; a region that is shrunk is
+            rounded to float32.
     """
     xmin, ymin, xmax, ymax = box
-    region = np.ascontiguousarray(image[ymin:ymax, xmin:xmax], dtype)
+    region, size = image[ymin:ymax, xmin:xmax], len(out)
     if max(region.shape) <= size:
-        return cv2.resize(region, (size, size), interpolation=cv2.INTER_LINEAR)
-    # OpenCV's bilinear interpolation does not antialias.
-    shrunk = Image.fromarray(region.astype(np.float32, copy=False))
-    return np.asarray(shrunk.resize((size, size), Image.Resampling.BILINEAR), dtype)
+        region = region.astype(out.dtype, copy=False)
+        cv2.resize(region, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        # OpenCV's bilinear interpolation does not antialias.
+        shrunk = Image.fromarray(region.astype(np.float32))
+        out[:] = shrunk.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def resample_host(images: np.ndarray, boxes: np.ndarray, executor: Executor) -> np.ndarray:
+def resample_host(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Crop a batch to its boxes, resized to the images' size.
 
     Args:
         images: float32 or float64 `[B, S, S]`.
         boxes: int32 `[B, 4]`.
-        executor: where to run.
 
     Returns:
         Local images `[B, S, S]`, dtype as `images`.
     """
-    resize = functools.partial(resize_region_host, size=images.shape[-1], dtype=images.dtype)
-    return np.stack(list(executor.map(resize, images, boxes)))
+    local_images = np.empty_like(images)
+
+    def crop(row: int) -> None:
+        resize_region_host(images[row], boxes[row], local_images[row])
+
+    _for_each_row(crop, len(images))
+    return local_images
 
 
 def crop_stored_host(
-    stored: Stored, boxes: np.ndarray, executor: Executor, size: int, dtype: np.typing.DTypeLike
+    stored: Stored, boxes: np.ndarray, size: int, dtype: np.typing.DTypeLike
 ) -> np.ndarray:
     """Do what `crop_stored` does, to rounding, with NumPy arrays."""
     images, windows, mirrored = map(np.asarray, stored)
     mapped = stored_boxes(boxes, windows, mirrored, size)
+    local_images = np.empty((len(images), size, size), dtype)
 
-    def crop(image: np.ndarray, box: np.ndarray, mirror: np.bool_) -> np.ndarray:
-        local = resize_region_host(image, box, size, dtype)
-        return local[:, ::-1] if mirror else local
+    def crop(row: int) -> None:
+        local = local_images[row]
+        resize_region_host(images[row], mapped[row], local)
+        if mirrored[row]:
+            local[:] = local[:, ::-1]
 
-    return np.stack(list(executor.map(crop, images, mapped, mirrored)))
+    _for_each_row(crop, len(images))
+    return local_images
+
+
+def _for_each_row(work: Callable[[int], None], rows: int) -> None:
+    """Call `work` with each row's number in threads; OpenCV and Pillow release the GIL."""
+    cores = min(16, available_cores())
+
+    def take(first: int) -> None:
+        for row in range(first, rows, cores):
+            work(row)
+
+    list(_threads(cores).map(take, range(min(cores, rows))))  # raises what a thread raised
+
+
+@functools.cache
+def _threads(cores: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores, thread_name_prefix="crop")

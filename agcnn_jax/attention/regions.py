@@ -23,18 +23,30 @@ def region_box_host(mask: np.ndarray) -> np.ndarray:
     Returns:
         int32 `[4]`.
     """
-    count, labels, statistics = _components_host(mask)
     height, width = mask.shape
+    region = _as_uint8(mask)
+    # OpenCV numbers up to one component a block of 2x2 pixels.
+    fits = -(-height // 2) * -(-width // 2) < 2**16
+    count, labels = cv2.connectedComponents(
+        region, connectivity=8, ltype=cv2.CV_16U if fits else cv2.CV_32S
+    )
     if count == 1:
         return np.array([0, 0, width, height], np.int32)
-    areas = statistics[1:, cv2.CC_STAT_AREA]
-    largest = 1 + np.flatnonzero(areas == areas.max())
-    label = largest[0]
-    if len(largest) > 1:
-        # OpenCV numbers components by blocks of pixels, which is not quite raster order.
-        label = labels.ravel()[np.isin(labels, largest).argmax()]
-    left, top, box_width, box_height = statistics[label, :4]
+    if count > 2:
+        region = (labels == _largest_label(labels, count)).view(np.uint8)
+    left, top, box_width, box_height = cv2.boundingRect(region)
     return np.array([left, top, left + box_width, top + box_height], np.int32)
+
+
+def _largest_label(labels: np.ndarray, count: int) -> int:
+    """Return which of the labels 1 to `count - 1` has most pixels; of several, the first met."""
+    areas = np.bincount(labels.ravel(), minlength=count)
+    areas[0] = 0
+    largest = np.flatnonzero(areas == areas.max())
+    if len(largest) == 1:
+        return int(largest[0])
+    # OpenCV numbers components by blocks of pixels, which is not quite raster order.
+    return int(labels.ravel()[np.isin(labels, largest).argmax()])
 
 
 def all_region_boxes_host(mask: np.ndarray) -> np.ndarray:
@@ -46,14 +58,13 @@ def all_region_boxes_host(mask: np.ndarray) -> np.ndarray:
     Returns:
         int32 `[R, 4]`, in no particular order; none for an empty mask.
     """
-    _, _, statistics = _components_host(mask)
+    statistics = cv2.connectedComponentsWithStats(_as_uint8(mask), connectivity=8)[2]
     left, top, width, height = statistics[1:, :4].T
     return np.stack([left, top, left + width, top + height], axis=1)
 
 
-def _components_host(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    set_pixels = np.ascontiguousarray(mask).astype(np.uint8, copy=False)
-    return cv2.connectedComponentsWithStats(set_pixels, connectivity=8)[:3]
+def _as_uint8(mask: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(mask).astype(np.uint8, copy=False)
 
 
 def region_boxes_device(masks: jax.Array) -> jax.Array:

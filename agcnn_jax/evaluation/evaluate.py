@@ -33,8 +33,8 @@ from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, is_primary, require_agreement, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place
+from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
-from agcnn_jax.training.steps import make_predict_step
 
 SUBSETS = ("train", "validation", "test")
 

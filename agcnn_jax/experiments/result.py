@@ -29,8 +29,8 @@ from agcnn_jax.run.keys import KEYS
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
-from agcnn_jax.training.steps import make_predict_step
 
 SIZES = ("small", "medium", "large")
 """Thirds of the annotated boxes of a finding, by area."""

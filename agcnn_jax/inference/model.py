@@ -21,7 +21,7 @@ from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.recipe import Recipe, make_recipe
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
-from agcnn_jax.training.steps import EXTRAS, make_predict_step
+from agcnn_jax.training.predict_step import EXTRAS, make_predict_step
 
 if TYPE_CHECKING:
     from agcnn_jax.inference.films import Film

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -26,7 +25,6 @@ from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import Stored, crop_stored
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, local_view, shard_batch
 from agcnn_jax.training.steps import localise
 
@@ -53,14 +51,13 @@ def make_host_cropper(
     on_host = resample_host
     if from_stored:
         on_host = functools.partial(crop_stored_host, size=size, dtype=recipe.image_dtype)
-    executor = ThreadPoolExecutor(min(16, available_cores()), thread_name_prefix="crop")
 
     def crop(batch: dict[str, Any]) -> dict[str, Any]:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})
         step = jax.device_put(np.int32(batch["step"]), NamedSharding(local, REPLICATED))
         made = routine(global_branch, stored, step)
         masks = np.unpackbits(jax.device_get(made["masks"]), axis=-1, count=size)
-        boxes = boxes_host(masks, executor)
+        boxes = boxes_host(masks)
         if recipe.local_input == "centred":
             boxes = centred_boxes(boxes, size)
         if from_stored:
@@ -69,7 +66,7 @@ def make_host_cropper(
         else:
             source = made["images"]
         if resample_on_host:
-            local_images = shard_batch(local, on_host(jax.device_get(source), boxes, executor))
+            local_images = shard_batch(local, on_host(jax.device_get(source), boxes))
         else:
             local_images = resample(source, shard_batch(local, boxes))
         ready = {"local_images": local_images, "pooled_global": made["pooled_global"]}

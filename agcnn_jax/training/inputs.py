@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from agcnn_jax.attention.attend import Attention, attend
+from agcnn_jax.attention.attend import Attention, attend, cut_out
 from agcnn_jax.attention.stored import Stored
 from agcnn_jax.data.augment import (
     augment,
@@ -73,6 +73,11 @@ def attend_inputs(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> Att
     return attend(
         inputs.images, feature_map, recipe.statistic, recipe.tau, recipe.local_input, inputs.stored
     )
+
+
+def crop_inputs(inputs: Inputs, boxes: jax.Array) -> jax.Array:
+    """Cut boxes, int32 `[B, 4]` in pixels of the inputs, out; see `attend.cut_out`."""
+    return cut_out(inputs.images, boxes, inputs.stored)
 
 
 def attended(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> jax.Array:

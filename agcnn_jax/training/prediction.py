@@ -19,7 +19,8 @@ from agcnn_jax.run.log import progress_bar
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
 from agcnn_jax.runtime.processes import process_share
-from agcnn_jax.training.steps import TrainState, make_predict_step
+from agcnn_jax.training.predict_step import make_predict_step
+from agcnn_jax.training.steps import TrainState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""What runs on the devices: the training step of every stage, localisation, prediction."""
+"""The training step of every stage, and localisation for the host cropper."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -11,35 +10,20 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh
 
-from agcnn_jax.data.augment import ten_windows
 from agcnn_jax.models.agcnn import (
-    BRANCHES,
     Variables,
     apply_branch,
     forward,
     merge_branches,
     select_branches,
 )
-from agcnn_jax.models.layers import mean_logit
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.run.strategies import Stage
-from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, SHARDED, data_parallel
-from agcnn_jax.training.inputs import (
-    Inputs,
-    attend_inputs,
-    attended,
-    centre_inputs,
-    training_inputs,
-    window_inputs,
-)
+from agcnn_jax.runtime.devices import BATCH_AXIS
+from agcnn_jax.training.inputs import attend_inputs, attended, training_inputs
 
 Batch = Mapping[str, Any]
-
-EXTRAS = ("heat_maps", "pooled")
-"""Further outputs of `predict_step`: heat maps float32 `[B, s, s]`, s the input's side, in 0..1
-(Eq. 3), and the global branch's Pool5 layer, float32 `[B, K]`."""
 
 
 @flax.struct.dataclass
@@ -177,68 +161,3 @@ def localise(
     if inputs.stored is None:
         return {"images": inputs.images, **made}
     return {"windows": inputs.stored.windows, "mirrored": inputs.stored.mirrored, **made}
-
-
-def predict_step(
-    variables: Variables,
-    images: jax.Array,
-    *,
-    recipe: Recipe,
-    branches: Collection[str],
-    crops: str = "centre",
-    extras: Collection[str] = (),
-) -> dict[str, jax.Array]:
-    """Run inference on one device's share of stored images, uint8 `[B, S, S]`.
-
-    `crops` is `centre`; or `ten`, which averages the probabilities over `ten_windows`, one window
-    after another to need the memory of one. `extras` are of `EXTRAS`, for the centre crop.
-
-    Returns:
-        The logits `{branch: float32 [B, C]}`; `boxes` int32 `[B, 4]`, in pixels of the centre
-        crop, where the local branch read a crop; and the extras.
-    """
-    infer = functools.partial(_infer, variables, recipe, branches, extras)
-    if crops == "centre":
-        return infer(centre_inputs(images, recipe))
-    windows = jnp.asarray(ten_windows(images.shape[-1]))
-    outputs = lax.map(lambda window: infer(window_inputs(images, window, recipe)), windows)
-    return {
-        name: mean_logit(values) if name in BRANCHES else values[0]
-        for name, values in outputs.items()
-    }
-
-
-def _infer(
-    variables: Variables,
-    recipe: Recipe,
-    branches: Collection[str],
-    extras: Collection[str],
-    inputs: Inputs,
-) -> dict[str, jax.Array]:
-    # Under jit, only what the caller uses is computed.
-    output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
-    attention = attend_inputs(inputs, output.feature_map, recipe)
-    found = {"global": output.logits, "heat_maps": attention.heat_map, "pooled": output.pooled}
-    crops = recipe.local_input != "image"
-    after = [branch for branch in branches if branch != "global"]
-    local_images = attention.local_images if crops else inputs.images
-    logits, _ = forward(
-        recipe.model, variables, None, local_images, branches=after, pooled_global=output.pooled
-    )
-    if after and crops:
-        logits["boxes"] = attention.boxes
-    return logits | {name: value for name, value in found.items() if name in (*branches, *extras)}
-
-
-def make_predict_step(
-    recipe: Recipe,
-    mesh: Mesh,
-    branches: Collection[str],
-    crops: str = "centre",
-    extras: Collection[str] = (),
-) -> Callable[..., Any]:
-    """Map `predict_step` over the devices and jit it."""
-    step = functools.partial(
-        predict_step, recipe=recipe, branches=branches, crops=crops, extras=extras
-    )
-    return data_parallel(step, mesh, (REPLICATED, SHARDED), SHARDED)

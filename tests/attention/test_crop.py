@@ -1,7 +1,5 @@
 """Heat map, mask and crop, by hand, against OpenCV, and host against device."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 import jax
 import jax.numpy as jnp
@@ -186,11 +184,10 @@ def test_host_and_device_agree(seed, statistic, tau, local_input):
     features[0] = 1.0
     _, _, boxes_device, local_device = attend_jit(images, features, statistic, tau, local_input)
     masks = masks_on_device(features, statistic, tau)
-    with ThreadPoolExecutor(2) as executor:
-        boxes = boxes_host(np.asarray(masks), executor)
-        if local_input == "centred":
-            boxes = centred_boxes(boxes, 48)
-        local_host = resample_host(images, boxes, executor)
+    boxes = boxes_host(np.asarray(masks))
+    if local_input == "centred":
+        boxes = centred_boxes(boxes, 48)
+    local_host = resample_host(images, boxes)
     np.testing.assert_array_equal(boxes, boxes_device)
     assert np.abs(local_host - local_device).max() < 255 * 1e-4
 

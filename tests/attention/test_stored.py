@@ -1,7 +1,5 @@
 """Crops from stored images: boxes by hand and by their laws, and host against device."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,8 +75,7 @@ def test_host_and_device_agree(seed, stored_size):
     """Whether a box is enlarged or shrunk, and where it is both."""
     stored, boxes = draw_case(np.random.default_rng(seed), stored_size)
     on_device = crop_jit(stored, boxes, SIZE, jnp.float32)
-    with ThreadPoolExecutor(2) as executor:
-        on_host = crop_stored_host(stored, boxes, executor, SIZE, np.float32)
+    on_host = crop_stored_host(stored, boxes, SIZE, np.float32)
     assert on_host.dtype == on_device.dtype == np.float32
     assert np.abs(on_host - on_device).max() < 255 * 1e-4
 
@@ -112,16 +109,14 @@ def test_the_papers_centre_crop_copies_stored_pixels():
     assert (usual.boxes[:, 2:] - usual.boxes[:, :2] < 224).any()
     assert np.abs(seen.local_images - usual.local_images).max() < 255 * 1e-4
     boxes = np.asarray(usual.boxes)
-    with ThreadPoolExecutor(2) as executor:
-        usual_host = resample_host(np.asarray(inputs), boxes, executor)
-        seen_host = crop_stored_host(stored, boxes, executor, 224, np.float32)
+    usual_host = resample_host(np.asarray(inputs), boxes)
+    seen_host = crop_stored_host(stored, boxes, 224, np.float32)
     np.testing.assert_array_equal(seen_host, usual_host)
 
 
 def test_float64_crops():
     stored, boxes = draw_case(np.random.default_rng(0), 100)
-    with ThreadPoolExecutor(2) as executor:
-        double = crop_stored_host(stored, boxes, executor, SIZE, np.float64)
-        single = crop_stored_host(stored, boxes, executor, SIZE, np.float32)
+    double = crop_stored_host(stored, boxes, SIZE, np.float64)
+    single = crop_stored_host(stored, boxes, SIZE, np.float32)
     assert double.dtype == np.float64
     np.testing.assert_allclose(double, single, atol=255 * 1e-4)

@@ -20,7 +20,7 @@ from agcnn_jax.evaluation.localisation import (
 from agcnn_jax.evaluation.map_boxes import response_maps
 from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.experiment import open_experiment
-from agcnn_jax.training.steps import predict_step
+from agcnn_jax.training.predict_step import predict_step
 from tests.configs import demo
 from tests.small_steps import random_variables
 

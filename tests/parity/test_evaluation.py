@@ -14,7 +14,7 @@ from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import BACKBONES, make_backbone
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh, replicate, shard_batch
-from agcnn_jax.training.steps import make_predict_step
+from agcnn_jax.training.predict_step import make_predict_step
 from tests.parity import bridge, twin
 
 IMAGES = Path(os.path.relpath(Path(__file__).parents[3] / "shared/chestxray14/small/images"))
