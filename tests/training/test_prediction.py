@@ -35,14 +35,13 @@ def test_boxes_are_of_crops_that_were_read(local_input, branches, boxes):
     assert set(outputs) - {"boxes"} == branches
 
 
-@pytest.mark.parametrize("crop_from", ["input", "stored"])
-@pytest.mark.parametrize("local_input", ["crop", "centred"])
+@pytest.mark.parametrize(("crop_from", "local_input"), [("input", "crop"), ("stored", "centred")])
 def test_two_programs_with_the_host_between_predict_what_one_does(crop_from, local_input):
     recipe = dataclasses.replace(make_recipe(32), crop_from=crop_from, local_input=local_input)
     variables, images = make_variables(recipe), make_batch(8, 40)["image"]
-    one = jax.jit(
-        functools.partial(predict_step, recipe=recipe, branches=BRANCHES, extras=EXTRAS)
-    )(variables, images)
+    one = jax.jit(functools.partial(predict_step, recipe=recipe, branches=BRANCHES, extras=EXTRAS))(
+        variables, images
+    )
     mesh = device_mesh(jax.devices()[:4])
     step = make_predict_step(recipe, mesh, BRANCHES, extras=EXTRAS)
     assert not hasattr(step, "lower")  # this is a CPU: not one compiled program
