@@ -94,16 +94,22 @@ def crop_stored_host(
 
 
 def _for_each_row(work: Callable[[int], None], rows: int) -> None:
-    """Call `work` with each row's number in threads; OpenCV and Pillow release the GIL."""
-    cores = min(16, available_cores())
+    """Call `work` with each row's number, in this thread and in others.
+
+    OpenCV and Pillow release the GIL.
+    """
+    shares = max(1, min(16, available_cores(), rows))
 
     def take(first: int) -> None:
-        for row in range(first, rows, cores):
+        for row in range(first, rows, shares):
             work(row)
 
-    list(_threads(cores).map(take, range(min(cores, rows))))  # raises what a thread raised
+    others = [_threads().submit(take, first) for first in range(1, shares)]
+    take(0)
+    for other in others:
+        other.result()  # raises what it raised
 
 
 @functools.cache
-def _threads(cores: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores, thread_name_prefix="crop")
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(16, thread_name_prefix="crop")
