@@ -2,7 +2,7 @@
 
 Everywhere but on CPUs it is one program. XLA's CPU programs take 5 to 8 ms to find the region of a
 224 px mask, as long as a whole small network, and OpenCV takes 0.1 ms: there the host finds the
-regions, between a program for the global branch and one for the others (`benchmarks/cropping.py`).
+regions, between a program for the global branch and one for the others (`docs/performance.md`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from agcnn_jax.runtime.devices import (
     SHARDED,
     data_parallel,
     local_rows,
+    replicate,
     shard_batch,
 )
 from agcnn_jax.training.inputs import (
@@ -72,7 +73,11 @@ def predict_step(
     if crops == "centre":
         return infer(centre_inputs(images, recipe))
     windows = jnp.asarray(ten_windows(images.shape[-1]))
-    outputs = lax.map(lambda window: infer(window_inputs(images, window, recipe)), windows)
+    return _average(lax.map(lambda window: infer(window_inputs(images, window, recipe)), windows))
+
+
+def _average(outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Average probabilities over windows, `[10, B, C]`; take the rest of the first, the centre."""
     return {
         name: mean_logit(values) if name in BRANCHES else values[0]
         for name, values in outputs.items()
@@ -123,40 +128,69 @@ def make_predict_step(
     crops: str = "centre",
     extras: Collection[str] = (),
 ) -> Callable[..., Any]:
-    """Map `predict_step` over the devices and compile it, on CPUs in two programs."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    if on_cpu and crops == "centre" and reads_crops(recipe, branches):
-        return _make_two_programs(recipe, mesh, branches, extras)
+    """Map `predict_step` over the devices and compile it; on CPUs with the host in between."""
+    if mesh.devices.flat[0].platform == "cpu" and reads_crops(recipe, branches):
+        return _with_regions_from_host(recipe, mesh, branches, crops, extras)
     step = functools.partial(
         predict_step, recipe=recipe, branches=branches, crops=crops, extras=extras
     )
     return data_parallel(step, mesh, (REPLICATED, SHARDED), SHARDED)
 
 
-def _make_two_programs(
-    recipe: Recipe, mesh: Mesh, branches: Collection[str], extras: Collection[str]
+def _with_regions_from_host(
+    recipe: Recipe, mesh: Mesh, branches: Collection[str], crops: str, extras: Collection[str]
 ) -> Callable[..., dict[str, jax.Array]]:
-    def predict_global(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-        seen = _predict_global(variables, centre_inputs(images, recipe), recipe)
+    kept = {*branches, *extras}
+
+    def inputs_of(images: jax.Array, window: jax.Array | None) -> Inputs:
+        if window is None:
+            return centre_inputs(images, recipe)
+        return window_inputs(images, window, recipe)
+
+    def predict_global(
+        variables: Variables, images: jax.Array, window: jax.Array | None
+    ) -> dict[str, jax.Array]:
+        seen = _predict_global(variables, inputs_of(images, window), recipe)
         return {name: seen[name] for name in {"global", "pooled", "masks", *extras}}
 
     def predict_others(
-        variables: Variables, images: jax.Array, pooled: jax.Array, boxes: jax.Array
+        variables: Variables,
+        images: jax.Array,
+        window: jax.Array | None,
+        pooled: jax.Array,
+        boxes: jax.Array,
     ) -> dict[str, jax.Array]:
-        inputs = centre_inputs(images, recipe)
+        inputs = inputs_of(images, window)
         return _predict_others(variables, inputs, pooled, boxes, recipe=recipe, branches=branches)
 
-    first = data_parallel(predict_global, mesh, (REPLICATED, SHARDED), SHARDED)
-    second = data_parallel(predict_others, mesh, (REPLICATED, SHARDED, SHARDED, SHARDED), SHARDED)
+    read = (REPLICATED, SHARDED, REPLICATED)
+    first = data_parallel(predict_global, mesh, read, SHARDED)
+    second = data_parallel(predict_others, mesh, (*read, SHARDED, SHARDED), SHARDED)
 
-    def step(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-        seen = first(variables, images)
+    def predict_window(
+        variables: Variables, images: jax.Array, window: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        seen = first(variables, images, window)
         boxes = boxes_host(local_rows(mesh, seen["masks"]))
         if recipe.local_input == "centred":
             boxes = centred_boxes(boxes, recipe.input_size)
         placed = shard_batch(mesh, boxes)
-        found = second(variables, images, seen["pooled"], placed) | {"boxes": placed}
-        kept = {*branches, *extras}
+        found = second(variables, images, window, seen["pooled"], placed) | {"boxes": placed}
         return found | {name: value for name, value in seen.items() if name in kept}
 
-    return step
+    if crops == "centre":
+        return predict_window
+
+    def average_windows(outputs: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+        return _average(jax.tree.map(lambda *each: jnp.stack(each), *outputs))
+
+    average = data_parallel(average_windows, mesh, (SHARDED,), SHARDED)
+
+    def predict_ten_windows(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
+        windows = replicate(mesh, list(ten_windows(images.shape[-1])))
+        made: dict[str, jax.Array] = average(
+            [predict_window(variables, images, window) for window in windows]
+        )
+        return made
+
+    return predict_ten_windows

@@ -35,15 +35,17 @@ def test_boxes_are_of_crops_that_were_read(local_input, branches, boxes):
     assert set(outputs) - {"boxes"} == branches
 
 
-@pytest.mark.parametrize(("crop_from", "local_input"), [("input", "crop"), ("stored", "centred")])
-def test_two_programs_with_the_host_between_predict_what_one_does(crop_from, local_input):
+@pytest.mark.parametrize(
+    ("crop_from", "local_input", "crops"),
+    [("input", "crop", "centre"), ("stored", "centred", "ten")],
+)
+def test_with_the_host_in_between_predicts_what_one_program_does(crop_from, local_input, crops):
     recipe = dataclasses.replace(make_recipe(32), crop_from=crop_from, local_input=local_input)
     variables, images = make_variables(recipe), make_batch(8, 40)["image"]
-    one = jax.jit(functools.partial(predict_step, recipe=recipe, branches=BRANCHES, extras=EXTRAS))(
-        variables, images
-    )
+    asked = {"branches": BRANCHES, "crops": crops, "extras": EXTRAS}
+    one = jax.jit(functools.partial(predict_step, recipe=recipe, **asked))(variables, images)
     mesh = device_mesh(jax.devices()[:4])
-    step = make_predict_step(recipe, mesh, BRANCHES, extras=EXTRAS)
+    step = make_predict_step(recipe, mesh, **asked)
     assert not hasattr(step, "lower")  # this is a CPU: not one compiled program
     two = jax.device_get(step(replicate(mesh, variables), shard_batch(mesh, images)))
     assert set(two) == set(one) == {*BRANCHES, *EXTRAS, "boxes"}
