@@ -282,9 +282,26 @@ FAULTS = (
     Fault(
         "components joined by edges only",
         REGIONS,
-        "connectivity=8",
-        "connectivity=4",
+        "region, connectivity=8",
+        "region, connectivity=4",
         TEST_ATTENTION,
+    ),
+    Fault(
+        "the host takes what is around the regions for one",
+        REGIONS,
+        "    areas[0] = 0\n    largest",
+        "    largest",
+        ("tests/attention/test_regions.py",),
+    ),
+    Fault(
+        "predictions with regions from the host forget to centre them",
+        "agcnn_jax/training/predict_step.py",
+        "boxes = centred_boxes(boxes, recipe.input_size)",
+        "pass",
+        (
+            "tests/training/test_prediction.py"
+            "::test_with_the_host_in_between_predicts_what_one_program_does",
+        ),
     ),
     Fault(
         "of equal components the last one",
