@@ -99,7 +99,8 @@ def main() -> None:
         print(f"{len(originals)} images of {size / 1000:.0f} kB on average", flush=True)
         rows = [measure(originals, files, options.workers, folder) for files in options.files]
     if options.out:
-        what = {"what": "preparing 1024x1024 PNGs", "image_kb": round(size / 1000)}
+        kind = "given by --raw_dir" if options.raw_dir else "generated"
+        what = {"what": f"preparing 1024x1024 PNGs, {kind}", "image_kb": round(size / 1000)}
         packages = ("numpy", "opencv-python-headless", "array_record")
         found = what | describe_machine(*packages) | {"rows": rows}
         options.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -90,8 +90,9 @@ def _check_container(data: bytes) -> _Header:
     return header
 
 
-# tensorstore's libpng decodes 8-bit gray 1.3 times as fast as Pillow 13 (6.6 against 8.5 ms for
-# 1024 x 1024), so one core prepares more than 100 files a second. The pixels are the same.
+# tensorstore's libpng decodes 8-bit gray 1.4 times as fast as Pillow 13 (7.3 against 10.3 ms for
+# NIH's 1024 x 1024, OpenCV 8.8 ms). The pixels are the same. Of the 10 ms that a core needs to
+# prepare a file, inflating takes 4.6 and undoing the row filters 2.7.
 _context = tensorstore.Context({"data_copy_concurrency": {"limit": 1}})
 _store = tensorstore.KvStore.open("memory://", context=_context).result()
 _spec = {"driver": "png", "kvstore": {"driver": "memory", "path": "image.png"}}
