@@ -150,6 +150,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     if given.out:
         what = {"what": __doc__.split("\n")[0], "unit": "images per second"}
+        what |= {"backbone": config.backbone, "input_size": config.input_size}
         made = describe_machine("jax", "grain") | {"rows": rows}
         Path(given.out).write_text(json.dumps(what | made, indent=1) + "\n")
 

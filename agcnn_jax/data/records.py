@@ -105,6 +105,11 @@ class Records:
 
     def images_and_labels(self) -> ImagesAndLabels:
         """Return random access to images and labels."""
+        return self._images_and_labels
+
+    @functools.cached_property
+    def _images_and_labels(self) -> ImagesAndLabels:
+        # Opened once: that takes as long as predicting a hundred images with a small network.
         return ImagesAndLabels(self.shards, self.image_size, self.image_ids, self.label_matrix)
 
 
