@@ -144,7 +144,8 @@ def main() -> None:
             found = measure_stage(experiment, stage, variables, given.rounds, given.steps)
             rows.append({"part": f"stage {stage.name}", **found})
             print(rows[-1], flush=True)
-        steps = max(1, given.steps * 8 // config.eval_batch_size)
+        # As many images as a validation has: starting to read counts as it does there.
+        steps = max(1, given.steps * 32 // config.eval_batch_size)
         found = measure_prediction(experiment, variables, given.rounds, steps)
         rows.append({"part": "prediction", **found})
         print(rows[-1], flush=True)
