@@ -9,97 +9,30 @@ argument + output + temp - alias, and peak is the most in use at once. Keeps the
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import itertools
 import json
 import os
 import re
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from etils import epath
-from jax.experimental import topologies
-from jax.sharding import NamedSharding
+from compiling import CONFIGS, STAGES, find_devices, training_program
 
-from agcnn_jax.models.agcnn import init_variables, select_branches
-from agcnn_jax.run.experiment import Experiment, open_experiment
-from agcnn_jax.run.strategies import Stage, stages
-from agcnn_jax.runtime.devices import REPLICATED, SHARDED, device_mesh
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
-from agcnn_jax.training.fit import make_train_step
-from agcnn_jax.training.schedule import Schedule, make_schedule
-from agcnn_jax.training.steps import init_state
-from data_prep.chestxray14 import main as prepare
-from data_prep.phantoms import generate
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # where configs/ is
-from configs import densenet, resnet
-
-CONFIGS = {"resnet50": resnet, "densenet121": densenet}
-STAGES = {"+".join(stage.branches): stage for stage in (*stages("G_L_F"), *stages("GLF"))}
-CASE = ("backbone", "stage", "dtype", "accumulate", "batch_per_device")
-STORED_SIZE = 256
+CASE = ("backbone", "stage", "dtype", "remat", "accumulate", "batch_per_device")
 PARTS = ("argument", "output", "temp", "alias", "generated_code")
 IN_BYTES = (*PARTS, "total", "peak", "limit")
 Row = dict[str, Any]
 
 
-def find_devices(platform: str, topology: str | None) -> list[Any]:
-    """Return the devices at hand, or describe those of a topology."""
-    if topology or platform == "cpu":  # do not touch accelerators
-        jax.config.update("jax_platforms", "cpu")
-    try:
-        if not topology:
-            return jax.devices(platform)
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # or libtpu looks for TPUs
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.replace(":", "-"))
-        return topologies.get_topology_desc(topology, platform="tpu").devices
-    except (RuntimeError, ImportError) as error:
-        raise UserError(f"no {topology or platform} devices available: {error}") from error
-
-
-def open_case(case: Row, data_dir: str, devices: list[Any]) -> Experiment:
-    """Open the experiment of a case."""
-    config = CONFIGS[case["backbone"]].get_config()
-    config.data.dir, config.dtype, config.accumulate = data_dir, case["dtype"], case["accumulate"]
-    config.batch_size = (case["batch_per_device"] * len(devices),)
-    opened = open_experiment(config, epath.Path(data_dir))
-    split = dataclasses.replace(opened.split, train=np.arange(*config.batch_size))
-    return dataclasses.replace(opened, split=split, mesh=device_mesh(devices))
-
-
-def make_arguments(experiment: Experiment, stage: Stage, schedule: Schedule) -> Any:
-    """Make the arguments of `train_step`: random weights and a batch of noise."""
-    model, size, count = experiment.recipe.model, experiment.recipe.input_size, schedule.batch_size
-    variables = init_variables(model, key := jax.random.key(0), size)
-    frozen = tuple(branch for branch in variables["params"] if branch not in stage.branches)
-    state = init_state(select_branches(variables, stage.branches), schedule.optimizer)
-    batch: dict[str, Any] = {"labels": np.zeros((count, model.label_count), np.uint8)}
-    if "global" not in stage.branches:  # from the host cropper
-        batch["local_images"] = jax.random.uniform(key, (count, size, size), maxval=255.0)
-        if "fusion" in stage.branches:
-            width = variables["params"]["global"]["head"]["kernel"].shape[0]
-            batch["pooled_global"] = jax.random.uniform(key, (count, width))
-    else:
-        batch["image"] = jax.random.bits(key, (count, STORED_SIZE, STORED_SIZE), np.uint8)
-        batch["record"] = np.arange(count, dtype=np.int32)
-    return state, select_branches(variables, frozen), batch
-
-
-def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Row:
+def compile_case(case: Row, devices: list[Any], steps: int) -> Row:
     """Compile a case, read the compiler's memory analysis in bytes, and run `steps` if not 0."""
-    experiment, stage = open_case(case, data_dir, devices), STAGES[case["stage"]]
-    schedule = make_schedule(experiment, stage)
-    step: Any = make_train_step(experiment, schedule)
-    at = tuple(NamedSharding(experiment.mesh, spec) for spec in (REPLICATED, REPLICATED, SHARDED))
-    arguments = jax.jit(lambda: make_arguments(experiment, stage, schedule), out_shardings=at)
+    step, arguments = training_program(case, devices)
     started = time.monotonic()
     try:
         compiled = step.lower(*arguments.eval_shape()).compile()
@@ -119,7 +52,7 @@ def compile_case(case: Row, data_dir: str, devices: list[Any], steps: int) -> Ro
         for _ in range(steps + 1):  # the first warms up
             state, _ = jax.block_until_ready(compiled(state, frozen, batch))
             times.append(time.monotonic())
-        rate = steps * schedule.batch_size / (times[-1] - times[0])
+        rate = steps * case["batch_per_device"] * len(devices) / (times[-1] - times[0])
         row |= {"steps": steps, "images_per_second": round(rate, 2)}
     return row
 
@@ -159,6 +92,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--remat", action="store_true", help="with config.remat")
     parser.add_argument("--accumulate", type=int, nargs="+", default=[1], help="micro-batches")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--largest", action="store_true", help="bisect for the largest fit")
@@ -173,27 +107,24 @@ def main() -> None:
     rows: list[Row] = kept.pop("rows")
     if kept != made_with:
         raise UserError(f"--out {options.out} was made with {kept}; choose another file")
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        generate(Path(folder) / "raw", 16, STORED_SIZE, seed=0, workers=1)
-        prepare(["--raw_dir", f"{folder}/raw", "--data_dir", f"{folder}/data"])
 
-        def add(*values: Any) -> Row:
-            case = dict(zip(CASE, values, strict=True))
-            wanted = case | ({"steps": options.measure} if options.measure else {})
-            for row in rows:
-                if row.items() >= wanted.items():
-                    return row
-            rows.append(compile_case(case, f"{folder}/data", devices, options.measure))
-            print(rows[-1], flush=True)
-            if options.out:
-                options.out.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
-            return rows[-1]
+    def add(*values: Any) -> Row:
+        case = dict(zip(CASE, values, strict=True))
+        wanted = case | ({"steps": options.measure} if options.measure else {})
+        for row in rows:
+            if row.items() >= wanted.items():
+                return row
+        rows.append(compile_case(case, devices, options.measure))
+        print(rows[-1], file=sys.stderr, flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
+        return rows[-1]
 
-        choices = (options.backbones, options.stages, options.dtypes, options.accumulate)
-        for chosen in itertools.product(*choices):
-            tried = [add(*chosen, size) for size in options.batch_sizes]
-            while options.largest and (size := next_size(tried)):
-                tried.append(add(*chosen, size))
+    choices = (options.backbones, options.stages, options.dtypes, [options.remat])
+    for chosen in itertools.product(*choices, options.accumulate):
+        tried = [add(*chosen, size) for size in options.batch_sizes]
+        while options.largest and (size := next_size(tried)):
+            tried.append(add(*chosen, size))
     print(f"{made_with['devices']}\n\n{table(rows)}")
 
 
