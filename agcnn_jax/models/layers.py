@@ -76,22 +76,23 @@ class BatchNorm(nn.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalise `[B, H, W, C]` by batch statistics if `train`, else by running ones."""
-        return self.normalise(x, train)[0]
+        return self.normalise([x], train)[0]
 
     @nn.compact
     def normalise(
-        self, x: jax.Array, train: bool, known: Statistics | None = None
+        self, maps: Sequence[jax.Array], train: bool, known: Statistics | None = None
     ) -> tuple[jax.Array, Statistics]:
-        """Normalise, and return the statistics for other layers that read the same channels.
+        """Concatenate and normalise, and return the statistics for layers that read the same maps.
 
         Args:
-            x: `[B, H, W, C]`.
+            maps: `[B, H, W, c]` each, of C channels together.
             train: normalise by batch statistics instead of the running ones.
-            known: batch statistics of the first of the channels, which are not computed again.
+            known: batch statistics of all maps but the last, which are not computed again.
 
         Returns:
-            The normalised `x`, and the mean and variance of each channel, `[C]`, by which.
+            The normalised `[B, H, W, C]`, and the mean and variance, `[C]`, by which.
         """
+        x = jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -99,8 +100,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 
         if train and not self.is_initializing():
-            first = 0 if known is None else len(known[0])
-            mean, var = self._batch_statistics(x[..., first:], running_mean.value[first:])
+            # Of the map itself: a slice of `x` would have its gradient padded to all channels.
+            newest = x if known is None else maps[-1]
+            mean, var = self._batch_statistics(newest, running_mean.value[-newest.shape[-1] :])
             if known is not None:
                 mean = jnp.concatenate([known[0], mean])
                 var = jnp.concatenate([known[1], var])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.models import registry
+from agcnn_jax.models.densenet import DenseLayer
 from agcnn_jax.runtime.errors import UserError
 
 # Parameters of torchvision's models without their classifiers: 25,557,032 - 2,049,000 and
@@ -88,3 +89,18 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match=f"vgg16.*{next(iter(BACKBONES))}"):
         make_backbone("vgg16")
+
+
+@pytest.mark.parametrize(
+    ("platform", "rows", "minor_axes"),
+    [("tpu", 3, "3, 0, 2, 1"), ("tpu", 128, "0, 3, 2, 1"), ("cpu", 128, None)],
+)
+def test_tpus_lay_maps_out_along_their_channels_or_a_batch_of_128(platform, rows, minor_axes):
+    layer = DenseLayer(growth=4)
+    x = jax.ShapeDtypeStruct((rows, 4, 4, 8), jnp.float32)
+    variables = jax.eval_shape(lambda x: layer.init(jax.random.key(0), [x], False, None), x)
+    step = jax.jit(lambda variables, x: layer.apply(variables, [x], False, None))
+    text = step.trace(variables, x).lower(lowering_platforms=(platform,)).as_text()
+    constrained = [line for line in text.splitlines() if "@LayoutConstraint" in line]
+    assert len(constrained) == (2 if minor_axes else 0)
+    assert all(f"result_layouts = [dense<[{minor_axes}]>" in line for line in constrained)

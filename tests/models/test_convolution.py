@@ -58,3 +58,11 @@ def test_what_devices_share_gets_the_sum_of_their_gradients(shared):
     mapped = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
     expected = jax.grad(lambda *both: jnp.square(reference(*both, 1)).sum(), shared)(x, kernel)
     np.testing.assert_allclose(jax.jit(mapped)(x, kernel), 2 * expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 1), ("tpu", 0), ("cuda", 0)])
+def test_only_cpus_are_kept_from_xlas_own_gradients(platform, barriers):
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 1, 2, 3))
+    gradient = jax.jit(jax.grad(lambda x, kernel: convolve(x, kernel, 1).sum(), argnums=(0, 1)))
+    lowered = gradient.trace(x, kernel).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("optimization_barrier") == barriers

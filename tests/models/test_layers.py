@@ -141,9 +141,10 @@ class TestBatchNorm:
         normalise = functools.partial(
             norm.apply, mutable=["batch_stats"], method=BatchNorm.normalise
         )
-        (_, known), _ = normalise(first, self.x[..., :4], True)
-        expected, expected_stats = normalise(both, self.x, True)
-        found, stats = normalise(both, self.x, True, known)
+        maps = [self.x[..., :4], self.x[..., 4:]]
+        (_, known), _ = normalise(first, maps[:1], True)
+        expected, expected_stats = normalise(both, [self.x], True)
+        found, stats = normalise(both, maps, True, known)
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-6),
             (found, stats),
