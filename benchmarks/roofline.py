@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,19 +88,26 @@ def optimise(case: Row) -> tuple[str, str]:
         child = multiprocessing.get_context("spawn").Process(target=compile_case, args=(case,))
         child.start()
         try:
-            while not (texts := list(Path(folder).glob("*.after_codegen.txt"))):
-                dumped = Path(folder).glob("*_after_buffer_assignment.txt")
-                before = {path: path.stat().st_size for path in dumped}
-                child.join(2)
-                if before and all(path.stat().st_size == size for path, size in before.items()):
-                    texts = list(before)
-                    break
-                if child.exitcode is not None and not before:
-                    raise UserError(f"compiling {case} ended with status {child.exitcode}")
+            text = wait_for_program(Path(folder), child)
         finally:
             child.kill()
         (plan,) = Path(folder).glob("*after_optimizations-memory-usage-report.txt")
-        return texts[0].read_text(), plan.read_text()
+        return text, plan.read_text()
+
+
+def wait_for_program(folder: Path, child: BaseProcess) -> str:
+    """Return the text of the program once it is written and grows no more."""
+    before = ""
+    while True:
+        alive = child.is_alive()
+        child.join(2)
+        paths = folder.glob("*after_optimizations_after_buffer_assignment.txt")
+        text = next((path.read_text() for path in paths), "")
+        if text == before and text.rstrip().endswith("}"):
+            return text
+        if not alive and not text:
+            raise UserError(f"compiling failed with status {child.exitcode}; see above")
+        before = text
 
 
 def compile_case(case: Row) -> None:

@@ -129,3 +129,32 @@ def test_a_file_of_other_versions_is_left_alone(studied, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"v5e\.json is of"):
         run_roofline(monkeypatch, "--out", out)
     assert not studied
+
+
+class Compilation:
+    """A process that writes a part of a program at each look, and then ends."""
+
+    exitcode = 1
+
+    def __init__(self, folder, *texts):
+        self.folder, self.texts = folder, list(texts)
+
+    def is_alive(self):
+        return bool(self.texts)
+
+    def join(self, timeout):
+        if self.texts:
+            name = "module_1.after_optimizations_after_buffer_assignment.txt"
+            (self.folder / name).write_text(self.texts.pop(0))
+
+
+def test_a_program_counts_once_it_is_whole(tmp_path):
+    texts = ("ENTRY {", "ENTRY {", "ENTRY {\n}\n", "ENTRY {\n}\n", "never read")
+    child = Compilation(tmp_path, *texts)
+    assert roofline.wait_for_program(tmp_path, child) == "ENTRY {\n}\n"
+    assert child.texts == ["never read"]
+
+
+def test_a_failed_compilation_is_named(tmp_path):
+    with pytest.raises(UserError, match="status 1"):
+        roofline.wait_for_program(tmp_path, Compilation(tmp_path))
