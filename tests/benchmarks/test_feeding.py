@@ -2,7 +2,11 @@
 
 import json
 import sys
+import types
 
+import numpy as np
+
+from agcnn_jax.data.records import open_records
 from tests.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
@@ -49,3 +53,11 @@ def test_eight_gpus_need_eight_times_their_fastest_step(tmp_path, monkeypatch):
         "needed": 12000,
         "processes_of_a_core": 3,  # 2.4, rounded up
     }
+
+
+def test_an_epoch_of_many_names(tmp_path):
+    data_dir = pipeline.make_many(80, tmp_path)
+    found = pipeline.epoch(types.SimpleNamespace(data_dir=data_dir, batch_size=8))
+    assert found["records"] == 80 and found["read"] > 0
+    assert 0 < found["mib_imported"] <= found["mib_opened"] <= found["mib_after_epoch"]
+    assert len(np.unique(open_records(data_dir).patient_ids)) == 20
