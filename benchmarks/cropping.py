@@ -7,8 +7,9 @@ Each variant turns random feature maps and images on the devices into local imag
 It transfers masks as bits or booleans, or heat maps before they are resized (7x7 numbers at 224).
 It crops with OpenCV on the host, or sends the boxes back and crops on the devices with products of
 interpolation matrices. The variant that transfers nothing is the cropper of evaluation on other
-devices than CPUs, which also finds the regions there. Variants named after a size in pixels cut the same boxes out of
-stored images of that size (`attention.crop_from=stored`), in windows that training draws.
+devices than CPUs, which also finds the regions there. Variants named after a size in pixels cut the
+same boxes out of stored images of that size (`attention.crop_from=stored`), in windows that
+training draws.
 
 Prints milliseconds and bytes per image, the ratio of the time to the first variant's (booleans and
 images to the host, crops back), and the number of boxes that differ from the first variant's.

@@ -306,8 +306,8 @@ FAULTS = (
     Fault(
         "of equal components the last one",
         REGIONS,
-        "label = height * width - jnp.argmax(areas[::-1])",
-        "label = jnp.argmax(areas)",
+        "larger = count > area",
+        "larger = count >= area",
         TEST_ATTENTION,
     ),
     Fault(

@@ -91,15 +91,41 @@ def region_boxes_device(masks: jax.Array) -> jax.Array:
 def _region_box(mask: jax.Array) -> jax.Array:
     height, width = mask.shape
     labels = _label_components(mask)
-    areas = jnp.zeros(height * width + 1, jnp.int32).at[labels.ravel()].add(1)
-    areas = areas.at[0].set(0)
-    # Labels fall in raster order, so of equal areas the last label was met first.
-    label = height * width - jnp.argmax(areas[::-1])
+    label = _largest_region(labels)
     region = (labels == label) & (label > 0)
     xmin, xmax = _extent(region.any(axis=0))
     ymin, ymax = _extent(region.any(axis=1))
     box = jnp.stack([xmin, ymin, xmax, ymax])
     return jnp.where(mask.any(), box, jnp.array([0, 0, width, height])).astype(jnp.int32)
+
+
+def _largest_region(labels: jax.Array) -> jax.Array:
+    """Return which of `_label_components`' labels has most pixels; of several, the first met.
+
+    Counts one region after another, until the pixels that are left cannot make up a larger one:
+    for heat maps a few passes over the image, and no histogram, whose scattered additions TPUs do
+    one by one.
+    """
+
+    def body(
+        carry: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        left, largest, area = carry
+        label = left.max()  # labels fall in raster order
+        region = left == label
+        count = region.sum(dtype=jnp.int32)
+        larger = count > area
+        return (
+            jnp.where(region, 0, left),
+            jnp.where(larger, label, largest),
+            jnp.where(larger, count, area),
+        )
+
+    zero = jnp.zeros((), jnp.int32)
+    _, largest, _ = lax.while_loop(
+        lambda carry: (carry[0] > 0).sum() > carry[2], body, (labels, zero, zero)
+    )
+    return largest
 
 
 def _extent(occupied: jax.Array) -> tuple[jax.Array, jax.Array]:
