@@ -67,39 +67,74 @@ def side_cells(row: Row, side: str, result: Row) -> list[str] | None:
         f"{case}, {row['dtype']}",
         str(row["batch"]),
         SIDES[side],
-        f"{result['images_per_second']:,.4g}",
-        f"{result['slowest']:,.4g} to {result['fastest']:,.4g}",
+        cell(result["images_per_second"]),
+        f"{cell(result['slowest'])} to {cell(result['fastest'])}",
         f"{result['ratio']:.2f}" if "ratio" in result else "",
         ", ".join(shares),
     ]
 
 
+def roofline(found: Row) -> str:
+    """Make the table of `roofline.py`'s file."""
+    titles = (
+        "chips",
+        "backbone",
+        "program",
+        "images a chip",
+        "TFLOP",
+        "GB of memory",
+        "GiB planned",
+    )
+    titles += ("collectives", "ms: arithmetic, memory, interconnect", "images a second a chip")
+    cells = [
+        [
+            f"{row['chips']} {row['generation']}",
+            row["backbone"],
+            row["part"] + (", remat" if row["remat"] else ""),
+            cell(row["batch_per_chip"]),
+            cell(row["flops"] / 1e12),
+            cell(row["hbm_bytes"] / 1e9),
+            cell(row["planned_memory"] / 2**30),
+            ", ".join(f"{one['count']} {kind}" for kind, one in row["collectives"].items()),
+            ", ".join(cell(float(value)) for value in row["milliseconds"].values()),
+            cell(row["images_per_second_per_chip"]),
+        ]
+        for row in found["rows"]
+    ]
+    return f"{described(found)}\n\n{table(titles, cells)}"
+
+
 def plain(found: Row) -> str:
-    """Make the table of any other file: what, machine and versions, and its rows as they are."""
+    """Make the tables of any other file: machine and versions, its rows, and its other lists."""
+    lists = [value for value in found.values() if isinstance(value, list)]
+    note = f" Note: {found['note']}." if "note" in found else ""
+    return f"{described(found)}{note}\n\n" + "\n\n".join(map(rows_as_they_are, lists))
+
+
+def described(found: Row) -> str:
+    """Name the machine and the versions of a file, in a sentence."""
     machine = found.get("machine") or found.get("devices") or found.get("device")
     versions = found.get("versions") or {key: found[key] for key in ("jax",) if key in found}
-    if isinstance(versions, dict):
-        versions = ", ".join(f"{name} {version}" for name, version in versions.items())
-    if isinstance(machine, dict):
-        machine = ", ".join(f"{name} {value}" for name, value in machine.items())
-    rows = found["rows"]
-    columns = list(dict.fromkeys(key for row in rows for key in row if simple(rows, key)))
+    return f"{cell(machine)}; {cell(versions)}."
+
+
+def rows_as_they_are(rows: list[Row]) -> str:
+    """Make a table with a column for each key."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[cell(row.get(column)) for column in columns] for row in rows]
-    titles = [column.replace("_", " ") for column in columns]
-    return f"{machine}; {versions}.\n\n{table(titles, cells)}"
-
-
-def simple(rows: list[Row], key: str) -> bool:
-    """Tell whether a column holds numbers and words alone."""
-    return not any(isinstance(row.get(key), list | dict) for row in rows)
+    return table([column.replace("_", " ") for column in columns], cells)
 
 
 def cell(value: object) -> str:
-    """Write a value; numbers with four digits."""
+    """Write a value: numbers with four digits, measurements as `median (lowest to highest)`."""
     if value is None:
         return ""
+    if isinstance(value, dict):
+        if "median" in value:
+            return f"{cell(value['median'])} ({cell(value['lowest'])} to {cell(value['highest'])})"
+        return ", ".join(f"{name} {cell(one)}" for name, one in value.items())
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
@@ -122,9 +157,12 @@ def page() -> str:
             made.append("Not yet measured.")
         for path in paths:
             found = json.loads(path.read_text())
-            render = beside_pytorch if path.name.startswith(("cpu_", "gpu_")) else plain
+            render = RENDERERS.get(path.name.split("_")[0].removesuffix(".json"), plain)
             made += [f"`benchmarks/results/{path.name}`: {render(found)}", ""]
     return "\n".join(made).rstrip() + "\n"
+
+
+RENDERERS = {"cpu": beside_pytorch, "gpu": beside_pytorch, "roofline": roofline}
 
 
 def main() -> None:

@@ -33,3 +33,20 @@ def test_a_table_by_hand(tmp_path, monkeypatch):
     assert "| training step, local, float32 | 16 | PyTorch | 5 | 5 to 5 | 1.50 |  |" in page
     assert "broken" not in page
     assert page.endswith("Not yet measured.\n")
+
+
+def test_measurements_and_further_lists_by_hand():
+    read = {"median": 23020.7, "lowest": 9.5, "highest": 26723.9}
+    found = {"what": "speed", "note": "busy", "machine": {"cores": 2}, "versions": {"jax": "1"}}
+    found |= {"rows": [{"cores": 2, "read": read, "flat": True}], "epochs": [{"records": 112120}]}
+    assert performance.plain(found).splitlines() == [
+        "cores 2; jax 1. Note: busy.",
+        "",
+        "| cores | read | flat |",
+        "| --- | --- | --- |",
+        "| 2 | 23,021 (9.5 to 26,724) | True |",
+        "",
+        "| records |",
+        "| --- |",
+        "| 112,120 |",
+    ]
