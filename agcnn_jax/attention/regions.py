@@ -121,9 +121,9 @@ def _largest_region(labels: jax.Array) -> jax.Array:
             jnp.where(larger, count, area),
         )
 
-    zero = jnp.zeros((), jnp.int32)
+    none = (labels < 0).sum(dtype=jnp.int32)  # 0, but one for each device, as the labels are
     _, largest, _ = lax.while_loop(
-        lambda carry: (carry[0] > 0).sum() > carry[2], body, (labels, zero, zero)
+        lambda carry: (carry[0] > 0).sum() > carry[2], body, (labels, none, none)
     )
     return largest
 
