@@ -66,7 +66,7 @@ def resample_host(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     Returns:
         Local images `[B, S, S]`, dtype as `images`.
     """
-    local_images = np.empty_like(images)
+    local_images = np.empty(images.shape, images.dtype)
 
     def crop(row: int) -> None:
         resize_region_host(images[row], boxes[row], local_images[row])

@@ -25,8 +25,8 @@ def region_box_host(mask: np.ndarray) -> np.ndarray:
     """
     height, width = mask.shape
     region = _as_uint8(mask)
-    # OpenCV numbers up to one component a block of 2x2 pixels.
-    fits = -(-height // 2) * -(-width // 2) < 2**16
+    # There is at most one component a block of 2x2 pixels; OpenCV counts them up to 65,534.
+    fits = -(-height // 2) * -(-width // 2) < 2**16 - 1
     count, labels = cv2.connectedComponents(
         region, connectivity=8, ltype=cv2.CV_16U if fits else cv2.CV_32S
     )
@@ -141,7 +141,8 @@ def _label_components(mask: jax.Array) -> jax.Array:
     where spreading by one pixel a round would take as many rounds as the image is wide.
     """
     height, width = mask.shape
-    start = jnp.where(mask, height * width - jnp.arange(height * width).reshape(height, width), 0)
+    numbers = jnp.arange(height * width, 0, -1, jnp.int32).reshape(height, width)
+    start = jnp.where(mask, numbers, 0)
     row_runs, column_runs = _run_numbers(mask, 1), _run_numbers(mask, 0)
 
     def spread(labels: jax.Array) -> jax.Array:

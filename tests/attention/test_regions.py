@@ -105,6 +105,19 @@ def test_noise(density):
     np.testing.assert_array_equal([region_box_host(mask) for mask in masks], expected)
 
 
+def test_as_many_regions_as_16_bit_labels_just_cannot_count():
+    mask = np.zeros((514, 510), bool)
+    mask[::2, ::2] = True  # 65,535 single pixels
+    np.testing.assert_array_equal(region_box_host(mask), [0, 0, 1, 1])
+
+
+def test_in_float64_runs_too():
+    with jax.enable_x64(True):
+        boxes = jax.jit(region_boxes_device)(CASES["comb"][None])
+    assert boxes.dtype == np.int32
+    np.testing.assert_array_equal(boxes[0], reference_box(CASES["comb"]))
+
+
 def test_masks_too_large_for_the_labels_are_refused():
     with pytest.raises(ValueError, match="1300x1300"):
         jax.eval_shape(region_boxes_device, jax.ShapeDtypeStruct((1, 1300, 1300), bool))
