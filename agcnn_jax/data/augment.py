@@ -77,7 +77,8 @@ def crop_window(images: jax.Array, window: jax.Array, input_size: int) -> jax.Ar
     xmin, ymin, mirror = window
     low, _, high, _ = centre_box(images.shape[-1])
     size = (len(images), high - low, high - low)
-    cropped = _resize(jax.lax.dynamic_slice(images, (0, ymin, xmin), size), input_size)
+    corner = (jnp.zeros_like(ymin), ymin, xmin)  # a plain 0 would be int64 in a float64 run
+    cropped = _resize(jax.lax.dynamic_slice(images, corner, size), input_size)
     return jnp.where(mirror, cropped[:, :, ::-1], cropped)
 
 

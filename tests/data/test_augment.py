@@ -140,6 +140,14 @@ def test_views_are_what_crop_window_shows(images):
         assert (mirrored == mirrored[0]).all()
 
 
+def test_windows_are_cropped_in_float64_too(images):
+    window = ten_windows(STORED)[8]
+    with jax.enable_x64(True):
+        crops = jax.jit(crop_window, static_argnums=2)(images.astype(np.float64), window, INPUT)
+    assert crops.dtype == np.float64
+    np.testing.assert_array_equal(crops, crop_window(images, window, INPUT))
+
+
 def test_unknown_crop():
     with pytest.raises(ValueError, match="spiral"):
         run(np.zeros((1, 8, 8), np.uint8), [0], crop="spiral")
