@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
+from agcnn_jax.runtime.large_pages import restart_with_large_pages
 
 if TYPE_CHECKING:
     from agcnn_jax.inference.model import Model
@@ -106,6 +107,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def run() -> NoReturn:
     """Run the command as a program."""
+    restart_with_large_pages()
     sys.argv[0] = "agcnn-predict"
     signal.signal(signal.SIGTERM, _stop)
     errors.run(main)

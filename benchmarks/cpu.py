@@ -22,7 +22,7 @@ from beside import JOINT, command
 
 from agcnn_jax.runtime.errors import run
 
-BOTH = ("jax", "torch_eager")
+BOTH = ("jax", "torch_eager", "torch_large_pages")
 CROPPERS = ("jax", "jax_host_cropper", "torch_eager")
 PLAN = (
     ("train", "global", "float32", 0, BOTH),

@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.large_pages import large_pages
 
-MEMORY_SHARES = {"jax": 0.48, "jax_deterministic": 0.4, "torch": 0.45}
+OF_THEIR_OWN = ("jax_deterministic", "torch_large_pages")
+"""Sides with a process of their own, for other flags."""
+
+MEMORY_SHARES = {"jax": 0.48, "jax_deterministic": 0.4, "torch": 0.45, "torch_large_pages": 0.45}
 """Shares of the card's memory; PyTorch is idle and holds little while both others run."""
 
 
@@ -82,7 +86,11 @@ class Processes:
             env["XLA_FLAGS"] = " ".join(flags)
         spawn = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(1, spawn, initializer=change, initargs=(env,))
+        pages = {} if name == "torch" else large_pages()  # as this package's programs start
+        os.environ.update(pages)
         self._running[name] = executor, executor.submit(os.getpid).result()
+        for variable in pages:
+            del os.environ[variable]
         described = self.ask(name, "start", MEMORY_SHARES[name]).result()
         if isinstance(described, Failure):
             raise UserError(f"{name} does not start: {described.error}")
@@ -108,7 +116,7 @@ class Processes:
 
 def process_of(side: str) -> str:
     """Name the process of a side: `jax` or `torch`, or one of its own for other flags."""
-    return side if side == "jax_deterministic" else side.split("_")[0]
+    return side if side in OF_THEIR_OWN else side.split("_")[0]
 
 
 def module_of(side: str) -> str:

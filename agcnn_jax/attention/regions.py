@@ -102,9 +102,9 @@ def _region_box(mask: jax.Array) -> jax.Array:
 def _largest_region(labels: jax.Array) -> jax.Array:
     """Return which of `_label_components`' labels has most pixels; of several, the first met.
 
-    Counts one region after another, until the pixels that are left cannot make up a larger one:
-    for heat maps a few passes over the image, and no histogram, whose scattered additions TPUs do
-    one by one.
+    Counts one region after another, until the pixels that are left cannot make up a larger one: a
+    pass over the image for each, of which a heat map has no more than the feature map has cells. A
+    histogram would need scattered additions, which TPUs do one by one.
     """
 
     def body(

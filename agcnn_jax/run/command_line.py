@@ -21,6 +21,7 @@ from agcnn_jax.run.config_file import load_config
 from agcnn_jax.run.keys import KEYS, check_value
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
+from agcnn_jax.runtime.large_pages import restart_with_large_pages
 
 FLAGS = flags.FLAGS
 
@@ -67,6 +68,7 @@ def run(
             return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
         return _run_joined(main, preemptible)
 
+    restart_with_large_pages()
     if supervisor.is_supervised():
         supervisor.begin_supervised()
     errors.run(parse_and_run)

@@ -92,7 +92,8 @@ def compare(ours, theirs, dtype, steps):
                 differences.append(np.abs(a - b).max())
             assert not differences or np.median(differences) < MEDIAN[dtype][kind]
     if tolerance["auc"] == 0:
-        assert table(ours) == table(theirs)
+        # Weights that differ in their last digits have other digests.
+        assert table(ours) | {"weights": None} == table(theirs) | {"weights": None}
     for (name, a), (_, b) in zip(aucs(ours), aucs(theirs), strict=True):
         assert a == pytest.approx(b, abs=tolerance["auc"]), name
 

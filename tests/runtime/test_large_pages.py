@@ -1,0 +1,46 @@
+"""Large pages are requested once, and only where Linux gives them on request."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agcnn_jax.runtime import large_pages
+from tests.programs import ROOT
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from agcnn_jax.runtime import large_pages
+large_pages.MODES = Path(sys.argv[1])
+print(os.getpid(), flush=True)
+large_pages.restart_with_large_pages()
+print(os.environ.get("GLIBC_TUNABLES"), sys.argv[2:], sys.flags.utf8_mode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("modes", "before", "starts", "request_"),
+    [
+        ("always [madvise] never", None, 2, large_pages.REQUEST),
+        ("always [madvise] never", "glibc.malloc.check=1", 1, "glibc.malloc.check=1"),
+        ("[always] madvise never", None, 1, None),
+        (None, None, 1, None),
+    ],
+)
+def test_a_program_starts_again_where_it_helps(tmp_path, modes, before, starts, request_):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    if modes is not None:
+        (tmp_path / "modes").write_text(f"{modes}\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("GLIBC_TUNABLES", None)
+    if before is not None:
+        environment["GLIBC_TUNABLES"] = before
+    command = (sys.executable, "-X", "utf8", "program.py", str(tmp_path / "modes"), "--a", "b c")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    *processes, said = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert len(processes) == starts
+    assert len(set(processes)) == 1  # the same process
+    assert said == f"{request_} ['--a', 'b c'] 1"
