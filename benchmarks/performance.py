@@ -93,7 +93,9 @@ def roofline(found: Row) -> str:
             ", ".join(cell(float(value)) for value in row["milliseconds"].values()),
             cell(row["images_per_second_per_chip"]),
         ]
-        for row in found["rows"]
+        for row in sorted(
+            found["rows"], key=lambda row: (row["generation"], row["chips"], row["backbone"])
+        )
     ]
     return f"{described(found)}\n\n{table(titles, cells)}"
 
