@@ -150,6 +150,7 @@ def test_train_and_evaluate(small_dir, tmp_path, config, options):
         assert 0 <= ymin < ymax <= 256
 
 
+@pytest.mark.slow
 def test_published_aucs_of_a_pytorch_port():
     done = run(
         "eval.py",

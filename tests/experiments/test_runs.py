@@ -126,6 +126,7 @@ def test_runs_are_taken_over_whatever_their_names(run, tmp_path):
     assert (tmp_path / "w/table1/table.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_of_that_name_but_other_weights_is_no_donor(run, tmp_path):
     """As if the store's run had started from other weights: its stages serve no other run."""
     run("table1")

@@ -46,7 +46,7 @@ def test_gradients_outputs_and_statistics_are_the_same(name):
         )
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["resnet", pytest.param("densenet", marks=pytest.mark.slow)])
 def test_convolutions_are_kept_and_the_rest_is_computed_again(name):
     """The backward pass has no convolution more, and rectifies again."""
     counts = []

@@ -99,11 +99,8 @@ class TestParts:
         assert json.loads(path.read_text()) == {"best_step": 1}
         assert {path.name for path in disk.outside.iterdir()} == {"filler", "result.json"}
 
-    @pytest.mark.parametrize(
-        "words",
-        [FULL, pytest.param(READ_ONLY, marks=pytest.mark.slow)],
-        ids=["full", "read-only"],
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("words", [FULL, READ_ONLY], ids=["full", "read-only"])
     def test_tables(self, disk, words):
         command = (*WITH_DISK, "-c", WRITE_TABLES, disk.path / "run/eval/test")
         environment = {**os.environ, **disk.variables}

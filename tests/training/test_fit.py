@@ -234,7 +234,11 @@ def digest(compiled):
     return hashlib.sha256((tables.splitlines()[0] + computations).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("stage", [Stage(1, ("global",)), Stage(2, ("local",))], ids=str)
+@pytest.mark.parametrize(
+    "stage",
+    [Stage(1, ("global",)), pytest.param(Stage(2, ("local",)), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_step_compiled_from_shapes_is_the_one_that_runs_and_repeats_itself(
     config, tmp_path, stage
 ):

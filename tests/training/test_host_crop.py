@@ -107,7 +107,11 @@ def test_crops_are_those_of_the_device(recipe, variables, batch, expected, devic
 
 @pytest.mark.parametrize(
     ("local_input", "crop_from", "on_host"),
-    [("centred", "input", True), ("crop", "stored", True), ("centred", "stored", False)],
+    [
+        ("centred", "input", True),
+        pytest.param("crop", "stored", True, marks=pytest.mark.slow),
+        ("centred", "stored", False),
+    ],
 )
 def test_other_crops(recipe, variables, batch, expected, local_input, crop_from, on_host):
     changed = dataclasses.replace(recipe, local_input=local_input, crop_from=crop_from)

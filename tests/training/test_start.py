@@ -325,6 +325,7 @@ class TestStartingFromAnotherRun:
         assert f"images trained on: 0 of {len(experiment.split.test)};" in said
         assert f"patients shared with training: {len(shared)} of" in said
 
+    @pytest.mark.slow
     def test_that_started_from_a_third(self, make, tmp_path):
         """What it saw is inherited over any number of steps."""
         parts = np.array_split(open_run(make()).records.image_ids, 5)
@@ -402,6 +403,7 @@ class TestStartingFromConvertedWeights:
         assert not (tmp_path / "new").exists()
         train(make(init=init, init_normalisation="own"), str(tmp_path / "new"))
 
+    @pytest.mark.slow
     def test_that_are_replaced(self, make, tmp_path):
         init = converted(tmp_path / "weights", make())
         config, workdir = make(init=init), tmp_path / "new"
