@@ -96,7 +96,7 @@ def measure_stage(
         jax.block_until_ready(state)
 
     with contextlib.closing(batches):
-        # It validates and saves nothing here, so that it needs no checkpoints.
+        # Nothing is validated or saved here, so it needs no checkpoints.
         record = Record(experiment, schedule, None, 0, False, lambda: False)  # type: ignore[arg-type]
         with record:
             return in_turn(

@@ -76,7 +76,7 @@ def attend_inputs(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> Att
 
 
 def crop_inputs(inputs: Inputs, boxes: jax.Array) -> jax.Array:
-    """Cut boxes, int32 `[B, 4]` in pixels of the inputs, out; see `attend.cut_out`."""
+    """Crop to boxes, int32 `[B, 4]` in pixels of the inputs; see `attend.cut_out`."""
     return cut_out(inputs.images, boxes, inputs.stored)
 
 
