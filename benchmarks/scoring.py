@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 
 from machine import describe_machine, spread
 
-from agcnn_jax.data.text import read_rows
+from agcnn_jax.data.text import read_delimited
 
 EVAL = Path(__file__).resolve().parents[1] / "eval.py"
 
@@ -42,13 +42,13 @@ def write_predictions(path: Path, header: list[str], images: list[str], values: 
 
 def make_others(predictions: Path, labels: Path, folder: Path) -> int:
     """Write another model's predictions, and some of validation images; count the images."""
-    (_, header), *rows = read_rows(predictions)
+    (_, header), *rows = read_delimited(predictions).rows()
     images = [row[0] for _, row in rows]
     given = np.array([row[1:] for _, row in rows], np.float64)
     random, scored = np.random.default_rng(0), set(images)
     noisy = np.clip(given + random.normal(0, 0.01, given.shape), 0, 1)
     write_predictions(folder / "compare.csv", header, images, noisy)
-    _, *table = read_rows(labels)
+    _, *table = read_delimited(labels).rows()
     others = [row[0] for _, row in table if row[0] not in scored][: len(images) // 2]
     drawn = random.random((len(others), given.shape[1]))
     write_predictions(folder / "validation.csv", header, others, drawn)

@@ -25,7 +25,14 @@ from data_prep.nih import publish, tables, workers
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
 from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
-from data_prep.nih.report import REPORT, check_bad, make_report, summary, write_report
+from data_prep.nih.report import (
+    REPORT,
+    check_bad,
+    check_lists,
+    make_report,
+    summary,
+    write_report,
+)
 
 SPLIT = "images"
 # The digest of the input files and options. Not part of the metadata: the same images in other
@@ -109,8 +116,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         A line that says what was done.
 
     Raises:
-        UserError: the folder holds another dataset, too many files are set aside, or the disk is
-            full.
+        UserError: the folder holds another dataset, too many files are set aside, the official
+            lists name none of the images, or the disk is full.
     """
     store = data_dir / NAME / VERSION
     with lock_data_dir(data_dir):
@@ -124,6 +131,7 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         report = make_report(plan, outcome)
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
+        check_lists(plan, outcome)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
@@ -147,7 +155,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
     parser = OneLineParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add = parser.add_argument
-    add("--raw_dir", type=Path, required=True, help="folder with NIH's images or images_*.tar.gz")
+    add("--raw_dir", type=Path, required=True, help="folder with NIH's images or images_* archives")
     add("--data_dir", type=Path, required=True, help="folder to write the dataset to")
     add("--image_size", type=int, default=256, help="side of the stored images, pixels (256)")
     add("--workers", type=int, default=available_cores(), help="processes (all cores)")

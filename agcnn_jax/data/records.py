@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.data.images import ImagesAndLabels
+from agcnn_jax.data.patients import CHESTXRAY14, nih_name, read_patients
 from agcnn_jax.data.store import TABLES, check_digest, check_shards, read_columns, read_metadata
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.mirror import mirror
@@ -49,7 +50,7 @@ class Records:
         image_size: side S of the stored images in pixels.
         fingerprint: hex digest of all columns, boxes and pixels in record order.
         image_ids: file names, str `[N]`.
-        patient_ids: str `[N]`, as in the label table.
+        patient_ids: str `[N]`; see `read_patients`.
         label_matrix: 0 or 1, uint8 `[N, C]`.
         follow_ups: int64 `[N]`.
         ages: in years, -1 if unknown, int64 `[N]`.
@@ -176,6 +177,10 @@ def _open(directory: Path) -> Records:
     def number(name: str) -> np.ndarray:
         return np.array(columns[name], np.int64)
 
+    nih = metadata["collection"] == CHESTXRAY14 and all(map(nih_name, columns["image_id"]))
+    patients = read_patients(
+        columns["patient_id"], range(2, stored + 2), directory / "records.csv", "patient_id", nih
+    )
     return Records(
         directory=directory,
         labels=labels,
@@ -185,7 +190,7 @@ def _open(directory: Path) -> Records:
         image_size=metadata["image_size"],
         fingerprint=metadata["fingerprint"],
         image_ids=text("image_id"),
-        patient_ids=text("patient_id"),
+        patient_ids=np.array(patients, np.str_),
         label_matrix=_label_matrix(columns["labels"], labels),
         follow_ups=number("follow_up"),
         ages=number("age"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data.records import Records
-from agcnn_jax.data.text import read_names
+from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
 
 SUBSETS = ("train", "validation", "test")
@@ -88,7 +88,8 @@ def make_split(
         records: the dataset.
         protocol: `random` shuffles images as in the paper (Section IV-A), so a patient may be in
             several subsets; `patient` shuffles patients; `official` uses the dataset's own test
-            list and takes validation from the rest by patient; `lists` uses the given lists.
+            list and takes validation from the rest by patient; `lists` uses the given lists, whose
+            names are found as `match_names` does.
         seed: seed of the shuffling, 0 or more; `lists` ignores it.
         lists: for `lists`: subset -> names or the path of a list, or a folder with one list for
             each subset, such as `chexnet_train_list.txt.gz`.
@@ -210,14 +211,22 @@ def _from_lists(
     owner: dict[str, str] = {}
     members = []
     absent = 0
-    for subset in SUBSETS:
-        source = lists[subset]
-        names = read_names(Path(source)) if isinstance(source, str | Path) else source
+    listed = {subset: _names(lists[subset]) for subset in SUBSETS}
+    for subset, names in listed.items():
+        found = match_names(names, index)
+        if names and not found:
+            raise UserError(
+                f"config.data.protocol 'lists': none of the {len(records)} records in "
+                f"{records.directory} is in the {subset} subset, whose list begins with "
+                f"{names[0]!r}, and the data with {next(iter(index))!r}; use lists of these "
+                "images, more images, or --config.data.protocol=random or patient"
+            )
         member = np.zeros(len(records), bool)
-        for name in set(names):
+        # Names of one image that is not in the data count once.
+        for name, image in {found.get(name, stem(name)): name for name in names}.items():
             if owner.setdefault(name, subset) != subset:
                 raise UserError(
-                    f"config.data.lists: {name} is in the {owner[name]} list and in the {subset} "
+                    f"config.data.lists: {image} is in the {owner[name]} list and in the {subset} "
                     "list; take it out of one"
                 )
             if name in index:
@@ -226,6 +235,10 @@ def _from_lists(
                 absent += 1
         members.append(member)
     return members, absent
+
+
+def _names(source: str | Path | Sequence[str]) -> Sequence[str]:
+    return read_names(Path(source)) if isinstance(source, str | Path) else source
 
 
 def _find_lists(folder: Path) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from array_record.python import array_record_module
 
-from agcnn_jax.data.text import read_rows
+from agcnn_jax.data.text import read_delimited
 from agcnn_jax.runtime.errors import UserError
 
 SPLIT = "images"
@@ -90,7 +90,7 @@ def check_digest(path: Path, digests: Mapping[str, str]) -> None:
 
 def read_columns(path: Path) -> dict[str, list[str]]:
     """Return the columns of a csv file by header name."""
-    rows = read_rows(path)
+    rows = read_delimited(path).rows()
     _, header = next(rows)
     columns: list[list[str]] = [[] for _ in header]
     # Most values repeat: kept once each, they take half the memory, which only opening needs.

@@ -1,17 +1,100 @@
-"""Small text files: plain or gzipped, with or without a byte order mark."""
+"""Tables and lists of other programs: delimited text, plain or gzipped, in UTF-8."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from agcnn_jax.runtime.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+IMAGE_COLUMNS = ("Image Index", "image", "Path", "image id", "image name", "file name", "file")
+"""Headers of the column of image names, in any spelling; the first that a table has counts."""
+
+_AS_CSV = "write it as text, such as with pandas.{reader}(FILE).to_csv(NEW_FILE, index=False)"
+_UNZIP = "unpack it and give the file in it"
+# The first bytes of other files -> what they are, and the remedy.
+_OTHERS = {
+    b"PAR1": ("a Parquet table", _AS_CSV.format(reader="read_parquet")),
+    b"ARROW1": ("an Arrow table", _AS_CSV.format(reader="read_feather")),
+    b"\x93NUMPY": ("a NumPy array", "write it as a CSV file with names of images and columns"),
+    b"\x89HDF": ("an HDF5 file", _AS_CSV.format(reader="read_hdf")),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as 'CSV UTF-8' in the spreadsheet program"),
+    b"PK\x03\x04": ("a zip archive", _UNZIP),
+    b"BZh": ("a bzip2 file", _UNZIP),
+    b"\xfd7zXZ": ("an xz file", _UNZIP),
+}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_EXTENSIONS = ("png", "jpg", "jpeg", "tif", "tiff", "dcm", "dicom")
+# An image at the start of a line. Its folders may have spaces and, in an absolute path, commas.
+_IMAGE = re.compile(
+    rf'"?((?:(?:[a-z]:)?[./\\~][^"]*?|[^",;\t]*?)\.(?:{"|".join(_EXTENSIONS)}))"?(?=[\s,;]|$)',
+    re.IGNORECASE,
+)
+
+
+class DelimitedText(NamedTuple):
+    """The text of a table.
+
+    Attributes:
+        path: of the file.
+        text: without a byte order mark.
+        delimiter: one of `DELIMITERS`.
+        marked: the file begins with a byte order mark.
+    """
+
+    path: Path
+    text: str
+    delimiter: str
+    marked: bool
+
+    @property
+    def note(self) -> str:
+        """Say how the table is read if it differs from plain CSV; "" otherwise."""
+        unusual = [f"columns separated by {DELIMITERS[self.delimiter]}"] * (self.delimiter != ",")
+        unusual += ["a byte order mark, which is left out"] * self.marked
+        return f"{self.path}: read with {' and '.join(unusual)}" if unusual else ""
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield `(line number from 1, stripped fields)`, skipping blank lines.
+
+        Raises:
+            UserError: the text is not a table.
+        """
+        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
+        try:
+            for row in reader:
+                if any(field.strip() for field in row):
+                    yield reader.line_num, [field.strip() for field in row]
+        except csv.Error as error:
+            raise UserError(
+                f"{self.path}, line {reader.line_num}: {error}; is it a csv file?"
+            ) from None
+
+
+def read_delimited(path: Path) -> DelimitedText:
+    """Read a table; the delimiter is the one that divides its first line into most fields.
+
+    Raises:
+        UserError: as for `read_text`.
+    """
+    text, marked = _decode(path)
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
+
+    def fields(delimiter: str) -> int:
+        try:
+            return len(next(csv.reader([first], delimiter=delimiter), ()))
+        except csv.Error:
+            return 0  # `rows` says what is wrong
+
+    return DelimitedText(path, text, max(DELIMITERS, key=fields), marked)
 
 
 def read_text(path: Path) -> str:
@@ -20,36 +103,98 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: the file cannot be read, is corrupt or is not UTF-8.
     """
+    return _decode(path)[0]
+
+
+def _decode(path: Path) -> tuple[str, bool]:
+    """Return a file's text, and whether it begins with a byte order mark."""
     try:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):
             data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise UserError(f"{path}: the gzip file is corrupt; download it again") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a UTF-8 text file; download it again") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path and its permissions") from None
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield `(line number from 1, fields)` of a csv file, skipping blank lines.
-
-    Raises:
-        UserError: as for `read_text`, or the text is not csv.
-    """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    _refuse_others(path, data)
     try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                yield reader.line_num, [field.strip() for field in row]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; is it a csv file?") from None
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: not a UTF-8 text file, since line {line} has the byte "
+            f"0x{data[error.start]:02x}; if it is Windows-1252, save it as 'CSV UTF-8', or convert "
+            f"it with iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
+    return text.removeprefix("\ufeff"), text.startswith("\ufeff")
+
+
+def _refuse_others(path: Path, data: bytes) -> None:
+    """Raise `UserError` for UTF-16 and for files that are no text, with their kind."""
+    for magic, (kind, remedy) in _OTHERS.items():
+        if data.startswith(magic):
+            if b"xl/" in data:
+                kind, remedy = _OTHERS[b"\xd0\xcf\x11\xe0"]
+            raise UserError(f"{path}: is {kind}, no text; {remedy}")
+    zeros = data.count(0, 0, 1000)
+    if data.startswith(_UTF_16) or zeros > len(data[:1000]) / 4:
+        raise UserError(
+            f"{path}: is UTF-16 text; save it as 'CSV UTF-8', or convert it with "
+            f"iconv -f UTF-16 -t UTF-8"
+        )
+    if zeros:
+        raise UserError(f"{path}: is no text file, since it has zero bytes; check the path")
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the image names in a list file: the first word of each non-blank line."""
-    return [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    """Return the image names in a list file: the first field of each line.
+
+    Fields end at white space, commas and semicolons, but a name with the extension of an image may
+    have these in its folders. Blank lines, lines that begin with `#`, and a first line that is the
+    header of a column of `IMAGE_COLUMNS` are left out.
+    """
+    names = []
+    for line in map(str.strip, read_text(path).splitlines()):
+        if line and not line.startswith("#"):
+            image = _IMAGE.match(line)
+            names.append(image[1] if image else re.split(r"[\s,;]", line, maxsplit=1)[0].strip('"'))
+            header = re.split(r"[,;\t]", line, maxsplit=1)[0].strip(' "')
+            if len(names) == 1 and plain(header) in map(plain, IMAGE_COLUMNS):
+                names.clear()
+    return names
+
+
+def plain(name: str) -> str:
+    """Remove what spellings of a name differ in: capitals, spaces and underscores."""
+    return re.sub(r"[\s_]+", "", name).lower()
+
+
+def stem(name: str) -> str:
+    r"""Return the base name of an image, without folders (`/` or `\`) and extension."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    start, _, extension = base.rpartition(".")
+    return start if start and extension.lower() in _EXTENSIONS else base
+
+
+def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Find the images that names of other programs mean.
+
+    Args:
+        names: perhaps with other folders or another extension than in `known`, or without one.
+        known: the names of the images.
+
+    Returns:
+        `{name: known name}`: the same name or, failing that, the one known name with the same
+        `stem`. Names that fit none, or several, are left out.
+    """
+    images = dict.fromkeys(known)
+    wanted = dict.fromkeys(names)
+    by_stem: dict[str, str | None] = {}
+    if not wanted.keys() <= images.keys():
+        for image in images:
+            key = stem(image)
+            by_stem[key] = None if key in by_stem else image
+    found = {name: name if name in images else by_stem.get(stem(name)) for name in wanted}
+    return {name: image for name, image in found.items() if image is not None}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.text import read_rows
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.data.text import IMAGE_COLUMNS, plain, read_delimited
+from agcnn_jax.runtime.errors import UserError, say
 
-IMAGE_COLUMN = "Image Index"
+IMAGE_COLUMN = IMAGE_COLUMNS[0]
 
 
 class CsvTable(NamedTuple):
@@ -42,34 +41,49 @@ class CsvTable(NamedTuple):
             raise UserError(f"{self.path}: has no column {name!r}; its columns are: {shown[:200]}")
         return found[0]
 
+    def image_column(self) -> int:
+        """Return the index of the column of image names: the first of `IMAGE_COLUMNS` there.
+
+        Raises:
+            UserError: if there is none, or more than one of that name.
+        """
+        here = set(map(plain, self.header))
+        return self.column(next((c for c in IMAGE_COLUMNS if plain(c) in here), IMAGE_COLUMN))
+
     def image_ids(self) -> list[str]:
         """Return the image name of every row.
 
         Raises:
             UserError: if an image has more than one row.
         """
-        index = self.column(IMAGE_COLUMN)
-        counts = Counter(row[index] for _, row in self.rows)
-        name, count = counts.most_common(1)[0]
-        if count > 1:
-            raise UserError(f"{self.path}: image {name!r} has more than one row; keep one")
-        return list(counts)
+        index = self.image_column()
+        names = [row[index] for _, row in self.rows]
+        refuse_repeated(names, self.path)
+        return names
 
 
-@functools.cache
-def plain(name: str) -> str:
-    """Remove what spellings of a name differ in: capitals, spaces and underscores."""
-    return re.sub(r"[\s_]+", "", name).lower()
+def refuse_repeated(names: Sequence[str], path: str | Path) -> None:
+    """Raise `UserError` if an image has more than one row."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path}: image {name!r} has more than one row; keep one")
 
 
-def read_csv(path: str | Path) -> CsvTable:
-    """Read a CSV file, gzipped or not.
+def read_csv(path: str | Path | CsvTable) -> CsvTable:
+    """Read a CSV file, gzipped or not; say on stderr if it has other delimiters than commas.
+
+    A table that has been read is returned as it is.
 
     Raises:
         UserError: if it is empty, a row is longer or shorter than the header, or a column has no
             name.
     """
-    rows = list(read_rows(Path(path)))
+    if isinstance(path, CsvTable):
+        return path
+    source = read_delimited(Path(path))
+    if source.note:
+        say(source.note)
+    rows = list(source.rows())
     if len(rows) < 2:
         raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
     header = rows[0][1]
@@ -78,8 +92,9 @@ def read_csv(path: str | Path) -> CsvTable:
         header.pop()
     for line, row in rows[1:]:
         if len(row) < len(header) or any(row[len(header) :]):
+            more = "; write decimal points, and quote cells with commas" * (len(row) > len(header))
             raise UserError(
-                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}"
+                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}{more}"
             )
     for i, column in enumerate(header):
         if not column and not _are_row_numbers([row[i] for _, row in rows[1:]]):

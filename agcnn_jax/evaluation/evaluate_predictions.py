@@ -11,9 +11,11 @@ from etils import epath
 
 from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
+from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
+from agcnn_jax.evaluation.csv_table import read_csv
 from agcnn_jax.evaluation.flow import FlowRow
 from agcnn_jax.evaluation.label_table import read_labels, refuse_misspelt
 from agcnn_jax.evaluation.prediction_files import (
@@ -63,7 +65,7 @@ def evaluate_predictions(
             images without predictions.
         compare_path: predictions of another model for the same images and findings, to test the
             differences; see `comparison`.
-        subset_path: a list of image names, one a line; only these are scored.
+        subset_path: a list of image names, one a line, see `read_names`; only these are scored.
         validation_path: the same model's predictions of other images, to choose thresholds; its
             images have labels too.
         logits: the files hold logits instead of probabilities.
@@ -84,11 +86,12 @@ def evaluate_predictions(
             raise UserError("--validation is of one model; leave --compare or --validation out")
     if out is not None:
         require_new(absolute(out))
-    readings = read_radiologists(labels_path)
+    label_table = read_csv(labels_path)
+    readings = read_radiologists(label_table)
     for option, given in (("compare", compare_path), ("out", out)):
         if readings and given:
             raise UserError(f"--{option} has no effect with radiologists' labels; leave it out")
-    labels = readings.nih if readings else read_labels(labels_path)
+    labels = readings.nih if readings else read_labels(label_table)
     paths = [predictions_path, *([compare_path] if compare_path else [])]
     files = read_files(paths, labels, logits)
     refuse_misspelt(labels, labels_path, files[0].labels)
@@ -158,7 +161,7 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
     provenance = f"{' and '.join(Path(path).name for path in paths)} on {Path(labels_path).name}"
     if marker:
         provenance += f", {marker['provenance']}"
-    collection = marker.get("collection", lineage.CHESTXRAY14)
+    collection = marker.get("collection", CHESTXRAY14)
     return describe_cohort(
         scored.label_matrix,
         scored.labels,

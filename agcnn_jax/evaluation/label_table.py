@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING, parse_age
-from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN, plain, read_csv
+from agcnn_jax.data.marker import read_marker
+from agcnn_jax.data.patients import nih_name, read_patients
+from agcnn_jax.data.text import plain
+from agcnn_jax.evaluation.csv_table import CsvTable, read_csv
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.runtime.errors import UserError
 
@@ -30,7 +33,7 @@ class Labels:
 
     Attributes:
         of_image: per image, its labels.
-        patient: per image, its patient.
+        patient: per image, its patient; a whole number in ChestX-ray14, in others a text.
         lines: per label, the first line that names it.
         about: of sex, age and view, those that the table has: per image, the text.
     """
@@ -56,7 +59,7 @@ class Labels:
         )
 
 
-def read_labels(path: str | Path) -> Labels:
+def read_labels(source: str | Path | CsvTable) -> Labels:
     """Read NIH's `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, gzipped or not.
 
     Labels need not be ChestX-ray14's, but each must have one spelling.
@@ -65,10 +68,10 @@ def read_labels(path: str | Path) -> Labels:
         UserError: if the file is unusable or not such a table, or a row would make a score wrong;
             the message names file, line and value.
     """
-    table = read_csv(path)
-    header = table.header
-    image, finding, patient = map(table.column, (IMAGE_COLUMN, "Finding Labels", "Patient ID"))
-    image_ids = table.image_ids()
+    table = read_csv(source)
+    path, header = table.path, table.header
+    finding, patient = map(table.column, ("Finding Labels", "Patient ID"))
+    image, image_ids = table.image_column(), table.image_ids()
     labels: list[frozenset[str]] = []
     lines: dict[str, int] = {}
     spelling = {plain(name): name for name in LABELS}
@@ -85,11 +88,13 @@ def read_labels(path: str | Path) -> Labels:
         for name in parts:
             if not name:
                 raise UserError(f"{where}: the column {header[finding]!r} has an empty label")
+            if name in lines:
+                continue
             if (usual := spelling.setdefault(plain(name), name)) != name:
                 raise UserError(
                     f"{where}: {name!r} in {header[finding]!r}; write {usual!r}, as elsewhere"
                 )
-            lines.setdefault(name, line)
+            lines[name] = line
         if NO_FINDING in parts and len(set(parts)) > 1:
             raise UserError(
                 f"{where}: {row[finding]!r} is both a finding and none; correct the row"
@@ -99,6 +104,15 @@ def read_labels(path: str | Path) -> Labels:
     def by_image(column: int) -> dict[str, str]:
         return dict(zip(image_ids, (row[column] for _, row in table.rows), strict=True))
 
+    nih = not read_marker(Path(path).parent) and all(map(nih_name, image_ids))
+    patients = read_patients(
+        [row[patient] for _, row in table.rows],
+        [line for line, _ in table.rows],
+        path,
+        header[patient],
+        nih,
+    )
+
     plain_header = {plain(name): name for name in header}
     about = {
         group: by_image(table.column(plain_header[plain(name)]))
@@ -106,7 +120,12 @@ def read_labels(path: str | Path) -> Labels:
         for name in names[::-1]
         if plain(name) in plain_header
     }
-    return Labels(dict(zip(image_ids, labels, strict=True)), by_image(patient), lines, about)
+    return Labels(
+        dict(zip(image_ids, labels, strict=True)),
+        dict(zip(image_ids, patients, strict=True)),
+        lines,
+        about,
+    )
 
 
 def refuse_misspelt(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:

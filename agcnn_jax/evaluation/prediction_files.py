@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING
-from agcnn_jax.data.text import read_names
+from agcnn_jax.data.text import match_names, read_names
+from agcnn_jax.evaluation.csv_table import refuse_repeated
 from agcnn_jax.evaluation.label_table import Labels
 from agcnn_jax.evaluation.predictions import Predictions, read_predictions
 from agcnn_jax.evaluation.scored import ScoredImages
@@ -19,22 +21,37 @@ Paths = Sequence[str | Path]
 
 
 def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
-    """Read predictions of ChestX-ray14's labels and of any other that the images have."""
-    return [read_predictions(path, {*LABELS, *labels.lines}, logits) for path in paths]
+    """Read predictions of ChestX-ray14's labels and of any other that the images have.
+
+    Images get the names that they have in the table of labels; see `match_names`.
+
+    Raises:
+        UserError: as `read_predictions`, or two rows are of one image.
+    """
+    files = []
+    for path in paths:
+        given = read_predictions(path, {*LABELS, *labels.lines}, logits)
+        found = match_names(given.image_ids, labels.of_image)
+        image_ids = [found.get(name, name) for name in given.image_ids]
+        refuse_repeated(image_ids, path)
+        files.append(dataclasses.replace(given, image_ids=image_ids))
+    return files
 
 
 def read_subset(path: str | Path, labels: Labels, labels_path: str | Path) -> set[str]:
     """Read a list of image names; `UserError` if it is empty or names images without labels."""
-    listed = set(read_names(Path(path)))
+    listed = dict.fromkeys(read_names(Path(path)))
     if not listed:
         raise UserError(f"{path}: names no image; give a list with an image name a line")
-    unknown = sorted(listed - labels.of_image.keys())
+    found = match_names(listed, labels.of_image)
+    unknown = [name for name in listed if name not in found]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown):,} of {len(listed):,} names, the first {unknown[0]!r}, are not "
-            f"in {labels_path}; give a list of the images in that table"
+            f"in {labels_path}, whose first is {next(iter(labels.of_image))!r}; give a list of the "
+            f"images in that table"
         )
-    return listed
+    return set(found.values())
 
 
 def keep(
@@ -96,7 +113,8 @@ def label_images(
     if unknown:
         raise UserError(
             f"{path}: {len(unknown):,} of {len(image_ids):,} images, the first {unknown[0]!r}, are "
-            f"not in {of}; give the labels of the same images"
+            f"not in {of}, whose first is {next(iter(labels.of_image))!r}; give the labels of the "
+            f"same images"
         )
     of_image = [labels.of_image[name] for name in image_ids]
     columns = files[0].labels

@@ -13,13 +13,17 @@ import numpy as np
 from scipy.special import expit
 
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN, CsvTable, plain, read_csv
+from agcnn_jax.data.text import IMAGE_COLUMNS, plain
+from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN, CsvTable, read_csv
 from agcnn_jax.runtime.errors import UserError
 
 PREFIX = "prob_"
 LOGIT_PREFIX = "logit_"
 # Python's float() reads more: "1_0", "nan", digits of other scripts.
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
+# Largest difference between a probability and the sigmoid of its logit that is rounding.
+_TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +91,10 @@ def write_predictions(
 def read_predictions(path: str | Path, known: Collection[str], logits: bool = False) -> Predictions:
     """Read predictions of any program.
 
-    Columns are `prob_<label>`, or plain `<label>` if none has a prefix, and `logit_<label>`;
-    capitals, spaces and underscores do not matter. If some columns have a prefix, other named
-    columns are ignored. Where a file has both kinds, AUCs rank the logits.
+    Images are in a column of `IMAGE_COLUMNS`. The others are `prob_<label>`, or plain `<label>` if
+    none has a prefix, and `logit_<label>`; capitals, spaces and underscores do not matter. If some
+    columns have a prefix, other named columns are ignored. Where a file has both kinds, AUCs rank
+    the logits.
 
     Args:
         path: a CSV file, gzipped or not.
@@ -98,7 +103,8 @@ def read_predictions(path: str | Path, known: Collection[str], logits: bool = Fa
 
     Raises:
         UserError: if the file, a column, a row or a number is unusable, not the same labels have
-            both kinds of columns, or `logits` is True for a file that has `logit_` columns.
+            both kinds of columns, a probability is not the sigmoid of its logit, or `logits` is
+            True for a file that has `logit_` columns or whose numbers are all from 0 to 1.
     """
     table = read_csv(path)
     image_ids = table.image_ids()
@@ -120,12 +126,40 @@ def read_predictions(path: str | Path, known: Collection[str], logits: bool = Fa
     labels = tuple(given or of_logits)
     if logits:
         values = _numbers(table, given, any_number=True)
+        if ((values >= 0) & (values <= 1)).all():
+            where = _where(table, 0, next(iter(given.values())))
+            raise UserError(
+                f"{where}: {values[0, 0]:g}, and all numbers are from 0 to 1, so they are "
+                f"probabilities; leave --logits out, or name columns of logits "
+                f"{LOGIT_PREFIX}<finding>"
+            )
         return Predictions(image_ids, labels, expit(values), values)
     found = (
         _numbers(table, {label: of_logits[label] for label in labels}, True) if of_logits else None
     )
     probabilities = _numbers(table, given, any_number=False) if given else expit(found)
+    if given and found is not None:
+        _check_sigmoid(table, given, probabilities, found)
     return Predictions(image_ids, labels, probabilities, found)
+
+
+def _check_sigmoid(
+    table: CsvTable, columns: dict[str, int], probabilities: np.ndarray, logits: np.ndarray
+) -> None:
+    """Refuse probabilities `[N, C]` that are not the sigmoids of logits `[N, C]`."""
+    sigmoids = expit(logits)
+    wrong = np.argwhere(np.abs(probabilities - sigmoids) > _TOLERANCE)
+    if len(wrong):
+        i, c = wrong[0]
+        raise UserError(
+            f"{_where(table, i, list(columns.values())[c])}: {probabilities[i, c]:.6g}, but the "
+            f"sigmoid of the logit {logits[i, c]:.6g} is {sigmoids[i, c]:.6g}; write both from the "
+            f"same output, or leave one kind of column out"
+        )
+
+
+def _where(table: CsvTable, row: int, column: int) -> str:
+    return f"{table.path}, line {table.rows[row][0]}, {table.header[column]}"
 
 
 def _columns(table: CsvTable, prefix: str, known: Collection[str]) -> dict[str, int]:
@@ -135,7 +169,7 @@ def _columns(table: CsvTable, prefix: str, known: Collection[str]) -> dict[str, 
         chosen = [i for i, column in enumerate(header) if plain(column).startswith(plain(prefix))]
     else:
         # pandas calls its nameless index "Unnamed: 0" when it reads it back.
-        ignored = (plain(IMAGE_COLUMN), "", "unnamed:0")
+        ignored = (*map(plain, IMAGE_COLUMNS), "", "unnamed:0")
         chosen = [i for i, column in enumerate(header) if plain(column) not in ignored]
     by_plain_name = {plain(label): label for label in known}
     columns: dict[str, int] = {}
@@ -166,6 +200,11 @@ def _numbers(table: CsvTable, columns: dict[str, int], any_number: bool) -> np.n
 
 def _number(cell: str, where: str, any_number: bool) -> float:
     value = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
+    if _DECIMAL_COMMA.fullmatch(cell):
+        raise UserError(
+            f"{where}: {cell!r} has a decimal comma; write {cell.replace(',', '.')}, such as with "
+            f"pandas' to_csv(decimal='.') or a spreadsheet in English"
+        )
     if not math.isfinite(value):
         raise UserError(f"{where}: {cell!r} is not a finite number; give one")
     if not (any_number or 0 <= value <= 1):

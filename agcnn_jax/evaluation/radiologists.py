@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agcnn_jax.data.text import read_rows
-from agcnn_jax.evaluation.csv_table import plain, read_csv
+from agcnn_jax.data.text import plain
+from agcnn_jax.evaluation.csv_table import CsvTable, read_csv
 from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
 from agcnn_jax.evaluation.tables import Table, interval_text, number
@@ -62,16 +62,15 @@ class Readings:
     set_of: dict[str, str]
 
 
-def read_radiologists(path: str | Path) -> Readings | None:
-    """Read the radiologists' table; None if the file lacks their four columns.
+def read_radiologists(source: str | Path | CsvTable) -> Readings | None:
+    """Read the radiologists' table; None if it lacks their four columns.
 
     Raises:
         UserError: if the table is unusable, or an answer is neither YES nor NO.
     """
-    _, header = next(read_rows(Path(path)), (0, []))
-    if not {plain(finding) for finding in FINDINGS} <= {plain(column) for column in header}:
+    table = read_csv(source)
+    if not set(map(plain, FINDINGS)) <= set(map(plain, table.header)):
         return None
-    table = read_csv(path)
     columns = [table.column(finding) for finding in FINDINGS]
     set_column = table.column(SET_COLUMN)
     names = table.image_ids()
@@ -81,12 +80,12 @@ def read_radiologists(path: str | Path) -> Readings | None:
         if None in answers:
             column = columns[answers.index(None)]
             raise UserError(
-                f"{path}, line {line}, {table.header[column]}: {row[column]!r} is neither YES nor "
-                f"NO; correct or delete the row"
+                f"{table.path}, line {line}, {table.header[column]}: {row[column]!r} is neither "
+                f"YES nor NO; correct or delete the row"
             )
         read[name] = np.array(answers, np.uint8)
         set_of[name] = row[set_column]
-    return Readings(read_labels(path), read, set_of)
+    return Readings(read_labels(table), read, set_of)
 
 
 def covered(labels: tuple[str, ...], values: np.ndarray) -> np.ndarray:

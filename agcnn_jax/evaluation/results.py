@@ -176,9 +176,10 @@ def _trained_on(overlap: Overlap | None) -> dict[str, Any]:
     """Return both counts: lower bounds unless complete, and null instead of an uncertain 0."""
     if overlap is None:
         return {"trained_images": None, "shared_patients": None, "lineage_complete": False}
-    counts = {"trained_images": overlap.images, "shared_patients": overlap.patients}
+    known = overlap.complete, overlap.complete and overlap.comparable
     return {
-        **{key: count if count or overlap.complete else None for key, count in counts.items()},
+        "trained_images": overlap.images if overlap.images or known[0] else None,
+        "shared_patients": overlap.patients if overlap.patients or known[1] else None,
         "lineage_complete": overlap.complete,
     }
 

@@ -189,7 +189,7 @@ def _cohort(model: Model, data: Mapping[str, Any], evaluation: Evaluation | None
         provenance=data["provenance"],
         images=data["test"],
         patients=scores.get("patients", 0),
-        overlap=Overlap(trained, shared, complete),
+        overlap=Overlap(trained, shared, complete, scores.get("shared_patients", 0) is not None),
         positives=scores.get("positives", {}),
         positive_patients=scores.get("positive_patients", {}),
     )

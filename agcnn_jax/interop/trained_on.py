@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data.patients import CHESTXRAY14, nih_name
 from agcnn_jax.data.text import read_names
 from agcnn_jax.interop.hub import PINNED
 from agcnn_jax.interop.read import TensorFile
 from agcnn_jax.run.lineage import (
     ANY_COLLECTION,
-    CHESTXRAY14,
-    NIH_NAME,
     NOTHING,
     UNKNOWN,
     Lineage,
@@ -123,13 +122,14 @@ def _listed(option: str) -> TrainedOn:
     names = read_names(path)
     if not names:
         raise UserError(f"{OPTION} {option}: names no image; give a file with one name per line")
-    for name in names:
-        if not NIH_NAME.fullmatch(name):
+    images = list(map(nih_name, names))
+    for name, image in zip(names, images, strict=True):
+        if image is None:
             raise UserError(
                 f"{OPTION} {option}: {name[:60]!r} is not an image name of ChestX-ray14, such as "
                 f"00000013_005.png; give a file with one name per line"
             )
-    lineage = lineage_of_names(names)
+    lineage = lineage_of_names(filter(None, images))
     return TrainedOn(f"{in_words(lineage)}, listed in {path.name}", lineage)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.patients import CHESTXRAY14, NIH_NAME, comparable, patient_key
+from agcnn_jax.data.text import match_names
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 
@@ -28,12 +29,6 @@ TRAIN_AGAIN = "train again in another --workdir"
 
 ANY_COLLECTION = "*"
 """Stands for every collection if nothing is known about weights."""
-
-CHESTXRAY14 = "ChestX-ray14"
-"""The collection of the NIH (Wang et al. 2017)."""
-
-NIH_NAME = re.compile(r"(\d{8})_\d{3}\.png")
-"""A file name of the NIH, which begins with the patient's number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +53,28 @@ class Lineage:
     def overlap(
         self, collection: str, image_ids: Sequence[str], patient_ids: Sequence[str]
     ) -> Overlap:
-        """Count the images and the patients of a subset `[N]` that the weights have seen."""
+        """Count the images and the patients of a subset `[N]` that the weights have seen.
+
+        Images are found by name, whatever their folders and extension; see `match_names`. Patient
+        ids that are the same whole number are one patient. The patients are not known if no id of
+        the subset has the form of one that was seen.
+        """
         seen = self.seen.get(collection, {})
-        patients = set(seen.values()) - {""}
+        found = match_names(image_ids, seen)
+        ours = {patient_key(patient) for patient in patient_ids}
+        theirs = {patient_key(patient) for patient in set(seen.values()) - {""}}
+        shared = ours & theirs
         # A seen image without a patient has the patient that the subset gives it.
-        patients |= {p for name, p in zip(image_ids, patient_ids, strict=True) if name in seen}
+        shared |= {
+            patient_key(patient)
+            for name, patient in zip(image_ids, patient_ids, strict=True)
+            if name in found
+        }
         return Overlap(
-            images=sum(name in seen for name in image_ids),
-            patients=len(patients & set(patient_ids)),
+            images=sum(name in found for name in image_ids),
+            patients=len(shared),
             complete=not self.unlisted & {collection, ANY_COLLECTION},
+            comparable=bool(shared) or not seen or not ours or comparable(ours, theirs),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -105,17 +113,21 @@ class Overlap:
         patients: number of its patients among the patients of those.
         complete: True if everything is known that the weights have seen of the collection.
             Otherwise the counts are lower bounds, and 0 means "not known".
+        comparable: False if no patient id of the subset has the form of one that the weights have
+            seen, so that 0 patients means "not known".
     """
 
     images: int
     patients: int
     complete: bool
+    comparable: bool = True
 
     def in_words(self, images: int, patients: int) -> str:
         """Describe both counts, of a subset with so many images and patients."""
         return (
             f"images trained on: {self._count(self.images, images)}; "
-            f"patients shared with training: {self._count(self.patients, patients)}"
+            f"patients shared with training: "
+            f"{self._count(self.patients, patients) if self.comparable else 'not known'}"
         )
 
     def _count(self, known: int, of: int) -> str:
@@ -145,7 +157,7 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
     patients = {}
     for name in image_ids:
         match = NIH_NAME.fullmatch(name)
-        patients[name] = str(int(match[1])) if match else ""
+        patients[name] = patient_key(match[1]) if match else ""
     return Lineage({CHESTXRAY14: patients})
 
 

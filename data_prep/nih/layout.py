@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.runtime.errors import UserError
 
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-PROVENANCE = COLLECTION = "ChestX-ray14"
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
+# What archives end with that are only named, with the advice to unpack them.
+OTHER_SUFFIXES = (*ARCHIVE_SUFFIXES, ".tar.bz2", ".tar.xz", ".7z", ".rar")
+PROVENANCE = COLLECTION = CHESTXRAY14
 BOX_SIZE = 1024
 
 
@@ -46,10 +49,10 @@ def is_image_name(name: str) -> bool:
 
 
 def find_inputs(raw_dir: Path) -> list[Input]:
-    """List `*.png` and `images_*.tar[.gz]` anywhere under `raw_dir`, sorted by relative path.
+    """List `*.png` and `images_*` archives anywhere under `raw_dir`, sorted by relative path.
 
-    Follows links to folders. Folders and dangling links with the name of an image are listed too,
-    so that the report names them.
+    Archives end with one of `ARCHIVE_SUFFIXES`. Follows links to folders. Folders and dangling
+    links with the name of an image are listed too, so that the report names them.
 
     Raises:
         UserError: `raw_dir` is not a folder or contains no image.
@@ -61,9 +64,13 @@ def find_inputs(raw_dir: Path) -> list[Input]:
         )
     inputs = sorted(_walk(raw_dir))
     if not inputs:
+        others = sorted(
+            path.name for path in raw_dir.rglob("*") if path.name.lower().endswith(OTHER_SUFFIXES)
+        )
+        remedy = f"unpack {others[0]}, or " if others else ""
         raise UserError(
-            f"--raw_dir {raw_dir}: no *.png and no images_*.tar.gz in it; give the folder that "
-            "holds NIH's images"
+            f"--raw_dir {raw_dir}: no *.png and no images_*.tar.gz or images_*.zip in it; {remedy}"
+            "give the folder that holds NIH's images"
         )
     return inputs
 
@@ -86,7 +93,7 @@ def _walk(raw_dir: Path) -> Iterator[Input]:
             relative = os.path.relpath(path, raw_dir).replace(os.sep, "/")
             if is_image_name(name):
                 kind = "image"
-            elif name.startswith("images_") and name.endswith(ARCHIVE_SUFFIXES):
+            elif name.startswith("images_") and name.lower().endswith(ARCHIVE_SUFFIXES):
                 kind = "archive"
             else:
                 continue

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from agcnn_jax.data.marker import read_marker
 from data_prep.nih import layout, shards
 from data_prep.nih.shards import Context, Unit
-from data_prep.nih.tables import read_boxes, read_labels, read_official
+from data_prep.nih.tables import match_boxes, read_boxes, read_labels, read_official
 
 NAME = "chest_xray14"
 VERSION = "1.0.0"
@@ -72,17 +72,14 @@ def make_plan(
     tables = layout.find_tables(raw_dir, labels, boxes, lists)
     marker = read_marker(raw_dir)
     box_size = box_size or int(marker.get("box_size", layout.BOX_SIZE))
+    rows = read_labels(tables.labels, synthetic=bool(marker))
     official = {}
     if tables.train_val and tables.test:
-        official = read_official(tables.train_val, tables.test)
-    context = Context(
-        raw_dir,
-        data_dir / SCRATCH,
-        read_labels(tables.labels),
-        read_boxes(tables.boxes, box_size) if tables.boxes else {},
-        box_size,
-        image_size,
-    )
+        official = read_official(tables.train_val, tables.test, rows)
+    found = {}
+    if tables.boxes:
+        found = match_boxes(read_boxes(tables.boxes, box_size), rows, tables.boxes, tables.labels)
+    context = Context(raw_dir, data_dir / SCRATCH, rows, found, box_size, image_size)
     settings = [FORMAT, image_size, box_size] + [
         hashlib.sha256(path.read_bytes()).hexdigest() if path else None
         for path in (tables.labels, tables.boxes)

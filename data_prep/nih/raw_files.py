@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,34 +38,54 @@ def _content(path: Path) -> bytes | str:
 def _members(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
     """Yield what `read_files` does for the images in an archive, without unpacking it to disk."""
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                while (member := archive.next()) is not None:
-                    # tarfile keeps a list of all members; memory would grow with the archive.
-                    archive.members.clear()  # type: ignore[attr-defined]
-                    if not is_image_name(member.name):
-                        continue
-                    content = archive.extractfile(member) if member.isreg() else None
-                    yield (
-                        f"{name}:{member.name}",
-                        member.name.rsplit("/", 1)[-1],
-                        content.read(MAX_BYTES + 1) if content else "not a regular file",
-                    )
-            # tarfile accepts the end of the file as the end of the archive, and gzip verifies its
-            # checksum only at the end of the stream.
-            if packed:
-                while stream.read(1 << 20):
-                    pass
-            else:
-                file.seek(-512, os.SEEK_END)
-                if file.read().strip(b"\0"):
-                    raise EOFError
+        yield from (_of_zip if name.lower().endswith(".zip") else _of_tar)(path, name)
     except IsADirectoryError:
         raise UserError(f"{path} is a folder with an archive's name; rename or remove it") from None
-    except (tarfile.TarError, EOFError, OSError, zlib.error):
+    except (RuntimeError, NotImplementedError):  # a password, or a compression that is not known
+        raise UserError(
+            f"{path}: the zip archive has a password or a compression that Python cannot read; "
+            "unpack it, and move it out of --raw_dir"
+        ) from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error):
         raise UserError(
             f"{path}: the archive is damaged or incomplete; download it again and rerun to continue"
         ) from None
+
+
+def _of_zip(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            # Some programs on Windows write backslashes.
+            inside = member.filename.replace("\\", "/")
+            if is_image_name(inside):
+                with archive.open(member) as content:
+                    data = content.read(MAX_BYTES + 1)
+                yield f"{name}:{inside}", inside.rsplit("/", 1)[-1], data
+
+
+def _of_tar(path: Path, name: str) -> Iterator[tuple[str, str, bytes | str]]:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            while (member := archive.next()) is not None:
+                # tarfile keeps a list of all members; memory would grow with the archive.
+                archive.members.clear()  # type: ignore[attr-defined]
+                if not is_image_name(member.name):
+                    continue
+                content = archive.extractfile(member) if member.isreg() else None
+                yield (
+                    f"{name}:{member.name}",
+                    member.name.rsplit("/", 1)[-1],
+                    content.read(MAX_BYTES + 1) if content else "not a regular file",
+                )
+        # tarfile accepts the end of the file as the end of the archive, and gzip verifies its
+        # checksum only at the end of the stream.
+        if packed:
+            while stream.read(1 << 20):
+                pass
+        else:
+            file.seek(-512, os.SEEK_END)
+            if file.read().strip(b"\0"):
+                raise EOFError

@@ -19,7 +19,6 @@ REMEDIES = {
     shards.UNREADABLE: "download the images again",
     shards.NO_ROW: "name the table of these images with --labels",
     shards.WRONG_SIZE: "--image_size is {image_size}; choose one that fits the images",
-    shards.DUPLICATE: "check --raw_dir",
     shards.CONFLICT: "keep one image of each name in --raw_dir",
 }
 
@@ -55,6 +54,9 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
     """Check that some files were written and that few were set aside.
 
+    Further copies of an image, as in an archive beside the folder that it was unpacked to, count
+    neither as bad files nor as good ones.
+
     Args:
         report: from `make_report`.
         max_bad: largest accepted share of files set aside, 0 to 1.
@@ -63,13 +65,14 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
     Raises:
         UserError: too many files were set aside; gives their number, the reasons and an example.
     """
-    bad, seen = report["set_aside"], report["files_seen"]
+    bad = [entry for entry in report["set_aside"] if entry["reason"] != shards.DUPLICATE]
+    seen = report["written"] + len(bad)
     if not seen:
         raise UserError(
             f"--raw_dir {report['raw_dir']}: the archives contain no *.png; give NIH's archives"
         )
     if not report["written"]:
-        reason, count = max(report["set_aside_counts"].items(), key=lambda item: item[1])
+        ((reason, count),) = Counter(entry["reason"] for entry in bad).most_common(1)
         first = next(entry for entry in bad if entry["reason"] == reason)
         raise UserError(
             f"none of the {seen} files can be used: {count} for {reason}, such as {first['file']} "
@@ -77,9 +80,21 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         )
     if len(bad) > max_bad * seen:
         raise UserError(
-            f"{len(bad)} of {seen} files cannot be used{_reasons(report)}, more than "
+            f"{len(bad)} of {seen} files cannot be used{_reasons(bad)}, more than "
             f"--max_bad {max_bad:g} allows, such as {bad[0]['file']} ({bad[0]['detail']}); {path} "
             "lists them all"
+        )
+
+
+def check_lists(plan: Plan, outcome: Outcome) -> None:
+    """Raise `UserError` if there are official lists, and they name none of the images written."""
+    images = [record.entry.image_id for record in outcome.records]
+    if plan.official and plan.official.keys().isdisjoint(images):
+        raise UserError(
+            f"{plan.tables.train_val} and {plan.tables.test} name none of the {len(images)} images;"
+            f" the lists begin with {next(iter(plan.official))!r}, the images with {images[0]!r}; "
+            "give the lists of these images with --lists, or remove the lists, and rerun to "
+            "continue"
         )
 
 
@@ -94,14 +109,15 @@ def summary(report: dict[str, Any]) -> str:
     )
     return (
         f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}{_reasons(report)}, "
+        f"set aside {len(report['set_aside'])}{_reasons(report['set_aside'])}, "
         f"label rows without an image {report['rows_without_image']['count']}, {lists}"
     )
 
 
-def _reasons(report: dict[str, Any]) -> str:
+def _reasons(set_aside: list[dict[str, str]]) -> str:
     """Return the number of files set aside for each reason, in parentheses; empty if none."""
-    counts = [f"{count} {reason}" for reason, count in report["set_aside_counts"].items() if count]
+    found = Counter(entry["reason"] for entry in set_aside)
+    counts = [f"{found[reason]} {reason}" for reason in shards.REASONS if found[reason]]
     return f" ({', '.join(counts)})" if counts else ""
 
 

@@ -25,7 +25,7 @@ from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input
 from data_prep.nih.raw_files import read_files
-from data_prep.nih.tables import LABELS, Box, LabelRow
+from data_prep.nih.tables import LABELS, Box, LabelRow, row_name
 
 UNREADABLE = "unreadable image"
 NO_ROW = "no label row"
@@ -171,7 +171,7 @@ def _write_shard(
     result = UnitResult([], [])
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
     for file, image_id, data in read_files(unit.inputs, context.raw_dir):
-        example = _example(file, image_id, data, context, result)
+        example = _example(file, row_name(image_id, context.labels), data, context, result)
         if example is not None:
             writer.write(example)
         progress()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING, parse_age
-from agcnn_jax.data.text import read_names, read_rows
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.data.patients import nih_name, read_patients
+from agcnn_jax.data.text import match_names, read_delimited, read_names, stem
+from agcnn_jax.runtime.errors import UserError, say
 
 INDEX = {name: index for index, name in enumerate(LABELS)}
 
@@ -33,7 +35,7 @@ class LabelRow(NamedTuple):
     """An image's row in the label table.
 
     `labels` are ascending indices into `LABELS`; `age` is in whole years, -1 if unknown;
-    `patient_id` is a text, so ids need not be numbers.
+    `patient_id` is a text, so ids need not be numbers; in ChestX-ray14 it is a whole number.
     """
 
     labels: tuple[int, ...]
@@ -58,40 +60,63 @@ class Box(NamedTuple):
         return Box(self.finding, *(factor * side for side in self[1:]))
 
 
-def read_labels(path: Path) -> dict[str, LabelRow]:
+def read_labels(path: Path, synthetic: bool = False) -> dict[str, LabelRow]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
     Args:
         path: the csv, gzipped or not. Columns that are not in `COLUMNS` or `RENAMED` are ignored.
+        synthetic: the images are phantoms, although they have names like the NIH's.
 
     Returns:
-        Image name -> its row.
+        Image name, as `file_name` returns it -> its row.
 
     Raises:
         UserError: the file is unreadable, lacks a column, contains an unknown finding, an empty
-            name or a number beyond int32, or has two different rows for one image; the message
-            names the file and the line.
+            name, a number beyond int32 or patient ids that `read_patients` refuses, or has two
+            different rows for one image; the message names the file and the line.
     """
-    rows = read_rows(path)
+    rows = _rows(path)
     _, header = next(rows, (0, []))
     position = _find_columns(header, path)
-    table: dict[str, LabelRow] = {}
-    lines: dict[str, int] = {}
-    parsed: dict[str, tuple[int, ...]] = {}  # few label sets are distinct
+    fields: list[dict[str, str]] = []
+    lines: list[int] = []
     for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) <= max(position.values()):
             raise UserError(f"{where}: only {len(row)} columns; download the file again")
         field = {name: row[column] for name, column in position.items()}
         for name in ("image_id", "patient_id"):
-            if not field[name]:
-                raise UserError(f"{where}: {COLUMNS[name]!r} is empty; complete or delete the row")
+            if field[name].lower() in ("", "nan"):
+                problem = repr(field[name]) if field[name] else "empty"
+                raise UserError(
+                    f"{where}: {COLUMNS[name]!r} is {problem}; complete or delete the row"
+                )
+        field["image_id"] = file_name(field["image_id"])
+        fields.append(field)
+        lines.append(line)
+    if not fields:
+        raise UserError(f"{path}: no rows below the header; download the file again")
+    nih = not synthetic and all(nih_name(field["image_id"]) for field in fields)
+    ids = [field["patient_id"] for field in fields]
+    patients = read_patients(ids, lines, path, COLUMNS["patient_id"], nih)
+    return _label_rows(path, lines, fields, patients)
+
+
+def _label_rows(
+    path: Path, lines: list[int], fields: list[dict[str, str]], patients: list[str]
+) -> dict[str, LabelRow]:
+    """Parse the fields of each line into the rows of the images."""
+    table: dict[str, LabelRow] = {}
+    first: dict[str, int] = {}
+    parsed: dict[str, tuple[int, ...]] = {}  # few label sets are distinct
+    for line, field, patient in zip(lines, fields, patients, strict=True):
+        where = f"{path}, line {line}"
         names = field["labels"]
         if names not in parsed:
             parsed[names] = _parse_labels(names, where)
         entry = LabelRow(
             parsed[names],
-            field["patient_id"],
+            patient,
             _parse_follow_up(field["follow_up"], where),
             _parse_age(field["age"], where),
             field["sex"],
@@ -100,13 +125,34 @@ def read_labels(path: Path) -> dict[str, LabelRow]:
         image_id = field["image_id"]
         if table.setdefault(image_id, entry) != entry:
             raise UserError(
-                f"{where}: {image_id} is also on line {lines[image_id]} with other values; "
+                f"{where}: {image_id} is also on line {first[image_id]} with other values; "
                 "keep the right one"
             )
-        lines.setdefault(image_id, line)
-    if not table:
-        raise UserError(f"{path}: no rows below the header; download the file again")
+        first.setdefault(image_id, line)
     return table
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table; say on stderr if it has other delimiters than commas."""
+    table = read_delimited(path)
+    if table.note:
+        say(table.note)
+    return table.rows()
+
+
+def file_name(name: str) -> str:
+    """Return the name of a PNG file for the name of an image in a table: without folders."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    return base if base.lower().endswith(".png") else f"{stem(name)}.png"
+
+
+def row_name(file: str, labels: Collection[str]) -> str:
+    """Return the image name under which a table has a file, or the file's name if it has none.
+
+    The extensions may differ in capitals.
+    """
+    names = (file, f"{stem(file)}.png", f"{stem(file)}.PNG")
+    return next((name for name in names if name in labels), file)
 
 
 def _find_columns(header: list[str], path: Path) -> dict[str, int]:
@@ -171,7 +217,7 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
     Raises:
         UserError: the file is unreadable, or a row is not a box within the image.
     """
-    rows = read_rows(path)
+    rows = _rows(path)
     _, header = next(rows, (0, []))
     if header[:2] != ["Image Index", "Finding Label"]:
         raise UserError(
@@ -184,7 +230,9 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
         try:
             x, y, width, height = (float(value) for value in row[2:6])
         except ValueError:
-            raise UserError(f"{where}: no four numbers x, y, width, height; correct it") from None
+            raise UserError(
+                f"{where}: no four numbers x, y, width, height, with decimal points; correct it"
+            ) from None
         if row[1] not in BOX_FINDINGS:
             raise UserError(f"{where}: unknown finding {row[1]!r}; see {', '.join(FINDINGS)}")
         # `not` also catches NaN.
@@ -201,14 +249,43 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
     return boxes
 
 
-def read_official(train_val: Path, test: Path) -> dict[str, str]:
+def match_boxes(
+    boxes: dict[str, tuple[Box, ...]], labels: Collection[str], path: Path, table: Path
+) -> dict[str, tuple[Box, ...]]:
+    """Name the images of the box list `path` as the label table does; say if it has none."""
+    found = match_names(boxes, labels)
+    if boxes and not found:
+        say(
+            f"{path}: the data set gets no boxes, since none of the images, such as "
+            f"{next(iter(boxes))!r}, is in {table}, whose first is {next(iter(labels))!r}"
+        )
+    matched: dict[str, tuple[Box, ...]] = {}
+    for name, own in boxes.items():
+        image = found.get(name, name)
+        matched[image] = matched.get(image, ()) + own
+    return matched
+
+
+def read_official(train_val: Path, test: Path, labels: Collection[str]) -> dict[str, str]:
     """Read NIH's two lists; return image name -> "train_val" or "test".
+
+    Args:
+        train_val: the first list, see `read_names`.
+        test: the second list.
+        labels: the names of the images, which listed names get whatever their folders and
+            extension; others are kept.
 
     Raises:
         UserError: a list is unreadable, or a name is in both.
     """
-    subsets = dict.fromkeys(read_names(train_val), "train_val")
-    for name in read_names(test):
-        if subsets.setdefault(name, "test") != "test":
-            raise UserError(f"{name} is in both {train_val} and {test}; download both lists again")
+    lists = {"train_val": read_names(train_val), "test": read_names(test)}
+    names = [name for listed in lists.values() for name in listed]
+    found = match_names(names, labels)
+    subsets: dict[str, str] = {}
+    for subset, listed in lists.items():
+        for name in listed:
+            if subsets.setdefault(found.get(name, name), subset) != subset:
+                raise UserError(
+                    f"{name} is in both {train_val} and {test}; download both lists again"
+                )
     return subsets

@@ -105,8 +105,8 @@ HEADER = "Image Index,prob_Mass\n"
             "p.csv: the gzip file is corrupt",
         ),
         (
-            "image,prob_Mass\na.png,1\n",
-            "p.csv: has no column 'Image Index'; its columns are: image",
+            "film,prob_Mass\na.png,1\n",
+            "p.csv: has no column 'Image Index'; its columns are: film",
         ),
         ("Image Index\na.png\n", "p.csv: has no column of probabilities, such as prob_"),
         (

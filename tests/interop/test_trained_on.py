@@ -51,6 +51,13 @@ def with_classes(state, count):
         (
             14,
             3,
+            "paths.txt",
+            lineage_of_names(NAMES),
+            "3 image(s) of ChestX-ray14, listed in paths",
+        ),
+        (
+            14,
+            3,
             "list.gz",
             lineage_of_names(NAMES),
             "3 image(s) of ChestX-ray14, listed in list.gz",
@@ -66,6 +73,9 @@ def test_what_weights_have_been_trained_on(
     text = "".join(f"{name} 0 1 0\n\n" for name in [*NAMES, NAMES[0]]).encode()
     (tmp_path / "list.txt").write_bytes(text)
     (tmp_path / "list.gz").write_bytes(gzip.compress(text))
+    one, two, three = NAMES
+    paths = f"\ufeffImage Index,fold\r\n/d/{one},0\r\nD:\\new x\\{two} 0\r\n{three[:-4]}\r\n"
+    (tmp_path / "paths.txt").write_text(paths, newline="")
     state = with_classes(small_state, classes)
     state["conv1.weight"] = state["conv1.weight"][:, :channels].copy()
     save_file(state, tmp_path / "m.safetensors")
@@ -100,7 +110,7 @@ def test_models_on_the_hub(name, expected):
         (b"", "names no image"),
         (b" \n\n", "names no image"),
         (b"00000013_005.png\nImage Index\n", "'Image' is not an image name of ChestX-ray14"),
-        (b"00000013_005.png,Effusion\n", "'00000013_005.png,Effusion' is not an image name"),
+        (b"00000013_005.png,1\nscan_7.png,1\n", "'scan_7.png' is not an image name"),
         (b"\x1f\x8bxx", "gzip file is corrupt"),
     ],
 )
