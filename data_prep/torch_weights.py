@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agcnn_jax.models.registry import BACKBONES
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.paths import expand
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--weights",
         nargs="+",
+        type=expand,
         metavar="FILE|HUB_NAME",
         help="a checkpoint file, a name on the Hugging Face hub (timm/resnet50.tv_in1k), or three "
         "files with the global, local and fusion branch of an AG-CNN",

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from agcnn_jax.data import dicom, png
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.runtime.paths import expand
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
@@ -31,6 +32,7 @@ def load_film(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UnreadableImageError: also if it is no regular file, or cannot be opened.
     """
+    path = expand(path)
     try:
         status = os.stat(path)
         # A named pipe would block, a device never end. Of a folder, opening it says what is wrong.

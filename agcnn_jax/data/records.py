@@ -14,6 +14,7 @@ from agcnn_jax.data.patients import CHESTXRAY14, nih_name, read_patients
 from agcnn_jax.data.store import TABLES, check_digest, check_shards, read_columns, read_metadata
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.mirror import mirror
+from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
@@ -129,7 +130,7 @@ def open_records(data_dir: str | Path) -> Records:
     """
     if is_remote(data_dir):
         return _open_remote(absolute(data_dir))
-    data_dir = Path(data_dir)
+    data_dir = expanded_path(data_dir)
     directory = data_dir / STORE
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; {HOW_TO_PREPARE} {data_dir}")

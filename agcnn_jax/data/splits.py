@@ -14,6 +14,7 @@ import numpy as np
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expanded_path
 
 SUBSETS = ("train", "validation", "test")
 PROTOCOLS = ("random", "patient", "official", "lists")
@@ -201,7 +202,7 @@ def _from_lists(
             "name it with --config.data.lists=FOLDER"
         )
     if isinstance(lists, str | Path):
-        lists = _find_lists(Path(lists))
+        lists = _find_lists(expanded_path(lists))
     if set(lists) != set(SUBSETS):
         raise UserError(
             f"config.data.lists for {', '.join(sorted(lists)) or 'nothing'}: "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expanded_path
 
 GZIP_MAGIC = b"\x1f\x8b"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -109,7 +110,7 @@ def read_text(path: Path) -> str:
 def _decode(path: Path) -> tuple[str, bool]:
     """Return a file's text, and whether it begins with a byte order mark."""
     try:
-        data = path.read_bytes()
+        data = expanded_path(path).read_bytes()
         if data.startswith(GZIP_MAGIC):
             data = gzip.decompress(data)
     except FileNotFoundError:

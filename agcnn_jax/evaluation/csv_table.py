@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from agcnn_jax.data.text import IMAGE_COLUMNS, plain, read_delimited
 from agcnn_jax.runtime.errors import UserError, say
+from agcnn_jax.runtime.paths import expand
 
 IMAGE_COLUMN = IMAGE_COLUMNS[0]
 
@@ -80,6 +81,7 @@ def read_csv(path: str | Path | CsvTable) -> CsvTable:
     """
     if isinstance(path, CsvTable):
         return path
+    path = expand(path)
     source = read_delimited(Path(path))
     if source.note:
         say(source.note)

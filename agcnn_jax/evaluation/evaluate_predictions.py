@@ -41,6 +41,7 @@ from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expand
 from agcnn_jax.runtime.storage import absolute, exists
 
 DIGITS = 6
@@ -86,6 +87,7 @@ def evaluate_predictions(
             raise UserError("--validation is of one model; leave --compare or --validation out")
     if out is not None:
         require_new(absolute(out))
+    predictions_path, labels_path = expand(predictions_path), expand(labels_path)
     label_table = read_csv(labels_path)
     readings = read_radiologists(label_table)
     for option, given in (("compare", compare_path), ("out", out)):
@@ -181,7 +183,7 @@ def _lineage_beside(paths: Sequence[str | Path]) -> lineage.Lineage:
     """Read what the models were trained on, which a run's evaluation writes beside predictions."""
     seen = lineage.NOTHING
     for path in paths:
-        folder = epath.Path(path).parent
+        folder = epath.Path(expand(path)).parent
         known = exists(folder / lineage.FILE)
         seen = seen.joined(lineage.read(folder)[0] if known else lineage.UNKNOWN)
     return seen

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from agcnn_jax.data.dicom import is_dicom
 from agcnn_jax.inference.folder import printable
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expand
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 _DIRECTORY_OF_A_DISC = "DICOMDIR"
@@ -43,7 +44,7 @@ def find_films(given: Sequence[str], out: Path) -> Found:
     """
     films: dict[str, None] = {}
     others = 0
-    for name in given:
+    for name in map(expand, given):
         if not os.path.lexists(name):
             raise UserError(f"{printable(name)}: no such file or folder; check the path")
         if not os.path.isdir(name):

@@ -37,6 +37,7 @@ from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
 
 STORED_SIZE = 256
@@ -161,7 +162,7 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
         UserError: if the folder is missing, incomplete or changed, or cannot be downloaded.
     """
     text = os.fspath(source)
-    folder = _downloaded(text) if text.startswith(hub.SCHEME) else Path(text)
+    folder = _downloaded(text) if text.startswith(hub.SCHEME) else expanded_path(text)
     files = read_folder(folder)
     about = read_object(files[CONFIG], folder / CONFIG)
     variables = from_safetensors(files[WEIGHTS], folder / WEIGHTS)

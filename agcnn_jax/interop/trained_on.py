@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.data.patients import CHESTXRAY14, nih_name
@@ -19,6 +18,7 @@ from agcnn_jax.run.lineage import (
     lineage_of_names,
 )
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expanded_path
 
 OPTION = "--trained_on"
 # timm's names end in the data that the model saw last: timm/resnet50.a1_in1k.
@@ -114,7 +114,7 @@ def in_words(lineage: Lineage) -> str:
 
 
 def _listed(option: str) -> TrainedOn:
-    path = Path(option)
+    path = expanded_path(option)
     if not path.is_file():
         raise UserError(
             f"{OPTION} {option}: no such file; give {', '.join(KNOWN)} or a file of image names"

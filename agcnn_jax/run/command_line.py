@@ -22,6 +22,7 @@ from agcnn_jax.run.keys import KEYS, check_value
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.large_pages import restart_with_large_pages
+from agcnn_jax.runtime.paths import expand
 
 FLAGS = flags.FLAGS
 
@@ -169,7 +170,7 @@ def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict
 class _ConfigFile(flags.ArgumentParser):
     def parse(self, argument: str) -> ml_collections.ConfigDict:
         # The text after a colon is an argument of the file's get_config.
-        return load_config(*argument.split(":", 1))
+        return load_config(*expand(argument).split(":", 1))
 
 
 _positional: list[str] = []
@@ -217,6 +218,6 @@ def _check_arguments(arguments: list[str]) -> None:
     if len(given) > 1:
         raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
     # The text after a colon is an argument of get_config.
-    path = given[0].split(":")[0] if given else ""
+    path = expand(given[0].split(":")[0]) if given else ""
     if path and not os.path.isfile(path):
         raise UserError(f"--config {path}: no such file; see configs/ for some, such as demo.py")

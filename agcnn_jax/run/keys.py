@@ -15,6 +15,7 @@ from agcnn_jax.run.kinds import (
     MOST,
     NUMBER,
     NUMBERS,
+    PATH,
     RANGE,
     RATES,
     SHARE,
@@ -90,7 +91,7 @@ _STAGED = unless("strategy", "GLF")
 KEYS: dict[str, Key] = {
     "seed": Key(0, WHOLE, count_from(0), meaning=
         "seeds weights, the order of images and augmentation; the split has data.split_seed"),
-    "workdir": Key("", TEXT, changes=FREE, meaning=
+    "workdir": Key("", PATH, changes=FREE, meaning=
         "folder or bucket for everything that a run writes; empty: runs/<name of the config "
         "file>"),
     "backbone": Key(
@@ -107,7 +108,7 @@ KEYS: dict[str, Key] = {
     "batch_norm": Key("global", TEXT, one_of("global", "device"), meaning=
         "statistics in training; global: of the whole batch; device: of each device's share, as "
         "in PyTorch's DistributedDataParallel"),
-    "init": Key("random", TEXT, FILLED, meaning=
+    "init": Key("random", PATH, FILLED, meaning=
         "weights of both backbones: random; a folder that data_prep/torch_weights.py wrote; or "
         "a finished stage of another run, such as runs/other/stages/1_global, whose global "
         "backbone both branches get"),
@@ -124,13 +125,13 @@ KEYS: dict[str, Key] = {
         "of the local branch: the attended region; the whole image, which with strategy=GLF is "
         "the control experiment of Section IV-C; or, as a control of where it looks, the centre, "
         "as wide and high as the attended region"),
-    "data.dir": Key("data/chestxray14", TEXT, FILLED, FREE, meaning=
+    "data.dir": Key("data/chestxray14", PATH, FILLED, FREE, meaning=
         "folder or bucket that data_prep/chestxray14.py wrote"),
     "data.protocol": Key(
         "random", TEXT, one_of("random", "patient", "official", "lists"), SCORED, meaning=
         "the split: random by image, as in the paper; by patient; NIH's official lists; or the "
         "lists in the folder data.lists"),
-    "data.lists": Key("", TEXT, ANY, SCORED, (_LIST_FILES,), meaning=
+    "data.lists": Key("", PATH, ANY, SCORED, (_LIST_FILES,), meaning=
         "folder of train, validation and test lists"),
     "data.split_seed": Key(0, WHOLE, count_from(0), SCORED, (_DRAWN_SPLIT,), meaning=
         "seeds the split"),

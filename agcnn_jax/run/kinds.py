@@ -8,6 +8,8 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+from agcnn_jax.runtime.paths import expand
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -39,6 +41,7 @@ WHOLE = Kind("a whole number", _one(int, Integral))
 NUMBER = Kind("a number", _one(float, Real))
 TRUTH = Kind("True or False", _one(bool, bool))
 TEXT = Kind("a string", _one(str, (str, os.PathLike)))
+PATH = Kind("a string", lambda value: expand(TEXT.convert(value)))
 WHOLES = Kind("whole numbers", _several(WHOLE.convert))
 NUMBERS = Kind("numbers", _several(NUMBER.convert))
 

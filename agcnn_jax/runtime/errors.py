@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging
+
+from agcnn_jax.runtime.paths import expanded_path
 
 USAGE_STATUS = 2
 """An error that running the same command again does not fix."""
@@ -32,7 +34,11 @@ class Stopped(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that reports errors in one line, without the usage."""
+    """An `ArgumentParser` with errors in one line, without the usage, and `~` in paths."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.register("type", Path, expanded_path)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, so that all user errors end alike."""

@@ -16,6 +16,7 @@ import fsspec
 from etils import epath
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import expand
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 """This package's optional dependency for each kind of object store."""
@@ -44,12 +45,12 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """Return a path that does not depend on the working directory, and set up its client.
+    """Return a path that does not depend on the working directory or `~`; set up its client.
 
     Raises:
         UserError: if the kind of object store is unknown.
     """
-    name = os.fspath(path)
+    name = expand(path)
     if not is_remote(name):
         return epath.Path(name).resolve()
     for scheme in EXTRAS:

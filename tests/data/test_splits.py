@@ -223,6 +223,31 @@ def test_lists_from_a_folder_and_from_names(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "form", ["images_001/{} 0 0 1", "/d x/{}", "C:\\d\\{}", "{},0,1", "{.stem}", "{.stem}.PNG,1"]
+)
+def test_lists_of_other_programs_name_the_same_split(tmp_path, form):
+    records = make_records([0, 0, 1, 2, 3, 3])
+    lists = lists_of(records.image_ids, 2, 1, 3)
+    expected = make_split(records, "lists", 0, lists).summary()
+    for subset, names in lists.items():
+        lines = [form.format(Path(name)) for name in [*names, "absent.png"]]
+        (tmp_path / f"{subset}.txt").write_text("\ufeff" + "\r\n".join(lines), newline="")
+    paths = {subset: tmp_path / f"{subset}.txt" for subset in SUBSETS}
+    with pytest.raises(UserError, match=r"absent.* is in the train list and in the validation"):
+        make_split(records, "lists", 0, paths)
+    for subset, path in paths.items():
+        path.write_text(path.read_text().replace("absent", subset))
+    assert make_split(records, "lists", 0, paths).summary() == {**expected, "absent_names": 3}
+
+
+def test_lists_of_other_images_show_both_names(tmp_path):
+    lists = {"train": ["00000.png"], "validation": ["x/1.png 0", "y"], "test": ["00001.png"]}
+    said = "list begins with 'x/1.png 0', and the data with '00000.png'; use lists of these images"
+    with pytest.raises(UserError, match=f"10 records in store is in the validation .*{said}"):
+        make_split(make_records(range(10)), "lists", 0, lists)
+
+
+@pytest.mark.parametrize(
     ("lists", "words"),
     [
         (None, r"needs a folder with train, val and test lists; .*config\.data\.lists="),

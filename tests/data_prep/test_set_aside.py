@@ -1,7 +1,9 @@
 """Unusable files: each is listed with its reason; too many of them stop the run."""
 
+import csv
 import hashlib
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.tables import LABELS
 from tests.data_prep.nih_files import (
     HEADER_2020,
+    contents,
     images,
     make_raw,
     pack,
@@ -124,3 +127,67 @@ def test_too_many_bad_files(tmp_path, capsys):
     bad.write_bytes(good)
     assert prepare(raw, data) == 0
     assert report(data)["written"] == 6
+
+
+def zipped(raw, target, names):
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(next(raw.rglob(name)), f"images_001\\images\\{name}")
+
+
+def test_other_forms_of_names_tables_and_archives_give_the_same_data_set(tmp_path, capsys):
+    raw = make_raw(tmp_path / "raw")
+    prepare(raw, tmp_path / "plain")
+    paths = sorted(raw.rglob("*.png"))
+    zipped(raw, raw / "images_001.zip", [path.name for path in paths[:2]])
+    paths[0].unlink()  # the other is a duplicate of its copy in the archive
+    paths[2].rename(paths[2].with_suffix(".PNG"))
+    for name in ("train_val_list.txt", "test_list.txt"):
+        lines = (raw / name).read_text().split()
+        (raw / name).write_text("\r\n".join(f"images_001/{line} 0 0" for line in lines))
+    rows = list(csv.reader((raw / "Data_Entry_2017_v2020.csv").open()))
+    for line in rows[1:]:
+        line[0], line[3] = f"images_001/{line[0][:-4]}", line[3].zfill(8)
+    with (raw / "Data_Entry_2017_v2020.csv").open("w", encoding="utf-8-sig") as table:
+        csv.writer(table, delimiter=";").writerows(rows)
+    box = (raw / "BBox_List_2017.csv").read_text()
+    (raw / "BBox_List_2017.csv").write_text(box.replace(".png", ".PNG").replace(",", "\t"))
+    capsys.readouterr()
+    assert prepare(raw, tmp_path / "other") == 0
+    printed = capsys.readouterr()
+    assert "Data_Entry_2017_v2020.csv: read with columns separated by semicolons" in printed.err
+    assert "BBox_List_2017.csv: read with columns separated by tabs" in printed.err
+    assert "written 6 of 7 files, set aside 1 (1 duplicate)" in printed.out
+    stores = [contents(tmp_path / name / "chest_xray14") for name in ("plain", "other")]
+    for store in stores:
+        del store["1.0.0/inputs.txt"]
+    assert stores[0] == stores[1]
+
+
+def test_lists_that_name_none_of_the_images_are_refused(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    (raw / "test_list.txt").write_text("b.png\n")
+    (raw / "train_val_list.txt").write_text("scan 1/a.png 0\n")
+    said = "name none of the 6 images; the lists begin with 'scan 1/a.png', the images with '0000"
+    with pytest.raises(UserError, match=said):
+        prepare(raw, tmp_path / "data")
+    assert not (tmp_path / "data" / "chest_xray14").exists()
+
+
+def test_archives_that_cannot_be_read_are_named(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    names = sorted(path.name for path in raw.rglob("*.png"))
+    zipped(raw, raw / "all.zip", names)
+    for path in raw.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"images_\*\.zip in it; unpack all\.zip, or give"):
+        prepare(raw, tmp_path / "data")
+    whole = (raw / "all.zip").read_bytes()
+    (raw / "all.zip").unlink()
+    locked = bytearray(whole)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(mark) + offset] |= 1  # the flag of a password
+    for data, said in ((whole[:-40], "damaged or incomplete"), (bytes(locked), "has a password")):
+        (raw / "images_001.zip").write_bytes(data)
+        with pytest.raises(UserError, match=rf"images_001\.zip: the .*{said}"):
+            prepare(raw, tmp_path / "data")

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.tables import LABELS, read_boxes, read_labels
+from data_prep.nih.tables import LABELS, file_name, read_boxes, read_labels, row_name
 from tests.data_prep.nih_files import (
     BOX_HEADER,
     HEADER_2017,
@@ -121,3 +121,39 @@ def test_bad_box(tmp_path, line, word):
     with pytest.raises(UserError, match=word) as error:
         read_boxes(path, 1024)
     assert f"{path}, line 2" in str(error.value)
+
+
+def test_patients_of_chestxray14_are_whole_numbers_and_others_text(tmp_path):
+    def patients(names, ids, **options):
+        rows = [row(name, patient=patient) for name, patient in zip(names, ids, strict=True)]
+        (tmp_path / "t.csv").write_text("\n".join([HEADER_2020, *rows]))
+        return [one.patient_id for one in read_labels(tmp_path / "t.csv", **options).values()]
+
+    names = [f"0000000{index}_000.png" for index in range(3)]
+    assert patients(names, ["1", "00000001", "30805"]) == ["1", "1", "30805"]
+    with pytest.raises(UserError, match=r"t\.csv, line 3: 'Patient ID' is '1e3', not a whole"):
+        patients(names, ["1", "1e3", "2.0"])
+    assert patients(names, ["007", "8", "1.5"], synthetic=True) == ["007", "8", "1.5"]
+    for options in ({"synthetic": True}, {}):
+        others = names if options else ["a.png", "b.png", "c.png"]
+        with pytest.raises(UserError, match=r"line 4: 'Patient ID' is '7', but '007' on line 2"):
+            patients(others, ["007", "8", "7"], **options)
+
+
+def test_image_names_of_tables_and_files():
+    names = ["a.png", "x/a.png", "y\\a.PNG", "a", "a.jpg"]
+    assert list(map(file_name, names)) == ["a.png", "a.png", "a.PNG", "a.png", "a.png"]
+    assert [row_name("a.PNG", labels) for labels in (["a.png", "a.PNG"], ["a.png"], ["b.png"])] == [
+        "a.PNG",
+        "a.png",
+        "a.PNG",
+    ]
+    assert row_name("a.png", ["a.PNG"]) == "a.PNG"
+
+
+def test_boxes_with_decimal_commas_are_refused(tmp_path):
+    (tmp_path / "b.csv").write_text(f"{BOX_HEADER}\na.png,Mass,1,2,3,4\n".replace(",", ";"))
+    assert len(read_boxes(tmp_path / "b.csv", 1024)["a.png"]) == 1
+    (tmp_path / "b.csv").write_text("Image Index;Finding Label;;;;\na.png;Mass;1,5;2;3;4\n")
+    with pytest.raises(UserError, match=r"line 2: no four numbers .* with decimal points"):
+        read_boxes(tmp_path / "b.csv", 1024)

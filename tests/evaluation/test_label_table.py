@@ -1,5 +1,6 @@
 import pytest
 
+from agcnn_jax.data.marker import MARKER
 from agcnn_jax.evaluation.label_table import read_labels
 from agcnn_jax.runtime.errors import UserError
 
@@ -51,3 +52,31 @@ def test_patients_that_are_all_nan_are_refused(write):
     rows = "".join(f"{name}.png,Mass,nan\n" for name in "abc")
     with pytest.raises(UserError, match=r"l\.csv, line 2: 'Patient ID' is 'nan'; complete or"):
         read_labels(write("l.csv", "Image Index,Finding Labels,Patient ID\n" + rows))
+
+
+def nih_table(*patients):
+    rows = [f"{i:08d}_000.png,Mass,{patient}\n" for i, patient in enumerate(patients)]
+    return "Image Index,Finding Labels,Patient ID\n" + "".join(rows)
+
+
+def test_patients_of_chestxray14_are_whole_numbers(write):
+    labels = read_labels(write("l.csv", nih_table("1", "00000001", "01", "2", "0")))
+    assert list(labels.patient.values()) == ["1", "1", "1", "2", "0"]
+    with pytest.raises(UserError, match=r"l\.csv, line 4: 'Patient ID' is '1\.0', not a whole num"):
+        read_labels(write("l.csv", nih_table("1", "00000001", "1.0", "1e3")))
+
+
+@pytest.mark.parametrize("named", ["film", "phantom"])
+def test_patients_of_other_tables_are_text(write, named):
+    """The names say what is not ChestX-ray14; of phantoms, which have such names, their marker."""
+
+    def table(*patients):
+        text = nih_table(*patients)
+        return text if named == "phantom" else text.replace("0000", "film")
+
+    if named == "phantom":
+        write(MARKER, '{"provenance": "phantoms", "collection": "phantoms 1", "box_size": 1}')
+    labels = read_labels(write("l.csv", table("007", "008", "P1", "1.50")))
+    assert list(labels.patient.values()) == ["007", "008", "P1", "1.50"]
+    with pytest.raises(UserError, match=r"line 5: 'Patient ID' is '7', but '007' on line 2; write"):
+        read_labels(write("l.csv", table("007", "8", "007", "7")))

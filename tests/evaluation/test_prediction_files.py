@@ -159,3 +159,28 @@ def test_a_table_without_ages_has_no_age_groups(write):
     groups = read_labels(table).groups(["b.png", "a.png"])
     assert groups["age"].tolist() == ["18-39", "unknown"]
     assert groups["sex"].tolist() == ["M", "M"]  # NIH's own column goes first
+
+
+def test_images_are_found_whatever_their_folders_and_extensions(files, write):
+    table, predictions, _, _ = files
+    path = predictions("p.csv", range(100))
+    plain = evaluate_predictions(path, table, resamples=2)
+    header, *rows = path.read_text().splitlines()
+    for form in ("images_001/{}.png", "{}.PNG", "C:\\d\\{}.png", "{}"):
+        renamed = [form.format(row.partition(".png")[0]) + row.partition(".png")[2] for row in rows]
+        for column in ("Path", "image"):
+            text = "\n".join([header.replace("Image Index", column), *renamed])
+            table_of = evaluate_predictions(write("p.csv", text), table, resamples=2)
+            assert (table_of.rows, table_of.below) == (plain.rows, plain.below)
+    subset = write("s.txt", "\r\n".join(f"images_002/{i}.png 0 1" for i in range(40, 120)))
+    notes = evaluate_predictions(write("p.csv", text), table, subset_path=subset, resamples=2).below
+    assert notes[0] == "Of 80 images in s.txt, 20 have no prediction."
+    twice = write("p.csv", "\n".join([header, *rows, "x/7.png,0.5"]))
+    with pytest.raises(UserError, match=r"p\.csv: image '7\.png' has more than one row"):
+        evaluate_predictions(twice, table)
+    strange = write("p.csv", f"{header}\nscan 1.png,0.5")
+    said = (
+        r"p\.csv: 1 of 1 images, the first 'scan 1\.png', .*labels\.csv, whose first is '0\.png'"
+    )
+    with pytest.raises(UserError, match=said):
+        evaluate_predictions(strange, table)

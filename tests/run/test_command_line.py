@@ -106,6 +106,15 @@ class TestConfigs:
         with pytest.raises(UserError, match=rf"--config {path}: config\.attention\.tau is "):
             parse(f"--config={path}", "--config.attention.tau=0.5")
 
+    def test_a_tilde_is_the_home_folder(self, parse, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        text = "from configs import demo\n\n\ndef get_config():\n    return demo.get_config()\n"
+        (tmp_path / "mine.py").write_text(text)
+        config, workdir, _ = parse(
+            "--config=~/mine.py", "--config.data.dir=~/x", "--config.workdir=~/w"
+        )
+        assert (config.data.dir, workdir) == (f"{tmp_path}/x", f"{tmp_path}/w")
+
     def test_two_workdirs(self, parse):
         assert parse(DEMO, "--config.workdir=here")[1] == "here"
         with pytest.raises(UserError, match=r"--workdir and --config\.workdir"):

@@ -37,6 +37,36 @@ def test_nih_names_contain_the_patients():
     assert overlap == lineage.Overlap(images=1, patients=2, complete=True)
 
 
+def test_the_same_number_is_one_patient_whatever_its_zeros():
+    trained = [f"{patient:08d}_000.png" for patient in range(1, 27)]
+    tested = [f"{patient:08d}_001.png" for patient in range(1, 42)]
+    for write in (str, "{:08d}".format, "{:03d}".format):
+        of_lists = lineage.lineage_of_names(trained)
+        of_store = lineage.lineage_of(CHESTXRAY14, trained, [write(i) for i in range(1, 27)])
+        for seen in (of_lists, of_store):
+            overlap = seen.overlap(CHESTXRAY14, tested, [str(i) for i in range(1, 42)])
+            assert overlap == lineage.Overlap(images=0, patients=26, complete=True)
+            overlap = seen.overlap(CHESTXRAY14, tested, [f"{i:08d}" for i in range(1, 42)])
+            assert overlap.patients == 26
+
+
+def test_shared_patients_are_not_known_where_no_id_has_the_form_of_the_seen():
+    seen = lineage.lineage_of_names(["00000013_005.png", "00000014_000.png"])
+    overlap = seen.overlap(CHESTXRAY14, ["a.png", "b.png"], ["P0013", "P0015"])
+    assert overlap.in_words(2, 2) == (
+        "images trained on: 0 of 2; patients shared with training: not known"
+    )
+    overlap = seen.overlap(CHESTXRAY14, ["a.png", "b.png"], ["P0013", "15"])
+    assert overlap.in_words(2, 2).endswith("shared with training: 0 of 2")
+    assert NOTHING.overlap(CHESTXRAY14, ["a.png"], ["P1"]).in_words(1, 1).endswith(": 0 of 1")
+
+
+def test_seen_images_are_found_in_other_folders_and_without_extension():
+    seen = lineage.lineage_of_names(["00000013_005.png", "00000014_000.png"])
+    names = ["images_001/00000013_005.PNG", "d:\\x\\00000014_000", "00000013_000.png"]
+    assert seen.overlap(CHESTXRAY14, names, ["a", "b", "c"]).images == 2
+
+
 @given(lineages, lineages, st.lists(names, unique=True))
 def test_a_join_has_all_images_of_both(first, second, image_ids):
     patients = ["p"] * len(image_ids)
