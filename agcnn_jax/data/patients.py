@@ -25,7 +25,7 @@ def nih_name(name: str) -> str | None:
 
     The name of 00000013_005.PNG in any folder is 00000013_005.png.
     """
-    usual = f"{stem(name)}.png"
+    usual = name if NIH_NAME.fullmatch(name) else f"{stem(name)}.png"
     return usual if NIH_NAME.fullmatch(usual) else None
 
 

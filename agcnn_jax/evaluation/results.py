@@ -176,10 +176,10 @@ def _trained_on(overlap: Overlap | None) -> dict[str, Any]:
     """Return both counts: lower bounds unless complete, and null instead of an uncertain 0."""
     if overlap is None:
         return {"trained_images": None, "shared_patients": None, "lineage_complete": False}
-    known = overlap.complete, overlap.complete and overlap.comparable
+    comparable = overlap.complete and overlap.comparable
     return {
-        "trained_images": overlap.images if overlap.images or known[0] else None,
-        "shared_patients": overlap.patients if overlap.patients or known[1] else None,
+        "trained_images": overlap.images if overlap.images or overlap.complete else None,
+        "shared_patients": overlap.patients if overlap.patients or comparable else None,
         "lineage_complete": overlap.complete,
     }
 

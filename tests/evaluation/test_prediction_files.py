@@ -179,8 +179,6 @@ def test_images_are_found_whatever_their_folders_and_extensions(files, write):
     with pytest.raises(UserError, match=r"p\.csv: image '7\.png' has more than one row"):
         evaluate_predictions(twice, table)
     strange = write("p.csv", f"{header}\nscan 1.png,0.5")
-    said = (
-        r"p\.csv: 1 of 1 images, the first 'scan 1\.png', .*labels\.csv, whose first is '0\.png'"
-    )
+    said = r"p\.csv: 1 of 1 images, the first 'scan 1\.png', .*labels\.csv, whose first is '0\.png'"
     with pytest.raises(UserError, match=said):
         evaluate_predictions(strange, table)
