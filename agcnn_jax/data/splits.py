@@ -212,8 +212,12 @@ def _from_lists(
     owner: dict[str, str] = {}
     members = []
     absent = 0
-    listed = {subset: _names(lists[subset]) for subset in SUBSETS}
-    for subset, names in listed.items():
+    listed = {
+        subset: read_names(Path(source)) if isinstance(source, str | Path) else source
+        for subset, source in lists.items()
+    }
+    for subset in SUBSETS:
+        names = listed[subset]
         found = match_names(names, index)
         if names and not found:
             raise UserError(
@@ -236,10 +240,6 @@ def _from_lists(
                 absent += 1
         members.append(member)
     return members, absent
-
-
-def _names(source: str | Path | Sequence[str]) -> Sequence[str]:
-    return read_names(Path(source)) if isinstance(source, str | Path) else source
 
 
 def _find_lists(folder: Path) -> dict[str, Path]:

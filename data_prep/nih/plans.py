@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from agcnn_jax.data.marker import read_marker
 from data_prep.nih import layout, shards
+from data_prep.nih.names import match_boxes, read_official
 from data_prep.nih.shards import Context, Unit
-from data_prep.nih.tables import match_boxes, read_boxes, read_labels, read_official
+from data_prep.nih.tables import read_boxes, read_labels
 
 NAME = "chest_xray14"
 VERSION = "1.0.0"

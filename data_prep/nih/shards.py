@@ -24,8 +24,9 @@ from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.runtime.errors import UserError
 from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input
+from data_prep.nih.names import row_name
 from data_prep.nih.raw_files import read_files
-from data_prep.nih.tables import LABELS, Box, LabelRow, row_name
+from data_prep.nih.tables import LABELS, Box, LabelRow
 
 UNREADABLE = "unreadable image"
 NO_ROW = "no label row"
