@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from absl import logging
 
+from agcnn_jax.runtime.progress import write_line
+
 USAGE_STATUS = 2
 """An error that running the same command again does not fix."""
 
@@ -56,7 +58,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         say(str(stopped))
         status = TEMPORARY_STATUS
     except KeyboardInterrupt as interrupt:
-        print(file=sys.stderr)
+        if sys.stderr is not None and sys.stderr.isatty():
+            write_line("", sys.stderr)  # below the terminal's ^C
         say(str(interrupt) or INTERRUPTED)
         status = INTERRUPTED_STATUS
     sys.exit(status)
@@ -66,4 +69,4 @@ def say(message: str) -> None:
     """Print the program's name and a message on one line of stderr."""
     path = Path(sys.argv[0])
     program = path.parent.name if path.name == "__main__.py" else path.name
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    write_line(f"{program}: {' '.join(message.split())}", sys.stderr)
