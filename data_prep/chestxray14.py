@@ -20,12 +20,19 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.runtime.cores import available_cores
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
 from data_prep.nih import publish, tables, workers
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
 from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
-from data_prep.nih.report import REPORT, check_bad, make_report, summary, write_report
+from data_prep.nih.report import (
+    REPORT,
+    check_bad,
+    make_report,
+    missing,
+    summary,
+    write_report,
+)
 
 SPLIT = "images"
 # The digest of the input files and options. Not part of the metadata: the same images in other
@@ -124,6 +131,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         report = make_report(plan, outcome)
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
+        if warning := missing(report):
+            say(warning)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")

@@ -49,13 +49,17 @@ class Settings(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How many films were predicted and refused, of all; `new` of them now, in `seconds`."""
+    """How many films were predicted and refused, of all; `new` of them now, in `seconds`.
+
+    `rate` is films a second without compilation and the first batch, None with no other.
+    """
 
     films: int
     refused: int
     unlike: int
     new: int
     seconds: float
+    rate: float | None
 
 
 class _Batch(NamedTuple):
@@ -103,9 +107,10 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
                 outputs = jax.device_get(dict(batch.outputs))
                 write_rows(folder, model, batch.films, outputs, settings.rule, out)
                 folder.save_now_and_then()
-                bar.update(len(batch.films))
+                # The first batch ran, at least in part, while its program was compiled.
+                bar.update(len(batch.films), timed=bar.done > before)
         new, seconds = folder.films - before, time.monotonic() - began
-        return Summary(folder.films, folder.refused, folder.unlike, new, seconds)
+        return Summary(folder.films, folder.refused, folder.unlike, new, seconds, bar.rate())
 
 
 def _digest(calibration: Calibration | None) -> str | None:

@@ -109,7 +109,8 @@ def _fetch(directory: epath.Path, part: Path) -> None:
         )
     names = [file["name"] for file in missing]
     targets = [part / Path(name).name for name in names]
-    bar = Progress(f"copying {directory} to {part.parent}", len(names), "files")
+    write_line(f"copying {directory} to {part.parent}", sys.stderr)
+    bar = Progress("copying", len(names), "files")
     with reported(directory, "read"), bar:
         for start in range(0, len(names), AT_ONCE):
             batch = slice(start, start + AT_ONCE)

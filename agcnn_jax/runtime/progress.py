@@ -57,9 +57,11 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._bar.bar_format = self._format()
             self._bar.close()
 
-    def update(self, units: int, note: str | None = None) -> None:
-        """Count units that were done."""
+    def update(self, units: int, note: str | None = None, timed: bool = True) -> None:
+        """Count units that were done; those that are not `timed` do not count for the rate."""
         self.done += units
+        if self._span is not None and not timed:
+            self._span = self._span[0] + units, self._span[1]
         self.note = self.note if note is None else note
         if self._bar is not None:
             self._bar.bar_format = self._format()

@@ -69,7 +69,7 @@ def predict(
             if waiting:
                 rows.append(local_rows(experiment.mesh, waiting))
             waiting = {name: one for name, one in outputs.items() if name not in left_out}
-            bar.update(min(batch_size, len(indices) - bar.done))
+            bar.update(min(batch_size, len(indices) - bar.done), timed=not compiling)
             after_batch()
     rows.append(local_rows(experiment.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}

@@ -106,13 +106,14 @@ class Record(contextlib.ExitStack):
         except FloatingPointError as error:
             raise self._diverged(step, str(error)) from error
         self._validated = True
+        times.append(time.perf_counter())
         self._log.write(step, epoch=self._schedule.epoch(step), **scores)
         self._log.flush()
         mean, findings = scores["val_auc_mean"], scores["val_auc_findings"]
         self._checkpoints.add_score(step, mean, findings, scores["val_auc"])
         if is_primary():
             remaining = self._epochs - self._schedule.epoch(step)
-            self._bar.later = remaining * (time.perf_counter() - times[0])
+            self._bar.later = remaining * (times[-1] - times[0])
             announce(self._describe_epoch(step, mean))
         self._losses, self._work = [], self._bar.work()
         self.rate(step)

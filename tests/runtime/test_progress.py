@@ -50,7 +50,8 @@ def test_pauses_do_not_count(clock):
         assert bar.describe() == "200 of 1,000 images, 10.0 images/s, 1 min left"
         with bar.paused("validation"):
             clock[0] += 500
-            bar.update(50)
+            bar.update(30)
+        bar.update(20, timed=False)
         bar.update(100, "loss 0.5")
         clock[0] += 40
         assert bar.work() == (200, 50)
