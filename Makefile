@@ -4,12 +4,29 @@
 VERSIONS := python3.13 python3.12 python3.11 python3
 NAMED := $(filter-out undefined,$(origin PYTHON))
 usable = $(1) -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+fits = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$python && break; done)
 # Looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
+# Optional packages: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
+# them, so that every later target and a rebuild install them too.
+EXTRAS := cuda tpu gcs s3 dicom parity test
+comma := ,
+ASKED := $(subst $(comma), ,$(EXTRA))
+ifneq ($(filter-out $(EXTRAS),$(ASKED)),)
+$(error EXTRA=$(EXTRA): there is no extra $(firstword $(filter-out $(EXTRAS),$(ASKED))); the extras are $(EXTRAS))
+endif
+KEPT := $(patsubst $(VENV)/extra-%,%,$(wildcard $(VENV)/extra-*))
+WITH = .$(addprefix [,$(addsuffix ],$(subst $() ,$(comma),$(strip $(sort $(1) $(KEPT) $(ASKED))))))
+# What is still to be installed, and the megabytes that it takes at least.
+NEW = $(filter-out $(KEPT),$(ASKED)) $(if $(wildcard $(VENV)/installed),,$(KEPT) base)
+SIZE_base := 1200
+SIZE_cuda := 4000
+SIZE_parity := 700
+SIZE_tpu := 300
 # Processes that run tests; each takes one file of tests at a time.
 WORKERS ?= 2
 # Python compiles the modules that programs import, and keeps them, which some systems turn off; pip
@@ -33,7 +50,8 @@ help:
 	@echo "make mutants   put deliberate faults into the core, which the tests must notice: 15 minutes"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
-	@echo "make install   make the environment in .venv"
+	@echo "make install   make the environment in .venv; EXTRA=cuda for NVIDIA GPUs, EXTRA=tpu for TPUs,"
+	@echo "               gcs and s3 for buckets, dicom for DICOM films; several: EXTRA=cuda,dicom"
 	@echo "make clean     remove the demo's files and compiled programs"
 	@echo "The times are those of two cores."
 
@@ -48,24 +66,40 @@ again:
 # The environment has no pip of its own, which some systems ship separately. requirements.lock holds
 # the versions.
 $(VENV)/made:
-	@$(call usable,$(or $(PYTHON),false)) || { echo "$(or $(PYTHON),no Python on the PATH)" \
+	@$(call usable,$(or $(PYTHON),false)) || { for python in $(or $(PYTHON),$(VERSIONS)); do \
+	  if $(call fits,$$python); then echo "$$python has no pip, which installs the packages:" \
+	  "get it from your system (Debian and Ubuntu: apt-get install python3-pip python3-venv), or try:" \
+	  "make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; fi; done; \
+	  echo "$(or $(PYTHON),no Python on the PATH)" \
 	  "is not a Python 3.11 or newer with pip that runs; try:" \
 	  "make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(call room,$(NEW))
 	$(PYTHON) -m venv --clear --without-pip $(VENV)
-	@touch $@
+	@touch $@ $(KEPT:%=$(VENV)/extra-%)
 
+# Says what is missing before anything is downloaded; without df, pip says it.
+room = need=$$(( 0 $(foreach one,$(1),+ $(or $(SIZE_$(one)),50)) )); \
+  free=$$(df -Pm . 2>/dev/null | { read -r head; read -r disk size used free rest; echo "$$free"; }); \
+  [ "$${free:-$$need}" -ge "$$need" ] || { echo "installing into $(CURDIR)/$(VENV) takes more" \
+  "than $$need MB, and $$free MB are free there; free some space and run make again" >&2; exit 2; }
+
+ifneq ($(filter-out $(KEPT),$(ASKED)),)
+$(VENV)/installed: again
+endif
 $(VENV)/installed: $(VENV)/made pyproject.toml requirements.lock
+	@$(call room,$(NEW))
 	@echo "installing the packages of requirements.lock into $(VENV) ..."
-	$(INSTALL) .
-	@touch $@
+	$(INSTALL) '$(WITH)'
+	@touch $@ $(ASKED:%=$(VENV)/extra-%)
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(INSTALL) '.[test]'
+	$(INSTALL) '$(call WITH,test)'
 	@touch $@
 
 $(VENV)/installed-parity: $(VENV)/installed-test
+	@$(call room,$(if $(wildcard $@),,parity))
 	@echo "installing PyTorch ..."
-	$(INSTALL) '.[test,parity]'
+	$(INSTALL) '$(call WITH,test parity)'
 	@touch $@
 
 install: $(VENV)/installed

@@ -77,6 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     if found.others:
         errors.say(f"files in the folders left out, since they are no films: {found.others:,}")
     model = load_model(options)
+    if model.lineage.synthetic:
+        errors.say(
+            "SYNTHETIC: the model was trained on phantoms, which a program draws; what it learned "
+            "from them says nothing about patients"
+        )
     if model.calibration is None:
         errors.say(
             "the model has no calibration, so there are no calibrated probabilities, decisions or "
@@ -89,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     settings = Settings(options.rule, options.overlays, options.batch_size, options.workers)
     done = predict_files(model, found.films, options.out, settings)
-    speed = f", {done.new / max(done.seconds, 1e-9):.1f} films/s" if done.new else ""
+    speed = f", {done.rate:,.1f} films/s" if done.rate else ""
     unlike = f", {done.unlike:,} unlike the training films" if done.unlike else ""
     count = f"{done.films - done.refused:,} of {done.films:,} films predicted"
     print(f"{count}{unlike}{speed}: {options.out / 'predictions.csv'}")

@@ -3,7 +3,7 @@
     python benchmarks/roofline.py [--generations v5e] [--chips 4] [--backbones densenet121]
         [--parts global predict] [--remat] [--out FILE]
 
-libtpu's compiler (`pip install 'agcnn-jax[tpu]'`) optimises training steps and prediction for chips
+libtpu's compiler (`make install EXTRA=tpu`) optimises training steps and prediction for chips
 that are not there. The optimised program says how many operations a chip computes, how many bytes
 it reads and writes, and what it exchanges with the others. Each divided by the chip's peak is a
 time that the program cannot beat; the longest is the bound. Real programs overlap the three only in

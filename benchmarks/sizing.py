@@ -3,7 +3,7 @@
     python benchmarks/sizing.py [--topology v5e:2x2] [--largest] [--measure STEPS] [--out FILE]
 
 Compiles the training step for the devices at hand or, with --topology, for absent TPUs
-(`pip install 'agcnn-jax[tpu]'`), and prints XLA's memory analysis of one device in GiB: total is
+(`make install EXTRA=tpu`), and prints XLA's memory analysis of one device in GiB: total is
 argument + output + temp - alias, and peak is the most in use at once. Keeps the rows of --out.
 """
 

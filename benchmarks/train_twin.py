@@ -35,6 +35,7 @@ from agcnn_jax.run import command_line  # noqa: E402
 from agcnn_jax.run.config import flatten, is_read, refuse_unread  # noqa: E402
 from agcnn_jax.run.keys import FIXED, KEYS, SCORED  # noqa: E402
 from agcnn_jax.runtime.errors import UserError  # noqa: E402
+from agcnn_jax.runtime.extras import packages_of  # noqa: E402
 from agcnn_jax.runtime.storage import read_json, write_json  # noqa: E402
 
 ONLY = {
@@ -190,7 +191,7 @@ def main() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise UserError("this needs PyTorch; pip install 'agcnn-jax[parity]'") from error
+        raise UserError(f"this needs {packages_of('parity')}") from error
     train_seeds(config, workdir, flags.FLAGS.seeds)
 
 

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.runtime.cores import available_cores
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
 from data_prep.nih import publish, tables, workers
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
@@ -30,6 +30,7 @@ from data_prep.nih.report import (
     check_bad,
     check_lists,
     make_report,
+    missing,
     summary,
     write_report,
 )
@@ -132,6 +133,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
         check_lists(plan, outcome)
+        if warning := missing(report):
+            say(warning)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
             builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")

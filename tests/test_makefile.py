@@ -1,7 +1,9 @@
 """The Python that `make` chooses among scripts that pretend to be one."""
 
+import os
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 
@@ -12,12 +14,16 @@ MAKE = shutil.which("make")
 PYTHON = """#!/bin/sh
 case "$1 $2" in
   *print*) echo {version} ;;
+  *"import pip"*) exit {pip} ;;
   -c*) exit {status} ;;
   "-m venv")
     echo "{name} makes it" >&2
     mkdir -p .venv/bin
     cp "$0" .venv/bin/python ;;
-  "-m pip") echo "{name} installs" >&2 ;;
+  "-m pip")
+    for last; do :; done
+    echo "$last" >> installs
+    echo "{name} installs" >&2 ;;
 esac
 """
 
@@ -40,16 +46,24 @@ def folder(tmp_path):
     return tmp_path
 
 
-def put(folder, name, version="3.11", status=0, text=PYTHON):
+# The system's, for the folder that holds the environment.
+DF = """#!/bin/sh
+echo "Filesystem 1048576-blocks Used Available Capacity Mounted on"
+echo "/dev/disk 100000 1 {version} 1% /"
+"""
+
+
+def put(folder, name, version="3.11", status=0, pip=None, text=PYTHON):
     script = folder / "bin" / name
-    script.write_text(text.format(name=name, version=version, status=status))
+    pip = status if pip is None else pip
+    script.write_text(text.format(name=name, version=version, status=status, pip=pip))
     script.chmod(0o755)
     return script
 
 
-def make(folder, *arguments, status=0, **environment):
+def make(folder, *arguments, status=0, target="install", **environment):
     done = subprocess.run(
-        [MAKE, "install", *arguments],
+        [MAKE, target, *arguments],
         cwd=folder / "clone",
         env={"PATH": str(folder / "bin"), **environment},
         capture_output=True,
@@ -111,6 +125,90 @@ def test_none_that_can_be_used(folder, scripts, arguments, named):
     assert line.endswith("make PYTHON=/path/to/python3.13 install")
     assert all(other.startswith("make: ***") for other in rest)
     assert not (folder / "clone" / ".venv").exists()
+
+
+def installs(folder):
+    """What pip was asked for since the last call."""
+    path = folder / "clone" / "installs"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def test_a_python_without_pip_says_so(folder):
+    put(folder, "python3.12", pip=1)
+    for arguments in ((), ("PYTHON=python3.12",)):
+        line, *rest = make(folder, *arguments, status=2)
+        assert line.startswith("python3.12 has no pip, which installs the packages: get it from")
+        assert all(other.startswith("make: ***") for other in rest)
+    assert not (folder / "clone" / ".venv").exists()
+    put(folder, "python3.11")
+    assert make(folder) == used("python3.11")
+
+
+def test_a_disk_with_too_little_space_is_named(folder):
+    put(folder, "python3.12")
+    put(folder, "df", version=1199, text=DF)
+    line, *rest = make(folder, status=2)
+    assert "takes more than 1200 MB, and 1199 MB are free there" in line
+    assert all(other.startswith("make: ***") for other in rest)
+    assert not (folder / "clone" / ".venv").exists()
+    put(folder, "df", version=1200, text=DF)
+    assert make(folder) == used("python3.12")
+    line, *_ = make(folder, "EXTRA=cuda,dicom", status=2)
+    assert "takes more than 4050 MB, and 1200 MB are free there" in line
+    assert make(folder) == []
+
+
+class TestExtras:
+    @pytest.fixture(autouse=True)
+    def python(self, folder):
+        put(folder, "python3.11", "3.11")
+
+    def test_the_makefile_knows_those_of_the_package(self):
+        known = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        extras = known["project"]["optional-dependencies"]
+        (line,) = [
+            line for line in (ROOT / "Makefile").read_text().splitlines()
+            if line.startswith("EXTRAS := ")
+        ]  # fmt: skip
+        assert set(line.split()[2:]) == set(extras)
+
+    def test_are_installed_together_and_stay(self, folder):
+        make(folder)
+        assert installs(folder) == ["."]
+        make(folder, "EXTRA=dicom")
+        assert installs(folder) == [".[dicom]"]
+        make(folder, "EXTRA=dicom")
+        assert installs(folder) == []
+        make(folder, "EXTRA=s3,cuda")
+        assert installs(folder) == [".[cuda,dicom,s3]"]
+        make(folder, target=".venv/installed-test")
+        assert installs(folder) == [".[cuda,dicom,s3,test]"]
+        make(folder)
+        assert installs(folder) == []
+
+    def test_stay_when_packages_change_or_the_environment_is_made_again(self, folder):
+        make(folder, "EXTRA=cuda")
+        os.utime(folder / "clone" / ".venv" / "installed", (1, 1))  # before pyproject.toml
+        make(folder)
+        put(folder, "python3.13", "3.13")
+        make(folder, "PYTHON=python3.13")
+        assert installs(folder) == [".[cuda]"] * 3
+
+    def test_that_failed_are_installed_by_the_next_call(self, folder):
+        make(folder)
+        put(folder, "python3.11", text=PYTHON.replace('echo "$last"', "exit 1"))
+        make(folder, "EXTRA=cuda", status=2)
+        put(folder, "python3.11")
+        installs(folder)
+        make(folder, "EXTRA=cuda")
+        assert installs(folder) == [".[cuda]"]
+
+    def test_an_unknown_one_is_refused_by_name(self, folder):
+        (line,) = make(folder, "EXTRA=dicom,cud", status=2)
+        assert "there is no extra cud; the extras are cuda tpu gcs s3 dicom" in line
+        assert not (folder / "clone" / ".venv").exists()
 
 
 class TestAnEnvironmentThatIsThere:

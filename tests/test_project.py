@@ -1,11 +1,13 @@
 """The pages name the right version and paper, and files that exist."""
 
 import re
+import tomllib
 
 import pytest
 import yaml
 
 import agcnn_jax
+from agcnn_jax.runtime.extras import packages_of
 from tests.programs import ROOT
 
 # As strings: YAML would make dates and numbers of some.
@@ -48,3 +50,25 @@ def test_files_that_a_page_names_exist(page):
         and not any((place / name).exists() for place in places)
     }
     assert not missing
+
+
+def test_messages_name_the_packages_of_an_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for extra in set(extras) - {"test"}:
+        packages, command = packages_of(extra).split(" (in a checkout: ")
+        wanted = {re.split("[<>=]", one)[0] for one in extras[extra]}
+        assert set(packages.split(" and ")) == wanted
+        assert command == f"make install EXTRA={extra})"
+
+
+def test_no_text_advises_a_pip_that_is_not_there():
+    # The environment has no pip, and anyone could register a name like this package's.
+    folders = ("agcnn_jax", "benchmarks", "configs", "data_prep", "docs", "launch")
+    paths = [*ROOT.glob("*.md"), *(p for one in folders for p in (ROOT / one).rglob("*"))]
+    texts = {p: p.read_text() for p in paths if p.suffix in {".py", ".md", ".sh", ".sbatch"}}
+    del texts[ROOT / "CHANGELOG.md"]
+    advised = re.compile(r"agcnn-jax\[|\bpip install\b|python -m pip install")
+    assert [str(path) for path, text in texts.items() if advised.search(text)] == [
+        str(ROOT / "launch" / "tpu_worker.sh")  # installs uv on a bare host, with its own pip
+    ]

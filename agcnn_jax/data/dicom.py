@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, look_up
+from agcnn_jax.runtime.extras import packages_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MODALITIES = ("CR", "DX", "RG", "SC")
 """Computed, digital and conventional radiography, and secondary capture."""
 
-INSTALL = "pip install 'agcnn-jax[dicom]'"
+INSTALL = packages_of("dicom")
 _OTHER_MODALITIES = (
     "AR BDUS BI BMD CT CTPROTOCOL DG DMS DOC ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS"
     " KER KO LEN LP LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT"

@@ -34,19 +34,20 @@ th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
 thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
-thead tr.groups th { text-align: center; border-bottom: 0; }
+thead tr.groups th { text-align: left; border-bottom: 0; }
+thead tr.groups span { position: sticky; left: 10rem; }
 tbody tr:hover td { background: var(--soft); }
 tr.first-summary td { border-top: 1px solid var(--line); font-weight: 600; }
 .edge { border-left: 1px solid var(--line); }
-.words td, .words th { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  vertical-align: top; }
-.words td:first-child { white-space: nowrap; }
+.words td, .words th { text-align: left; white-space: normal; overflow-wrap: break-word;
+  max-width: 26rem; vertical-align: top; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
 img { width: auto; max-width: min(100%, 68rem); height: auto; background: #fff;
   border-radius: 6px; display: block; }
 @media (max-width: 40rem) { img { width: 48rem; max-width: none; }
-  .auc th:nth-child(2), .auc td:nth-child(2) { display: none; } }
+  th:first-child, td:first-child { white-space: normal; min-width: 6rem; max-width: 9rem;
+    overflow-wrap: break-word; } }
 @page { size: A4 landscape; margin: 12mm; }
 @media print { html { font-size: 11px; } body { max-width: none; padding: 0; font-size: 11px; }
   nav { display: none; } h2, h3 { break-after: avoid; } img, table { break-inside: avoid; }
@@ -107,21 +108,24 @@ def image(data: bytes, image_format: str, description: str) -> str:
 def table(content: Table, kind: str = "") -> str:
     """Render a table; the lines above and below it are left out."""
     edges: set[int] = set()
-    names: list[str] = []
+    # The first column stays in view while the others scroll, so its cells span no other column.
+    names = ["<th></th>"]
     headers: list[str] = []
     for name, group in content.groups:
+        others = len(group) - (not headers)
         if headers:
             edges.add(len(headers))
-        names.append(
-            f'<th{_edge(bool(headers))} colspan="{len(group)}">{text(name.rstrip(","))}</th>'
-        )
+        if others:
+            shown = f"<span>{text(name.rstrip(','))}</span>"
+            names.append(f'<th{_edge(bool(headers))} colspan="{others}">{shown}</th>')
         headers += group
     rows = ""
     for r, row in enumerate(content.rows):
         first_summary = content.summary_rows and r == len(content.rows) - content.summary_rows
         kind_of_row = ' class="first-summary"' if first_summary else ""
         rows += f"<tr{kind_of_row}>{_cells(row, 'td', edges)}</tr>"
-    groups = f'<tr class="groups">{"".join(names)}</tr>' if len(content.groups) > 1 else ""
+    named = any(name for name, _ in content.groups)
+    groups = f'<tr class="groups">{"".join(names)}</tr>' if named else ""
     head = f"{groups}<tr>{_cells(headers, 'th', edges)}</tr>"
     return _scroll(f"<thead>{head}</thead><tbody>{rows}</tbody>", kind)
 

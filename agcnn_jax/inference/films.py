@@ -51,6 +51,7 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
             input_heat_map=outputs["heat_maps"][i],
             stored_size=model.image_size,
             distance=None if distances is None else float(distances[i]),
+            synthetic=model.lineage.synthetic,
         )
         for i, (name, film) in enumerate(named)
     ]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
-from agcnn_jax.evaluation.figures import TEXT_SIZE, plain_name
+from agcnn_jax.evaluation.figures import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, plain_name
 from agcnn_jax.inference.result import Result
 
 SHOWN = 5
 """Findings whose probabilities are drawn, the most probable ones."""
 
-_BOX, _POSITIVE, _OTHER = "#56B4E9", "#E69F00", "0.8"
+_BOX, _POSITIVE, _OTHER, _MARK = "#56B4E9", "#E69F00", "0.8", "#B00020"
 
 
 class Picture(Figure):
@@ -31,9 +34,10 @@ def overlay(result: Result) -> Figure:
     """Draw the film with its box, the same with the heat map, and the most probable findings.
 
     Bars are the model's probabilities; a mark is the calibrated one; a coloured bar is a finding
-    that is called positive at Youden's threshold.
+    that is called positive at Youden's threshold. The picture says if the film is unlike those that
+    the model knows, and if the model was trained on phantoms.
     """
-    figure = Picture(figsize=(9.6, 3.4), layout="constrained")
+    figure = Picture(figsize=(9.6, 4.4), layout="constrained")
     film, heat, bars = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     for axes in (film, heat):
         axes.imshow(result.film, cmap="gray", vmin=0, vmax=255)
@@ -45,7 +49,34 @@ def overlay(result: Result) -> Figure:
     heat.set_title("heat map", fontsize=TEXT_SIZE, loc="left")
     bars.set_title(f"{result.branch} branch", fontsize=TEXT_SIZE, loc="left")
     _draw_findings(bars, result)
+    scale = ScalarMappable(Normalize(0, 1), "inferno")  # without the film under it
+    bar = figure.colorbar(scale, ax=heat, location="bottom", shrink=0.8, aspect=30, pad=0.02)
+    bar.set_ticks([0, 1], labels=["0", "1: looked at most"], fontsize=TEXT_SIZE)
+    figure.legend(handles=_key(result), **LEGEND_BELOW)
+    if marks := _marks(result):
+        figure.suptitle(marks, fontsize=TITLE_SIZE, color=_MARK, weight="bold")
     return figure
+
+
+def _marks(result: Result) -> str:
+    """Say what a reader must know before anything else; "" if there is nothing."""
+    marks = ["SYNTHETIC: the model was trained on phantoms"] if result.synthetic else []
+    if result.unlike:
+        marks.append(f"UNLIKE the films that the model knows (distance {result.distance:.2g})")
+    return "\n".join(marks)
+
+
+def _key(result: Result) -> list[Artist]:
+    """List what the box and the bars mean, for those that are drawn."""
+    key: list[Artist] = []
+    if result.box is not None:
+        key.append(Patch(fill=False, edgecolor=_BOX, linewidth=1.8, label="attended region"))
+    if any(value is not None for value in result.decision.values()):
+        key.append(Patch(color=_POSITIVE, label="called positive (Youden)"))
+        key.append(Patch(color=_OTHER, label="called negative"))
+    else:
+        key.append(Patch(color=_OTHER, label="no threshold chosen"))
+    return key
 
 
 def _draw_findings(axes: Axes, result: Result) -> None:

@@ -93,6 +93,7 @@ class Result:
         stored_size: side in pixels to which the model resizes a film before it crops the centre.
         distance: of the film from those that the model knows, by its pooled features: above 1 it is
             farther than 99 % of validation images; None where the calibration knows no features.
+        synthetic: the model was trained on phantoms; pictures say so.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Result:
     input_heat_map: np.ndarray
     stored_size: int
     distance: float | None = None
+    synthetic: bool = False
 
     @property
     def unlike(self) -> bool | None:

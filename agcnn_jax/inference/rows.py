@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
 """Folder of the pictures, in that of the predictions."""
+
+_EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
+_NAME_BYTES = 200
+"""Of a film's name in its picture's; file systems allow 255 bytes."""
 
 FILM_COLUMNS = (
     *("Image Index", "path", "width", "height", "distance", "unlike"),
@@ -82,8 +88,9 @@ def write_rows(
         box = None if boxes is None else boxes[i].tolist()
         overlay = None
         if film.preview is not None:
-            overlay = f"{OVERLAYS}/{folder.films + 1:06d}.jpeg"
-            picture = _result(model, path, film.preview, answers, outputs, i).show()
+            overlay = f"{OVERLAYS}/{overlay_name(path, folder.films + 1)}"
+            distance = None if distances is None else float(distances[i])
+            picture = _result(model, path, film.preview, answers, outputs, i, distance).show()
             with reported(out, "written"):
                 picture.savefig(out / overlay, dpi=110, pil_kwargs={"quality": 88})
         shown = printable(path)
@@ -142,6 +149,7 @@ def _result(
     answers: Mapping[str, Answer],
     outputs: Mapping[str, np.ndarray],
     i: int,
+    distance: float | None,
 ) -> Result:
     """Make the result to draw, as if the film had the size of its picture."""
     one = {"boxes": outputs["boxes"][i : i + 1]} if "boxes" in outputs else {}
@@ -154,4 +162,21 @@ def _result(
         box=None if box is None else tuple(box[0].tolist()),
         input_heat_map=outputs["heat_maps"][i],
         stored_size=model.image_size,
+        distance=distance,
+        synthetic=model.lineage.synthetic,
     )
+
+
+def overlay_name(path: str, number: int) -> str:
+    """Name the picture of a film: the film's name, then the film's number, which no other has.
+
+    Letters and digits of any script, dots, hyphens and underscores stay; each other character
+    becomes an underscore. The column `overlay` of the predictions says which film it shows.
+    """
+    name = unicodedata.normalize("NFC", os.path.basename(printable(path)))
+    stem = _EXTENSION.sub("", name)
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
+    # Hidden files, and names that commands take for options, begin with these.
+    kept = re.sub(r"^[-.]", "_", kept)
+    short = kept.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"{short}_{number:06d}.jpeg"

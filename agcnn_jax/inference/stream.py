@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from agcnn_jax.inference.decoding import Decoded, decode_films
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.rows import OVERLAYS, columns_of, write_rows
 from agcnn_jax.run.calibration import Calibration
+from agcnn_jax.runtime.progress import Progress
 from agcnn_jax.runtime.storage import reported
 
 _PREVIEW = 768
@@ -50,13 +49,17 @@ class Settings(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How many films were predicted and refused, of all; `new` of them now, in `seconds`."""
+    """How many films were predicted and refused, of all; `new` of them now, in `seconds`.
+
+    `rate` is films a second without compilation and the first batch, None with no other.
+    """
 
     films: int
     refused: int
     unlike: int
     new: int
     seconds: float
+    rate: float | None
 
 
 class _Batch(NamedTuple):
@@ -97,22 +100,17 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
             with reported(out, "written"):
                 (out / OVERLAYS).mkdir(exist_ok=True)
         before = folder.films
-        bar = tqdm(
-            total=len(films),
-            initial=before,
-            unit=" films",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10.0,
-        )
-        batches = _predicted(model, films[before:], size, settings)
+        bar = Progress("prediction", len(films), "films", before)
+        batches = _predicted(model, films[before:], size, settings, bar)
         with bar, contextlib.closing(batches):
             for batch in batches:
                 outputs = jax.device_get(dict(batch.outputs))
                 write_rows(folder, model, batch.films, outputs, settings.rule, out)
                 folder.save_now_and_then()
-                bar.update(len(batch.films))
+                # The first batch ran, at least in part, while its program was compiled.
+                bar.update(len(batch.films), timed=bar.done > before)
         new, seconds = folder.films - before, time.monotonic() - began
-        return Summary(folder.films, folder.refused, folder.unlike, new, seconds)
+        return Summary(folder.films, folder.refused, folder.unlike, new, seconds, bar.rate())
 
 
 def _digest(calibration: Calibration | None) -> str | None:
@@ -132,11 +130,11 @@ def _settings_digest(model: Model) -> str:
 
 
 def _predicted(
-    model: Model, films: Sequence[str], size: int, settings: Settings
+    model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
 ) -> Generator[_Batch, None, None]:
     """Yield batches one late, so that the devices work while rows are written."""
     waiting: _Batch | None = None
-    for batch in _batches(model, films, size, settings):
+    for batch in _batches(model, films, size, settings, bar):
         if waiting is not None:
             yield waiting
         waiting = batch
@@ -144,8 +142,10 @@ def _predicted(
         yield waiting
 
 
-def _batches(model: Model, films: Sequence[str], size: int, settings: Settings) -> Iterator[_Batch]:
-    side = model.image_size
+def _batches(
+    model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
+) -> Iterator[_Batch]:
+    side, compiled = model.image_size, False
     images, chosen, count = np.zeros((size, side, side), np.uint8), [], 0
     preview = _PREVIEW if settings.overlays else 0
     decoded = decode_films(films, side, workers=settings.workers, preview=preview)
@@ -157,7 +157,11 @@ def _batches(model: Model, films: Sequence[str], size: int, settings: Settings) 
         chosen.append((path, film))
         # Where nothing can be decoded, rows are written too.
         if count == size or len(chosen) >= 8 * size or number == len(films):
-            outputs = model.predict_batch(images, settings.overlays) if count else {}
+            outputs: Mapping[str, jax.Array] = {}
+            if count:
+                with contextlib.nullcontext() if compiled else bar.compiling():
+                    outputs = model.predict_batch(images, settings.overlays)
+                compiled = True
             yield _Batch(chosen, outputs)
             # The devices may still read the other one.
             images, chosen, count = np.zeros_like(images), [], 0

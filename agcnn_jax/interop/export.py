@@ -43,7 +43,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         from safetensors.numpy import save
     except ImportError as error:
         raise UserError(
-            "an export needs safetensors; install it: pip install safetensors"
+            "an export needs safetensors; install it (in a checkout: make install)"
         ) from error
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: an export is a .safetensors file; give it that suffix")

@@ -125,8 +125,8 @@ def fetch(
         from huggingface_hub import errors
     except ImportError as error:
         raise UserError(
-            f"{option}: downloading needs huggingface_hub; install it: pip install "
-            f"huggingface_hub, or {by_hand}"
+            f"{option}: downloading needs huggingface_hub; install it (in a checkout: make "
+            f"install), or {by_hand}"
         ) from error
     try:
         path = huggingface_hub.hf_hub_download(name, file, revision=revision, cache_dir=folder)

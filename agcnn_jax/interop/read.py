@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.extras import packages_of
 
 METADATA_KEY = "agcnn_jax"
 """Entry of a safetensors file's metadata that describes one of our exports."""
@@ -74,7 +75,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise UserError(
-            f"--weights {path}: reading it needs safetensors; install it: pip install safetensors"
+            f"--weights {path}: reading it needs safetensors; install it "
+            "(in a checkout: make install)"
         ) from error
     try:
         with safe_open(path, framework="numpy") as file:
@@ -92,8 +94,8 @@ def _load_pickled(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"--weights {path}: only torch reads a pickled file; install it (pip install torch), "
-            f"or convert the file to .safetensors where torch is installed"
+            f"--weights {path}: only torch reads a pickled file; install "
+            f"{packages_of('parity')}, or convert the file to .safetensors where torch is installed"
         ) from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():

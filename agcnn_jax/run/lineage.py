@@ -44,6 +44,11 @@ class Lineage:
     seen: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     unlisted: frozenset[str] = frozenset()
 
+    @property
+    def synthetic(self) -> bool:
+        """True if phantoms are among the images: their answers say nothing about patients."""
+        return any("phantom" in collection.lower() for collection in self.seen)
+
     def joined(self, other: Lineage) -> Lineage:
         """Return the images that either has seen."""
         collections = sorted({*self.seen, *other.seen})

@@ -1,17 +1,15 @@
-"""The log of a run: metrics.jsonl, the same for TensorBoard, and progress bars."""
+"""The log of a run: metrics.jsonl, and the same for TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from etils import epath
-from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import is_primary
@@ -19,20 +17,6 @@ from agcnn_jax.runtime.storage import is_remote, reported, upload, write_bytes
 
 FLUSH_SECONDS = 30.0
 """How long TensorBoard's file and an object store may lag behind."""
-
-
-def progress_bar(total: int, done: int, what: str, leave: bool = True) -> tqdm:
-    """Show a bar of images on stderr: a moving one in a terminal, a line now and then in a file."""
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=what,
-        unit="img",
-        leave=leave,
-        dynamic_ncols=True,
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,
-        disable=not is_primary(),
-    )
 
 
 class MetricsLog(contextlib.ExitStack):

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from agcnn_jax.runtime.paths import expanded_path
+from agcnn_jax.runtime.progress import write_line
 
 USAGE_STATUS = 2
 """An error that running the same command again does not fix."""
@@ -62,7 +63,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         say(str(stopped))
         status = TEMPORARY_STATUS
     except KeyboardInterrupt as interrupt:
-        print(file=sys.stderr)
+        if sys.stderr is not None and sys.stderr.isatty():
+            write_line("", sys.stderr)  # below the terminal's ^C
         say(str(interrupt) or INTERRUPTED)
         status = INTERRUPTED_STATUS
     sys.exit(status)
@@ -72,4 +74,4 @@ def say(message: str) -> None:
     """Print the program's name and a message on one line of stderr."""
     path = Path(sys.argv[0])
     program = path.parent.name if path.name == "__main__.py" else path.name
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    write_line(f"{program}: {' '.join(message.split())}", sys.stderr)

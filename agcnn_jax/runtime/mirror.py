@@ -14,9 +14,9 @@ from typing import Any
 
 import fsspec
 from etils import epath
-from tqdm import tqdm
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.progress import Progress, write_line
 from agcnn_jax.runtime.storage import DISK_FULL, reported
 
 CACHE_VARIABLE = "AGCNN_JAX_CACHE"
@@ -87,7 +87,7 @@ def _locked(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print("waiting for another process that copies the dataset", file=sys.stderr)
+                write_line("waiting for another process that copies the dataset", sys.stderr)
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -109,12 +109,8 @@ def _fetch(directory: epath.Path, part: Path) -> None:
         )
     names = [file["name"] for file in missing]
     targets = [part / Path(name).name for name in names]
-    bar = tqdm(
-        total=len(names),
-        desc=f"copying {directory} to {part.parent}",
-        unit="file",
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,
-    )
+    write_line(f"copying {directory} to {part.parent}", sys.stderr)
+    bar = Progress("copying", len(names), "files")
     with reported(directory, "read"), bar:
         for start in range(0, len(names), AT_ONCE):
             batch = slice(start, start + AT_ONCE)

@@ -14,6 +14,7 @@ import jax
 from orbax.checkpoint.utils import reached_preemption
 
 from agcnn_jax.runtime.errors import Stopped
+from agcnn_jax.runtime.progress import write_line
 
 StopRequest = Callable[[], bool]
 """Returns True if it is time to stop. All processes call it equally often and get one answer."""
@@ -42,7 +43,7 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.default_int_handler(number, frame)
         _caught.append(number)
         if number == signal.SIGINT:
-            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+            write_line("stopping after this step; Ctrl-C again stops at once", sys.stderr)
             if several:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -16,6 +16,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.progress import write_line
 from agcnn_jax.runtime.storage import delete, exists, write_json
 
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ def is_primary() -> bool:
 def announce(message: str) -> None:
     """Print a message once, however many processes the run has."""
     if is_primary():
-        print(message, flush=True)
+        write_line(message)
 
 
 def process_share() -> tuple[int, int]:

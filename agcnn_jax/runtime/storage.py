@@ -16,6 +16,7 @@ import fsspec
 from etils import epath
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.extras import packages_of
 from agcnn_jax.runtime.paths import expand
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
@@ -107,8 +108,8 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say in a few words why a file cannot be accessed."""
     scheme = os.fspath(path).partition("://")[0]
     if isinstance(error, ImportError) and is_remote(path):
-        package = f"agcnn-jax[{EXTRAS[scheme]}]" if scheme in EXTRAS else f"fsspec[{scheme}]"
-        return f"{scheme}:// needs pip install '{package}'"
+        known = scheme in EXTRAS
+        return f"{scheme}:// needs {packages_of(EXTRAS[scheme]) if known else f'fsspec[{scheme}]'}"
     number = error_number(error)
     said = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
     text = " ".join(_ANNOTATIONS.sub("", said).split()) or type(error).__name__

@@ -29,6 +29,7 @@ from agcnn_jax.runtime import cluster
 from agcnn_jax.runtime.errors import TEMPORARY_STATUS, Stopped, say
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, is_primary
+from agcnn_jax.runtime.progress import write_line
 from agcnn_jax.runtime.storage import create_json, is_remote, reported, write_json
 
 FILE = "training.json"
@@ -87,7 +88,7 @@ class Lock:
             if stop_requested():
                 raise Stopped(f"stopped while waiting for {holder}; nothing to save")
             if not told:
-                print(f"{text}; waiting up to {self.patience:g} s", flush=True)
+                write_line(f"{text}; waiting up to {self.patience:g} s")
             told = True
             time.sleep(min(1.0, self.timeout / 20))
 

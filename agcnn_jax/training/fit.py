@@ -66,8 +66,8 @@ def fit(
     def validate(step: int) -> None:
         record.validate(step, state, score)
         if stage.number == 1 and schedule.epoch(step) == 1:
-            sync_call(lambda: first_look(experiment, state.variables))
-            record.rate(step)  # what is drawn does not count
+            with record.paused(step, "drawing the first look"):
+                sync_call(lambda: first_look(experiment, state.variables))
 
     with contextlib.closing(batches), record, profile:
         if stop_requested():
@@ -78,8 +78,9 @@ def fit(
             profile.before(step)
             batch = next(batches)
             if step == resumed + 1:
-                step_function = compile_step(experiment, schedule, state, frozen, batch)
-                record.rate(resumed)  # compilation does not count
+                with record.compiling():
+                    step_function = compile_step(experiment, schedule, state, frozen, batch)
+                record.rate(resumed)
             # A hidden transfer between host and device would make one wait for the other.
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, frozen, batch)

@@ -15,10 +15,10 @@ from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
 from agcnn_jax.models.agcnn import BRANCHES, Variables, merge_branches
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.log import progress_bar
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
-from agcnn_jax.runtime.processes import process_share
+from agcnn_jax.runtime.processes import is_primary, process_share
+from agcnn_jax.runtime.progress import Progress
 from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.steps import TrainState
 
@@ -45,28 +45,31 @@ def predict(
     description: str,
     after_batch: Callable[[], None] = lambda: None,
     pooled: bool = False,
+    compiled: bool = False,
 ) -> Prediction:
     """Run a `make_predict_step` over the records `indices`, int64 `[N]`, N at least 1.
 
     Every process reads its share of each batch; the results are gathered once, at the end, without
     the rows that only fill the last batch. `variables` are replicated over the mesh. Every process
     calls `after_batch` after every batch; it may raise to end the prediction. `pooled` keeps the
-    pooled features, if the step returns them.
+    pooled features, if the step returns them. `compiled` says that the step has run before.
     """
     left_out = () if pooled else ("pooled",)
     rows: list[dict[str, np.ndarray]] = []
     source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
-    bar = progress_bar(len(indices), 0, description, leave=False)
+    bar = Progress(description, len(indices), "images", shown=is_primary(), keep=False)
     waiting: dict[str, jax.Array] = {}
     with contextlib.closing(batches), bar:
         for batch in batches:
-            outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
+            compiling = bar.done == 0 and not compiled
+            with bar.compiling() if compiling else contextlib.nullcontext():
+                outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
             # Fetching one batch late keeps the device busy and memory bounded.
             if waiting:
                 rows.append(local_rows(experiment.mesh, waiting))
             waiting = {name: one for name, one in outputs.items() if name not in left_out}
-            bar.update(min(batch_size, len(indices) - bar.n))
+            bar.update(min(batch_size, len(indices) - bar.done), timed=not compiling)
             after_batch()
     rows.append(local_rows(experiment.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
@@ -77,21 +80,26 @@ def predict(
 
 def make_validation(
     experiment: Experiment, stage: Stage, frozen: Variables
-) -> Callable[[TrainState, Callable[[], None]], dict[str, Any]]:
+) -> Callable[[TrainState, Callable[[], None], bool], dict[str, Any]]:
     """Make the function that scores a state's trained branches on the validation subset.
 
-    It calls its second argument after every batch. It returns `val_auc_mean` of the branch that
-    selects the stage's best checkpoint (Section III-C), `val_auc_findings`, the number of findings
-    in that mean, `val_auc_mean_<branch>`, and `val_auc`, `{branch: {finding: AUC}}`; an AUC that
-    does not exist is None. It raises `FloatingPointError` if a logit is not finite.
+    It calls its second argument after every batch; the third says that it ran before. It returns
+    `val_auc_mean` of the branch that selects the stage's best checkpoint (Section III-C),
+    `val_auc_findings`, the number of findings in that mean, `val_auc_mean_<branch>`, and `val_auc`,
+    `{branch: {finding: AUC}}`; an AUC that does not exist is None. It raises `FloatingPointError`
+    if a logit is not finite.
     """
     step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
     records, indices = experiment.records, experiment.split.validation
     labels = records.label_matrix[indices]
 
-    def validate(state: TrainState, after_batch: Callable[[], None]) -> dict[str, Any]:
+    def validate(
+        state: TrainState, after_batch: Callable[[], None], compiled: bool = False
+    ) -> dict[str, Any]:
         variables = merge_branches(frozen, state.variables)
-        made = predict(step, variables, experiment, indices, "validation", after_batch)
+        made = predict(
+            step, variables, experiment, indices, "validation", after_batch, compiled=compiled
+        )
         if not all(np.isfinite(scores).all() for scores in made.logits.values()):
             raise FloatingPointError("validation logits are not finite")
         columns = records.finding_columns

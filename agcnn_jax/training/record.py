@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -14,9 +14,11 @@ import jax.numpy as jnp
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.log import MetricsLog, progress_bar
+from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
+from agcnn_jax.runtime.processes import announce, is_primary
+from agcnn_jax.runtime.progress import Progress, duration
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState
 
@@ -49,7 +51,11 @@ class Record(contextlib.ExitStack):
         log = MetricsLog(experiment.workdir, self._stage, resumed, unscored)
         self._log = self.enter_context(log)
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
-        self._bar = self.enter_context(progress_bar(total, done, f"stage {self._stage}"))
+        bar = Progress(f"stage {self._stage}", total, "images", done, shown=is_primary())
+        self._bar = self.enter_context(bar)
+        self._losses: list[float] = []  # of the epoch
+        self._work: tuple[int, float] = (0, 0.0)  # before the epoch
+        self._validated = False
 
     def hold(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Log the step before, and hold this step's metrics until it is over."""
@@ -63,6 +69,7 @@ class Record(contextlib.ExitStack):
             return
         (step, metrics), self._held = self._held, None
         losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._losses.append(losses["loss"])
         if not math.isfinite(losses["loss"]):
             raise self._diverged(step, f"the loss is {losses['loss']}")
         if step % self._log_every == 0 or self._schedule.ends_epoch(step):
@@ -73,7 +80,7 @@ class Record(contextlib.ExitStack):
                 learning_rate=float(self._learning_rates[step - 1]),
                 images_per_second=self.rate(step),
             )
-            self._bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+            self._bar.note = f"loss {losses['loss']:.4f}"
 
     def save(self, step: int, state: TrainState, batches: grain.DatasetIterator) -> None:
         """Save a checkpoint in the background, once the log holds every step up to it."""
@@ -86,20 +93,64 @@ class Record(contextlib.ExitStack):
 
     def validate(self, step: int, state: TrainState, score: Callable[..., dict[str, Any]]) -> None:
         """Score a step that is saved already, so that a stop here loses only the score."""
+        times = [time.perf_counter()] if self._validated else []  # the first batch compiles
 
         def after_batch() -> None:
+            times.append(time.perf_counter())
             if self._stop_requested():
                 raise self.stopped(step)
 
         try:
-            scores = score(state, after_batch)
+            with self.paused(step, "validation"):
+                scores = score(state, after_batch, self._validated)
         except FloatingPointError as error:
             raise self._diverged(step, str(error)) from error
+        self._validated = True
+        times.append(time.perf_counter())
         self._log.write(step, epoch=self._schedule.epoch(step), **scores)
         self._log.flush()
         mean, findings = scores["val_auc_mean"], scores["val_auc_findings"]
         self._checkpoints.add_score(step, mean, findings, scores["val_auc"])
+        if is_primary():
+            remaining = self._epochs - self._schedule.epoch(step)
+            self._bar.later = remaining * (times[-1] - times[0])
+            announce(self._describe_epoch(step, mean))
+        self._losses, self._work = [], self._bar.work()
         self.rate(step)
+
+    def compiling(self) -> contextlib.AbstractContextManager[None]:
+        """Show that the step is being compiled."""
+        return self._bar.compiling()
+
+    @contextlib.contextmanager
+    def paused(self, step: int, why: str) -> Iterator[None]:
+        """Show what happens instead of training; rates leave it out."""
+        with self._bar.paused(why):
+            yield
+        self.rate(step)
+
+    @property
+    def _epochs(self) -> int:
+        return self._schedule.epoch(self._schedule.total_steps)
+
+    def _describe_epoch(self, step: int, score: float | None) -> str:
+        """Say in a line how an epoch ended, and how long the rest of the stage takes."""
+        parts = []
+        if self._losses:
+            parts.append(f"loss {math.fsum(self._losses) / len(self._losses):.4f}")
+        parts.append(f"validation AUC {'none' if score is None else f'{score:.4f}'}")
+        best = self._checkpoints.best_step()
+        kept = self._checkpoints.score(best) if best else None
+        if kept and kept["val_auc_mean"] is not None:
+            epoch = self._schedule.epoch(kept["step"])
+            parts.append(f"best {kept['val_auc_mean']:.4f} in epoch {epoch}")
+        (images, seconds), (before, then) = self._bar.work(), self._work
+        if images > before:
+            parts.append(f"{(images - before) / (seconds - then):,.1f} images/s")
+        if left := self._bar.seconds_left():
+            parts.append(f"{duration(left)} left")
+        number = self._schedule.epoch(step)
+        return f"stage {self._stage}, epoch {number} of {self._epochs}: {', '.join(parts)}"
 
     def stopped(self, step: int) -> Stopped:
         """Finish what is being saved, and return what to raise."""

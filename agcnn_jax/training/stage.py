@@ -13,6 +13,7 @@ from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, sync_call
+from agcnn_jax.runtime.progress import write_line
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
 from agcnn_jax.training.schedule import make_schedule
@@ -53,10 +54,10 @@ def train_stage(
         stage_results.check_weights(directory, result, now)
         if not finished:
             write_json(directory / "result.json", result)
-        print(describe_result(stage, result, len(experiment.records.finding_columns)))
+        write_line(describe_result(stage, result, len(experiment.records.finding_columns)))
         if not finished:
             done = stage_results.finished_stages(experiment.workdir, experiment.config.strategy)
-            print(validation_table([one for _, one in done]), flush=True)
+            write_line(validation_table([one for _, one in done]))
 
     from_primary(keep)
     return merge_branches(variables, trained)

@@ -47,6 +47,7 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
         "set_aside": [entry._asdict() for entry in set_aside],
         "official_lists": lists if plan.official else None,
+        "label_rows": len(plan.context.labels),
         "rows_without_image": {"count": len(absent), "image_ids": absent},
     }
 
@@ -111,6 +112,19 @@ def summary(report: dict[str, Any]) -> str:
         f"written {report['written']} of {report['files_seen']} files, "
         f"set aside {len(report['set_aside'])}{_reasons(report['set_aside'])}, "
         f"label rows without an image {report['rows_without_image']['count']}, {lists}"
+    )
+
+
+def missing(report: dict[str, Any]) -> str | None:
+    """Return a warning if images of the table of labels are not there; None if all are."""
+    absent = report["rows_without_image"]["count"]
+    if not absent:
+        return None
+    rows = report["label_rows"]
+    return (
+        f"WARNING: only {rows - absent:,} of the {rows:,} images of {report['tables']['labels']} "
+        f"are in {report['raw_dir']}; the download is incomplete unless you left the others out: "
+        f"get them, and prepare to another --data_dir"
     )
 
 

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -17,9 +16,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-import tqdm
-
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.progress import Progress
 from data_prep.nih.plans import Plan
 from data_prep.nih.shards import Context, Unit, read_result, write_unit
 
@@ -42,14 +40,11 @@ def write_shards(plan: Plan, num_workers: int) -> int:
     finished = [result for result in results if result is not None]
     kept = sum(len(result.written) + len(result.set_aside) for result in finished)
     pending = [unit for unit, result in zip(plan.units, results, strict=True) if result is None]
-    # `disable=None` shows no bar if standard error is not a terminal.
-    with tqdm.tqdm(
-        total=plan.images, initial=kept, unit=" files", disable=None, file=sys.stderr
-    ) as bar:
+    with Progress("preparing", plan.images, "files", kept) as bar:
 
         def report(images: int, units: int) -> None:
-            bar.update(kept + images - bar.n)
-            bar.set_postfix_str(f"shard {len(finished) + units}/{len(plan.units)}", refresh=False)
+            shard = f"shard {len(finished) + units} of {len(plan.units)}"
+            bar.update(kept + images - bar.done, shard)
 
         return run_units(pending, plan.context, num_workers, report)
 

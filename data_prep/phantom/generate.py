@@ -12,10 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from agcnn_jax.data.marker import MARKER
 from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.progress import Progress
 from data_prep.phantom import cohort
 from data_prep.phantom.cohort import Patient
 from data_prep.phantom.output import UNFINISHED, is_complete, open_output, read_json
@@ -73,8 +73,8 @@ def _generate(
     pending = [(cohort_seed, size, out_dir, i, task) for i, task in enumerate(tasks)
             if not _boxes_file(work, i).exists()]  # fmt: skip
     total = sum(len(person.films) for person in people)
-    with tqdm(total=total, unit="image", desc="phantoms", disable=None) as progress:
-        progress.update(total - sum(len(p.films) for *_, task in pending for p in task))
+    done = total - sum(len(p.films) for *_, task in pending for p in task)
+    with Progress("phantoms", total, "images", done) as progress:
         if workers == 1 or len(pending) <= 1:
             for job in pending:
                 progress.update(_draw(*job))
@@ -90,7 +90,7 @@ def _generate(
     return True
 
 
-def _draw_parallel(pending: list[tuple], workers: int, progress: tqdm) -> None:
+def _draw_parallel(pending: list[tuple], workers: int, progress: Progress) -> None:
     """Run `_draw` in spawned processes, which do not inherit the caller's threads."""
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(pending))

@@ -223,7 +223,7 @@ def test_a_missing_package_is_named(monkeypatch, missing):
         dataset["PixelData"].is_undefined_length = True
     data = encoded(dataset)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UnreadableImageError, match=r"needs pip install 'agcnn-jax\[dicom\]'"):
+    with pytest.raises(UnreadableImageError, match=r"needs pydicom and .*make install EXTRA=dicom"):
         decode_film(data)
 
 

@@ -128,4 +128,4 @@ def test_progress_bar_on_a_terminal(many, tmp_path):
         pass
     os.close(terminal)
     assert process.wait() == 0
-    assert b"3000/3000" in shown and b"files/s" in shown and b"shard " in shown
+    assert b"3,000 of 3,000 files" in shown and b"files/s" in shown and b"shard " in shown

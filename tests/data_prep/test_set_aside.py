@@ -47,7 +47,10 @@ def test_every_file_is_written_or_set_aside_with_its_reason(tmp_path, capsys):
         table.writelines(row(f"00000000_{number:03d}.png") + "\n" for number in range(10, 18))
     assert prepare(raw, tmp_path / "data", "--max_bad=1") == 0
     counted = "9 (5 unreadable image, 1 no label row, 2 wrong size, 1 same name, other image), "
-    assert f"set aside {counted}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"set aside {counted}" in said.out
+    (warning,) = [line for line in said.err.splitlines() if "WARNING" in line]
+    assert "only 13 of the 14 images of " in warning and "download is incomplete" in warning
     result = report(tmp_path / "data")
     reasons = {entry["file"].rsplit("/")[-1]: entry["reason"] for entry in result["set_aside"]}
     expected = {name: reason for name, (_, reason) in bad.items()}

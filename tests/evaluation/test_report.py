@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import html.parser
+import itertools
 import re
 import shutil
 import subprocess
@@ -42,6 +43,56 @@ class Checker(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+class Tables(html.parser.HTMLParser):
+    """Collects the tables of a page: for each row, the columns that each of its cells covers."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.style, self.below, self.data = [], "", {}, None
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "table":
+            self.tables.append((attributes.get("class", ""), []))
+            self.below = {}
+        elif tag == "tr":
+            self.tables[-1][1].append([])
+        elif tag in ("td", "th"):
+            row = self.tables[-1][1][-1]
+            taken = {column for cell in row for column in cell}
+            # Cells of the rows above that reach down into this one.
+            taken |= {column for column, rows in self.below.items() if rows > 0}
+            start = next(column for column in itertools.count() if column not in taken)
+            cell = range(start, start + int(attributes.get("colspan", 1)))
+            row.append(cell)
+            rows = int(attributes.get("rowspan", 1))
+            self.below |= dict.fromkeys(cell, rows if rows > 1 else 0)
+
+    def handle_endtag(self, tag):
+        if tag == "tr":
+            self.below = {column: rows - 1 for column, rows in self.below.items()}
+
+    def handle_data(self, data):
+        if data.lstrip().startswith(":root"):
+            self.style = data
+
+
+def rules(style):
+    """The selectors of a style, those within @media too, each with its declarations."""
+    for selectors, declarations in re.findall(r"([^{}]+){([^{}]*)}", style):
+        for selector in selectors.split(","):
+            yield selector.strip(), declarations
+
+
+def chosen(selector, kind, row):
+    """The cells of a row that a selector such as `.auc td:nth-child(2)` means."""
+    found = re.fullmatch(r"(?:\.([\w-]+) )?t[hd]:(?:(first)-child|nth-child\((\d+)\))", selector)
+    assert found, f"{selector}: this test cannot tell which cells it means"
+    table, first, number = found.groups()
+    place = 0 if first else int(number) - 1
+    return row[place : place + 1] if table in (None, *kind.split()) else []
 
 
 def localised():
@@ -115,6 +166,24 @@ def test_content():
     assert "&lt;b&gt; &amp; co" in text
     assert "Best catches" not in text
     assert re.search(r"<td>jax</td><td>\d", text)
+
+
+def test_numbers_are_under_their_headings_at_every_width():
+    page = Tables()
+    page.feed(check(make_content(branches=("global", "local", "fusion")))[0])
+    assert len(page.tables) > 10
+    for kind, rows in page.tables:
+        width = max(cell.stop for cell in rows[0])
+        assert all([c for cell in row for c in cell] == list(range(width)) for row in rows)
+        for selector, declarations in rules(page.style):
+            if re.search(r"display: *none", declarations) and re.search(r"\bt[hdr]\b", selector):
+                # Whatever a rule hides, it hides in every row.
+                hidden = {tuple(c for cell in chosen(selector, kind, row) for c in cell)
+                          for row in rows}  # fmt: skip
+                assert len(hidden) == 1, selector
+            if "sticky" in declarations and re.search(r"\bt[hd]\b:", selector):
+                # What stays while the others scroll covers none of them.
+                assert {cell for row in rows for cell in chosen(selector, kind, row)} == {range(1)}
 
 
 def test_two_files():

@@ -211,7 +211,8 @@ def test_the_picture(model, raw):
     result = model.predict(next(raw.iterdir()))
     figure = result.show()
     assert figure._repr_png_().startswith(b"\x89PNG")
-    film, heat, bars = figure.axes
+    film, heat, bars, scale = figure.axes
+    assert scale.get_xlim() == (0, 1)
     np.testing.assert_array_equal(heat.images[1].get_array(), result.heat_map)
     (box,) = film.patches
     assert [box.get_x() + 0.5, box.get_y() + 0.5] == list(result.box[:2])
@@ -219,6 +220,35 @@ def test_the_picture(model, raw):
     assert bars.texts[0].get_text() == f"{top.replace('_', ' ')} {result.probability[top]:.3f}"
     assert bars.patches[0].get_width() == result.probability[top]
     assert f"{top} {result.probability[top]:.3f}" in repr(result)
+
+
+def test_the_picture_has_a_key_and_says_what_to_beware_of(model, raw):
+    result = model.predict(next(raw.iterdir()))
+    assert model.lineage.synthetic and result.synthetic
+
+    def words(figure):
+        (key,) = figure.legends
+        title = figure._suptitle
+        return [text.get_text() for text in key.get_texts()], title and title.get_text()
+
+    def called(value):
+        decision = {"youden": dict.fromkeys(result.findings, value)}
+        return {
+            branch: dataclasses.replace(answer, decision=decision)
+            for branch, answer in result.branches.items()
+        }
+
+    strange = dataclasses.replace(result, distance=1.01, branches=called(True))
+    key, marks = words(strange.show())
+    assert key == ["attended region", "called positive (Youden)", "called negative"]
+    assert marks == (
+        "SYNTHETIC: the model was trained on phantoms\n"
+        "UNLIKE the films that the model knows (distance 1)"
+    )
+    real = dataclasses.replace(
+        result, distance=1.0, synthetic=False, box=None, branches=called(None)
+    )
+    assert words(real.show()) == (["no threshold chosen"], None)
 
 
 @pytest.mark.filterwarnings("error")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -20,6 +21,7 @@ from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.predictions import read_predictions
 from agcnn_jax.inference import stream
 from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.rows import overlay_name
 from agcnn_jax.interop import weights
 from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.models.agcnn import BRANCHES
@@ -222,6 +224,24 @@ def test_predictions_never_mix(out, run_dir, films, tmp_path):
     assert [(out / name).read_bytes() for name in FILES] == before
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/00000001_000.png", "00000001_000_000007.jpeg"),
+        ("1.2.840.10008", "1.2.840.10008_000007.jpeg"),
+        ("-x y/../-o *?.DCM", "_o ___000007.jpeg".replace(" ", "_")),
+        (".hidden.tiff", "_hidden_000007.jpeg"),
+        ("胸部 1.jpg", "胸部_1_000007.jpeg"),
+        ("a\nb\\c.png", "a_nb_c_000007.jpeg"),
+        (os.fsdecode(b"\xff.png"), "_xff_000007.jpeg"),
+        ("é" * 120 + ".png", "é" * 100 + "_000007.jpeg"),
+    ],
+)
+def test_the_name_of_a_picture(path, name):
+    assert overlay_name(path, 7) == name
+    assert len(os.fsencode(name)) <= 255
+
+
 @pytest.mark.slow
 def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys):
     bare, out = tmp_path / "run", tmp_path / "out"
@@ -229,9 +249,12 @@ def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys
     (bare / "calibration.json").unlink()
     names = [str(films / "noise.tif"), str(films / "as_dicom.dcm")]
     assert call(bare, out, "--overlays", *names) == 0
-    assert "no calibration" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no calibration" in said and "SYNTHETIC: the model was trained on phantoms" in said
     rows = table(out / "predictions.csv")
     assert [row["path"] for row in rows] == names  # the order given
+    pictures = ["overlays/noise_000001.jpeg", "overlays/as_dicom_000002.jpeg"]
+    assert [row["overlay"] for row in rows] == pictures
     for row in rows:
         assert row["unlike"] == row["distance"] == row["calibrated_Mass"] == ""
         assert row["positive_Mass"] == ""

@@ -187,7 +187,7 @@ errors.run(lambda: print(open_records("{scheme}://bucket/data")))
         done = run("-c", program, check=False)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
-        assert f"{scheme}://bucket/data cannot be read" in line and "agcnn-jax[" in line
+        assert f"{scheme}://bucket/data cannot be read" in line and "make install EXTRA=" in line
 
 
 def test_where_copies_lie(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from etils import epath
 from tensorboardX.proto.event_pb2 import Event
 
 from agcnn_jax.run import log as module
-from agcnn_jax.run.log import MetricsLog, progress_bar
+from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.runtime.errors import UserError
 
 
@@ -121,11 +121,3 @@ def test_lines_are_flushed_after_a_while(tmp_path, monkeypatch):
     log.write(2, loss=1.0)
     assert [step for step, _, _ in scalars(tmp_path / "events/1_global")] == [1, 2]
     log.close()
-
-
-@pytest.mark.parametrize("show", [True, False])
-def test_the_bar_is_shown_by_one_process(capsys, monkeypatch, show):
-    monkeypatch.setattr(module, "is_primary", lambda: show)
-    with progress_bar(10, 0, "stage 1_global") as bar:
-        bar.update(10)
-    assert ("stage 1_global" in capsys.readouterr().err) == show

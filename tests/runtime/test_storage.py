@@ -83,7 +83,7 @@ def test_bugs_with_a_disk_keep_their_traceback():
 
 
 def test_a_missing_client_is_named():
-    expected = r"gs:// needs pip install 'agcnn-jax\[gcs\]'"
+    expected = r"gs:// needs gcsfs and .* \(in a checkout: make install EXTRA=gcs\)"
     with pytest.raises(UserError, match=expected), storage.reported("gs://b/x", "read"):
         raise ImportError("Please install gcsfs")
     with pytest.raises(ImportError), storage.reported(Path("/x"), "read"):

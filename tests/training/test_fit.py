@@ -107,7 +107,7 @@ def test_a_run_that_diverges_in_the_last_step_of_an_epoch(config, fake_step, mon
     fake_step(lambda step, state: (state, LOSS))
     monkeypatch.setattr(fit, "make_validation", prediction.make_validation)
     nan = {branch: np.full((37, 15), np.nan, np.float32) for branch in ("global",)}
-    monkeypatch.setattr(prediction, "predict", lambda *arguments: Prediction(nan, None))
+    monkeypatch.setattr(prediction, "predict", lambda *given, **options: Prediction(nan, None))
     with pytest.raises(UserError, match=r"logits are not finite at step 5 of stage 1_glob"):
         train(config, str(tmp_path / "run"))
 

@@ -119,6 +119,34 @@ def test_three_stages_are_chained_and_recorded(finished):
     assert list((finished / "events").rglob("events.out.tfevents*"))
 
 
+EPOCH = re.compile(
+    r"stage (\S+), epoch (\d+) of (\d+): loss (\S+), validation AUC (\S+), "
+    r"best (\S+) in epoch (\d+), \S+ images/s(, .* left)?"
+)
+
+
+def test_each_epoch_is_a_line_and_nothing_redraws_one(finished):
+    stdout, stderr = (finished / "stdout").read_text(), (finished / "stderr").read_text()
+    assert not re.search("[\r\x1b]", stdout + stderr)
+    for stage in ("1_global", "2_local", "3_fusion"):
+        assert stderr.count(f"stage {stage}: compiling\n") == 1
+        lines = [line for line in stdout.splitlines() if line.startswith(f"stage {stage}, epoch ")]
+        found = [EPOCH.fullmatch(line).groups() for line in lines]
+        scores = {
+            e["epoch"]: e["val_auc_mean"]
+            for e in entries(finished)
+            if e["stage"] == stage and "val_auc_mean" in e
+        }
+        assert [int(number) for _, number, *_ in found] == list(scores)
+        for _, number, total, loss, score, best, in_epoch, left in found:
+            until = {epoch: scores[epoch] for epoch in scores if epoch <= int(number)}
+            assert int(total) == max(scores) and 0 < float(loss) < 2
+            assert score == f"{scores[int(number)]:.4f}"
+            assert best == f"{max(until.values()):.4f}"
+            assert until[int(in_epoch)] == max(until.values())
+            assert (left is None) == (number == total)
+
+
 def test_a_first_film_and_the_findings_of_finished_stages_are_shown(finished):
     said = (finished / "stdout").read_text()
     assert said.count("first_look.png: heat map of validation film ") == 1
