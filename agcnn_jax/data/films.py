@@ -5,21 +5,43 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
-from agcnn_jax.data import dicom, png
+from agcnn_jax.data import dicom, jpeg, png
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 from agcnn_jax.runtime.paths import expand
 
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+_OTHER_KINDS = {
+    "a BigTIFF file": (b"II+\0", b"MM\0+"),
+    "a JPEG 2000 or HTJ2K file": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "a JPEG XL file": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "a JPEG XR file": (b"II\xbc",),
+    "a GIF file": (b"GIF8",),
+    "a BMP file": (b"BM",),
+    "a RIFF file, such as WebP": (b"RIFF",),
+    "a HEIC or AVIF file": (b"\0\0\0\x18ftyp", b"\0\0\0\x1cftyp", b"\0\0\0\x20ftyp"),
+    "a PDF file": (b"%PDF",),
+    "a NIfTI file": (b"\x5c\x01\0\0", b"\0\0\x01\x5c"),  # the length of its header, 348
+    "an NRRD file": (b"NRRD",),
+    "a NumPy file": (b"\x93NUMPY",),
+    "an HDF5 file": (b"\x89HDF",),
+    "a gzip file": (b"\x1f\x8b",),
+    "a zip archive": (b"PK\x03\x04",),
+    "a pointer of Git LFS, not the file": (b"version https://git-lfs",),
+    "a web page, perhaps of a failed download": (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"),
+}
+"""How files begin that are no films here, but that people take for some."""
 _WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
 _PHOTOMETRIC = 262  # its tag
 _BITS_PER_SAMPLE = 258
-_SIGNED = 2  # a TIFF's sample format
-_SAMPLE_FORMAT = 339  # its tag
+_SIGNED, _FLOAT = 2, 3  # a TIFF's sample formats
+_SAMPLE_FORMAT = 339  # their tag
+_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of the types of values, in bytes
+_PLACES = ((273, 279), (324, 325))  # of strips and of tiles: the tags of offsets and lengths
 
 
 class WrongSizeError(Exception):
@@ -63,15 +85,24 @@ def decode_film(data: bytes) -> np.ndarray:
         raise UnreadableImageError("empty file")
     if len(data) > MAX_BYTES:
         raise UnreadableImageError(f"{len(data)} bytes, more than any radiograph")
+    if ImageFile.LOAD_TRUNCATED_IMAGES and not dicom.is_dicom(data):
+        # A setting of the whole process, with which Pillow makes missing pixels black.
+        raise UnreadableImageError(
+            "not readable for sure while PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set; unset it"
+        )
     if data.startswith(png.SIGNATURE):
         return png.decode_png(data)
     # Some DICOM files begin like a TIFF, for programs that know nothing else.
     if dicom.is_dicom(data):
         return dicom.decode_dicom(data)
-    if data.startswith(JPEG_SIGNATURE):
+    if data.startswith(jpeg.SIGNATURE):
+        jpeg.check_jpeg(data)
         return _decode_picture(data, "JPEG")
     if data.startswith(TIFF_SIGNATURES):
         return _decode_picture(data, "TIFF")
+    for kind, signatures in _OTHER_KINDS.items():
+        if data.startswith(signatures):
+            raise UnreadableImageError(f"{kind}, not a PNG, JPEG, TIFF or DICOM file")
     raise UnreadableImageError("not a PNG, JPEG, TIFF or DICOM file")
 
 
@@ -120,31 +151,87 @@ def _decode_picture(data: bytes, kind: str) -> np.ndarray:
         check_pixels(*image.size)
         if kind == "TIFF" and _has_second_page(image):
             raise UnreadableImageError("holds several pages; save each film as a file of its own")
-        image.load()
-        tags = getattr(image, "tag_v2", {})
-        # Phones store a photograph as the sensor lay, and say how to turn it.
-        image = ImageOps.exif_transpose(image)
+        return gray_of_image(image)
     except UnreadableImageError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImageError("claims more pixels than any radiograph") from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError(f"damaged: no {kind} that can be decoded") from None
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
-        raise UnreadableImageError(f"damaged: {' '.join(str(error).split())[:200]}") from None
-    if image.mode.startswith("I;16"):
-        return deep_to_gray(np.asarray(image), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+        if kind == "TIFF" and _ends_too_early(data):
+            raise UnreadableImageError("truncated") from None
+        reason = " ".join(str(error).split())[:200]
+        if "cannot identify" in reason:
+            reason = f"no {kind} that can be decoded"
+        raise UnreadableImageError(
+            "truncated" if "truncated" in reason.lower() else f"damaged: {reason}"
+        ) from None
+
+
+def gray_of_image(image: Image.Image) -> np.ndarray:
+    """Convert a Pillow image to gray, as it lies in its file; see `decode_film`.
+
+    Args:
+        image: decoded or not. If it has the tags of a TIFF, they say what its samples mean.
+
+    Returns:
+        uint8 `[H, W]`.
+
+    Raises:
+        UnreadableImageError: the samples are floats, negative, or of more than 16 bits; or colour
+            of more than 8.
+        Exception: Pillow cannot decode it.
+    """
+    tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(_BITS_PER_SAMPLE, ()), default=8)
-    if image.mode == "I" and bits == 16 and tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
-        levels = np.asarray(image)
+    kind = max(tags.get(_SAMPLE_FORMAT, ()), default=1)
+    if kind == _FLOAT:
+        raise UnreadableImageError(f"float samples of {bits} bits; save it with 8 or 16")
+    if bits > 16:
+        raise UnreadableImageError(f"samples of {bits} bits; save it with 8 or 16")
+    if kind == _SIGNED and bits <= 8:
+        raise UnreadableImageError(f"signed samples of {bits} bits; save it with unsigned ones")
+    image.load()
+    # Phones store a photograph as the sensor lay, and say how to turn it.
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16"):
+        return deep_to_gray(np.asarray(turned), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    if turned.mode == "I" and bits == 16 and kind == _SIGNED:
+        levels = np.asarray(turned)
         if levels.min() < 0:
             raise UnreadableImageError("negative samples; save it with unsigned ones")
         return deep_to_gray(levels)  # Pillow decodes none whose zero is white
-    if image.mode in ("I", "F"):
+    if turned.mode in ("I", "F"):
         raise UnreadableImageError("samples of 32 bits; save it with 8 or 16")
     if bits > 8:  # of which Pillow keeps the high byte: 12 bits in 16 would be nearly black
         raise UnreadableImageError(f"colour samples of {bits} bits; save it with 8, or as PNG")
-    return np.asarray(image.convert("L"))
+    return np.asarray(turned.convert("L"))
+
+
+def _ends_too_early(data: bytes) -> bool:
+    """Tell whether a TIFF ends before its directory, or before the pixels that this names."""
+    order = "<" if data.startswith(b"II") else ">"
+    if len(data) < 8:
+        return True
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    if place + 2 > len(data):
+        return True
+    (count,) = struct.unpack_from(f"{order}H", data, place)
+    if place + 2 + 12 * count > len(data):
+        return True
+    for entry in range(count):
+        kind, length, value = struct.unpack_from(f"{order}HII", data, place + 4 + 12 * entry)
+        size = length * _SIZES.get(kind, 1)
+        if size > 4 and value + size > len(data):
+            return True
+    try:
+        tags = Image.open(io.BytesIO(data), formats=["TIFF"]).tag_v2  # type: ignore[attr-defined]
+    except Exception:  # of what cannot even be opened
+        return False
+    return any(
+        offset + length > len(data)
+        for offsets, lengths in _PLACES
+        for offset, length in zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
+    )
 
 
 def _has_second_page(image: Image.Image) -> bool:

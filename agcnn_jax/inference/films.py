@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from agcnn_jax.data.films import load_film, resize_film
-from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.data.films import decode_film, gray_of_image, load_film, resize_film
+from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Result, answers_of
+from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -20,12 +21,15 @@ Film = str | os.PathLike[str] | Image.Image | np.ndarray
 CHANNELS = (1, 3, 4)
 """Channels that an array may have: gray, colour, or colour with alpha."""
 
+_NARROWEST = 16
+"""Pixels. A last axis that is shorter holds channels, not the columns of a film."""
+
 
 def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     """Predict films in one batch; see `as_film` for what a film is.
 
     Raises:
-        UserError: for a film that cannot be read.
+        UserError: for a film that cannot be read, or whose answer is no finite number.
     """
     named = [as_film(image) for image in images]
     films = [film for _, film in named]
@@ -37,15 +41,12 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     outputs = jax.device_get(model.predict_batch(stored, heat_maps=True))
     boxes = film_boxes(model, outputs, np.array([film.shape[::-1] for film in films]))
     distances = film_distances(model, outputs, len(films))
+    answers = [_answers(model, outputs, i, name) for i, (name, _) in enumerate(named)]
     return [
         Result(
             name=name,
             findings=model.findings,
-            branches=answers_of(
-                {branch: outputs[branch][i] for branch in model.branches},
-                model.labels,
-                model.calibration,
-            ),
+            branches=answers[i],
             film=film,
             box=None if boxes is None else tuple(boxes[i].tolist()),
             input_heat_map=outputs["heat_maps"][i],
@@ -57,14 +58,24 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     ]
 
 
+def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) -> dict[str, Answer]:
+    logits = {branch: outputs[branch][i] for branch in model.branches}
+    try:
+        return answers_of(logits, model.labels, model.calibration)
+    except NoAnswerError as error:
+        raise UserError(
+            f"{name or f'image {i} of the batch'}: {error}; look at the film and at the model"
+        ) from None
+
+
 def are_many(images: object) -> bool:
     """Tell several films from one: a list, a tuple, or an array with an axis more than a film has.
 
-    An array of three axes is a film if the last has 1, 3 or 4 entries, which are its channels;
-    otherwise it is `[B, H, W]`. `[B, H, W, 1|3|4]` are several films too.
+    An array of three axes is a film if the last has fewer than 16 entries, which are its channels;
+    otherwise it is `[B, H, W]`. `[B, H, W, channels]` are several films too.
     """
     shape: tuple[int, ...] = getattr(images, "shape", ())
-    several = len(shape) == 4 or (len(shape) == 3 and shape[2] not in CHANNELS)
+    several = len(shape) == 4 or (len(shape) == 3 and shape[2] >= _NARROWEST)
     return several or isinstance(images, list | tuple)
 
 
@@ -88,21 +99,70 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
             raise UserError(f"{name}: {error}; give a PNG, JPEG, TIFF or DICOM file") from None
         except ValueError:  # of the system, for a null character
             raise UserError(f"{name!r} is no path; give a PNG, JPEG, TIFF or DICOM file") from None
-    if isinstance(image, Image.Image):
-        deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
-        try:
-            # As files are read: photographs are turned as the camera was held, PNGs are not.
-            turned = image if image.format == "PNG" else ImageOps.exif_transpose(image)
-            image = np.asarray(turned if deep else turned.convert("L"))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes only now
-            raise UserError(f"an image cannot be decoded ({error}); give another") from None
     try:
+        if isinstance(image, Image.Image):
+            return "", _film_of_image(image)
         return "", _gray(np.asarray(image))
     except UnreadableImageError as error:
-        raise UserError(f"an image {error}; give another") from None
+        raise UserError(f"an image: {error}; give another") from None
+    except UserError:
+        raise
+    except Exception as error:  # of Pillow, which decodes only now; or of another kind of array
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"an image cannot be decoded ({reason}); give another") from None
+
+
+def _film_of_image(image: Image.Image) -> np.ndarray:
+    """Read a Pillow image: the file that it was opened from, if it has not been changed since."""
+    data = _file_of_image(image)
+    if data is not None:
+        return decode_film(data)
+    if hasattr(image, "tag_v2"):
+        if getattr(image, "n_frames", 1) > 1:
+            raise UnreadableImageError("holds several pages; give a copy() of one")
+        return gray_of_image(image)
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    # As files are read: photographs are turned as the camera was held, PNGs are not.
+    turned = image if image.format == "PNG" else ImageOps.exif_transpose(image)
+    return _gray(np.asarray(turned if deep else turned.convert("L")))
+
+
+def _file_of_image(image: Image.Image) -> bytes | None:
+    """Return the file that a Pillow image was opened from; None if it is lost or was changed."""
+    if not isinstance(image, ImageFile.ImageFile):
+        return None
+    file, name = image.fp, getattr(image, "filename", "")
+    if file is not None and not file.closed:
+        place = file.tell()
+        file.seek(0)
+        data = file.read(MAX_BYTES + 1)
+        file.seek(place)
+        again: str | io.BytesIO = io.BytesIO(data)
+    elif name and os.path.isfile(name):
+        with open(name, "rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        again = name  # Pillow 13 turns some TIFFs wrongly if it has a path, so not from `data`
+    else:
+        return None
+    try:
+        fresh = Image.open(again)
+        fresh.seek(image.tell())
+        same = (fresh.mode, fresh.size) == (image.mode, image.size)
+        if not image.tile:  # decoded, so that its pixels may have been changed
+            fresh.load()
+            same = (fresh.mode, fresh.size) == (image.mode, image.size)
+            same = same and fresh.tobytes() == image.tobytes()
+    except Exception:  # another file, perhaps a damaged one, has this name by now
+        same = bool(image.tile)
+    return data if same else None
 
 
 def _gray(levels: np.ndarray) -> np.ndarray:
+    if levels.ndim == 3 and levels.shape[2] not in CHANNELS and levels.shape[2] < _NARROWEST:
+        raise UserError(
+            f"an image has shape {levels.shape}, and {levels.shape[2]} channels mean nothing here; "
+            f"give gray (H, W), colour (H, W, 3), or colour with alpha (H, W, 4)"
+        )
     levels = levels.astype(levels.dtype.newbyteorder("="), copy=False)
     if levels.ndim == 3 and levels.shape[2] == 1:
         levels = levels[..., 0]

@@ -200,11 +200,15 @@ def csv_line(cells: Sequence[Any]) -> bytes:
 
 
 def printable(path: str) -> str:
-    """Return a path as one line that UTF-8 can write; control characters become escapes."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
+    r"""Return a path as one line that UTF-8 can write, different for every path.
+
+    Backslashes, control characters, line separators and bytes that are no UTF-8 become Python's
+    escapes: `\\`, `\n`, `\u2028`, `\udcff`.
+    `text.encode("latin-1", "backslashreplace").decode("unicode_escape")` is the path again.
+    """
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        if character == "\\" or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         else character
-        for character in text
+        for character in path
     )

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model import Model, require_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
     CALIBRATION,
@@ -52,8 +52,10 @@ def load(source: str | os.PathLike[str]) -> Model:
     """Load a model from a run, converted weights, or a folder that was handed on.
 
     Raises:
-        UserError: if there is none, or a damaged one.
+        UserError: if there is none, or a damaged one; or in a process that was forked after another
+            model was loaded.
     """
+    require_not_forked()
     if os.fspath(source).startswith(hub.SCHEME):
         return load_folder(source)
     folder = absolute(source)

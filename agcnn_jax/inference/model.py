@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,6 +23,7 @@ from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.recipe import Recipe, make_recipe
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.predict_step import EXTRAS, make_predict_step
 
 if TYPE_CHECKING:
@@ -30,10 +33,30 @@ if TYPE_CHECKING:
 BATCH = 32
 """Films that `Model.predict` predicts at once."""
 
+_PROCESS = os.getpid()
+"""The process that imported this module, and JAX with it."""
+
+
+_DEVICES = threading.Lock()
+"""Held while a program is started: each device must get the programs of all threads in one order,
+or those that wait for each other's devices wait for ever (all-reduce, jax 0.10)."""
+
+
+def require_not_forked() -> None:
+    """Raise `UserError` in a process that was forked after JAX was imported.
+
+    JAX's threads do not survive a fork: there, it would wait for them for ever.
+    """
+    if os.getpid() != _PROCESS:
+        raise UserError(
+            "this process was forked from one that had loaded JAX, which does not work here; start "
+            'it with multiprocessing.get_context("spawn"), or load the model only after the fork'
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model.
+    """A trained model, which threads may share; a pickled copy compiles for its own process.
 
     Attributes:
         name: where it was loaded from.
@@ -73,6 +96,10 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.backbone}, {' '.join(self.branches)}, {self.digest})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what was loaded, without what is compiled and placed on devices."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @functools.cached_property
     def recipe(self) -> Recipe:
         """What its prediction is compiled for."""
@@ -95,16 +122,18 @@ class Model:
 
         Raises:
             ValueError: for another dtype or shape.
+            UserError: in a process that was forked after the model was loaded.
         """
+        require_not_forked()
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(
                 f"images are {images.dtype} {images.shape}; give uint8 of shape (B, {size}, {size})"
             )
         rows = len(images)
-        if missing := -rows % self._mesh.size:
-            images = np.concatenate([images, np.zeros((missing, size, size), np.uint8)])
-        with self._numerics():
+        with _DEVICES, self._numerics():
+            if missing := -rows % self._mesh.size:
+                images = np.concatenate([images, np.zeros((missing, size, size), np.uint8)])
             batch = shard_batch(self._mesh, images)
             outputs = self._steps[heat_maps](self._placed, batch)
             return {name: values[:rows] if missing else values for name, values in outputs.items()}
@@ -124,14 +153,16 @@ class Model:
         Args:
             images: a path, a Pillow image or an array, see `films.as_film`; or several of them: a
                 list, a tuple or an array `[B, H, W]`. An array of three axes is one film if the
-                last has 1, 3 or 4 entries, see `films.are_many`.
+                last are channels, see `films.are_many`.
 
         Returns:
             A result for one film, a list of results for several.
 
         Raises:
-            UserError: for a film that cannot be read.
+            UserError: for a film that cannot be read, or whose answer is no finite number; or in a
+                process that was forked after the model was loaded.
         """
+        require_not_forked()
         from agcnn_jax.inference.films import are_many, predict_films
 
         several = are_many(images)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _NO_CHOICE = Choice(None, dict.fromkeys(RULES))
 
 
+class NoAnswerError(Exception):
+    """The model's outputs for a film are no answer; the message says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """What one branch says about one film; each value is by label.
@@ -46,7 +50,12 @@ def answers_of(
     """Turn a film's logits `{branch: [C]}` into answers; outputs without a name are left out.
 
     Without a calibration, `calibrated` and the decisions are None for every label.
+
+    Raises:
+        NoAnswerError: an output is infinite or no number.
     """
+    if not all(np.isfinite(values).all() for values in logits.values()):
+        raise NoAnswerError("the model's answer is no finite number")
     return {
         branch: _answer(
             {label: float(x) for label, x in zip(labels, values, strict=True) if label},

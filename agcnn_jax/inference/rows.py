@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.predictions import PREFIX
 from agcnn_jax.inference.decoding import Decoded
 from agcnn_jax.inference.folder import PredictionFolder, printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Answer, Result, answers_of
+from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
@@ -76,13 +76,11 @@ def write_rows(
         if isinstance(film, str):
             folder.refuse(path, film)
             continue
-        answers = answers_of(
-            {branch: outputs[branch][i] for branch in model.branches},
-            model.labels,
-            model.calibration,
-        )
-        if not all(np.isfinite(outputs[branch][i]).all() for branch in model.branches):
-            folder.refuse(path, "the model's answer is no finite number")
+        logits = {branch: outputs[branch][i] for branch in model.branches}
+        try:
+            answers = answers_of(logits, model.labels, model.calibration)
+        except NoAnswerError as error:
+            folder.refuse(path, str(error))
             i += 1
             continue
         box = None if boxes is None else boxes[i].tolist()

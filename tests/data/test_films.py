@@ -2,14 +2,18 @@
 
 import io
 import os
+import random
+import signal
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from agcnn_jax.data.films import (
     WrongSizeError,
@@ -23,6 +27,11 @@ from tests.data_prep.nih_files import (
     pixels,
     png,
 )
+
+try:
+    from tests.data import dicom_files
+except ImportError:  # without the extra dicom
+    dicom_files = None
 
 
 @settings(max_examples=25, deadline=None)
@@ -86,11 +95,30 @@ def test_decompression_bomb_and_missing_pixels_are_unreadable():
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    for side in (100_000, 64):
-        head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-        data = chunk(b"IDAT", zlib.compress(b"\0" * 650)) + chunk(b"IEND", b"")
-        with pytest.raises(UnreadableImageError):
-            read_film(b"\x89PNG\r\n\x1a\n" + head + data, 32)
+    def film(side, rows, bits, colour, samples):
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0))
+        palette = chunk(b"PLTE", bytes(768))
+        body = zlib.compress(bytes(rows * (1 + 64 * bits * samples // 8)))
+        return b"\x89PNG\r\n\x1a\n" + head + palette + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+    with pytest.raises(UnreadableImageError, match="claims 100000 x 100000"):
+        read_film(film(100_000, 10, 8, 0, 1), 32)
+    for colour, samples in ((0, 1), (2, 3), (3, 1), (4, 2), (6, 4)):
+        for bits in (8,) if colour == 3 else (8, 16):
+            if colour in (2, 3, 6):  # gray has no palette
+                assert read_film(film(64, 64, bits, colour, samples), 64)[0].shape == (64, 64)
+            with pytest.raises(UnreadableImageError, match="pixels are missing"):
+                read_film(film(64, 63, bits, colour, samples), 32)
+
+
+def test_an_animated_png_is_refused():
+    data = packed(Image.fromarray(pixels(1)), "PNG")
+    two = io.BytesIO()
+    other = [Image.fromarray(pixels(2))]
+    Image.fromarray(pixels(1)).save(two, "PNG", save_all=True, append_images=other)
+    np.testing.assert_array_equal(decode_film(data), pixels(1))
+    with pytest.raises(UnreadableImageError, match="several pictures"):
+        decode_film(two.getvalue())
 
 
 @pytest.mark.parametrize("kind", [b"gAMA", b"sBIT", b"bKGD", b"tRNS"])
@@ -211,6 +239,14 @@ def test_a_tiff_of_signed_samples():
         decode_film(tiff(levels - 9, 1, 2))
 
 
+def test_a_tiff_of_signed_bytes_is_refused():
+    data = bytearray(tiff(np.zeros((6, 8, 1), np.int16), 1, 2))
+    place = data.index(struct.pack("<HHI", 258, 3, 1))
+    data[place + 8] = 8  # bits a sample; -1 would become 255
+    with pytest.raises(UnreadableImageError, match="signed samples of 8 bits"):
+        decode_film(bytes(data))
+
+
 def test_a_tiff_of_deep_colour_is_refused():
     with pytest.raises(UnreadableImageError, match="colour samples of 16 bits"):
         decode_film(tiff(np.full((6, 8, 3), 4095, np.uint16), 2, 1))
@@ -242,7 +278,8 @@ def test_a_photograph_is_turned_as_viewers_do(kind):
         (lambda: b"", "empty file"),
         (lambda: b"no film at all" * 20, "not a PNG, JPEG, TIFF or DICOM file"),
         (lambda: b"\xff\xd8\xff" + bytes(200), "damaged: no JPEG"),
-        (lambda: b"II*\0" + bytes(200), "damaged"),
+        (lambda: b"II*\0\x08\0\0\0" + bytes(200), "damaged"),
+        (lambda: b"II*\0\xff\xff\0\0" + bytes(200), "^truncated$"),
         (
             lambda: packed(
                 Image.new("L", (8, 8)),
@@ -252,9 +289,9 @@ def test_a_photograph_is_turned_as_viewers_do(kind):
             ),
             "several pages",
         ),
-        (lambda: packed(Image.new("F", (8, 8)), "TIFF"), "samples of 32 bits"),
-        (lambda: packed(Image.fromarray(pixels(1)), "JPEG")[:-900], "damaged"),
-        (lambda: packed(Image.fromarray(pixels(1)), "TIFF")[:-2000], "damaged"),
+        (lambda: packed(Image.new("F", (8, 8)), "TIFF"), "float samples of 32 bits"),
+        (lambda: packed(Image.fromarray(pixels(1)), "JPEG")[:-900], "^truncated$"),
+        (lambda: packed(Image.fromarray(pixels(1)), "TIFF")[:-2000], "^truncated$"),
     ],
 )
 def test_what_is_refused(make, reason):
@@ -299,3 +336,149 @@ def test_what_is_no_file(tmp_path):
             load_film(tmp_path / name)
     (tmp_path / "film.dcm").write_bytes(png(pixels(11)))  # the content counts, not the name
     np.testing.assert_array_equal(load_film(tmp_path / "film.dcm"), pixels(11))
+
+
+def jpeg(progressive, mode="L", **options):
+    """A smooth film with noise, of 256 x 256 pixels."""
+    y, x = np.mgrid[-1:1:256j, -1:1:256j]
+    noise = np.random.default_rng(3).normal(0, 6, (256, 256))
+    gray = np.clip(128 + 90 * np.cos(3 * x) * np.cos(2 * y) + noise, 0, 255).astype(np.uint8)
+    image = Image.fromarray(gray).convert("RGB").convert(mode)
+    return packed(image, "JPEG", progressive=progressive, **options)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_zeroed_bytes_is_refused(progressive):
+    """All that libjpeg warns of, which is nearly all."""
+    whole, reasons = jpeg(progressive), []
+    for start in range(2000, len(whole) - 600, 400):
+        try:
+            decode_film(whole[:start] + bytes(512) + whole[start + 512 :])
+        except UnreadableImageError as error:
+            reasons.append(str(error))
+        else:
+            reasons.append("")
+    assert reasons.count("") <= len(reasons) // 6
+    assert set(reasons) <= {"", "damaged: its coded data do not fit its size"}
+
+
+def test_whole_jpegs_of_any_kind_are_read():
+    for progressive in (False, True):
+        for mode, sampling in (("L", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2), ("CMYK", 0)):
+            for options in ({}, {"optimize": True}, {"restart_marker_blocks": 3}):
+                data = jpeg(progressive, mode, subsampling=sampling, quality=30, **options)
+                expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+                # Fill bytes before a marker, and anything after the end.
+                for same in (data, data[:-2] + b"\xff\xff\xd9", data + bytes(99)):
+                    np.testing.assert_array_equal(decode_film(same), expected)
+    written = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2]
+    assert decode_film(cv2.imencode(".jpg", pixels(1), written)[1].tobytes()).shape == (64, 64)
+
+
+def reframed(marker, bits=8):
+    return jpeg(False).replace(b"\xff\xc0\0\x0b\x08", bytes([0xFF, marker, 0, 11, bits]))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (reframed(0xC3), "a lossless JPEG file"),
+        (reframed(0xC9), "a JPEG file of arithmetic coding"),
+        (reframed(0xC5), "a hierarchical JPEG file"),
+        (reframed(0xF7), "a JPEG-LS file"),
+        (reframed(0xC1, 12), "a JPEG file of 12 bits"),
+        (b"II+\0\x08\0\0\0", "a BigTIFF file"),
+        (b"MM\0+\0\x08\0\0", "a BigTIFF file"),
+        (packed(Image.new("L", (8, 8)), "JPEG2000"), "a JPEG 2000 or HTJ2K file"),
+        (packed(Image.new("L", (8, 8)), "JPEG2000", no_jp2=True), "a JPEG 2000 or HTJ2K file"),
+        (packed(Image.new("L", (8, 8)), "GIF"), "a GIF file"),
+        (packed(Image.new("L", (8, 8)), "BMP"), "a BMP file"),
+        (packed(Image.new("L", (8, 8)), "WEBP"), "a RIFF file, such as WebP"),
+        (packed(Image.new("L", (8, 8)), "PDF"), "a PDF file"),
+        (struct.pack("<i", 348) + bytes(344), "a NIfTI file"),
+        (b"\x1f\x8b\x08\0", "a gzip file"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+    ],
+)
+def test_kinds_that_are_not_read_are_named(data, kind):
+    with pytest.raises(UnreadableImageError, match=f"^{kind}"):
+        decode_film(data)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg"])
+def test_a_tiff_cut_anywhere_is_truncated(compression):
+    """Pillow writes the directory in front without compression, and libtiff behind the pixels."""
+    whole = packed(Image.fromarray(pixels(1)), "TIFF", compression=compression)
+    for share in (0.02, 0.3, 0.6, 0.95):
+        with pytest.raises(UnreadableImageError, match=r"^truncated$"):
+            decode_film(whole[: int(share * len(whole))])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_process_in_which_pillow_hides_damage_reads_nothing(kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(UnreadableImageError, match="LOAD_TRUNCATED_IMAGES is set; unset it"):
+        decode_film(packed(PAGE, kind))
+
+
+def films_of_all_kinds(folder):
+    """Write films of 48 x 48 pixels, all different; return `{path: gray levels}`."""
+    films = {}
+    for number in range(24):
+        gray = pixels(100 + number, 48)
+        image = Image.fromarray(gray)
+        deep = Image.fromarray(gray.astype(np.uint16) * 257)
+        kinds = {
+            "png": (image, "PNG", {}),
+            "deep.png": (deep, "PNG", {}),
+            "alpha.png": (image.convert("RGBA"), "PNG", {}),
+            "tif": (image, "TIFF", {"compression": "tiff_lzw"}),
+            "deep.tif": (deep, "TIFF", {}),
+            "jpg": (image, "JPEG", {"quality": 95}),
+        }
+        for name, (picture, kind, options) in kinds.items():
+            path = folder / f"{number}.{name}"
+            path.write_bytes(packed(picture, kind, **options))
+            jpeg = np.asarray(Image.open(path)) if kind == "JPEG" else gray
+            films[path] = np.array(jpeg)
+        if dicom_files is not None:
+            path = folder / f"{number}.dcm"
+            shown = {"WindowCenter": 128, "WindowWidth": 256}
+            path.write_bytes(dicom_files.encoded(dicom_files.radiograph(gray, **shown)))
+            films[path] = gray
+    return films
+
+
+@pytest.mark.parametrize("reads", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_threads_read_their_own_films(tmp_path, reads):
+    films = films_of_all_kinds(tmp_path)
+    chosen = random.Random(0).choices(list(films), k=reads)
+    with ThreadPoolExecutor(8) as threads:
+        for path, film in zip(chosen, threads.map(load_film, chosen), strict=True):
+            np.testing.assert_array_equal(film, films[path], err_msg=path.name)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_reads_films_or_says_why_not(tmp_path):
+    """Also after its parent has read films of all kinds."""
+    films = {path.name.partition(".")[2]: path for path in films_of_all_kinds(tmp_path)}
+    for path in films.values():
+        load_film(path)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # rather than hang
+        for name, path in films.items():
+            try:
+                said = f"{load_film(path).shape}"
+            except UnreadableImageError as error:
+                said = str(error)
+            os.write(writing, f"{name} {said}\n".encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(writing)
+    with open(reading) as file:
+        said = dict(line.rstrip().split(" ", 1) for line in file)
+    assert "this process was forked; start it with multiprocessing's spawn" in said.pop("jpg")
+    assert len(said) >= 5 and set(said.values()) == {"(48, 48)"}

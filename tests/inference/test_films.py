@@ -4,8 +4,15 @@ import csv
 import dataclasses
 import doctest
 import io
+import os
+import pickle
+import random
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,7 +135,7 @@ def test_what_is_a_film():
         RAMP > 3,
         RAMP[None, None],
         Image.fromarray(RAMP.astype(np.float32)),
-        np.zeros((3, 9, 9), np.uint8),
+        np.zeros((3, 40, 40), np.uint8),
         np.zeros((9, 9, 3), np.uint16),
     ],
     ids=["float", "signed", "bool", "4-D", "float image", "3 first", "deep colour"],
@@ -143,16 +150,20 @@ def test_unreadable_films(tmp_path):
     for path, reason in (("notes.png", "not a PNG"), ("none.png", "No such file")):
         with pytest.raises(UserError, match=f"{path}: {reason}.*; give a PNG"):
             as_film(tmp_path / path)
-    with pytest.raises(UserError, match="an image claims 0 x 9 pixels"):
-        as_film(np.zeros((9, 0), np.uint8))
+    with pytest.raises(UserError, match="an image: claims 0 x 40 pixels"):
+        as_film(np.zeros((40, 0), np.uint8))
 
 
 def test_images_and_paths_that_only_fail_when_read():
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
-    with pytest.raises(UserError, match="an image cannot be decoded"):
+    with pytest.raises(UserError, match="an image: truncated; give another"):
         as_film(Image.open(io.BytesIO(buffer.getvalue()[:2000])))
+    image = Image.open(buffer)
+    image.close()
+    with pytest.raises(UserError, match="an image cannot be decoded"):
+        as_film(image)
     with pytest.raises(UserError, match="is no path"):
         as_film("a\0b.png")
 
@@ -166,6 +177,147 @@ def test_a_turned_image_is_the_film_of_its_file(tmp_path, name, shape):
     film = as_film(Image.open(tmp_path / name))[1]
     assert film.shape == shape
     np.testing.assert_array_equal(film, as_film(tmp_path / name)[1])
+
+
+def saved(folder, image, name, **options):
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def test_an_image_with_a_file_is_the_film_of_the_file(tmp_path):
+    """Opened from a path or from memory, decoded or not, and closed without its pixels."""
+    deep = np.random.default_rng(0).integers(0, 4096, (32, 64)).astype(np.uint16)
+    gray = Image.fromarray((deep >> 4).astype(np.uint8))
+    turned = Image.Exif()
+    turned[274] = 5
+    colour = cv2.imencode(".png", np.repeat(deep[..., None], 3, -1))[1].tobytes()
+    (tmp_path / "12_in_16_colour.png").write_bytes(colour)
+    paths = [
+        saved(tmp_path, Image.fromarray(deep), "zero_is_white.tif", tiffinfo={262: 0}),
+        saved(tmp_path, Image.fromarray(deep), "12_in_16.tif"),
+        saved(tmp_path, gray, "turned.tif", exif=turned),
+        saved(tmp_path, gray, "turned.jpg", exif=turned),
+        saved(tmp_path, gray, "turned.png", exif=turned),
+    ]
+    for path in [*paths, tmp_path / "12_in_16_colour.png"]:
+        film = as_film(path)[1]
+        images = [Image.open(path), Image.open(path), Image.open(io.BytesIO(path.read_bytes()))]
+        images[1].load()
+        with Image.open(path) as closed:
+            images.append(closed)
+        if path in paths:  # of 16 bits in colour, decoded from memory, Pillow has lost 8
+            images.append(Image.open(io.BytesIO(path.read_bytes())))
+            images[-1].load()
+        for image in images:
+            np.testing.assert_array_equal(as_film(image)[1], film, err_msg=path.name)
+        np.testing.assert_array_equal(as_film(images[2])[1], film)  # it can be read again
+
+
+def test_a_page_of_several_is_refused_as_its_file_is(tmp_path):
+    pages = [Image.fromarray(np.full((32, 32), level, np.uint8)) for level in (10, 20)]
+    path = saved(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])
+    image, second = Image.open(path), Image.open(path)
+    decoded = Image.open(io.BytesIO(path.read_bytes()))
+    decoded.load()
+    second.seek(1)
+    for given in (path, image, second, decoded):
+        with pytest.raises(UserError, match="several pages"):
+            as_film(given)
+    assert (as_film(second.copy())[1] == 20).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "jpg"])
+def test_a_changed_image_is_not_its_file(tmp_path, kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8))
+    path = saved(tmp_path, noise, f"a.{kind}")
+
+    def changed(change):
+        image = Image.open(path)
+        return change(image) or image
+
+    for image in (
+        changed(lambda image: image.putpixel((3, 5), 77)),
+        changed(lambda image: image.thumbnail((20, 20))),
+        changed(lambda image: image.crop((4, 4, 40, 44))),
+        changed(lambda image: image.rotate(90, expand=True)),
+    ):
+        np.testing.assert_array_equal(as_film(image)[1], np.asarray(image))
+    image = Image.open(path)
+    image.load()
+    Image.new("L", (9, 9)).save(path)  # another film under this name
+    np.testing.assert_array_equal(as_film(image)[1], np.asarray(image))
+
+
+def test_arrays_of_other_channels_are_refused_by_name(model):
+    for channels in (2, 5, 13):
+        for shape in ((96, 64, channels), (2, 96, 64, channels)):
+            with pytest.raises(UserError, match=f"{channels} channels mean nothing here"):
+                model.predict(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("what", [None, object(), [[1, 2]], "tensor"])
+def test_what_is_no_film_at_all(what):
+    class Tensor:
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+    with pytest.raises(UserError, match="an image"):
+        as_film(Tensor() if what == "tensor" else what)
+
+
+def test_an_answer_that_is_no_number_is_an_error(model, raw):
+    path = next(raw.iterdir())
+    broken = jax.tree.map(np.array, model.variables)
+    broken["params"]["fusion"]["head"]["bias"][3] = np.nan
+    other = dataclasses.replace(model, variables=broken)
+    with pytest.raises(UserError, match=f"{path.name}: the model's answer is no finite number"):
+        other.predict(path)
+
+
+def test_threads_get_their_own_answers(model, raw, tmp_path):
+    """Of one model, which all of them are the first to use."""
+    films = sorted(raw.iterdir())[:6]
+    for number, path in enumerate(films[:3]):
+        films.append(tmp_path / f"{number}.jpg")
+        Image.open(path).save(films[-1])
+    expected = {path: model.predict(path).probability for path in films}
+    fresh = dataclasses.replace(model)
+    chosen = random.Random(0).choices(films, k=40)
+    with ThreadPoolExecutor(8) as threads:
+        for path, result in zip(chosen, threads.map(fresh.predict, chosen), strict=True):
+            assert result.name == path.name
+            assert result.probability == pytest.approx(expected[path], abs=1e-6)
+
+
+def test_a_model_pickles_before_and_after_predictions(model, raw):
+    path = next(raw.iterdir())
+    expected = model.predict(path)
+    for pickled in (pickle.dumps(dataclasses.replace(model)), pickle.dumps(model)):
+        copy = pickle.loads(pickled)
+        assert copy.predict(path).probability == expected.probability
+    assert pickle.loads(pickle.dumps(expected)).probability == expected.probability
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_gets_one_clear_error(model, workdir, raw):
+    path = next(raw.iterdir())
+    calls = (lambda: model.predict(path), lambda: agcnn_jax.load(workdir))
+    calls += (lambda: model.predict_batch(np.zeros((1, 64, 64), np.uint8)),)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # rather than hang
+        for call in calls:
+            try:
+                call()
+            except UserError as error:
+                os.write(writing, f"{error}\n".encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(writing)
+    with open(reading) as file:
+        said = file.read().splitlines()
+    assert len(said) == 3 and all('get_context("spawn")' in line for line in said)
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])

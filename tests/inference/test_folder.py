@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import os
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit
 
 from agcnn_jax.inference import folder as folders
@@ -48,12 +51,23 @@ def test_a_stop_before_the_first_rows_can_be_continued(tmp_path, monkeypatch, fa
 
 
 def test_control_characters_in_names_break_no_row(tmp_path):
-    films = ["a\rb.png", "c\nd.png", "e\u2028f.png", "\udcff.png", "胸部 x.png"]
+    films = ["a\rb.png", "c\nd.png", r"c\nd.png", "e\u2028f.png", "\udcff.png", "胸部 x.png"]
     write(tmp_path, films)
     with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    expected = [r"a\rb.png", r"c\nd.png", r"e\u2028f.png", r"\xff.png", "胸部 x.png"]
+    expected = [r"a\rb.png", r"c\nd.png", r"c\\nd.png", r"e\u2028f.png"]
+    expected += [r"\udcff.png", "胸部 x.png"]
     assert rows == [list(COLUMNS), *([name, name] for name in expected)]
+
+
+@given(name=st.binary())
+def test_a_printed_name_is_reversible(name):
+    """Whatever its bytes are, so that no two names are printed alike."""
+    path = os.fsdecode(name)
+    shown = printable(path)
+    shown.encode()  # UTF-8 can write it
+    assert len(shown.splitlines()) <= 1
+    assert shown.encode("latin-1", "backslashreplace").decode("unicode_escape") == path
 
 
 def test_models_that_differ_in_labels_or_config_never_mix(workdir, tmp_path):
