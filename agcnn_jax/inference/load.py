@@ -36,6 +36,7 @@ from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
+from agcnn_jax.runtime.devices import require_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
 
@@ -47,8 +48,9 @@ def load(source: str | os.PathLike[str]) -> Model:
     """Load a model from a run, converted weights, or a folder that was handed on.
 
     Raises:
-        UserError: if there is none, or a damaged one.
+        UserError: if there is none, or a damaged one, or JAX finds no device.
     """
+    require_devices()
     if os.fspath(source).startswith(hub.SCHEME):
         return load_folder(source)
     folder = absolute(source)

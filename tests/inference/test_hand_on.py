@@ -134,8 +134,12 @@ def places(value, path=()):
     """The place of each value in nested JSON, of lists the first entry only."""
     if path:
         yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:1])
-    for name, one in inner if isinstance(value, dict | list) else ():
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1] if isinstance(value, list) else ())
+    )
+    for name, one in inner:
         yield from places(one, (*path, name))
 
 
