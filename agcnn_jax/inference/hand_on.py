@@ -85,6 +85,10 @@ def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     counts = ("patients", "trained_images", "shared_patients")
     known = {name: count for name in counts if scores.get(name) is not None}
     require_entries(scores, known, path, _SCORE_AGAIN)
+    for name in ("positives", "positive_patients"):
+        counted = scores.get(name, {})
+        require_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+        require_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
     auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
     for branch, found in scores["branches"].items():
         where = f"{path}, {branch}"

@@ -36,7 +36,6 @@ _ENTRIES = {
     "lineage": (TEXT, ANY),
 }
 _OPTIONAL = {
-    "best_val_auc_mean": _AUC,
     "image_size": (WHOLE, count_from(1)),
     "val_auc": (OBJECT, ANY),
 }
@@ -62,8 +61,9 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
     require_entries(result, _ENTRIES, str(path), again)
-    optional = {name: kind for name, kind in _OPTIONAL.items() if result.get(name) is not None}
-    require_entries(result, {"best_val_auc_mean": (ANYTHING, ANY), **optional}, str(path), again)
+    optional = {name: kind for name, kind in _OPTIONAL.items() if name in result}
+    mean = _AUC if result.get("best_val_auc_mean") is not None else (ANYTHING, ANY)
+    require_entries(result, {"best_val_auc_mean": mean, **optional}, str(path), again)
     for branch, aucs in result.get("val_auc", {}).items():
         require_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
         scored = {label: _AUC for label, auc in aucs.items() if auc is not None}

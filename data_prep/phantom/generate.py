@@ -96,7 +96,13 @@ def _draw_parallel(pending: list[tuple], workers: int, progress: tqdm) -> None:
     count = min(workers, len(pending))
     with ProcessPoolExecutor(count, context, _ignore_interrupts) as pool:
         try:
-            for films in pool.map(_draw, *zip(*pending, strict=True)):
+            # The processes begin with this one's mask, so that none ends while it imports.
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                drawn = pool.map(_draw, *zip(*pending, strict=True))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            for films in drawn:
                 progress.update(films)
         except BrokenProcessPool as error:
             raise errors.UserError(
