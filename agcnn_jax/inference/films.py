@@ -96,7 +96,11 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
         except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes only now
             raise UserError(f"an image cannot be decoded ({error}); give another") from None
     try:
-        return "", _gray(np.asarray(image))
+        levels = np.asarray(image)
+    except (RuntimeError, TypeError, ValueError) as error:  # as of a tensor that requires grad
+        raise UserError(f"an image is no array ({error}); give a NumPy array") from None
+    try:
+        return "", _gray(levels)
     except UnreadableImageError as error:
         raise UserError(f"an image {error}; give another") from None
 

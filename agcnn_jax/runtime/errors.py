@@ -119,16 +119,23 @@ def surroundings(error: BaseException) -> str | None:
     if missing := _missing_device(error):
         return missing
     number = getattr(error, "errno", None)
-    if number in (errno.EMFILE, errno.ENFILE):
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return (
-            f"too many open files: this shell allows a process {limit} (ulimit -n); allow more, "
-            f"as with ulimit -n 4096, or give fewer --workers where the program has them"
-        )
+    if message := too_many_files(number):
+        return message
     if isinstance(error, OSError) and _output_fails():
         said = os.strerror(number or 0).lower()
         return f"standard output cannot be written: {said}; write it somewhere else"
     return None
+
+
+def too_many_files(number: int | None) -> str | None:
+    """Say that a process may not open more files if that is what the system's `errno` says."""
+    if number not in (errno.EMFILE, errno.ENFILE):
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f"too many open files: this shell allows a process {limit} (ulimit -n); allow more, as "
+        f"with ulimit -n 4096, or give fewer --workers where the program has them"
+    )
 
 
 def _missing_device(error: BaseException) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.errors import UserError, too_many_files
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 """This package's optional dependency for each kind of object store."""
@@ -96,6 +96,8 @@ def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None)
     except Exception as error:
         if not (isinstance(error, OSError) or error_number(error) or is_remote(path)):
             raise
+        if message := too_many_files(error_number(error)):
+            raise UserError(message) from error
         raise UserError(
             f"{os.fspath(path)} cannot be {done}: {reason(path, error)}; "
             f"{remedy or advice(path, error)}"

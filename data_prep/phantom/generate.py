@@ -53,6 +53,8 @@ def generate(
     try:
         return _generate(out_dir, count, size, seed, workers, prevalence)
     except OSError as error:
+        if message := errors.too_many_files(error.errno):
+            raise errors.UserError(message) from None
         raise errors.UserError(
             f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); free "
             "some space or choose another folder, then run again to continue"

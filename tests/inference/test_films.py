@@ -247,3 +247,22 @@ def test_what_holds_no_model(tmp_path):
 
 def test_the_package_alone_imports_nothing_slow():
     run("-c", "import agcnn_jax, sys; assert not {'jax', 'numpy'} & set(sys.modules)")
+
+
+def test_what_is_no_array_says_why():
+    """As a tensor of PyTorch that requires grad, or lies on a GPU."""
+
+    class Tensor:
+        def __array__(self, *arguments, **options):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use detach().")
+
+    with pytest.raises(UserError, match=r"an image is no array \(Can't call .* Use detach\(\)\."):
+        as_film(Tensor())
+
+
+@pytest.mark.slow
+def test_a_tensor_of_pytorch():
+    torch = pytest.importorskip("torch")
+    assert as_film(torch.full((8, 9), 7, dtype=torch.uint8))[1].tolist() == [[7] * 9] * 8
+    with pytest.raises(UserError, match=r"requires grad. Use tensor.detach\(\).numpy\(\) instead"):
+        as_film(torch.ones(8, 9, requires_grad=True))
