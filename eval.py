@@ -5,6 +5,12 @@ python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA
 python eval.py --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
 """
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 from absl import flags
 
 from agcnn_jax.run import command_line

@@ -1,5 +1,11 @@
 """Train AG-CNN stage by stage: python train.py --config configs/demo.py."""
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 from agcnn_jax.run import command_line
 from agcnn_jax.run.config import refuse_unread
 

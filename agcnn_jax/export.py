@@ -9,6 +9,12 @@ reads it. A file holds the weights alone, under torchvision's names.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 import argparse
 import sys
 from pathlib import Path

@@ -8,6 +8,12 @@ command continues where it was stopped. Exits with 2 if a film was refused, afte
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 import os
 import signal
 import sys
@@ -36,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
         epilog="Give one of --workdir, --weights and --from.",
     )
     add = parser.add_argument
-    add("films", nargs="+", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
+    add("films", nargs="*", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
     add("--workdir", help="folder of a run")
     add("--weights", help="folder of converted weights, from data_prep/torch_weights.py")
     add("--from", help="a model that was handed on: a folder, or hf://OWNER/NAME[@REVISION]")
@@ -50,6 +56,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     if len(given) != 1:
         named = " and ".join(f"--{name}" for name in given) or "no model"
         raise UserError(f"{named} given; give one of --workdir, --weights and --from")
+    if not options.films:
+        raise UserError("no film given; name files or folders")
     for name in ("batch_size", "workers"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: must be 1 or more")
@@ -73,10 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     from agcnn_jax.inference.inputs import find_films
     from agcnn_jax.inference.stream import Settings, predict_files
 
+    model = load_model(options)
     found = find_films(options.films, options.out)
     if found.others:
         errors.say(f"files in the folders left out, since they are no films: {found.others:,}")
-    model = load_model(options)
     if model.lineage.synthetic:
         errors.say(
             "SYNTHETIC: the model was trained on phantoms, which a program draws; what it learned "

@@ -8,6 +8,12 @@ Writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 import contextlib
 import io
 import os

@@ -19,6 +19,10 @@ from pathlib import Path
 if __name__ == "__main__":
     # `python data_prep/phantoms.py` puts data_prep on the path, not the project.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
 
 from agcnn_jax.data.marker import MARKER
 from agcnn_jax.runtime import errors

@@ -9,6 +9,12 @@ Export:  python data_prep/torch_weights.py --export WORKDIR --branch all --out F
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 import argparse
 import signal
 from pathlib import Path

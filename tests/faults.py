@@ -557,8 +557,8 @@ FAULTS = (
     Fault(
         "thresholds of other weights",
         "agcnn_jax/run/calibration.py",
-        '(record.get("version"), record.get("weights")) != (VERSION, dict(weights))',
-        'record.get("version") != VERSION',
+        '(record["version"], record["weights"]) != (VERSION, dict(weights))',
+        'record["version"] != VERSION',
         ("tests/run/test_calibration.py",),
     ),
     Fault(

@@ -5,6 +5,12 @@ python -m agcnn_jax.experiments table1|table2|table3|control|tau|detail|all --co
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the imports that take seconds.
+    from agcnn_jax.runtime.interrupt import end_quietly
+
+    end_quietly()
+
 from absl import flags
 
 from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, plan, refuse_overruled

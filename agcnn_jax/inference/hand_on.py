@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,17 @@ from agcnn_jax.inference.model_files import (
     to_safetensors,
     write_folder,
 )
+from agcnn_jax.run import kinds
+from agcnn_jax.run.kinds import require_entries
+from agcnn_jax.run.saved_config import read_data
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
 
 _PLACES = {"": ("workdir", "init"), "data": ("dir", "lists")}
 """Keys of each section that name folders of the machine that trained."""
+
+_INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1)
+_SCORE_AGAIN = "delete it and run eval.py again"
 
 
 def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
@@ -50,12 +57,13 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
     folder = directory / "eval" / "test"
     evaluation = None
     if exists(folder / "auc.json"):
-        scores = read_json(folder / "auc.json", "delete it and run eval.py again")
+        scores = read_json(folder / "auc.json", _SCORE_AGAIN)
+        _check_scores(scores, os.fspath(folder / "auc.json"))
         # A stage may have been trained again since.
         if scores.get("weights") == now:
             with reported(folder / "auc.md", "read"):
                 evaluation = Evaluation(scores, (folder / "auc.md").read_text())
-    data = read_json(directory / "data.json")
+    data = read_data(directory)
     card = model_card(model, directory.name, data, evaluation, licence)
     files = {
         WEIGHTS: to_safetensors(model.variables),
@@ -68,6 +76,27 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
             files[CALIBRATION] = (directory / CALIBRATION).read_bytes()
     write_folder(out, files)
     return model
+
+
+def _check_scores(scores: Mapping[str, Any], path: str) -> None:
+    """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
+    require_entries(scores, {"branches": (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+    count = (kinds.WHOLE, kinds.at_least(0))
+    counts = ("patients", "trained_images", "shared_patients")
+    known = {name: count for name in counts if scores.get(name) is not None}
+    require_entries(scores, known, path, _SCORE_AGAIN)
+    for name in ("positives", "positive_patients"):
+        counted = scores.get(name, {})
+        require_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+        require_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
+    auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
+    for branch, found in scores["branches"].items():
+        where = f"{path}, {branch}"
+        anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
+        require_entries(found, anything, where, _SCORE_AGAIN)
+        given = {"mean": auc, "mean_interval": interval}
+        given = {name: kind for name, kind in given.items() if found[name] is not None}
+        require_entries(found, given, where, _SCORE_AGAIN)
 
 
 def about(model: Model) -> dict[str, Any]:

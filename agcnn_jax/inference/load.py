@@ -19,12 +19,12 @@ from agcnn_jax.inference.model_files import (
     AGAIN,
     CALIBRATION,
     CONFIG,
-    FORMAT,
     LINEAGE,
     SUMS,
     WEIGHTS,
     from_safetensors,
     listed,
+    read_config,
     read_folder,
     read_object,
 )
@@ -36,6 +36,7 @@ from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
+from agcnn_jax.runtime.devices import require_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
@@ -44,18 +45,15 @@ STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
 
 
-LARGEST = 4096
-"""Side of the largest stored images that a model from elsewhere may ask for."""
-
-
 def load(source: str | os.PathLike[str]) -> Model:
     """Load a model from a run, converted weights, or a folder that was handed on.
 
     Raises:
-        UserError: if there is none, or a damaged one; or in a process that was forked after another
-            model was loaded.
+        UserError: if there is none, or a damaged one; if JAX finds no device; or in a process that
+            was forked after another model was loaded.
     """
     require_not_forked()
+    require_devices()
     if os.fspath(source).startswith(hub.SCHEME):
         return load_folder(source)
     folder = absolute(source)
@@ -166,30 +164,28 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
     text = os.fspath(source)
     folder = _downloaded(text) if text.startswith(hub.SCHEME) else expanded_path(text)
     files = read_folder(folder)
-    about = read_object(files[CONFIG], folder / CONFIG)
+    about = read_config(files[CONFIG], folder / CONFIG)
     variables = from_safetensors(files[WEIGHTS], folder / WEIGHTS)
     try:
-        if about["format"] != FORMAT or about["digest"] != lineage.digest(variables):
+        if about["digest"] != lineage.digest(variables):
             raise ValueError
         seen = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
-        labels, image_size = tuple(map(str, about["labels"])), int(about["image_size"])
+        labels, image_size = tuple(about["labels"]), about["image_size"]
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
-        if set(heads) != {len(labels)} or not 0 < image_size <= LARGEST:
+        if set(heads) != {len(labels)}:
             raise ValueError
         config = plain_config(about["config"], str(folder / CONFIG))
         if not _fits(variables, config, len(labels)):
             raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{folder / CONFIG} does not fit the weights, or is of another version than this "
-            f"program's; {AGAIN}, or update agcnn-jax"
-        ) from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise UserError(f"{folder / CONFIG} does not fit the weights; {AGAIN}") from None
     _check_labels(labels, str(folder / CONFIG))
     chosen = None
     if CALIBRATION in files:
         path = folder / CALIBRATION
         weights_now = digests(variables, variables["params"])
-        chosen = calibration_of(read_object(files[CALIBRATION], path), weights_now, str(path))
+        record = read_object(files[CALIBRATION], path)
+        chosen = calibration_of(record, weights_now, str(path), AGAIN)
     return Model(
         name=text,
         config=config,

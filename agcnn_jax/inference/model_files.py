@@ -15,6 +15,16 @@ import numpy as np
 from flax import traverse_util
 
 from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.run.kinds import (
+    ANY,
+    LIST_OF_TEXTS,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    between,
+    count_from,
+    require_entries,
+)
 from agcnn_jax.runtime.errors import UserError
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
@@ -24,6 +34,16 @@ SUMS = "SHA256SUMS"
 NEEDED = (WEIGHTS, CONFIG, LINEAGE)
 FORMAT = 1
 AGAIN = "copy or download the folder again"
+LARGEST = 4096
+"""Side of the largest stored images that a model from elsewhere may ask for."""
+
+_CONFIG = {
+    "format": (WHOLE, count_from(1)),
+    "digest": (TEXT, ANY),
+    "labels": (LIST_OF_TEXTS, ANY),
+    "image_size": (WHOLE, between(1, LARGEST)),
+    "config": (OBJECT, ANY),
+}
 _LARGEST_TEXT = 1 << 28
 """Bytes of the largest file beside the weights; a lineage of a million images has less."""
 
@@ -110,12 +130,32 @@ def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     from safetensors.numpy import load
 
     try:
-        tree: Variables = traverse_util.unflatten_dict(load(content), sep=".")
+        tensors = load(content)
+        for name in tensors:
+            # Without this, the one of both that comes later would win.
+            if parts := [other for other in tensors if other.startswith(f"{name}.")]:
+                raise ValueError(f"{name!r} is a tensor, and a folder of {parts[0]!r}")
+        tree: Variables = traverse_util.unflatten_dict(tensors, sep=".")
         params, batch_stats = tree["params"], tree.setdefault("batch_stats", {})
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        if not isinstance(params, dict):
+            raise ValueError("params is a tensor")
+        # A branch without statistics leaves no tensor.
+        statistics = {branch: batch_stats.get(branch, {}) for branch in params}
+    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{os.fspath(path)} holds no AG-CNN ({error}); {AGAIN}") from None
-    # A branch without statistics leaves no tensor.
-    return {"params": params, "batch_stats": {b: batch_stats.get(b, {}) for b in params}}
+    return {"params": params, "batch_stats": statistics}
+
+
+def read_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Parse a model's `config.json`; `UserError` if it is damaged, or of a newer format."""
+    about = read_object(content, path)
+    require_entries(about, _CONFIG, os.fspath(path), AGAIN)
+    if about["format"] > FORMAT:
+        raise UserError(
+            f"{os.fspath(path)} is of format {about['format']}, but this program reads {FORMAT}; "
+            f"update agcnn-jax"
+        )
+    return about
 
 
 def read_object(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from agcnn_jax.interop.torch_keys import (
     NOT_WEIGHTS,
     Tensor,
     backbone_tensors,
+    common_prefix,
     from_torch,
     head_name,
     plain_key,
@@ -23,6 +25,13 @@ from agcnn_jax.runtime.errors import UserError
 
 THRESHOLDS = "op_threshs"
 """torchxrayvision's operating points, which rescale its probabilities."""
+
+_OF_THE_TRAINER = re.compile(
+    r"(?:^|\.)(?:criterion|loss|loss_fn|loss_func|loss_function|metrics?|\w+_(?:loss|metrics?|"
+    r"criterion|auroc)|auroc)\."
+    r"|(?:^|\.)(?:pos_weight|class_weights?|n_averaged)$"
+)
+"""Tensors that trainers keep beside the network, such as `criterion.pos_weight`."""
 
 _NAMED = 5
 
@@ -114,8 +123,15 @@ def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, st
     """Return the weights under torchvision's names, and why each other entry is left out."""
     tensors: dict[str, np.ndarray] = {}
     left_out = dict.fromkeys(file.other_entries, "training state, not a weight")
+    weights = {}
     for key, array in file.tensors.items():
-        name = plain_key(key)
+        if _OF_THE_TRAINER.search(key):
+            left_out[key] = "of the trainer, not a weight of the network"
+        else:
+            weights[key] = array
+    prefix = common_prefix(key for key in weights if plain_key(key) != THRESHOLDS)
+    for key, array in weights.items():
+        name = plain_key(key.removeprefix(prefix))
         if name.endswith(NOT_WEIGHTS):
             left_out[key] = "PyTorch's count of BatchNorm updates, not a weight"
         elif name == THRESHOLDS:

@@ -6,6 +6,7 @@ published them, and the project's documentation gives the rest.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,13 @@ TORCHXRAYVISION_FINDINGS = (
 # torchxrayvision maps gray / 255 to -1024..1024: (x - 0.5) * 2048.
 TORCHXRAYVISION_MEAN, TORCHXRAYVISION_STD = (0.5,), (1 / 2048,)
 
+_TORCHXRAYVISION_NIH = re.compile(
+    r"(?:nih-densenet121(?:-d121-tw-lr001-rot45-tr15-sc15-seed\d+-best)?|densenet121-res224-nih)"
+    r"(?:\.\w+)*"
+)
+"""The names of torchxrayvision's one model that saw ChestX-ray14 alone: of its file, and of its
+`weights`. The others begin or end with the sets that they saw (pc, chex, mimic_ch, kaggle ...)."""
+
 
 class SourceFormat(NamedTuple):
     """The input that weights expect, and the meaning of their outputs.
@@ -57,7 +65,7 @@ class SourceFormat(NamedTuple):
 
 
 def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
-    """Recognise the source of a file from its content.
+    """Recognise the source of a file from its content; its name tells only what it was trained on.
 
     Raises:
         UserError: if the scaling of the input is unknown.
@@ -71,7 +79,8 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
             "avg",
             TORCHXRAYVISION_MEAN,
             TORCHXRAYVISION_STD,
-            "chestxray14",
+            # All its models have these outputs, whatever they saw.
+            "chestxray14" if _TORCHXRAYVISION_NIH.fullmatch(file.name) else None,
         )
     if converted.channels != len(IMAGENET_MEAN):
         raise UserError(

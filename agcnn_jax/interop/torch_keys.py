@@ -7,7 +7,9 @@ PyTorch ports of AG-CNN share them, apart from the parts that `plain_key` remove
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -33,7 +35,10 @@ _DENSE_LAYER = re.compile(r"block(\d+)_layer(\d+)")
 _TRANSITION = re.compile(r"transition(\d+)_(norm|conv)")
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _WRAPPED_HEAD = re.compile(r"^(classifier|fc)\.0\.")
-_WRAPPERS = ("module.", "densenet121.", "resnet50.")
+_KNOWN_PREFIX = re.compile(
+    r"(?:(?:module|_orig_mod|model|net|network|backbone|encoder|densenet121|resnet50)\.)*"
+)
+"""What DataParallel, torch.compile, Lightning and public ports put before names."""
 
 
 class Tensor(NamedTuple):
@@ -53,13 +58,29 @@ class Tensor(NamedTuple):
 def plain_key(key: str) -> str:
     """Reduce a checkpoint's name of a tensor to torchvision's.
 
-    Removes `module.` (DataParallel) and the attribute `densenet121.` or `resnet50.` (CheXNet and
-    others), and replaces `norm.1` by `norm1` (torchvision before 0.3) and `classifier.0` by
-    `classifier` (a Sequential of a linear layer and a sigmoid).
+    Removes known prefixes such as `module.` (DataParallel), and replaces `norm.1` by `norm1`
+    (torchvision before 0.3) and `classifier.0` by `classifier` (a Sequential of a linear layer and
+    a sigmoid).
     """
-    for wrapper in _WRAPPERS:
-        key = key.removeprefix(wrapper)
+    key = key[_KNOWN_PREFIX.match(key).end() :]  # type: ignore[union-attr]
     return _WRAPPED_HEAD.sub(r"\1.", _OLD_DENSE_LAYER.sub(r"\1\2.", key))
+
+
+def common_prefix(keys: Iterable[str]) -> str:
+    """Return the modules, such as `chexnet.net.`, in which all tensors of a network lie.
+
+    Networks have tensors in several modules, so what all names begin with is no part of them; but
+    a lone linear layer, whose tensors are `fc.weight` and `fc.bias`, keeps its name.
+    """
+    modules = [key.split(".")[:-1] for key in keys]
+    levels = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*modules, strict=False))
+    shared = [names[0] for names in levels]
+    if all(module == shared for module in modules):
+        shared = shared[:-1]
+    # In a file of the body alone, it is torchvision's own.
+    if shared[-1:] == ["features"]:
+        shared = shared[:-1]
+    return "".join(f"{module}." for module in shared)
 
 
 def head_name(backbone: nn.Module) -> str:

@@ -10,6 +10,21 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from agcnn_jax.models.agcnn import BRANCHES
+from agcnn_jax.run.kinds import (
+    ANY,
+    ANYTHING,
+    CHANNELS,
+    LIST_OF_NUMBERS,
+    LIST_OF_TEXTS,
+    OBJECT,
+    SPREADS,
+    TEXT,
+    WHOLE,
+    Limits,
+    count_from,
+    require_entries,
+)
 from agcnn_jax.run.lineage import Lineage, digest
 from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
@@ -20,10 +35,16 @@ VARIABLES = "variables"
 FORMAT = 2
 CONVERT_AGAIN = "convert the weights again with data_prep/torch_weights.py"
 
-_KEYS = frozenset(
-    {"backbone", "branches", "channels", "classes", "digest", "lineage", "mean", "pooling", "std"}
-)
-"""The keys of `weights.json` that loading needs."""
+_ENTRIES = {
+    **dict.fromkeys(("backbone", "digest", "pooling"), (TEXT, ANY)),
+    "branches": (LIST_OF_TEXTS, Limits("of AG-CNN's branches", lambda x: set(x) <= set(BRANCHES))),
+    "channels": (WHOLE, count_from(1)),
+    "classes": (ANYTHING, ANY),
+    "lineage": (OBJECT, ANY),
+    "mean": (LIST_OF_NUMBERS, CHANNELS),
+    "std": (LIST_OF_NUMBERS, SPREADS),
+}
+"""The entries of `weights.json` that loading needs; `classes` may be null."""
 
 SETTINGS = ("backbone", "mean", "pooling", "std")
 """The config's keys whose values are those of `weights.json`."""
@@ -86,8 +107,9 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(
             f"{path} is of format {found}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
-    if missing := sorted(_KEYS - about.keys()):
-        raise UserError(f"{path} does not say {', '.join(missing)}; {CONVERT_AGAIN}")
+    require_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
+    if about["classes"] is not None:
+        require_entries(about, {"classes": (LIST_OF_TEXTS, ANY)}, str(path), CONVERT_AGAIN)
     return about
 
 

@@ -20,6 +20,8 @@ from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
 from agcnn_jax.metrics.feature_distance import FeatureStatistics
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.operating_points import RULES, choose_thresholds
+from agcnn_jax.run import kinds
+from agcnn_jax.run.kinds import ANY, NUMBER, OBJECT, WHOLE, require_entries
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 
@@ -27,6 +29,10 @@ FILES = {"centre": "calibration.json", "ten": "calibration_ten_crops.json"}
 """The file in a workdir for each way to crop the images, see `config.eval.crops`."""
 
 VERSION = 2
+
+AGAIN = "delete it and run eval.py again, which writes it anew"
+
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,33 +134,46 @@ def read_calibration(
     """Read a run's `calibration.json`; None if there is none for these weights.
 
     Raises:
-        UserError: if the file cannot be read.
+        UserError: see `calibration_of`.
     """
     path = workdir / FILES[crops]
     if not exists(path):
         return None
-    return calibration_of(read_json(path, "delete it"), weights, str(path))
+    return calibration_of(read_json(path, AGAIN), weights, str(path))
 
 
 def calibration_of(
-    record: Mapping[str, Any], weights: Mapping[str, str], path: str
+    record: Mapping[str, Any], weights: Mapping[str, str], path: str, remedy: str = AGAIN
 ) -> Calibration | None:
     """Read the content of `calibration.json`; None if it is not of these weights.
 
     Raises:
-        UserError: if it is damaged; names the file by `path`.
+        UserError: if it is damaged, or a newer version wrote it; names the file by `path`, the
+            value and the remedy.
     """
-    if (record.get("version"), record.get("weights")) != (VERSION, dict(weights)):
+    count = (WHOLE, kinds.at_least(1))
+    require_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
+    if record["version"] > VERSION:
+        raise UserError(
+            f"{path} is of version {record['version']}, but this program reads {VERSION}; update "
+            f"agcnn-jax, or {remedy}"
+        )
+    if (record["version"], record["weights"]) != (VERSION, dict(weights)):
         return None
-    try:
-        branches = {
-            branch: {label: _from_json(choice) for label, choice in choices.items()}
-            for branch, choices in record["branches"].items()
+    body = {"images": count, "patients": count, "branches": (OBJECT, ANY)}
+    require_entries(record, body, path, remedy)
+    require_entries(record["branches"], dict.fromkeys(weights, (OBJECT, ANY)), path, remedy)
+    branches = {
+        branch: {
+            label: _from_json(choice, f"{path}, {branch}, {label}", remedy)
+            for label, choice in record["branches"][branch].items()
         }
-        features = record["features"] and _features_from_json(record["features"])
-        return Calibration(record["images"], record["patients"], True, branches, features)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged; delete it") from None
+        for branch in weights
+    }
+    features = record.get("features")
+    if features is not None:
+        features = _features_from_json(features, f"{path}, features", remedy)
+    return Calibration(record["images"], record["patients"], True, branches, features)
 
 
 def _to_json(choice: Choice) -> dict[str, Any]:
@@ -165,12 +184,32 @@ def _to_json(choice: Choice) -> dict[str, Any]:
     return {"platt": choice.platt and choice.platt._asdict(), "thresholds": thresholds}
 
 
-def _from_json(value: Mapping[str, Any]) -> Choice:
-    thresholds = {rule: value["thresholds"][rule] for rule in RULES}
-    return Choice(
-        value["platt"] and Line(**value["platt"]),
-        {rule: one and one["logit"] for rule, one in thresholds.items()},
-    )
+def _from_json(value: Any, where: str, remedy: str) -> Choice:
+    require_entries(value, {"thresholds": (OBJECT, ANY)}, where, remedy)
+    line = value.get("platt")
+    if line is not None:
+        numbers = dict.fromkeys(Line._fields, (NUMBER, kinds.FINITE))
+        require_entries(line, numbers, f"{where}, platt", remedy)
+        line = Line(*(float(line[name]) for name in Line._fields))
+    thresholds = {}
+    require_entries(value["thresholds"], dict.fromkeys(RULES, (kinds.ANYTHING, ANY)), where, remedy)
+    for rule in RULES:
+        chosen = value["thresholds"][rule]
+        thresholds[rule] = None if chosen is None else _logit(chosen, f"{where}, {rule}", remedy)
+    return Choice(line, thresholds)
+
+
+def _logit(threshold: Any, where: str, remedy: str) -> float:
+    """Read a threshold, whose probability is there for people, and must be the logit's."""
+    scales = {"logit": (NUMBER, kinds.FINITE), "probability": (NUMBER, kinds.between(0, 1))}
+    require_entries(threshold, scales, where, remedy)
+    logit, probability = float(threshold["logit"]), threshold["probability"]
+    if abs(expit(logit) - probability) > _ROUNDING:
+        raise UserError(
+            f"{where}: probability is {probability}, but that of logit {logit} is "
+            f"{expit(logit):.6g}; {remedy}"
+        )
+    return logit
 
 
 def _features_to_json(features: FeatureStatistics) -> dict[str, Any]:
@@ -186,11 +225,24 @@ def _features_to_json(features: FeatureStatistics) -> dict[str, Any]:
     }
 
 
-def _features_from_json(record: Mapping[str, Any]) -> FeatureStatistics:
-    values: dict[str, Any] = {
-        name: np.frombuffer(base64.b64decode(value["float32"]), "<f4").reshape(value["shape"])
-        if isinstance(value, dict)
-        else float(value)
-        for name, value in record.items()
-    }
-    return FeatureStatistics(**values)
+def _features_from_json(record: Any, where: str, remedy: str) -> FeatureStatistics:
+    arrays = ("mean", "components", "variances")
+    entries = dict.fromkeys(arrays, (OBJECT, ANY)) | dict.fromkeys(
+        ("noise", "threshold"), (NUMBER, kinds.POSITIVE)
+    )
+    require_entries(record, entries, where, remedy)
+    values = {}
+    for name in arrays:
+        try:
+            content = np.frombuffer(base64.b64decode(record[name]["float32"]), "<f4")
+            values[name] = content.reshape(record[name]["shape"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{where}: {name} is no array ({error}); {remedy}") from None
+    mean, components, variances = (values[name] for name in arrays)
+    fit = components.ndim == 2 and (*variances.shape, *mean.shape) == components.shape
+    finite = all(np.isfinite(value).all() for value in values.values())
+    if not (fit and finite and (variances > 0).all()):
+        raise UserError(f"{where}: the arrays are not those of a distribution; {remedy}")
+    return FeatureStatistics(
+        **values, noise=float(record["noise"]), threshold=float(record["threshold"])
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import signal
@@ -177,6 +178,9 @@ _positional: list[str] = []
 
 
 def _parse(arguments: list[str], positionals: int = 0) -> None:
+    if "--version" in arguments:
+        print(errors.VERSION)
+        sys.exit(0)
     if {"--help", "-h", "-help"} & set(arguments):
         print(sys.modules["__main__"].__doc__)
         for module in (__name__, sys.argv[0]):
@@ -192,6 +196,8 @@ def _parse(arguments: list[str], positionals: int = 0) -> None:
     _check_arguments(arguments)
     try:
         extra = FLAGS(arguments)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"{_unknown_flag(error.flagname)} (see --help)") from error
     except flags.Error as error:
         reason = f"{str(error).strip().splitlines()[-1]} (see --help)"
         if override := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
@@ -204,6 +210,19 @@ def _parse(arguments: list[str], positionals: int = 0) -> None:
     if len(extra) > positionals:
         raise UserError(f"unexpected argument {extra[positionals]!r}; options begin with --")
     _positional[:] = extra
+
+
+def _unknown_flag(name: str) -> str:
+    """Say that there is no such flag; a key of the config needs `--config.` before it."""
+    keys = [key for key in KEYS if name in (key, key.rpartition(".")[2])]
+    keys = keys or difflib.get_close_matches(name, KEYS, n=1, cutoff=0.8)
+    own = [
+        flag.name for part in (__name__, sys.argv[0]) for flag in FLAGS.get_flags_for_module(part)
+    ]
+    if keys and not difflib.get_close_matches(name, own, n=1, cutoff=0.8):
+        meant = " or ".join(f"--config.{key}" for key in keys)
+        return f"there is no option --{name}; did you mean {meant}?"
+    return errors.unknown_option(f"--{name}", (f"--{flag}" for flag in own))
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -1,13 +1,15 @@
-"""What the value of a config's key may be, and when a key is read."""
+"""What the value of a config's key or of a file's entry may be, and when a key is read."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
 
 
@@ -37,6 +39,17 @@ def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     )
 
 
+def _each(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Convert the entries of a list, and nothing else, to a tuple."""
+
+    def converted(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise TypeError
+        return tuple(map(convert, value))
+
+    return converted
+
+
 WHOLE = Kind("a whole number", _one(int, Integral))
 NUMBER = Kind("a number", _one(float, Real))
 TRUTH = Kind("True or False", _one(bool, bool))
@@ -44,6 +57,10 @@ TEXT = Kind("a string", _one(str, (str, os.PathLike)))
 PATH = Kind("a string", lambda value: expand(TEXT.convert(value)))
 WHOLES = Kind("whole numbers", _several(WHOLE.convert))
 NUMBERS = Kind("numbers", _several(NUMBER.convert))
+LIST_OF_TEXTS = Kind("a list of strings", _each(TEXT.convert))
+LIST_OF_NUMBERS = Kind("a list of numbers", _each(NUMBER.convert))
+ANYTHING = Kind("any value", lambda value: value)
+OBJECT = Kind("an object", _one(dict, dict))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +97,8 @@ def one_of(*choices: str) -> Limits:
 
 
 ANY = Limits("", lambda value: True)
+FINITE = Limits("finite", math.isfinite)
+POSITIVE = Limits("above 0", lambda value: 0 < value < math.inf)
 FILLED = Limits("not empty", bool)
 FRACTION = Limits("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
@@ -112,3 +131,35 @@ def only_if(key: str, *values: str) -> Need:
 def unless(key: str, value: Any) -> Need:
     """Require any value but this of another key."""
     return Need(key, lambda given: given != value, f"set another --config.{key}")
+
+
+def require_entries(
+    record: Any, entries: Mapping[str, tuple[Kind, Limits]], where: str, remedy: str
+) -> None:
+    """Raise `UserError` unless an object from a JSON file has these entries, with such values.
+
+    Args:
+        record: the object; it may have other entries too.
+        entries: by name.
+        where: the file and the object's place in it, for messages.
+        remedy: what to do, for messages.
+    """
+    if not isinstance(record, Mapping):
+        raise UserError(f"{where} is {_shown(record)}; it must be an object; {remedy}")
+    for name, (kind, limits) in entries.items():
+        if name not in record:
+            raise UserError(f"{where} has no {name}; {remedy}")
+        try:
+            possible = limits.holds(kind.convert(record[name]))
+        except (TypeError, OverflowError):
+            possible = False
+        if not possible:
+            words = f"{kind.words}, {limits.words}".rstrip(", ")
+            raise UserError(
+                f"{where}: {name} is {_shown(record[name])}; it must be {words}; {remedy}"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import agcnn_jax
 from agcnn_jax.run.config import check_config, flatten, is_read
 from agcnn_jax.run.keys import FIXED, KEYS, SCORED
+from agcnn_jax.run.kinds import ANY, TEXT, WHOLE, count_from, require_entries
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
@@ -22,6 +23,10 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 _ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay", "remat")
 """Keys that version 0.1 did not have; their defaults are what it did."""
+
+_DATA = dict.fromkeys(("provenance", "fingerprint", "protocol"), (TEXT, ANY)) | dict.fromkeys(
+    ("images", "train", "validation", "test", "shared_patients"), (WHOLE, count_from(0))
+)
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
@@ -40,7 +45,7 @@ def compare_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]
     read = {key for key in KEYS if is_read(key, ours) or is_read(key, theirs)}
     kept = {key for key in read if KEYS[key].changes in (FIXED, SCORED)}
     _compare(workdir, "config", kept, ours, theirs)
-    ours, theirs = flatten(data), flatten(read_json(workdir / "data.json"))
+    ours, theirs = flatten(data), flatten(read_data(workdir))
     _compare(workdir, "data", {*ours, *theirs}, ours, theirs)
     return True
 
@@ -61,11 +66,19 @@ def same(ours: Any, theirs: Any) -> bool:
 
 def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
     """Raise `UserError` if a folder no longer holds the data that a run was made with."""
-    if read_json(workdir / "data.json").get("fingerprint") != fingerprint:
+    if read_data(workdir)["fingerprint"] != fingerprint:
         raise UserError(
             f"{data_dir} holds other data than --workdir {workdir} was trained on; prepare the "
             f"same data again, or, to use this data, add --config.data.dir={data_dir}"
         )
+
+
+def read_data(workdir: epath.Path) -> dict[str, Any]:
+    """Read a workdir's `data.json`, see `Experiment.data_summary`; `UserError` if it is damaged."""
+    path = workdir / "data.json"
+    data = read_json(path)
+    require_entries(data, _DATA, str(path), "restore it, or choose another --workdir")
+    return data
 
 
 def read_config(workdir: epath.Path) -> ConfigDict | None:

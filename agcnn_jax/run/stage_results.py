@@ -12,9 +12,33 @@ from etils import epath
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
+from agcnn_jax.run.kinds import (
+    ANY,
+    ANYTHING,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    between,
+    count_from,
+    require_entries,
+)
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported
+
+_AUC = (NUMBER, between(0, 1))
+_ENTRIES = {
+    "best_step": (WHOLE, count_from(1)),
+    "val_auc_findings": (WHOLE, count_from(0)),
+    "weights": (OBJECT, ANY),
+    "started_from": (OBJECT, ANY),
+    "lineage": (TEXT, ANY),
+}
+_OPTIONAL = {
+    "image_size": (WHOLE, count_from(1)),
+    "val_auc": (OBJECT, ANY),
+}
 
 
 def stage_directory(workdir: epath.Path, stage: Stage) -> epath.Path:
@@ -36,9 +60,14 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
         return None
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
-    scores = {"best_step", "best_val_auc_mean", "val_auc_findings"}
-    if not scores | {"weights", "started_from", "lineage"} <= set(result):
-        raise UserError(f"{path} is damaged; {again}")
+    require_entries(result, _ENTRIES, str(path), again)
+    optional = {name: kind for name, kind in _OPTIONAL.items() if name in result}
+    mean = _AUC if result.get("best_val_auc_mean") is not None else (ANYTHING, ANY)
+    require_entries(result, {"best_val_auc_mean": mean, **optional}, str(path), again)
+    for branch, aucs in result.get("val_auc", {}).items():
+        require_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
+        scored = {label: _AUC for label, auc in aucs.items() if auc is not None}
+        require_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
             f"{path} names checkpoint {result['best_step']}, which is no longer there; "

@@ -18,13 +18,23 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.errors import UserError, surroundings
 
 BATCH_AXIS = "batch"
 """Name of the mesh axis over which statistics and gradients are averaged."""
 
 REPLICATED = PartitionSpec()
 SHARDED = PartitionSpec(BATCH_AXIS)
+
+
+def require_devices() -> None:
+    """Raise `UserError` unless JAX finds the devices that `JAX_PLATFORMS` asks for, or any."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        if message := surroundings(error):
+            raise UserError(message) from None
+        raise
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

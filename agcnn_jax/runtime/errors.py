@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import errno
+import os
+import re
+import resource
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
 
+import agcnn_jax
+from agcnn_jax.runtime import interrupt
+from agcnn_jax.runtime.interrupt import INTERRUPTED as INTERRUPTED
+from agcnn_jax.runtime.interrupt import INTERRUPTED_STATUS as INTERRUPTED_STATUS
 from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.progress import write_line
 
@@ -19,10 +29,13 @@ USAGE_STATUS = 2
 TEMPORARY_STATUS = 75
 """Stopped from outside; the same command continues. EX_TEMPFAIL in BSD's sysexits.h."""
 
-INTERRUPTED_STATUS = 130
-"""Ctrl-C, as shells report it."""
+PIPE_STATUS = 141
+"""The reader of standard output went away, as shells report SIGPIPE."""
 
-INTERRUPTED = "interrupted; run the same command again to continue"
+VERSION = f"agcnn-jax {agcnn_jax.__version__}"
+
+_OTHER_DEVICES = "unset JAX_PLATFORMS to compute on the devices that JAX finds"
+
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
 
@@ -35,39 +48,147 @@ class Stopped(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An `ArgumentParser` with errors in one line, without the usage, and `~` in paths."""
+    """An `ArgumentParser` with errors in one line, `~` in paths, and `--version`."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, **options: Any):
+        """Take the options of `ArgumentParser`."""
+        super().__init__(**options)
         self.register("type", Path, expanded_path)
+        self.add_argument("--version", action="version", version=VERSION)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, so that all user errors end alike."""
+        if unknown := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
+            message = unknown_option(unknown[1], self._option_string_actions)
         raise UserError(f"{message} (see --help)")
+
+
+def unknown_option(given: str, known: Iterable[str]) -> str:
+    """Say that there is no option `given`, such as `--workers`, and name the nearest."""
+    near = difflib.get_close_matches(given, list(known), n=2, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no option {given}{hint}"
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status.
 
-    Exits with 0 on success, also if `main` returns None, 2 on `UserError`, 75 on `Stopped` and 130
-    on Ctrl-C. Any other exception is a bug and keeps its traceback.
+    Exits with 0 on success, also if `main` returns None, 2 on `UserError`, 75 on `Stopped`, 130 on
+    Ctrl-C and 141 if nobody reads standard output any more. So do the user's mistakes that no
+    caller can foresee: a device that is not there, too few open files, a full disk under standard
+    output. Any other exception is a bug and keeps its traceback.
     """
     # Users cannot act on the warnings of libraries.
     logging.set_verbosity(logging.ERROR)
+    _open_standard_streams()
+    interrupt.raise_again()
+    status: Any
     try:
-        status = main() or 0
+        try:
+            status = main() or 0
+        except SystemExit as leaving:  # after --help, for example
+            status = leaving.code
+        sys.stdout.flush()
     except UserError as error:
         say(f"error: {error}")
         status = USAGE_STATUS
     except Stopped as stopped:
         say(str(stopped))
         status = TEMPORARY_STATUS
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as interrupted:
         if sys.stderr is not None and sys.stderr.isatty():
             write_line("", sys.stderr)  # below the terminal's ^C
-        say(str(interrupt) or INTERRUPTED)
+        say(str(interrupted) or INTERRUPTED)
         status = INTERRUPTED_STATUS
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_fails():
+            status = PIPE_STATUS
+        elif message := surroundings(error):
+            say(f"error: {message}")
+            status = USAGE_STATUS
+        else:
+            raise
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python's own attempt at the end would print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
+
+
+def surroundings(error: BaseException) -> str | None:
+    """Say what is missing on this machine if an exception comes from there, and the remedy."""
+    if missing := _missing_device(error):
+        return missing
+    number = getattr(error, "errno", None)
+    if message := too_many_files(number):
+        return message
+    if isinstance(error, OSError) and _output_fails():
+        said = os.strerror(number or 0).lower()
+        return f"standard output cannot be written: {said}; write it somewhere else"
+    return None
+
+
+def too_many_files(number: int | None) -> str | None:
+    """Say that a process may not open more files if that is what the system's `errno` says."""
+    if number not in (errno.EMFILE, errno.ENFILE):
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f"too many open files: this shell allows a process {limit} (ulimit -n); allow more, as "
+        f"with ulimit -n 4096, or give fewer --workers where the program has them"
+    )
+
+
+def _missing_device(error: BaseException) -> str | None:
+    """Say which device JAX does not find; None if an exception is about something else."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or Path(frames[-1].filename).name != "xla_bridge.py":
+        return None
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    # jax 0.10.2 has no message where its plugin for the platform is not installed.
+    reason = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+    because = f" ({reason})" if reason and "known backends" not in reason else ""
+    if not wanted:
+        return f"JAX finds no device to compute on{because}; reinstall it: make install"
+    extras = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
+    names = [name.strip().lower() for name in wanted.split(",")]
+    extra = next((extras[name] for name in names if name in extras), None)
+    install = f"install what drives it with make install EXTRA={extra}, or " if extra else ""
+    known = "" if extra else "; use cpu, cuda or tpu, or"
+    return (
+        f"JAX_PLATFORMS={wanted}: JAX finds no such device here{because}{known or ';'} "
+        f"{install}{_OTHER_DEVICES}"
+    )
+
+
+def _open_standard_streams() -> None:
+    """Open the null device for each standard stream that is closed (`2>&-`).
+
+    Otherwise the next file that the program opens would take its number, and get its output.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            while (opened := os.open(os.devnull, os.O_RDWR)) < number:
+                pass  # takes the numbers below, which are closed too
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _output_fails() -> bool:
+    """Tell whether standard output takes nothing any more."""
+    try:
+        # What `print` could not write is lost, so that flushing may succeed.
+        os.write(1, b"\n")
+    except OSError:
+        return True
+    return False
 
 
 def say(message: str) -> None:

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from agcnn_jax.runtime.interrupt import hold_back
+
 VARIABLE = "GLIBC_TUNABLES"
 REQUEST = "glibc.malloc.hugetlb=1"
 MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -29,4 +31,5 @@ def restart_with_large_pages() -> None:
     """
     if environment := large_pages():
         os.environ.update(environment)
+        hold_back()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -6,6 +6,7 @@ With one process, each function here only calls or returns what it is given.
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ def is_primary() -> bool:
 def announce(message: str) -> None:
     """Print a message once, however many processes the run has."""
     if is_primary():
-        write_line(message)
+        write_line(message, sys.stdout)
 
 
 def process_share() -> tuple[int, int]:

@@ -135,15 +135,20 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._bar.refresh()
 
 
-def write_line(text: str, stream: TextIO | None = None) -> None:
-    """Print a line, by default to stdout; a bar on the terminal moves out of its way."""
-    stream = sys.stdout if stream is None else stream
+def write_line(text: str, stream: TextIO | None) -> None:
+    """Print a line to stdout or stderr; a bar on the terminal moves out of its way.
+
+    Nothing happens if the stream is closed, which leaves None in its place.
+    """
+    if stream is None:
+        return
     module = sys.modules.get("tqdm")  # without it there is no bar
-    if module is None or stream is None:
-        print(text, file=stream, flush=True)
-    else:
-        module.tqdm.write(text, file=stream)
-        stream.flush()
+    with contextlib.suppress(OSError) if stream is sys.stderr else contextlib.nullcontext():
+        if module is None:
+            print(text, file=stream, flush=True)
+        else:
+            module.tqdm.write(text, file=stream)
+            stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.errors import UserError, too_many_files
 from agcnn_jax.runtime.extras import packages_of
 from agcnn_jax.runtime.paths import expand
 
@@ -98,6 +98,8 @@ def reported(path: str | os.PathLike[str], done: str, remedy: str | None = None)
     except Exception as error:
         if not (isinstance(error, OSError) or error_number(error) or is_remote(path)):
             raise
+        if message := too_many_files(error_number(error)):
+            raise UserError(message) from error
         raise UserError(
             f"{os.fspath(path)} cannot be {done}: {reason(path, error)}; "
             f"{remedy or advice(path, error)}"

@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -88,7 +89,7 @@ class Lock:
             if stop_requested():
                 raise Stopped(f"stopped while waiting for {holder}; nothing to save")
             if not told:
-                write_line(f"{text}; waiting up to {self.patience:g} s")
+                write_line(f"{text}; waiting up to {self.patience:g} s", sys.stdout)
             told = True
             time.sleep(min(1.0, self.timeout / 20))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,10 +55,12 @@ def train_stage(
         stage_results.check_weights(directory, result, now)
         if not finished:
             write_json(directory / "result.json", result)
-        write_line(describe_result(stage, result, len(experiment.records.finding_columns)))
+        write_line(
+            describe_result(stage, result, len(experiment.records.finding_columns)), sys.stdout
+        )
         if not finished:
             done = stage_results.finished_stages(experiment.workdir, experiment.config.strategy)
-            write_line(validation_table([one for _, one in done]))
+            write_line(validation_table([one for _, one in done]), sys.stdout)
 
     from_primary(keep)
     return merge_branches(variables, trained)

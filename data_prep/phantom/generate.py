@@ -53,6 +53,8 @@ def generate(
     try:
         return _generate(out_dir, count, size, seed, workers, prevalence)
     except OSError as error:
+        if message := errors.too_many_files(error.errno):
+            raise errors.UserError(message) from None
         raise errors.UserError(
             f"--out_dir {out_dir}: {error.strerror} ({error.filename or 'while writing'}); free "
             "some space or choose another folder, then run again to continue"
@@ -96,7 +98,13 @@ def _draw_parallel(pending: list[tuple], workers: int, progress: Progress) -> No
     count = min(workers, len(pending))
     with ProcessPoolExecutor(count, context, _ignore_interrupts) as pool:
         try:
-            for films in pool.map(_draw, *zip(*pending, strict=True)):
+            # The processes begin with this one's mask, so that none ends while it imports.
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                drawn = pool.map(_draw, *zip(*pending, strict=True))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            for films in drawn:
                 progress.update(films)
         except BrokenProcessPool as error:
             raise errors.UserError(

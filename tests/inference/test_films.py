@@ -259,9 +259,10 @@ def test_arrays_of_other_channels_are_refused_by_name(model):
 def test_what_is_no_film_at_all(what):
     class Tensor:
         def __array__(self, *_, **__):
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use detach().")
 
-    with pytest.raises(UserError, match="an image"):
+    reason = r"\(Can't call .* Use detach\(\)\.\)" if what == "tensor" else ""
+    with pytest.raises(UserError, match=f"an image .*{reason}"):
         as_film(Tensor() if what == "tensor" else what)
 
 
@@ -429,3 +430,11 @@ def test_what_holds_no_model(tmp_path):
 
 def test_the_package_alone_imports_nothing_slow():
     run("-c", "import agcnn_jax, sys; assert not {'jax', 'numpy'} & set(sys.modules)")
+
+
+@pytest.mark.slow
+def test_a_tensor_of_pytorch():
+    torch = pytest.importorskip("torch")
+    assert as_film(torch.full((8, 9), 7, dtype=torch.uint8))[1].tolist() == [[7] * 9] * 8
+    with pytest.raises(UserError, match=r"requires grad. Use tensor.detach\(\).numpy\(\) instead"):
+        as_film(torch.ones(8, 9, requires_grad=True))

@@ -130,6 +130,49 @@ def test_a_card_without_an_evaluation_of_these_weights(workdir, tmp_path):
     assert agcnn_jax.load(tmp_path / "out").calibration is None
 
 
+def places(value, path=()):
+    """The place of each value in nested JSON, of lists the first entry only."""
+    if path:
+        yield path
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1] if isinstance(value, list) else ())
+    )
+    for name, one in inner:
+        yield from places(one, (*path, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "data.json", "lineage.json", "calibration.json", "eval/test/auc.json",
+     "stages/1_global/result.json", "stages/3_fusion/result.json"],
+)  # fmt: skip
+def test_a_damaged_value_anywhere_in_a_run_is_one_line(workdir, tmp_path, name):
+    """Or does not matter; never a traceback, and no folder that is not complete."""
+    copy, out = shutil.copytree(workdir, tmp_path / "run"), tmp_path / "out"
+    path = copy / name
+    written = path.read_text()
+    generator = np.random.default_rng(0)
+    found = list(places(json.loads(written)))
+    for place in [found[i] for i in generator.permutation(len(found))[:12]]:
+        for bad in (None, "x", [], {}, -1, True, float("nan"), 10**400):
+            record = inner = json.loads(written)
+            for part in place[:-1]:
+                inner = inner[part]
+            inner[place[-1]] = bad
+            path.write_text(json.dumps(record))
+            try:
+                run("--workdir", copy, "--out", out)
+            except UserError as error:
+                assert "\n" not in str(error)
+                assert not out.exists()
+            else:
+                agcnn_jax.load(out)
+                shutil.rmtree(out)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "calibration.json"])
 def test_a_changed_file_is_refused(copy, name):
     path = copy / name
@@ -174,17 +217,27 @@ def rewritten(folder, **files):
 def test_files_that_do_not_belong_together(copy):
     """With checksums that fit, but another config or other weights."""
     config = json.loads((copy / "config.json").read_text())
-    for change in (
-        {"digest": "0" * 16},
-        {"format": 2},
-        {"labels": 3},
-        {"labels": config["labels"][1:]},
-        {"image_size": 100_000},
+    for change, words in (
+        ({"digest": "0" * 16}, " does not fit the weights"),
+        ({"format": 2}, " is of format 2, but this program reads 1; update agcnn-jax"),
+        ({"format": "1"}, ": format is '1'; it must be a whole number"),
+        ({"labels": 3}, ": labels is 3; it must be a list of strings"),
+        ({"labels": config["labels"][1:]}, " does not fit the weights"),
+        ({"image_size": 100_000}, ": image_size is 100000; it must be .* at most 4096"),
+        ({"image_size": float("inf")}, ": image_size is inf"),
+        ({"config": None}, ": config is None; it must be an object"),
     ):
         out = rewritten(copy, config_json=json.dumps({**config, **change}).encode())
-        with pytest.raises(UserError, match=r"config.json does not fit the weights"):
+        with pytest.raises(UserError, match=rf"config\.json{words}"):
             load_folder(out)
         shutil.rmtree(out)
+    calibration = json.loads((copy / "calibration.json").read_text())
+    out = rewritten(copy, calibration_json=json.dumps({**calibration, "version": 9}).encode())
+    with pytest.raises(
+        UserError, match=r"calibration\.json is of version 9, .* download the folder"
+    ):
+        load_folder(out)
+    shutil.rmtree(out)
     out = rewritten(copy, model_safetensors=b"no weights")
     with pytest.raises(UserError, match="holds no AG-CNN"):
         load_folder(out)
@@ -217,6 +270,25 @@ def test_weights_of_another_network(copy, change):
     )
     with pytest.raises(UserError, match=r"config.json does not fit the weights"):
         load_folder(out)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["params.global", "params.global.head.bias"],
+        ["params.global.head.bias", "params.global"],  # safetensors sorts by size
+        ["params"],
+        ["params.global.head.bias", "batch_stats"],
+    ],
+)
+def test_a_tensor_that_is_a_folder_too(names):
+    from safetensors.numpy import save
+
+    for last in (1, 9):
+        sizes = [*range(2, 2 + len(names) - 1), last]
+        tensors = {n: np.ones(size, np.float32) for n, size in zip(names, sizes, strict=True)}
+        with pytest.raises(UserError, match=r"w\.safetensors holds no AG-CNN \(.*; copy or"):
+            from_safetensors(save(tensors), "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "SHA256SUMS"])

@@ -299,11 +299,21 @@ def test_a_model_that_was_handed_on_and_converted_weights(run_dir, films, out, t
         (["film.png"], "no model given; give one of --workdir, --weights and --from"),
         (["--workdir=a", "--weights=b", "film.png"], "--workdir and --weights given; give one"),
         (["--workdir=a", "--batch_size=0", "film.png"], "--batch_size 0: must be 1 or more"),
-        (["--workdir=a"], "the following arguments are required"),
+        (["--workdir=a"], "no film given; name files or folders"),
+        ([], "no model given"),
         (["--workdir=a", "--rule=best", "film.png"], "invalid choice"),
-        (["--workdir=a", "/nonexistent/film.png"], "no such file or folder"),
+        (
+            ["--workdir=a", "/nonexistent/film.png"],
+            "nothing is trained in --workdir .*a; train first",
+        ),
+        (["--workdir=a", "--batchsize=4", "b"], "no option --batchsize; did you mean --batch_size"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, words):
     with pytest.raises(UserError, match=words):
         predict.main(arguments)
+
+
+def test_a_missing_film(run_dir):
+    with pytest.raises(UserError, match="no such file or folder"):
+        predict.main([f"--workdir={run_dir}", "/nonexistent/film.png"])

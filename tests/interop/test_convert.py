@@ -146,3 +146,43 @@ def test_fusion():
     np.testing.assert_array_equal(head["kernel"], weight.T)
     with pytest.raises(UserError, match=r"fc.weight is \[2, 6\] instead of \[2, 8\]"):
         convert_fusion(tensor_file(state), 4, 2)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "backbone."),
+        *("encoder.", "model.backbone.", "module.model.net.", "chexnet.", "a.b.c.", "student.0."),
+    ],
+)
+def test_any_prefix_that_all_names_share(small_state, prefix):
+    plain = small(small_state)
+    counter = {f"{prefix}bn1.num_batches_tracked": np.int64(7)}
+    converted = small({f"{prefix}{key}": array for key, array in small_state.items()} | counter)
+    jax.tree.map(np.testing.assert_array_equal, converted[:2], plain[:2])
+    assert list(converted.left_out) == list(counter)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["criterion.pos_weight", "loss_fn.pos_weight", "pos_weight", "val_auroc.thresholds",
+     "class_weights", "train_loss.weight", "n_averaged"],
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "model.", "chexnet."])
+def test_what_a_trainer_keeps_is_left_out_by_name(small_state, name, prefix):
+    state = {f"{prefix}{key}": array for key, array in small_state.items()}
+    converted = small({name: np.ones(14, np.float32), **state})
+    jax.tree.map(np.testing.assert_array_equal, converted[:2], small(small_state)[:2])
+    assert converted.left_out == {name: "of the trainer, not a weight of the network"}
+
+
+def test_two_networks_in_one_file_are_refused(small_state):
+    """Neither is the one that is meant, as with a teacher beside its student."""
+    both = {f"{n}.{key}": array for n in ("student", "teacher") for key, array in
+            small_state.items()}  # fmt: skip
+    with pytest.raises(UserError, match=r"no tensor 'conv1.weight' but student\."):
+        small(both)
+    ema = {f"model.{key}": array for key, array in small_state.items()}
+    ema |= {f"net.{key}": array for key, array in small_state.items()}
+    with pytest.raises(UserError, match="is a second tensor for"):
+        small(ema)

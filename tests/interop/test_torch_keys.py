@@ -4,6 +4,7 @@ import pytest
 from agcnn_jax.interop.torch_keys import (
     NOT_WEIGHTS,
     backbone_tensors,
+    common_prefix,
     from_torch,
     plain_key,
     to_torch,
@@ -32,6 +33,23 @@ from agcnn_jax.models.registry import make_backbone
 )
 def test_plain_key(key, plain):
     assert plain_key(key) == plain
+
+
+@pytest.mark.parametrize(
+    ("keys", "prefix"),
+    [
+        (["a.b.conv1.weight", "a.b.layer1.0.conv1.weight"], "a.b."),
+        (["conv1.weight", "fc.bias"], ""),
+        (["module.fc.weight", "module.fc.bias"], "module."),
+        (["fc.weight", "fc.bias"], ""),
+        (["features.conv0.weight", "features.norm0.weight"], ""),
+        (["net.features.conv0.weight", "net.classifier.weight"], "net."),
+        (["ab.x.weight", "abc.x.weight"], ""),
+        ([], ""),
+    ],
+)
+def test_common_prefix(keys, prefix):
+    assert common_prefix(keys) == prefix
 
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "resnet_small"])

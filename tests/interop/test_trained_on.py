@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from agcnn_jax.interop import trained_on, weights
+from agcnn_jax.interop.convert import Converted
+from agcnn_jax.interop.read import TensorFile
+from agcnn_jax.interop.source_format import recognise_source
 from agcnn_jax.run.lineage import (
     CHESTXRAY14,
     NOTHING,
@@ -36,7 +39,8 @@ def with_classes(state, count):
     [
         (1000, 3, None, NOTHING, "ImageNet"),
         (14, 3, None, SOME, "unknown images of ChestX-ray14"),
-        (18, 1, None, SOME, "unknown images of ChestX-ray14"),
+        (18, 1, None, UNKNOWN, "not known"),
+        (18, 1, "chestxray14", SOME, "unknown images of ChestX-ray14"),
         (18, 3, None, UNKNOWN, "not known"),
         (18, 3, "imagenet", NOTHING, "ImageNet"),
         (14, 3, "none", NOTHING, "nothing"),
@@ -86,6 +90,38 @@ def test_what_weights_have_been_trained_on(
     overlap = weights.lineage(tmp_path / "w").overlap(CHESTXRAY14, [NAMES[0]], ["13"])
     assert overlap.complete == (expected.unlisted == frozenset())
     assert overlap.images == (expected == lineage_of_names(NAMES))
+
+
+TAIL = "-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (f"nih{TAIL}.pt", SOME),
+        (f"nih{TAIL}.safetensors", SOME),
+        (f"nih{TAIL}.state_dict.pth", SOME),
+        ("nih-densenet121.pt", SOME),
+        ("densenet121-res224-nih.pt", SOME),
+        # Images of ChestX-ray14 among those of other collections.
+        (f"nih-pc-chex-mimic_ch-google-openi-kaggle{TAIL}.pt", UNKNOWN),
+        ("pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt", UNKNOWN),
+        ("densenet121-res224-all.pt", UNKNOWN),
+        *((f"{name}{TAIL}.pt", UNKNOWN)
+          for name in ("pc", "chex", "mimic_nb", "mimic_ch", "rsna", "kaggle", "not-nih")),
+        ("densenet121-res224-chex.pt", UNKNOWN),
+        ("nih-densenet121-finetuned.pt", UNKNOWN),
+        ("model.safetensors", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_torchxrayvision_says_in_its_name_what_it_saw(small_state, name, expected):
+    """All its models have one input channel and 18 outputs."""
+    state = with_classes(small_state, 18)
+    state["conv1.weight"] = state["conv1.weight"][:, :1]
+    file = TensorFile(name, state, (), {}, "")
+    converted = Converted({}, {}, channels=1, classes=18, used=0, left_out={})
+    recognised = recognise_source(file, converted).trained_on
+    assert trained_on.determine(None, recognised, [f"/models/{name}"], [file]).lineage == expected
 
 
 @pytest.mark.parametrize(

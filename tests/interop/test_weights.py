@@ -119,7 +119,7 @@ def test_lineage(folder):
     ):
         weights.lineage(folder)
     change(folder, lineage=None)
-    with pytest.raises(UserError, match=r"weights\.json does not say lineage; convert the weights"):
+    with pytest.raises(UserError, match=r"weights\.json has no lineage; convert the weights"):
         weights.load_weights(folder)
 
 
@@ -133,6 +133,28 @@ def test_the_earlier_format_is_refused(folder):
 def test_damaged_description_is_named(folder, text):
     (folder / weights.DESCRIPTION).write_text(text)
     with pytest.raises(UserError, match=r"weights\.json.*convert the weights again"):
+        weights.describe(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("channels", "1", "channels is '1'; it must be a whole number, at least 1"),
+        ("classes", "AB", "classes is 'AB'; it must be a list of strings"),
+        ("classes", ["A", 2], "classes is .*; it must be a list of strings"),
+        (
+            "branches",
+            ["global", "lokal"],
+            "branches is .*; it must be a list of strings, of AG-CNN",
+        ),
+        ("mean", 0.5, "mean is 0.5; it must be a list of numbers"),
+        ("std", [0.0], "std is .*; it must be a list of numbers, one for each channel, above 0"),
+        ("digest", 7, "digest is 7; it must be a string"),
+    ],
+)
+def test_a_damaged_value_is_named(folder, name, value, words):
+    change(folder, **{name: value})
+    with pytest.raises(UserError, match=rf"weights\.json: {words}.*; convert the weights again"):
         weights.describe(folder)
 
 

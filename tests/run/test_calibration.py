@@ -1,3 +1,4 @@
+import base64
 import dataclasses
 import json
 
@@ -86,14 +87,80 @@ def test_features_are_written_and_read(drawn, tmp_path):
     assert read_calibration(workdir, WEIGHTS) == found
     changed = dataclasses.replace(features, mean=features.mean + 1)
     assert dataclasses.replace(found, features=changed) != found
-    path = tmp_path / "calibration.json"
-    path.write_text(path.read_text().replace('"float32": "', '"float32": "AAAA'))
-    with pytest.raises(UserError, match=r"calibration.json is damaged; delete it"):
-        read_calibration(workdir, WEIGHTS)
 
 
-def test_a_damaged_file(tmp_path):
-    record = {"version": 2, "weights": WEIGHTS, "branches": {"global": {"Mass": {}}}}
-    (tmp_path / "calibration.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"calibration.json is damaged; delete it"):
-        read_calibration(epath.Path(tmp_path), WEIGHTS)
+@pytest.fixture
+def damaged(drawn, tmp_path):
+    """Return `damage(*place, value)`, which writes a calibration with one value replaced."""
+    features = fit_features(np.random.default_rng(0).normal(size=(60, 8)), np.arange(60))
+    workdir = epath.Path(tmp_path)
+    write_calibration(workdir, dataclasses.replace(choose(*drawn), features=features), WEIGHTS)
+    written = (tmp_path / "calibration.json").read_text()
+
+    def damage(*place, value):
+        record = inner = json.loads(written)
+        for name in place[:-1]:
+            inner = inner[name]
+        inner[place[-1]] = value
+        if value is ...:
+            del inner[place[-1]]
+        (tmp_path / "calibration.json").write_text(json.dumps(record))
+        return workdir
+
+    return damage
+
+
+MASS = ("branches", "global", "Mass")
+YOUDEN = (*MASS, "thresholds", "youden")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("version",), 3, "calibration.json is of version 3, but this program reads 2; update"),
+        (("version",), "2", "version is '2'; it must be a whole number"),
+        (("version",), ..., "has no version"),
+        (("weights",), None, "weights is None; it must be an object"),
+        (("images",), 0, "images is 0; it must be a whole number, at least 1"),
+        (("patients",), "60", "patients is '60'; it must be a whole number"),
+        (("branches",), [], "branches is []; it must be an object"),
+        (("branches", "global"), ..., "has no global"),
+        (MASS, {}, "calibration.json, global, Mass has no thresholds"),
+        ((*MASS, "platt", "slope"), float("nan"),
+         "calibration.json, global, Mass, platt: slope is nan; it must be a number, finite"),
+        ((*MASS, "platt", "slope"), "1.2", "platt: slope is '1.2'; it must be a number"),
+        ((*MASS, "platt", "intercept"), 10**400, "intercept is 1000"),
+        ((*MASS, "platt", "intercept"), ..., "platt has no intercept"),
+        ((*MASS, "platt"), 0, "platt is 0; it must be an object"),
+        (YOUDEN, 0, "global, Mass, youden is 0; it must be an object"),
+        (YOUDEN, ..., "has no youden"),
+        ((*YOUDEN, "logit"), True, "logit is True; it must be a number"),
+        ((*YOUDEN, "logit"), float("inf"), "logit is inf; it must be a number, finite"),
+        ((*YOUDEN, "probability"), 1.5, "probability is 1.5; it must be a number, at least 0 and"),
+        ((*YOUDEN, "probability"), 0, "probability is 0, but that of logit"),
+        (("features", "noise"), 0, "features: noise is 0; it must be a number, above 0"),
+        (("features", "threshold"), float("nan"), "threshold is nan"),
+        (("features", "mean"), ..., "features has no mean"),
+        (("features", "mean", "shape"), [9], "mean is no array"),
+        (("features", "mean", "float32"), "AAAA", "mean is no array"),
+        (("features", "mean", "float32"), "AADAfw" * 8, "mean is no array"),
+        (("features", "variances", "shape"), [1, 7], "not those of a distribution"),
+        (("features",), 1, "features is 1; it must be an object"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_impossible_is_named(damaged, place, value, words):
+    with pytest.raises(UserError) as caught:
+        read_calibration(damaged(*place, value=value), WEIGHTS)
+    assert words in str(caught.value)
+    assert "calibration.json" in str(caught.value)
+    assert str(caught.value).endswith("delete it and run eval.py again, which writes it anew")
+
+
+def test_an_older_version_is_chosen_again(damaged):
+    assert read_calibration(damaged("version", value=1), WEIGHTS) is None
+
+
+def test_an_array_that_is_not_finite(damaged, drawn):
+    bad = base64.b64encode(np.full(8, np.nan, "<f4").tobytes()).decode()
+    with pytest.raises(UserError, match="features: the arrays are not those of a distribution"):
+        read_calibration(damaged("features", "mean", "float32", value=bad), WEIGHTS)

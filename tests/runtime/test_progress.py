@@ -150,9 +150,9 @@ def say_all():
             inner.update(1)
             write_line("first", sys.stderr)
             inner.update(2)
-        write_line("a table\nof two lines")
+        write_line("a table\nof two lines", sys.stdout)
         bar.update(2)
-    write_line("done")
+    write_line("done", sys.stdout)
 
 
 def test_a_bar_shows_what_goes_on():
