@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.special import expit
-
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.measure_tables import as_markdown
 from agcnn_jax.evaluation.measures import Measures
@@ -174,9 +172,10 @@ def _point(measures: Measures, point: OperatingPoint) -> dict[str, Any]:
 
 def _thresholds(measures: Measures, point: OperatingPoint) -> tuple[float | None, float]:
     """Return a threshold as a logit, None if only probabilities are known, and as a probability."""
-    if measures.calibration is not None and measures.calibration.of_logits:
-        return point.threshold, float(expit(point.threshold))
-    return None, point.threshold
+    chosen = measures.calibration
+    assert chosen is not None
+    logit = point.threshold if chosen.of_logits else None
+    return logit, chosen.probability(point.threshold)
 
 
 def _platt(measures: Measures, branch: str, label: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agcnn_jax.evaluation import table_text
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.measures import Measures
-from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number, probability_text
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.operating_points import Share
 from agcnn_jax.metrics.subgroups import MEAN
@@ -75,6 +75,8 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
     """Build the table of one branch's operating points by one rule, a row for each label."""
     rows = []
+    chosen = measures.calibration
+    assert chosen is not None
     for label, of_rule in measures.operating_points[branch].items():
         point = of_rule.get(rule)
         if point is None:
@@ -83,12 +85,12 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
         counts = (point.true_positives, point.false_positives)
         shares = (point.sensitivity, point.specificity, point.ppv)
         called = (f"{sum(counts):,}", f"{counts[0]:,}")
-        threshold = point.threshold
-        rows.append((label, f"{threshold:.4g}", *called, *map(_share, shares)))
+        threshold = chosen.probability(point.threshold)
+        rows.append((label, probability_text(threshold), *called, *map(_share, shares)))
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "threshold", "called positive", "of them positive")),
+            ("", ("Finding", "threshold (probability)", "called positive", "of them positive")),
             ("", ("sensitivity", "specificity", "PPV")),
         ),
         rows=tuple(rows),
