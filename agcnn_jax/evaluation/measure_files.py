@@ -12,6 +12,11 @@ from typing import Any
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.measure_tables import as_markdown
 from agcnn_jax.evaluation.measures import Measures
+from agcnn_jax.evaluation.subgroup_tables import (
+    difference_records,
+    difference_rows,
+    subgroup_rows,
+)
 from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.metrics.bootstrap import Interval
 from agcnn_jax.metrics.calibration import THRESHOLDS
@@ -42,7 +47,8 @@ def write_measures(
         "metrics.csv": metrics_csv(measures, results, cohort),
         "metrics.md": as_markdown(measures, results, cohort),
         "metrics.json": metrics_json(measures, results, cohort),
-        "subgroups.csv": subgroups_csv(measures),
+        "subgroups.csv": _csv(subgroup_rows(measures)),
+        "subgroup_differences.csv": _csv(difference_rows(measures)),
     }
     if measures.calibration is not None:
         texts["operating_points.csv"] = operating_points_csv(measures)
@@ -90,23 +96,6 @@ def operating_points_csv(measures: Measures) -> str:
     return _csv(rows)
 
 
-def subgroups_csv(measures: Measures) -> str:
-    """Write a row for each group, branch and label, and for each group's mean."""
-    header = ("attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean")
-    rows: list[Sequence[Any]] = [
-        (*header, "positives", "positive_patients", "auc", "low", "high"),
-        *(
-            (
-                *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
-                len(one.findings) or None,
-                *(one.positives, one.positive_patients, one.auc, *_ends(one.interval)),
-            )
-            for one in measures.subgroups
-        ),
-    ]
-    return _csv(rows)
-
-
 def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write all measures with their curves; null where one is not known."""
     calibration = measures.calibration
@@ -138,6 +127,7 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
         "no_thresholds_because": None if calibration else measures.note,
         "branches": branches,
         "subgroups": [one.__dict__ for one in measures.subgroups],
+        "subgroup_differences": difference_records(measures),
     }
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from agcnn_jax.evaluation import table_text
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.measures import Measures
+from agcnn_jax.evaluation.subgroup_tables import markdown_parts as subgroup_parts
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number, probability_text
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.operating_points import Share
-from agcnn_jax.metrics.subgroups import MEAN
 
 RULE_NAMES = {
     "youden": "Youden's index",
@@ -29,10 +29,6 @@ METRICS_NOTES = (
 POINTS_NOTE = (
     "Intervals: 95 %, over patients (Wilson's, for clustered observations), for given thresholds. "
     "PPV holds for the prevalence of the scored images."
-)
-SUBGROUPS_NOTE = (
-    "Intervals: 95 %, from each patient's influence (clustered DeLong). A mean covers the findings "
-    "that enough patients of every known group have, so the groups of an attribute can be compared."
 )
 
 
@@ -99,32 +95,6 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
     )
 
 
-def subgroups_table(measures: Measures) -> Table:
-    """Build the table of mean AUCs, a row for each group and a column for each branch."""
-    means = [one for one in measures.subgroups if one.finding == MEAN]
-    branches = list(dict.fromkeys(one.branch for one in means))
-    places = dict.fromkeys((one.attribute, one.group) for one in means)
-    rows = []
-    for place in places:
-        here = {one.branch: one for one in means if (one.attribute, one.group) == place}
-        first = next(iter(here.values()))
-        cells = [f"{first.attribute}: {first.group}", f"{first.images:,}", f"{first.patients:,}"]
-        cells.append(f"{len(first.findings)}")
-        for branch in branches:
-            cells.append(f"{number(here[branch].auc)} {interval_text(here[branch].interval)}")
-        rows.append(tuple(cells))
-    return Table(
-        above=(),
-        groups=(
-            ("", ("Group", "Images", "Patients", "Findings")),
-            ("mean AUC,", tuple(branches)),
-        ),
-        rows=tuple(rows),
-        summary_rows=0,
-        below=(),
-    )
-
-
 def thresholds_note(measures: Measures) -> str:
     """Say which images the thresholds were chosen on, or why there are none."""
     chosen = measures.calibration
@@ -152,9 +122,7 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     if measures.operating_points:
         parts.append(POINTS_NOTE)
     parts.append(thresholds_note(measures))
-    subgroups = subgroups_table(measures)
-    if subgroups.rows:
-        parts += ["## Mean AUC by group", _text(subgroups), SUBGROUPS_NOTE]
+    parts += subgroup_parts(measures)
     return "\n\n".join(parts) + "\n"
 
 

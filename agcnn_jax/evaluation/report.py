@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.evaluation import subgroup_tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.drawing import EXAMPLES
 from agcnn_jax.evaluation.flow import FlowRow
@@ -28,10 +29,8 @@ from agcnn_jax.evaluation.measure_tables import (
     METRICS_NOTES,
     POINTS_NOTE,
     RULE_NAMES,
-    SUBGROUPS_NOTE,
     metrics_table,
     points_table,
-    subgroups_table,
     thresholds_note,
 )
 from agcnn_jax.evaluation.measures import Measures
@@ -194,10 +193,18 @@ def _decisions(content: Content) -> str:
 
 
 def _subgroups(content: Content) -> str:
-    shown = subgroups_table(content.measures)
-    if not shown.rows:
+    measures = content.measures
+    if not measures.subgroups:
         return paragraphs(["Sex, age and view of these images are not known."])
-    return table(shown) + bullets([SUBGROUPS_NOTE, "subgroups.csv has each finding."])
+    body = table(subgroup_tables.means_table(measures))
+    body += "<h3>Difference from the largest group</h3>"
+    body += table(subgroup_tables.differences_table(measures))
+    body += bullets(subgroup_tables.notes(measures))
+    last = list(content.results)[-1]
+    for attribute in dict.fromkeys(one.attribute for one in measures.comparisons):
+        details = table(subgroup_tables.findings_table(measures, attribute, last))
+        body += folded(f"Each finding by {attribute}, {last}", details)
+    return body
 
 
 def _localisation(content: Content) -> list[Section]:

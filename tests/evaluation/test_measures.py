@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -98,6 +99,38 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
         "25",
     )
     assert float(groups["F", "Mean"]["auc"]) == float(groups["F", "Mass"]["auc"])
+    apart = {(row["group"], row["finding"]): row for row in tables["subgroup_differences.csv"]}
+    # Both groups have 50 patients; F, the first, is the reference.
+    row, women = apart["M", "Mass"], scored.groups["sex"] == "F"
+    called = scores >= choice.thresholds["youden"]
+    men = called[~women & (truth == 1)].mean()
+    assert float(row["sensitivity"]) == pytest.approx(men)
+    difference = float(row["sensitivity_difference"])
+    assert difference == pytest.approx(men - called[women & (truth == 1)].mean())
+    (again,) = (
+        one
+        for one in record["subgroup_differences"]
+        if (one["group"], one["finding"]) == ("M", "Mass")
+    )
+    assert again["sensitivity_difference"]["value"] == difference
+    assert row["auc_difference_low"] == str(again["auc_difference"]["interval"][0])
+
+
+def test_groups_without_a_mean_and_the_findings_of_means_are_named(tmp_path):
+    scored = draw(0)
+    scored.label_matrix[:, 1] = scored.label_matrix[:, 0]
+    # Nine children, and in the older group too few patients have Hernia.
+    age = np.where(scored.patient_ids < 9, "0-17", "18-39")
+    old = scored.patient_ids >= 60
+    age[old] = "40-59"
+    scored.label_matrix[old, 1] = 0
+    scored = dataclasses.replace(scored, groups={"age": age})
+    files(tmp_path, scored, *NOT_VALIDATED)
+    text = (tmp_path / "metrics.md").read_text()
+    assert "| age: 0-17 | 18 | 9 | – | – |" in text
+    assert "| age: 18-39 | 102 | 51 | 1 of 2 | 0." in text
+    assert "Means by age cover 1 of 2 findings: Mass." in text
+    assert "0-17 (9 patients, 18 images)" in text
 
 
 def test_findings_of_few_patients_are_dashes(tmp_path):
