@@ -25,7 +25,10 @@ from agcnn_jax.evaluation.prediction_files import (
     validate_on,
 )
 from agcnn_jax.evaluation.radiologists import (
+    Agreed,
+    against_radiologists,
     agreement,
+    agreement_csv,
     agreement_table,
     read_radiologists,
     scored_images,
@@ -85,7 +88,7 @@ def evaluate_predictions(
     if out is not None:
         require_new(absolute(out))
     readings = read_radiologists(labels_path)
-    for option, given in (("compare", compare_path), ("out", out)):
+    for option, given in (("compare", compare_path), ("validation", validation_path)):
         if readings and given:
             raise UserError(f"--{option} has no effect with radiologists' labels; leave it out")
     labels = readings.nih if readings else read_labels(labels_path)
@@ -116,17 +119,22 @@ def evaluate_predictions(
         files[1] = align(files[1], files[0], paths)
         names = _names(paths)
     scored = label_images(files, names, labels, predictions_path, str(labels_path))
+    if readings and out is not None:
+        scored = against_radiologists(readings, files[0], scored)
     cohort = _describe(scored, paths, labels_path)
+    agreed = None
     if readings:
         rows = agreement(readings, files[0], resamples)
         below = (*notes, leakage(cohort) or "")
-        return agreement_table(rows, (headline(cohort),), below)
+        agreed = Agreed(agreement_table(rows, (headline(cohort),), below), agreement_csv(rows))
+        if out is None:
+            return agreed.table
     compared = (names[0], names[1]) if len(files) == 2 else None
     if out is not None:
         validated = NOT_VALIDATED
         if validation_path is not None:
             validated = validate_on(validation_path, scored, labels, labels_path, logits)
-        return write_results(
+        table = write_results(
             absolute(out),
             scored,
             cohort,
@@ -134,10 +142,12 @@ def evaluate_predictions(
             notes=notes,
             validated=validated,
             compared=compared,
+            agreed=agreed,
             copies=False,
             digits=DIGITS,
             resamples=resamples,
         )
+        return agreed.table if agreed else table
     results = auc_table(
         scored.label_matrix,
         scored.ranked,

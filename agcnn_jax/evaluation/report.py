@@ -53,6 +53,7 @@ class Content:
         localisation: where the run looked; None if that is not known.
         flow: how many images there were at each step.
         settings: names and values of the run's settings; nested mappings are flattened with dots.
+        agreed: the predictions and NIH's labels against radiologists; None for other labels.
     """
 
     table: Table
@@ -63,6 +64,7 @@ class Content:
     localisation: Localisation | None = None
     flow: Sequence[FlowRow] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    agreed: Table | None = None
 
 
 def render_report(content: Content) -> str:
@@ -74,6 +76,7 @@ def render_report(content: Content) -> str:
     head = warning + paragraphs(summary(content.results, content.measures, cohort), "summary")
     sections = [
         Section("Images", "images", _images(content)),
+        *_agreement(content),
         Section("AUC per finding", "auc", _aucs(content)),
         *_published(content),
         Section("ROC curves", "roc", _figure(content, "roc") + _figure(content, "roc_findings")),
@@ -84,7 +87,7 @@ def render_report(content: Content) -> str:
         Section("Subgroups", "subgroups", _subgroups(content)),
         *_localisation(content),
         *_examples(content),
-        Section("Limits", "limits", bullets(limits(content.cohort), "")),
+        Section("Limits", "limits", bullets(limits(cohort, content.agreed is not None), "")),
         Section("Settings and versions", "settings", _settings(content)),
     ]
     return page(title, head, sections, warning)
@@ -113,6 +116,13 @@ def _images(content: Content) -> str:
     )
     lines = paragraphs([headline(cohort), leakage(cohort)])
     return lines + (flow if content.flow else "") + "<h3>Labels</h3>" + prevalence
+
+
+def _agreement(content: Content) -> list[Section]:
+    agreed = content.agreed
+    if agreed is None:
+        return []
+    return [Section("Each set", "agreement", table(agreed) + bullets(filter(None, agreed.below)))]
 
 
 def _aucs(content: Content) -> str:

@@ -107,8 +107,8 @@ def _median(values: Sequence[float], digits: int, sign: str = "") -> str:
     return number(float(np.median(values)) if values else None, digits, sign)
 
 
-def limits(cohort: Cohort) -> list[str]:
-    """Say what the numbers do not show."""
+def limits(cohort: Cohort, read: bool = False) -> list[str]:
+    """Say what the numbers do not show; with `read`, radiologists labelled the images."""
     lines = [
         "Intervals say how much the numbers would vary with other patients of the same kind. They "
         "leave out other hospitals, and other trainings of the same network.",
@@ -119,7 +119,9 @@ def limits(cohort: Cohort) -> list[str]:
         )
     else:
         lines += [
-            "The labels were extracted from radiology reports by a program, not read from the "
+            "Radiologists labelled the images, which were selected for it."
+            if read
+            else "The labels were extracted from radiology reports by a program, not read from the "
             "images; an AUC measures agreement with those labels.",
             "All images come from one institution, and predictive values hold for its prevalence.",
         ]

@@ -26,6 +26,7 @@ from agcnn_jax.evaluation.measure_tables import thresholds_note
 from agcnn_jax.evaluation.measures import measure
 from agcnn_jax.evaluation.panels import Films
 from agcnn_jax.evaluation.predictions import write_predictions
+from agcnn_jax.evaluation.radiologists import Agreed
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
@@ -50,6 +51,7 @@ def write_results(
     notes: Sequence[str] = (),
     validated: Validated = NOT_VALIDATED,
     compared: tuple[str, str] | None = None,
+    agreed: Agreed | None = None,
     copies: bool = True,
     digits: int = 3,
     resamples: int = RESAMPLES,
@@ -71,6 +73,7 @@ def write_results(
         validated: what validation images chose.
         compared: two models whose differences the table tests; fusion and global always have their
             `comparison.csv`.
+        agreed: the predictions and NIH's labels against radiologists, whose labels `scored` has.
         copies: write the predictions.
         digits: of the AUCs in the table.
         resamples: of the bootstrap over patients.
@@ -94,6 +97,8 @@ def write_results(
     )
     measures = measure(scored, *validated)
     table = tables.build_table(results, cohort, digits)
+    if agreed:
+        notes = (*notes, "Against radiologists, all sets pooled; agreement.csv has each set apart.")
     if localisation is not None:
         notes = (*notes, note(localisation))
     table = dataclasses.replace(table, below=(*notes, *table.below, thresholds_note(measures)))
@@ -103,7 +108,8 @@ def write_results(
         compared = ("fusion", "global")
     drawn = draw_figures(scored, results, measures, cohort, films, localisation)
     content = report.Content(
-        table, cohort, results, measures, drawn, localisation, flow, settings or {}
+        *(table, cohort, results, measures, drawn, localisation, flow, settings or {}),
+        agreed=agreed and agreed.table,
     )
     page = report.render_report(content)
     scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
@@ -116,6 +122,10 @@ def write_results(
             differences = comparison.compare_models(*(results[name] for name in compared))
             text = comparison.as_csv(*compared, differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
+        if agreed:
+            (folder / "agreement.csv").write_text(agreed.csv, encoding="utf-8")
+            text = table_text.as_markdown(agreed.table)
+            (folder / "agreement.md").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
         write_measures(folder, measures, results, cohort)
         for branch, probabilities in scored.probabilities.items() if copies else ():

@@ -79,6 +79,7 @@ def test_files_and_their_content(tmp_path):
         "metrics.json",
         "metrics.md",
         "subgroups.csv",
+        "subgroup_differences.csv",
         "comparison.csv",
         "predictions_global.csv",
         "predictions_local.csv",
