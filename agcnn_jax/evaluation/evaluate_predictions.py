@@ -36,6 +36,7 @@ from agcnn_jax.evaluation.radiologists import (
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import require_new
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.table_one import subset_of_table
 from agcnn_jax.evaluation.tables import Table, build_table
 from agcnn_jax.evaluation.validation import NOT_VALIDATED
 from agcnn_jax.metrics.auc_table import auc_table
@@ -139,6 +140,7 @@ def evaluate_predictions(
             scored,
             cohort,
             flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
+            subsets=[subset_of_table(scored, labels)],
             notes=notes,
             validated=validated,
             compared=compared,

@@ -54,6 +54,7 @@ class Content:
         flow: how many images there were at each step.
         settings: names and values of the run's settings; nested mappings are flattened with dots.
         agreed: the predictions and NIH's labels against radiologists; None for other labels.
+        table_one: who is in each subset; None if not known.
     """
 
     table: Table
@@ -65,6 +66,7 @@ class Content:
     flow: Sequence[FlowRow] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     agreed: Table | None = None
+    table_one: Table | None = None
 
 
 def render_report(content: Content) -> str:
@@ -115,7 +117,11 @@ def _images(content: Content) -> str:
         ],
     )
     lines = paragraphs([headline(cohort), leakage(cohort)])
-    return lines + (flow if content.flow else "") + "<h3>Labels</h3>" + prevalence
+    subsets = ""
+    if content.table_one is not None:
+        subsets = table(content.table_one) + bullets(content.table_one.below)
+        subsets = folded("Table 1: the subsets, with ages, sexes and views", subsets)
+    return f"{lines}{flow if content.flow else ''}{subsets}<h3>Labels</h3>{prevalence}"
 
 
 def _agreement(content: Content) -> list[Section]:

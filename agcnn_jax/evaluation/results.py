@@ -29,6 +29,7 @@ from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.radiologists import Agreed
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.table_one import Subset, table_one, table_one_csv
 from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.metrics.bootstrap import RESAMPLES
@@ -45,6 +46,7 @@ def write_results(
     films: Films | None = None,
     localisation: Localisation | None = None,
     flow: Sequence[FlowRow] = (),
+    subsets: Sequence[Subset] = (),
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
     weights: Mapping[str, str] | None = None,
@@ -66,6 +68,7 @@ def write_results(
         films: examples of the attention for the report; None leaves them out.
         localisation: where the run looked; its files are written if it has boxes.
         flow: how many images there were at each step, for the report.
+        subsets: who is in each subset, for Table 1; empty leaves it out.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
         weights: per branch, the digest of the weights that made the predictions; None if not known.
@@ -110,6 +113,7 @@ def write_results(
     content = report.Content(
         *(table, cohort, results, measures, drawn, localisation, flow, settings or {}),
         agreed=agreed and agreed.table,
+        table_one=table_one(subsets) if subsets else None,
     )
     page = report.render_report(content)
     scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
@@ -122,6 +126,10 @@ def write_results(
             differences = comparison.compare_models(*(results[name] for name in compared))
             text = comparison.as_csv(*compared, differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
+        if content.table_one:
+            (folder / "table1.csv").write_text(table_one_csv(subsets), encoding="utf-8")
+            text = table_text.as_markdown(content.table_one)
+            (folder / "table1.md").write_text(text, encoding="utf-8")
         if agreed:
             (folder / "agreement.csv").write_text(agreed.csv, encoding="utf-8")
             text = table_text.as_markdown(agreed.table)
