@@ -211,6 +211,16 @@ def test_a_browser_shows_the_numbers(tmp_path):
     metrics = content.measures.findings["fusion"]["Mass"]
     assert f"{metrics.average_precision:.3f}" in shown
     assert f"{metrics.slope:.2f}" in shown
+    # No table is cut on a screen of 1,200 pixels, whose reader opens everything.
+    script = (
+        "<script>document.querySelectorAll('details').forEach(one => one.open = true);"
+        "document.title = [...document.querySelectorAll('.scroll:has(table)')]"
+        ".filter(one => one.scrollWidth > one.clientWidth).length + ' cut';</script></body>"
+    )
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(whole.replace("</body>", script), encoding="utf-8")
+    assert "<title>0 cut</title>" in browse("--window-size=1200,900", "--dump-dom").stdout
+    page.write_text(whole, encoding="utf-8")
     picture = tmp_path / "page.png"
     browse("--hide-scrollbars", "--window-size=1200,9000", f"--screenshot={picture}")
     pixels = np.asarray(Image.open(picture).convert("RGB"), int)
