@@ -12,6 +12,7 @@ from etils import epath
 from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.splits import digest_of
+from agcnn_jax.evaluation.agreement_tables import Agreed, agreement_csv, agreement_table
 from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
 from agcnn_jax.evaluation.flow import FlowRow
@@ -25,11 +26,8 @@ from agcnn_jax.evaluation.prediction_files import (
     validate_on,
 )
 from agcnn_jax.evaluation.radiologists import (
-    Agreed,
     against_radiologists,
     agreement,
-    agreement_csv,
-    agreement_table,
     read_radiologists,
     scored_images,
 )

@@ -7,11 +7,9 @@ judged by the radiologists as well.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +18,7 @@ from agcnn_jax.evaluation.csv_table import plain, read_csv
 from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
 from agcnn_jax.evaluation.scored import ScoredImages
-from agcnn_jax.evaluation.tables import Table, interval_text, number
-from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
+from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.bootstrap import RESAMPLES, Interval
 from agcnn_jax.metrics.operating_points import Share
 from agcnn_jax.metrics.shares import shares
@@ -43,15 +40,6 @@ FINDINGS: dict[str, tuple[str, ...]] = {
 """The radiologists' findings, and the labels of ChestX-ray14 that each covers."""
 
 SET_COLUMN = "Set Id"
-NOTES = (
-    "A finding's probability is the largest of the labels of ChestX-ray14 that it covers; Fracture "
-    "has none. Sensitivity and PPV (positive predictive value) are those of NIH's labels, with the "
-    "radiologists' as the truth.",
-    "Intervals of sensitivity and PPV: 95 %, over patients (Wilson's, for clustered observations). "
-    "The images were selected for reading, so PPV is not that of the whole data set, and each set "
-    "was selected differently: pooled rows mix their prevalences. The images of the set 'val' are "
-    "in NIH's train_val list.",
-)
 POOLED = "pooled"
 """The name of all sets together."""
 _ANSWERS = {"yes": 1, "no": 0}
@@ -143,13 +131,6 @@ class Agreement:
     ppv: Share
 
 
-class Agreed(NamedTuple):
-    """All agreements, for a reader and as CSV."""
-
-    table: Table
-    csv: str
-
-
 def agreement(
     readings: Readings, predictions: Predictions, resamples: int = RESAMPLES
 ) -> list[Agreement]:
@@ -216,72 +197,6 @@ def _share(hits: np.ndarray, among: np.ndarray, patients: np.ndarray, parts: Any
         return Share(None, None)
     value, low, high = map(float, shares(hits[chosen] == 1, patients[chosen]))
     return Share(value, None if np.isnan(low) else Interval(low, high))
-
-
-def agreement_table(
-    rows: list[Agreement], above: tuple[str, ...], below: tuple[str, ...], digits: int = 3
-) -> Table:
-    """Build the table, with lines above and below it."""
-
-    def cells(share: Share) -> tuple[str, str]:
-        return number(share.value, digits), interval_text(share.interval)
-
-    def cell(share: Share) -> str:
-        interval = f" {interval_text(share.interval, 2)}" if share.interval else ""
-        return f"{number(share.value, 2)}{interval}"
-
-    lines = [
-        (
-            f"{row.finding}, {row.subset}",
-            f"{row.images:,}",
-            f"{row.positives:,}",
-            *cells(row.radiologists),
-            *cells(row.nih),
-            cell(row.sensitivity),
-            cell(row.ppv),
-        )
-        for row in rows
-    ]
-    few = [
-        name
-        for (name, *_), row in zip(lines, rows, strict=True)
-        if row.radiologists.value is not None and row.positive_patients < FEW_PATIENTS
-    ]
-    rough = f"Fewer than {FEW_PATIENTS} positive patients, so rough at best: {'; '.join(few)}."
-    pair = ("AUC", "95 % interval")
-    return Table(
-        above=above,
-        groups=(
-            ("", ("Finding, set", "Images", "Positives")),
-            ("against radiologists", pair),
-            ("against NIH's labels", pair),
-            ("NIH's labels [95 % interval]", ("sensitivity", "PPV")),
-        ),
-        rows=tuple(lines),
-        summary_rows=len(FINDINGS) if rows[-1].subset == POOLED else 0,
-        below=(*below, *([rough] if few else []), *NOTES),
-    )
-
-
-def agreement_csv(rows: list[Agreement]) -> str:
-    """Write the table as CSV with full precision; cells are empty where a number is not known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = {
-        "auc": "radiologists",
-        "nih_auc": "nih",
-        "nih_sensitivity": "sensitivity",
-        "nih_ppv": "ppv",
-    }
-    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    writer.writerow(["finding", "set", "images", "positives", "positive_patients", *ends])
-    for row in rows:
-        known: list[float | None] = []
-        for share in (getattr(row, name) for name in names.values()):
-            known += [share.value, *(share.interval or (None, None))]
-        counts = (row.images, row.positives, row.positive_patients)
-        writer.writerow([row.finding, row.subset, *counts, *known])
-    return text.getvalue()
 
 
 def against_radiologists(

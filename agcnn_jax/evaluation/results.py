@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.evaluation import comparison, report, table_text, tables
+from agcnn_jax.evaluation.agreement_tables import Agreed
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.drawing import draw_figures
@@ -26,7 +27,6 @@ from agcnn_jax.evaluation.measure_tables import thresholds_note
 from agcnn_jax.evaluation.measures import measure
 from agcnn_jax.evaluation.panels import Films
 from agcnn_jax.evaluation.predictions import write_predictions
-from agcnn_jax.evaluation.radiologists import Agreed
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.evaluation.table_one import Subset, table_one, table_one_csv
