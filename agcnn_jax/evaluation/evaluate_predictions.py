@@ -36,7 +36,6 @@ from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.evaluation.tables import Table, build_table
 from agcnn_jax.evaluation.validation import NOT_VALIDATED
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, exists
@@ -53,7 +52,6 @@ def evaluate_predictions(
     validation_path: str | Path | None = None,
     logits: bool = False,
     out: str | Path | None = None,
-    resamples: int = RESAMPLES,
 ) -> Table:
     """Score a file of predictions, or two of the same images.
 
@@ -68,7 +66,6 @@ def evaluate_predictions(
             images have labels too.
         logits: the files hold logits instead of probabilities.
         out: a new folder for tables, figures and the report; None writes nothing.
-        resamples: of the bootstrap over patients.
 
     Returns:
         The table, with AUCs to 6 decimals; print it with `table_text.as_text`.
@@ -118,7 +115,7 @@ def evaluate_predictions(
     scored = label_images(files, names, labels, predictions_path, str(labels_path))
     cohort = _describe(scored, paths, labels_path)
     if readings:
-        rows = agreement(readings, files[0], resamples)
+        rows = agreement(readings, files[0])
         below = (*notes, leakage(cohort) or "")
         return agreement_table(rows, (headline(cohort),), below)
     compared = (names[0], names[1]) if len(files) == 2 else None
@@ -136,7 +133,6 @@ def evaluate_predictions(
             compared=compared,
             copies=False,
             digits=DIGITS,
-            resamples=resamples,
         )
     results = auc_table(
         scored.label_matrix,
@@ -144,7 +140,6 @@ def evaluate_predictions(
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=resamples,
     )
     table = build_table(results, cohort, DIGITS)
     table = dataclasses.replace(table, below=(*notes, *table.below))

@@ -12,7 +12,7 @@ import numpy as np
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.localisation import Localisation
 from agcnn_jax.evaluation.references import load
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
 
 THRESHOLDS = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scipy.special import expit
+
 from agcnn_jax.evaluation import table_text
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
-from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.finding_metrics import NUMBERS
+from agcnn_jax.metrics.operating_points import OperatingPoint, Share
 from agcnn_jax.metrics.subgroups import MEAN
 
 RULE_NAMES = {
@@ -17,6 +20,15 @@ RULE_NAMES = {
     "specificity_0.9": "specificity 0.9",
     "sensitivity_0.9": "sensitivity 0.9",
 }
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+SHARES = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "positive_likelihood_ratio",
+    "negative_likelihood_ratio",
+)
 METRICS_NOTES = (
     f"{DASH} fewer than {FEW_PATIENTS} patients are positive, or as few negative.",
     "Average precision: chance has the prevalence. Brier: mean squared error of the probabilities. "
@@ -26,9 +38,16 @@ METRICS_NOTES = (
     "the prevalence, where treating everybody and nobody both have 0. Probabilities are the "
     "model's own, not recalibrated.",
 )
+INTERVALS_NOTE = (
+    "Intervals: 95 %, from each patient's influence, each for its row alone. ECE is too high where "
+    "the probabilities are right, which its interval does not show. metrics.json has the "
+    "intervals of the decision and the reliability curves."
+)
 POINTS_NOTE = (
-    "Intervals: 95 %, over patients (Wilson's, for clustered observations), for given thresholds. "
-    "PPV holds for the prevalence of the scored images."
+    "Thresholds are probabilities. TP, FP, FN, TN: numbers of images. LR+ and LR-: likelihood "
+    "ratios of a positive and of a negative call. Intervals: 95 %, over patients (Wilson's for "
+    "clustered observations, and of the logarithm for ratios), for given thresholds. PPV and NPV "
+    "hold for the prevalence of the scored images."
 )
 SUBGROUPS_NOTE = (
     "Intervals: 95 %, from each patient's influence (clustered DeLong). A mean covers the findings "
@@ -72,24 +91,43 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
     )
 
 
+def intervals_table(branch: str, measures: Measures) -> Table:
+    """Build the table of the intervals of one branch's measures, a row for each label."""
+    places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
+    rows = []
+    for label, found in measures.findings[branch].items():
+        intervals = found.intervals if found else dict.fromkeys(NUMBERS)
+        digits = (places.get(name, 4) for name in NUMBERS)
+        ends = map(interval_text, intervals.values(), digits)
+        rows.append((label, *ends))
+    header = ("Finding", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
+
+
+def threshold_probability(measures: Measures, point: OperatingPoint) -> float:
+    """Return the threshold as a probability, which is known as a logit for runs."""
+    if measures.calibration is not None and measures.calibration.of_logits:
+        return float(expit(point.threshold))
+    return point.threshold
+
+
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
     """Build the table of one branch's operating points by one rule, a row for each label."""
     rows = []
     for label, of_rule in measures.operating_points[branch].items():
         point = of_rule.get(rule)
         if point is None:
-            rows.append((label, *[DASH] * 6))
+            rows.append((label, *[DASH] * 11))
             continue
-        counts = (point.true_positives, point.false_positives)
-        shares = (point.sensitivity, point.specificity, point.ppv)
-        called = (f"{sum(counts):,}", f"{counts[0]:,}")
-        threshold = point.threshold
-        rows.append((label, f"{threshold:.4g}", *called, *map(_share, shares)))
+        counts = (getattr(point, name) for name in COUNTS)
+        shares = (getattr(point, name) for name in SHARES)
+        threshold = f"{threshold_probability(measures, point):.4g}"
+        rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "threshold", "called positive", "of them positive")),
-            ("", ("sensitivity", "specificity", "PPV")),
+            ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
+            ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
         ),
         rows=tuple(rows),
         summary_rows=0,
@@ -142,7 +180,9 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     for branch, scores in results.items():
         parts.append(f"## {branch}: each finding")
         parts.append(_text(metrics_table(branch, measures, scores, cohort)))
-    parts += METRICS_NOTES
+        parts.append(f"## {branch}: intervals of the measures")
+        parts.append(_text(intervals_table(branch, measures)))
+    parts += (*METRICS_NOTES, INTERVALS_NOTE)
     for branch in measures.operating_points:
         for rule, name in RULE_NAMES.items():
             parts.append(f"## {branch}: threshold by {name}")

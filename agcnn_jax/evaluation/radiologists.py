@@ -18,7 +18,6 @@ from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
 from agcnn_jax.evaluation.tables import Table, interval_text, number
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.runtime.errors import UserError
 
 FINDINGS: dict[str, tuple[str, ...]] = {
@@ -133,9 +132,7 @@ class Agreement:
     ppv: float | None
 
 
-def agreement(
-    readings: Readings, predictions: Predictions, resamples: int = RESAMPLES
-) -> list[Agreement]:
+def agreement(readings: Readings, predictions: Predictions) -> list[Agreement]:
     """Score predictions for images with readings against both kinds of labels.
 
     All images come first, then those of each set.
@@ -160,7 +157,7 @@ def agreement(
             known = bool(parts) and not np.isnan(score).any()
             both = int((ours & theirs).sum())
             against_radiologists, against_nih = (
-                _auc(labels, score, patients[chosen], resamples) if known else (None, "")
+                _auc(labels, score, patients[chosen]) if known else (None, "")
                 for labels in (ours, theirs)
             )
             rows.append(
@@ -179,16 +176,13 @@ def agreement(
     return rows
 
 
-def _auc(
-    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int
-) -> tuple[float | None, str]:
+def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> tuple[float | None, str]:
     result = auc_table(
         labels[:, None],
         {"": scores[:, None]},
         labels=("",),
         findings=("",),
         patient_ids=patients,
-        resamples=resamples,
     )[""]
     return result.auc[""], interval_text(result.intervals[""])
 

@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES
 from agcnn_jax.experiments.summary import BY_FINDING
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.models.agcnn import BRANCHES
 
 Groups = tuple[tuple[str, tuple[str, ...]], ...]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-from agcnn_jax.metrics.bootstrap import LEVEL, Interval
 from agcnn_jax.metrics.influence import Variance
+from agcnn_jax.metrics.interval import LEVEL, Interval
 
 _NO_VARIANCE = 1e-28
 

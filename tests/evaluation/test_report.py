@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE
 from agcnn_jax.evaluation.drawing import draw_figures
@@ -108,7 +109,7 @@ def test_content():
     assert "<td>files found</td><td>1,234</td>" in text
     assert "<td>Mass</td><td>80</td><td>33.3 %</td><td>40</td>" in text
     point = content.measures.operating_points["fusion"]["Mass"]["youden"]
-    assert f"<td>{point.threshold:.4g}</td>" in text
+    assert f"<td>{expit(point.threshold):.4g}</td>" in text
     assert "<td>sex: F</td><td>120</td><td>60</td>" in text
     assert "3 annotated boxes in 3 images" in text
     assert "<td>model.backbone</td><td>resnet50</td>" in text

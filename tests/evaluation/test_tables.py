@@ -35,9 +35,7 @@ def scored(
     scores = {b: generator.random((60, 4)).astype(np.float32) for b in ("global", "fusion")}
     for matrix in scores.values():
         matrix[:, 0] = labels[:, 0] + 0.1 * matrix[:, 0]
-    results = auc_table(
-        labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients, resamples=40
-    )
+    results = auc_table(labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients)
     cohort = describe_cohort(
         labels,
         LABELS,
@@ -62,7 +60,7 @@ def test_rows_and_the_paper():
         "Mean (2 of 3)",
         "No Finding (apart)",
     ]
-    assert table.rows[0][2:6] == ("1.000", "[1.000, 1.000]", "0.863", "+0.137")
+    assert table.rows[0][2:6] == ("1.000", "–", "0.863", "+0.137")
     assert table.rows[2][2:6] == ("–", "–", "0.889", "–")
     # The paper's mean is over the findings that have an AUC here: Mass 0.863 and Nodule 0.780.
     mean = results["global"].mean.value
