@@ -620,7 +620,7 @@ FAULTS = (
     ),
     Fault(
         "the mean box knows the patient's own boxes",
-        LOCALISATION,
+        "agcnn_jax/metrics/location_controls.py",
         "others = own.sum(axis=0) - own[patient]",
         "others = own.sum(axis=0) + 0 * own[patient]",
         TEST_LOCALISATION,
