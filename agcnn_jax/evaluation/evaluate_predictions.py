@@ -38,7 +38,6 @@ from agcnn_jax.evaluation.table_one import subset_of_table
 from agcnn_jax.evaluation.tables import Table, build_table
 from agcnn_jax.evaluation.validation import NOT_VALIDATED
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, exists
@@ -55,7 +54,6 @@ def evaluate_predictions(
     validation_path: str | Path | None = None,
     logits: bool = False,
     out: str | Path | None = None,
-    resamples: int = RESAMPLES,
 ) -> Table:
     """Score a file of predictions, or two of the same images.
 
@@ -70,7 +68,6 @@ def evaluate_predictions(
             images have labels too.
         logits: the files hold logits instead of probabilities.
         out: a new folder for tables, figures and the report; None writes nothing.
-        resamples: of the bootstrap over patients.
 
     Returns:
         The table, with AUCs to 6 decimals; print it with `table_text.as_text`.
@@ -123,7 +120,7 @@ def evaluate_predictions(
     cohort = _describe(scored, paths, labels_path)
     agreed = None
     if readings:
-        rows = agreement(readings, files[0], resamples)
+        rows = agreement(readings, files[0])
         below = (*notes, leakage(cohort) or "")
         agreed = Agreed(agreement_table(rows, (headline(cohort),), below), agreement_csv(rows))
         if out is None:
@@ -145,7 +142,6 @@ def evaluate_predictions(
             agreed=agreed,
             copies=False,
             digits=DIGITS,
-            resamples=resamples,
         )
         return agreed.table if agreed else table
     results = auc_table(
@@ -154,7 +150,6 @@ def evaluate_predictions(
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=resamples,
     )
     table = build_table(results, cohort, DIGITS)
     table = dataclasses.replace(table, below=(*notes, *table.below))

@@ -10,6 +10,7 @@ from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.subgroup_tables import markdown_parts as subgroup_parts
 from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number, probability_text
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
+from agcnn_jax.metrics.finding_metrics import NUMBERS
 from agcnn_jax.metrics.operating_points import Share
 
 RULE_NAMES = {
@@ -17,6 +18,15 @@ RULE_NAMES = {
     "specificity_0.9": "specificity 0.9",
     "sensitivity_0.9": "sensitivity 0.9",
 }
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+SHARES = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "positive_likelihood_ratio",
+    "negative_likelihood_ratio",
+)
 METRICS_NOTES = (
     f"{DASH} fewer than {FEW_PATIENTS} patients are positive, or as few negative.",
     "Average precision: chance has the prevalence. Brier: mean squared error of the probabilities. "
@@ -26,9 +36,16 @@ METRICS_NOTES = (
     "the prevalence, where treating everybody and nobody both have 0. Probabilities are the "
     "model's own, not recalibrated.",
 )
+INTERVALS_NOTE = (
+    "Intervals: 95 %, from each patient's influence, each for its row alone. ECE is too high where "
+    "the probabilities are right, which its interval does not show. metrics.json has the "
+    "intervals of the decision and the reliability curves."
+)
 POINTS_NOTE = (
-    "Intervals: 95 %, over patients (Wilson's, for clustered observations), for given thresholds. "
-    "PPV holds for the prevalence of the scored images."
+    "Thresholds are probabilities. TP, FP, FN, TN: numbers of images. LR+ and LR-: likelihood "
+    "ratios of a positive and of a negative call. Intervals: 95 %, over patients (Wilson's for "
+    "clustered observations, and of the logarithm for ratios), for given thresholds. PPV and NPV "
+    "hold for the prevalence of the scored images."
 )
 
 
@@ -68,6 +85,19 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
     )
 
 
+def intervals_table(branch: str, measures: Measures) -> Table:
+    """Build the table of the intervals of one branch's measures, a row for each label."""
+    places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
+    rows = []
+    for label, found in measures.findings[branch].items():
+        intervals = found.intervals if found else dict.fromkeys(NUMBERS)
+        digits = (places.get(name, 4) for name in NUMBERS)
+        ends = map(interval_text, intervals.values(), digits)
+        rows.append((label, *ends))
+    header = ("Finding", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
+
+
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
     """Build the table of one branch's operating points by one rule, a row for each label."""
     rows = []
@@ -76,18 +106,17 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
     for label, of_rule in measures.operating_points[branch].items():
         point = of_rule.get(rule)
         if point is None:
-            rows.append((label, *[DASH] * 6))
+            rows.append((label, *[DASH] * 11))
             continue
-        counts = (point.true_positives, point.false_positives)
-        shares = (point.sensitivity, point.specificity, point.ppv)
-        called = (f"{sum(counts):,}", f"{counts[0]:,}")
-        threshold = chosen.probability(point.threshold)
-        rows.append((label, probability_text(threshold), *called, *map(_share, shares)))
+        counts = (getattr(point, name) for name in COUNTS)
+        shares = (getattr(point, name) for name in SHARES)
+        threshold = probability_text(chosen.probability(point.threshold))
+        rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "threshold (probability)", "called positive", "of them positive")),
-            ("", ("sensitivity", "specificity", "PPV")),
+            ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
+            ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
         ),
         rows=tuple(rows),
         summary_rows=0,
@@ -114,7 +143,9 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     for branch, scores in results.items():
         parts.append(f"## {branch}: each finding")
         parts.append(_text(metrics_table(branch, measures, scores, cohort)))
-    parts += METRICS_NOTES
+        parts.append(f"## {branch}: intervals of the measures")
+        parts.append(_text(intervals_table(branch, measures)))
+    parts += (*METRICS_NOTES, INTERVALS_NOTE)
     for branch in measures.operating_points:
         for rule, name in RULE_NAMES.items():
             parts.append(f"## {branch}: threshold by {name}")

@@ -58,7 +58,10 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
         logits = scored.logits.get(branch)
         findings[branch] = {
             label: finding_metrics(
-                matrix[:, c], probabilities[:, c], None if logits is None else logits[:, c]
+                matrix[:, c],
+                probabilities[:, c],
+                patients,
+                None if logits is None else logits[:, c],
             )
             if label in enough
             else None

@@ -19,7 +19,7 @@ from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES, Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.operating_points import Share
 from agcnn_jax.metrics.shares import shares
 from agcnn_jax.runtime.errors import UserError
@@ -131,9 +131,7 @@ class Agreement:
     ppv: Share
 
 
-def agreement(
-    readings: Readings, predictions: Predictions, resamples: int = RESAMPLES
-) -> list[Agreement]:
+def agreement(readings: Readings, predictions: Predictions) -> list[Agreement]:
     """Score predictions for images with readings against both kinds of labels.
 
     Each set comes apart, since the sets were selected differently; all of several sets come last.
@@ -159,7 +157,7 @@ def agreement(
             ours, theirs, score = truth[chosen, i], of_nih[chosen, i], scores[chosen, i]
             known = bool(parts) and not np.isnan(score).any()
             against_radiologists, against_nih = (
-                _auc(labels, score, patients[chosen], resamples) if known else Share(None, None)
+                _auc(labels, score, patients[chosen]) if known else Share(None, None)
                 for labels in (ours, theirs)
             )
             rows.append(
@@ -178,14 +176,13 @@ def agreement(
     return rows
 
 
-def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int) -> Share:
+def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Share:
     result = auc_table(
         labels[:, None],
         {"": scores[:, None]},
         labels=("",),
         findings=("",),
         patient_ids=patients,
-        resamples=resamples,
     )[""]
     return Share(result.auc[""], result.intervals[""])
 

@@ -26,9 +26,11 @@ from agcnn_jax.evaluation.localisation import Localisation
 from agcnn_jax.evaluation.localisation_tables import localisation_tables
 from agcnn_jax.evaluation.localisation_tables import notes as localisation_notes
 from agcnn_jax.evaluation.measure_tables import (
+    INTERVALS_NOTE,
     METRICS_NOTES,
     POINTS_NOTE,
     RULE_NAMES,
+    intervals_table,
     metrics_table,
     points_table,
     thresholds_note,
@@ -195,8 +197,9 @@ def _calibration(content: Content) -> str:
     parts = [_figure(content, "reliability")]
     for branch, shown in _last_first(content.results):
         body = table(metrics_table(branch, measures, content.results[branch], content.cohort))
+        body += folded("Intervals", table(intervals_table(branch, measures)))
         parts.append(f"<h3>{text(branch)}</h3>{body}" if shown else folded(subject(branch), body))
-    return "".join(parts) + bullets(METRICS_NOTES)
+    return "".join(parts) + bullets((*METRICS_NOTES, INTERVALS_NOTE))
 
 
 def _decisions(content: Content) -> str:

@@ -32,7 +32,6 @@ from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.evaluation.table_one import Subset, table_one, table_one_csv
 from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -56,7 +55,6 @@ def write_results(
     agreed: Agreed | None = None,
     copies: bool = True,
     digits: int = 3,
-    resamples: int = RESAMPLES,
 ) -> tables.Table:
     """Score a split and write `auc.json`, tables, predictions, boxes, figures and the report.
 
@@ -79,7 +77,6 @@ def write_results(
         agreed: the predictions and NIH's labels against radiologists, whose labels `scored` has.
         copies: write the predictions.
         digits: of the AUCs in the table.
-        resamples: of the bootstrap over patients.
 
     Returns:
         The table.
@@ -96,7 +93,6 @@ def write_results(
         labels=labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=resamples,
     )
     measures = measure(scored, *validated)
     table = tables.build_table(results, cohort, digits)

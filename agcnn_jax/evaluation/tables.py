@@ -17,7 +17,7 @@ from agcnn_jax.evaluation.references import (
     published_on,
 )
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 
 DASH = "–"
 # Rounding errors of AUCs are about 1e-16.
@@ -175,8 +175,8 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
         )
     means = mean_rows(results)
     lines.append(
-        "Intervals: 95 %, over patients; bootstrap for findings, each patient's influence "
-        "(clustered DeLong) for means and differences."
+        "Intervals: 95 %, from each patient's influence (clustered DeLong), each for its row "
+        f"alone. {DASH} nothing varies, or fewer than two patients are positive or negative."
     )
     few = [f for f in first.mean.findings if f not in first.frequent_mean.findings]
     if few:

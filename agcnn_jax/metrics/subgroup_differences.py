@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from agcnn_jax.metrics.auc import patient_influence, rank_scores
-from agcnn_jax.metrics.bootstrap import Interval
 from agcnn_jax.metrics.influence import Influence, difference_interval, stack
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.operating_points import Share
 from agcnn_jax.metrics.shares import shares
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
-from agcnn_jax.metrics.bootstrap import Interval
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.influence import Influence, mean_interval
+from agcnn_jax.metrics.interval import Interval
 
 UNKNOWN = "unknown"
 MEAN = "Mean"
@@ -34,7 +34,7 @@ class Subgroup:
         positive_patients: number of their patients; None for a mean.
         auc: None where fewer than `FEW_PATIENTS` patients are positive or as few negative, and
             for the mean of a group that is too small, see `subgroup_aucs`.
-        interval: from each patient's influence on the AUC, see `influence`; None without an AUC.
+        interval: as in `auc_table`; None without an AUC.
     """
 
     attribute: str
@@ -144,7 +144,6 @@ def _of_group(
         labels=present,
         findings=present,
         patient_ids=patients,
-        resamples=0,
     )
     size = (len(patients), len(np.unique(patients)))
     rows = []
@@ -153,16 +152,15 @@ def _of_group(
         for c, label in enumerate(labels):
             positive = label_matrix[:, c] == 1
             counts = (int(positive.sum()), len(np.unique(patients[positive])))
-            auc, interval = result.auc.get(label), None
-            if auc is not None:
-                one = slice(present.index(label), present.index(label) + 1)
-                interval = mean_interval(auc, Influence(values[:, one], weights[:, one]))
+            auc, interval = result.auc.get(label), result.intervals.get(label)
             rows.append(Subgroup(*place, *size, branch, label, (), *counts, auc, interval))
         if not shared:
             rows.append(Subgroup(*place, *size, branch, MEAN, (), None, None, None, None))
         else:
             chosen = [present.index(label) for label in shared]
             mean = float(np.mean([result.auc[label] for label in shared]))
-            interval = mean_interval(mean, Influence(values[:, chosen], weights[:, chosen]))
+            interval = result.intervals[shared[0]]
+            if len(shared) > 1:
+                interval = mean_interval(mean, Influence(values[:, chosen], weights[:, chosen]))
             rows.append(Subgroup(*place, *size, branch, MEAN, shared, None, None, mean, interval))
     return rows

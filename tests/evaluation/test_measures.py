@@ -43,7 +43,6 @@ def files(folder, scored, calibration, note=""):
         labels=LABELS,
         findings=LABELS,
         patient_ids=scored.patient_ids,
-        resamples=20,
     )
     cohort = describe_cohort(
         scored.label_matrix,
@@ -67,13 +66,17 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     tables, record, results = files(tmp_path, scored, calibration)
     truth, probabilities = scored.label_matrix[:, 0], scored.probabilities["global"][:, 0]
     logits = scored.logits["global"][:, 0] if with_logits else None
-    expected = finding_metrics(truth, probabilities, logits)
+    expected = finding_metrics(truth, probabilities, np.asarray(scored.patient_ids), logits)
     row, numbers = tables["metrics.csv"][0], record["branches"]["global"]["Mass"]
     assert (row["finding"], row["positives"], row["positive_patients"]) == ("Mass", "100", "50")
     assert float(row["auc"]) == numbers["auc"] == results["global"].auc["Mass"]
     for name in ("brier", "slope", "intercept", "average_precision", "net_benefit_at_prevalence"):
         assert float(row[name]) == numbers[name] == getattr(expected, name)
+        ends = tuple(float(row[f"{name}_{end}"]) for end in ("low", "high"))
+        assert ends == tuple(numbers["intervals"][name]) == expected.intervals[name]
     assert numbers["decision_curve"] == expected.decision_curve.tolist()
+    assert numbers["decision_curve_low"] == expected.decision_interval[0].tolist()
+    assert numbers["reliability"]["observed_high"] == expected.reliability_interval[1].tolist()
     assert numbers["reliability"]["observed"] == expected.reliability.observed.tolist()
     assert float(row["positive_50%"]) == numbers["positives"][2]
     choice = calibration.branches["global"]["Mass"]
@@ -88,6 +91,9 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     assert float(row["sensitivity"]) == point.sensitivity.value == found["sensitivity"]["value"]
     assert float(row["ppv_low"]) == point.ppv.interval.low == found["ppv"]["interval"][0]
     assert int(row["false_positives"]) == point.false_positives
+    ratio = point.positive_likelihood_ratio
+    assert float(row["positive_likelihood_ratio_high"]) == ratio.interval.high
+    assert found["negative_likelihood_ratio"]["value"] == point.negative_likelihood_ratio.value
     in_probability = expit(threshold) if with_logits else threshold
     assert float(row["threshold_probability"]) == pytest.approx(in_probability)
     assert (row["threshold_logit"] == "") != with_logits

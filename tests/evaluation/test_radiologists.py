@@ -40,7 +40,7 @@ z.png,0.6,0.2,0.1
 
 def test_a_table_by_hand(write):
     labels, path = write("r.csv", HEADER + ROWS), write("p.csv", PREDICTIONS)
-    table = evaluate_predictions(path, labels, resamples=20)
+    table = evaluate_predictions(path, labels)
     # The sets apart come first.
     sets = ["test"] * 4 + ["val"] * 4 + ["pooled"] * 4
     names = ["Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass"] * 3
@@ -107,7 +107,7 @@ def test_options_of_other_labels(write, tmp_path):
 
 def test_one_set_is_not_pooled(write):
     labels = write("r.csv", HEADER + ROWS.replace(",val\n", ",test\n"))
-    table = evaluate_predictions(write("p.csv", PREDICTIONS), labels, resamples=2)
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), labels)
     assert (len(table.rows), table.summary_rows) == (4, 0)
 
 
@@ -126,7 +126,7 @@ def test_the_files_of_other_tables(write, tmp_path, monkeypatch):
         lines.append(f"{i}.png," + ",".join(map(str, score)))
     labels = write("r.csv", HEADER + "\n".join(rows) + "\n")
     out = tmp_path / "out"
-    evaluate_predictions(write("p.csv", "\n".join(lines) + "\n"), labels, out=out, resamples=20)
+    evaluate_predictions(write("p.csv", "\n".join(lines) + "\n"), labels, out=out)
     record = json.loads((out / "auc.json").read_text())
     scores = np.array([line.split(",")[1:] for line in lines[1:]], float)
     auc = record["branches"]["predictions"]["auc"]
@@ -166,7 +166,7 @@ def test_a_lineage_beside_the_predictions(write, tmp_path, seen, said):
     labels, path = write("r.csv", HEADER + ROWS), write("p.csv", PREDICTIONS)
     if seen is not None:
         lineage.write(epath.Path(tmp_path), seen, None)
-    table = evaluate_predictions(path, labels, resamples=2)
+    table = evaluate_predictions(path, labels)
     assert any(line.startswith(said) for line in table.below), table.below
 
 
@@ -174,7 +174,7 @@ def test_a_lineage_beside_the_predictions(write, tmp_path, seen, said):
 def test_the_published_predictions_against_radiologists():
     readings = REAL / "google2019_nih-chest-xray-labels.csv.gz"
     predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
-    table = evaluate_predictions(predictions, readings, resamples=20)
+    table = evaluate_predictions(predictions, readings)
     found = {row[0]: (row[1], row[3], row[5], *(x[:4] for x in row[7:])) for row in table.rows}
     assert found["Pneumothorax, pooled"] == ("935", "0.904", "0.915", "0.48", "0.39")
     assert found["Nodule or mass, pooled"] == ("935", "0.857", "0.802", "0.49", "0.64")

@@ -11,7 +11,7 @@ from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
 from agcnn_jax.evaluation.report_words import summary
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Nodule", "Hernia", "No Finding")
@@ -36,9 +36,7 @@ def scored(
     scores = {b: generator.random((60, 4)).astype(np.float32) for b in ("global", "fusion")}
     for matrix in scores.values():
         matrix[:, 0] = labels[:, 0] + 0.1 * matrix[:, 0]
-    results = auc_table(
-        labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients, resamples=40
-    )
+    results = auc_table(labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients)
     cohort = describe_cohort(
         labels,
         LABELS,
