@@ -498,7 +498,7 @@ FAULTS = (
         TEST_METRICS,
     ),
     Fault(
-        "images resampled instead of patients",
+        "images vary instead of patients",
         "agcnn_jax/metrics/auc_table.py",
         "_, patient = np.unique(np.asarray(patient_ids), return_inverse=True)",
         "patient = np.arange(len(patient_ids))",
@@ -526,11 +526,18 @@ FAULTS = (
         ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
     ),
     Fault(
-        "a bootstrap of few patients is narrowed instead of widened",
-        "agcnn_jax/metrics/bootstrap.py",
-        "np.sqrt(patients / (patients - 1))",
-        "np.sqrt((patients - 1) / patients)",
-        ("tests/metrics/test_bootstrap.py",),
+        "an AUC of few patients trusts its variance alone",
+        "agcnn_jax/metrics/auc_interval.py",
+        "(degrees * ratio + PRIOR_DEGREES) / total",
+        "ratio",
+        ("tests/metrics/test_auc_interval.py",),
+    ),
+    Fault(
+        "p values of few patients by the normal distribution",
+        "agcnn_jax/metrics/paired_test.py",
+        "2 * stdtr(degrees, -abs(difference) / error)",
+        "2 * stdtr(1e9, -abs(difference) / error)",
+        ("tests/metrics/test_paired_test.py",),
     ),
     Fault(
         "probabilities are ranked though logits are known",
@@ -613,7 +620,7 @@ FAULTS = (
     ),
     Fault(
         "the mean box knows the patient's own boxes",
-        LOCALISATION,
+        "agcnn_jax/metrics/location_controls.py",
         "others = own.sum(axis=0) - own[patient]",
         "others = own.sum(axis=0) + 0 * own[patient]",
         TEST_LOCALISATION,

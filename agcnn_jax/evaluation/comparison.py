@@ -7,15 +7,17 @@ import io
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agcnn_jax.evaluation.tables import Table, interval_text, number
-from agcnn_jax.metrics.auc_table import BranchAUC, Mean, paired_difference
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
 from agcnn_jax.metrics.influence import Influence, difference_interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.paired_test import holm, paired_test
 
 NOTE = (
-    "p: DeLong's paired test for images of the same patients (Obuchowski 1997), two-sided; "
-    "Holm's correction over the findings. Intervals: 95 %, paired by patient."
+    "p: DeLong's paired test for images of the same patients (Obuchowski 1997) by the t "
+    f"distribution, two-sided; {DASH} fewer than {FEW_PATIENTS} patients are positive, or as few "
+    "negative. Intervals: 95 %, paired by patient, each for its finding alone. Of many findings, "
+    "some intervals exclude 0 by chance; Holm's p allows for that."
 )
 
 

@@ -15,10 +15,10 @@ def to_original_pixels(
 ) -> np.ndarray:
     """Map boxes from the model's input to the original file.
 
-    Boxes grow to whole pixels and stay inside the file.
+    Boxes grow to whole pixels and stay inside the file. All arithmetic is in whole numbers.
 
     Args:
-        boxes: `[N, 4]` half-open pixels of the input.
+        boxes: int `[N, 4]` half-open pixels of the input.
         input_size: side of the input in pixels.
         stored_size: side of the stored images in pixels.
         sizes: `[N, 2]`, each file's width and height in pixels.
@@ -27,11 +27,12 @@ def to_original_pixels(
         int32 `[N, 4]`.
     """
     left, top, right, _ = centre_box(stored_size)
-    stored = boxes * ((right - left) / input_size) + np.array([left, top, left, top])
-    scale = np.tile(sizes / stored_size, (1, 2))
-    low = np.floor(stored[:, :2] * scale[:, :2] + 1e-6)
-    high = np.ceil(stored[:, 2:] * scale[:, 2:] - 1e-6)
-    return np.concatenate([np.maximum(low, 0), np.minimum(high, sizes)], axis=1).astype(np.int32)
+    offset = np.array([left, top, left, top]) * input_size
+    sizes = np.tile(np.asarray(sizes, np.int64), (1, 2))
+    pixels = (np.asarray(boxes, np.int64) * (right - left) + offset) * sizes
+    whole = input_size * stored_size
+    corners = np.concatenate([pixels[:, :2] // whole, -(-pixels[:, 2:] // whole)], axis=1)
+    return np.clip(corners, 0, sizes).astype(np.int32)
 
 
 def to_input_pixels(
@@ -46,11 +47,13 @@ def to_input_pixels(
         size: `[2]`, the file's width and height in pixels.
 
     Returns:
-        float64 `[M, 4]`.
+        float64 `[M, 4]`: the numbers nearest to the exact ones.
     """
     left, top, right, _ = centre_box(stored_size)
-    stored = boxes * (stored_size / np.tile(size, 2))
-    return (stored - np.array([left, top, left, top])) * (input_size / (right - left))
+    size = np.tile(np.asarray(size, np.float64), 2)
+    # Exact, so that the division is the only step that rounds.
+    pixels = np.asarray(boxes, np.float64) * stored_size - np.array([left, top, left, top]) * size
+    return pixels * input_size / (size * (right - left))
 
 
 def heat_map_on_film(heat_map: np.ndarray, stored_size: int, width: int, height: int) -> np.ndarray:

@@ -124,7 +124,6 @@ def precision_recall_figure(
         draw,
         axis_labels=("Recall (sensitivity)", "Precision (positive predictive value)"),
         title=f"{heading('Precision and recall', cohort)}; average precision beside each name",
-        legend="upper right",
         square=True,
     )
 

@@ -21,6 +21,7 @@ from agcnn_jax.evaluation.references import Setting
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.evaluation.table_one import subsets_of
 from agcnn_jax.evaluation.table_text import as_text
 from agcnn_jax.evaluation.validation import Validated, validate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
@@ -214,6 +215,7 @@ def report(
         ),
         films=show_films(experiment, subject.variables, indices, scored),
         flow=data_flow(experiment, split),
+        subsets=subsets_of(experiment),
         settings=subject.settings,
         seen=subject.seen,
         weights=digests(subject.variables, subject.variables["params"]),

@@ -13,6 +13,7 @@ from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.splits import digest_of
+from agcnn_jax.evaluation.agreement_tables import Agreed, agreement_csv, agreement_table
 from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
 from agcnn_jax.evaluation.comparison import with_differences
 from agcnn_jax.evaluation.csv_table import read_csv
@@ -27,18 +28,18 @@ from agcnn_jax.evaluation.prediction_files import (
     validate_on,
 )
 from agcnn_jax.evaluation.radiologists import (
+    against_radiologists,
     agreement,
-    agreement_table,
     read_radiologists,
     scored_images,
 )
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import require_new
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.table_one import subset_of_table
 from agcnn_jax.evaluation.tables import Table, build_table
 from agcnn_jax.evaluation.validation import NOT_VALIDATED
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
@@ -56,7 +57,6 @@ def evaluate_predictions(
     validation_path: str | Path | None = None,
     logits: bool = False,
     out: str | Path | None = None,
-    resamples: int = RESAMPLES,
 ) -> Table:
     """Score a file of predictions, or two of the same images.
 
@@ -71,7 +71,6 @@ def evaluate_predictions(
             images have labels too.
         logits: the files hold logits instead of probabilities.
         out: a new folder for tables, figures and the report; None writes nothing.
-        resamples: of the bootstrap over patients.
 
     Returns:
         The table, with AUCs to 6 decimals; print it with `table_text.as_text`.
@@ -90,7 +89,7 @@ def evaluate_predictions(
     predictions_path, labels_path = expand(predictions_path), expand(labels_path)
     label_table = read_csv(labels_path)
     readings = read_radiologists(label_table)
-    for option, given in (("compare", compare_path), ("out", out)):
+    for option, given in (("compare", compare_path), ("validation", validation_path)):
         if readings and given:
             raise UserError(f"--{option} has no effect with radiologists' labels; leave it out")
     labels = readings.nih if readings else read_labels(label_table)
@@ -121,35 +120,41 @@ def evaluate_predictions(
         files[1] = align(files[1], files[0], paths)
         names = _names(paths)
     scored = label_images(files, names, labels, predictions_path, str(labels_path))
+    if readings and out is not None:
+        scored = against_radiologists(readings, files[0], scored)
     cohort = _describe(scored, paths, labels_path)
+    agreed = None
     if readings:
-        rows = agreement(readings, files[0], resamples)
+        rows = agreement(readings, files[0])
         below = (*notes, leakage(cohort) or "")
-        return agreement_table(rows, (headline(cohort),), below)
+        agreed = Agreed(agreement_table(rows, (headline(cohort),), below), agreement_csv(rows))
+        if out is None:
+            return agreed.table
     compared = (names[0], names[1]) if len(files) == 2 else None
     if out is not None:
         validated = NOT_VALIDATED
         if validation_path is not None:
             validated = validate_on(validation_path, scored, labels, labels_path, logits)
-        return write_results(
+        table = write_results(
             absolute(out),
             scored,
             cohort,
             flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
+            subsets=[subset_of_table(scored, labels)],
             notes=notes,
             validated=validated,
             compared=compared,
+            agreed=agreed,
             copies=False,
             digits=DIGITS,
-            resamples=resamples,
         )
+        return agreed.table if agreed else table
     results = auc_table(
         scored.label_matrix,
         scored.ranked,
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=resamples,
     )
     table = build_table(results, cohort, DIGITS)
     table = dataclasses.replace(table, below=(*notes, *table.below))

@@ -32,6 +32,7 @@ LEGEND: dict[str, Any] = {
     "labelspacing": 0.25,
 }
 LEGEND_BELOW = {**LEGEND, "loc": "outside lower center", "ncols": 3, "handlelength": 2.5}
+_LEGEND_LINE, _ABOVE_TITLE = 12.0, 7.0  # points
 _CURVE_STEP = 1 / 500
 _SHORT = 16  # characters
 
@@ -67,7 +68,7 @@ def panel_grid(
     titles: Sequence[str],
     axis_labels: tuple[str, str],
     title: str,
-    legend: str = "lower right",
+    legend: str = "above",
     spare: str = "",
     square: bool = False,
 ) -> Figure:
@@ -79,7 +80,8 @@ def panel_grid(
         titles: of the panels.
         axis_labels: of all panels, horizontal and vertical.
         title: above the grid.
-        legend: its place in each panel; "below" for one below the grid.
+        legend: "above" for one in each panel, between its title and its curves, of which it hides
+            none; "below" for one below the grid.
         spare: text for the first unused panel, if there is one.
         square: all panels show 0 to 1 in both directions, on equal scales.
     """
@@ -88,6 +90,7 @@ def panel_grid(
     size = (max(_PANEL * columns, 5), _PANEL * rows + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=square, sharey=square)
+    lines = 0
     for axes, finding, name in zip(grid.flat, findings, titles, strict=False):
         axes.set_title(name, fontsize=TITLE_SIZE)
         axes.tick_params(labelsize=TEXT_SIZE)
@@ -102,12 +105,17 @@ def panel_grid(
             )
             if not square:  # square panels share their ticks
                 axes.set(xticks=(), yticks=())
-        elif legend != "below":
-            axes.legend(loc=legend, borderaxespad=0.2, **LEGEND)
+        elif legend == "above":
+            lines = max(lines, _legend_above(axes))
         if square:
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
             axes.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
+    if lines:
+        # The layout leaves too little room below raised titles (matplotlib 3.10).
+        figure.set_layout_engine("constrained", h_pad=_ABOVE_TITLE / 72)
+        more = rows * (lines * _LEGEND_LINE + 2 * _ABOVE_TITLE)
+        figure.set_size_inches(size[0], size[1] + more / 72)
     for axes in grid.flat[len(findings) :]:
         axes.set_axis_off()
     if spare and len(findings) < grid.size:
@@ -127,6 +135,15 @@ def panel_grid(
     figure.supylabel(axis_labels[1], fontsize=TITLE_SIZE)
     figure.suptitle(title, fontsize=12)
     return figure
+
+
+def _legend_above(axes: Axes) -> int:
+    """Put a legend between a panel's title and its curves; return its number of lines."""
+    lines = len(axes.get_legend_handles_labels()[1])
+    options = {**LEGEND, "borderpad": 0.1, "borderaxespad": 0.2}
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), **options)
+    axes.set_title(axes.get_title(), fontsize=TITLE_SIZE, pad=6 + lines * _LEGEND_LINE)
+    return lines
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
-thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
+thead th { border-bottom: 1px solid var(--line); font-weight: 600; white-space: normal;
+  vertical-align: bottom; }
+@media (min-width: 40.01rem) and (max-width: 88rem) { table { font-size: .78rem; }
+  th, td { padding: .25rem .3rem; } td:not(:first-child) { white-space: normal; } }
 thead tr.groups th { text-align: left; border-bottom: 0; }
 thead tr.groups span { position: sticky; left: 10rem; }
 tbody tr:hover td { background: var(--soft); }

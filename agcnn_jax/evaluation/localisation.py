@@ -1,7 +1,7 @@
 """Where a run looked, against the annotated boxes of the scored images.
 
 The attended region is the paper's, which does not depend on the finding. Grad-CAM and Grad-CAM++ of
-the global branch ask for one finding, and may give several boxes. Three controls show what one
+the global branch ask for one finding, and may give several boxes. Four controls show what one
 reaches without looking at the image. All boxes are in pixels of the model's input; annotated boxes
 may extend beyond it, and what lies outside counts as missed.
 """
@@ -9,30 +9,39 @@ may extend beyond it, and what lies outside counts as missed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from agcnn_jax.attention.regions import region_box_host
 from agcnn_jax.evaluation.coordinates import to_input_pixels
-from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS, find_boxes
+from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS, RANDOM, find_boxes
 from agcnn_jax.metrics.localisation import (
     Hits,
     Scores,
+    best_hits,
     box_areas,
     box_hits,
-    centred_squares,
-    mean_boxes_of_others,
     score_differences,
     score_hits,
     stack_boxes,
 )
+from agcnn_jax.metrics.location_controls import (
+    centred_squares,
+    maps_of_others,
+    mean_boxes_of_others,
+)
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.run.experiment import Experiment
 
-CENTRED, MEAN_BOX = "centred_square", "mean_box"
-WAYS = (*MAPS, CENTRED, MEAN_BOX)
+CENTRED, MEAN_BOX, PRIOR = "centred_square", "mean_box", "location_prior"
+WAYS = (*MAPS, CENTRED, MEAN_BOX, PRIOR)
 """All ways of finding boxes. `centred_square` has the attended box's area; `mean_box` is the mean
-annotated box of the same finding over all other patients."""
+annotated box of the same finding over all other patients; `location_prior` looks where these boxes
+overlap most: it is the map of how many of them cover each pixel, cut off at tau like a heat map."""
+CONTROLS = (RANDOM, CENTRED, MEAN_BOX, PRIOR)
+"""The ways that do not look at the image."""
+BEST_CONTROL = "best_control"
 
 TAUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -75,8 +84,11 @@ class Localisation:
         statistic: the run's heat map statistic.
         total: of all findings together.
         counts: per finding with boxes, in the order of the labels; empty without any box.
-        scores: per tau, way (of `WAYS`) and finding. `mean_box` lacks findings with one patient.
-        differences: the attended region minus each other way at the run's tau, per way and finding.
+        scores: per tau, way (of `WAYS`) and finding. `mean_box` and `location_prior` lack findings
+            with one patient.
+        differences: the attended region minus each other way at the run's tau, per way and finding,
+            and minus `BEST_CONTROL`: of the controls, for each measure and threshold, the one that
+            does best on these images. This favours the control.
     """
 
     tau: float
@@ -125,26 +137,62 @@ def localise(
     outputs = [columns[finding] for finding, one in annotated.items() for _ in one.records]
     if outputs:
         points, boxes = find_boxes(experiment, variables, chosen, np.array(outputs), taus)
-    differences: dict[str, dict[str, Scores]] = {way: {} for way in WAYS if way != ATTENDED}
+    others = [way for way in WAYS if way != ATTENDED]
+    differences: dict[str, dict[str, Scores]] = {way: {} for way in (*others, BEST_CONTROL)}
     counts: dict[str, Count] = {}
     end = 0
     for finding, images in annotated.items():
         start, end = end, end + len(images.records)
         counts[finding] = images.count()
         own = {name: points[name][start:end] for name in MAPS}
+        priors: dict[float, np.ndarray] = {}
+        if counts[finding].patients > 1:
+            own[PRIOR], priors = location_priors(images, taus, recipe.input_size)
         for tau in taus:
             found = {name: stack_boxes(boxes[tau][name][start:end]) for name in MAPS}
+            if tau in priors:
+                found[PRIOR] = priors[tau]
             hits = _hits(images, found, own, recipe.input_size)
             for way, reached in hits.items():
                 scores[tau][way][finding] = score_hits(reached)
                 if tau == recipe.tau and way != ATTENDED:
                     differences[way][finding] = score_differences(hits[ATTENDED], reached)
+            if tau == recipe.tau:
+                of_controls = {way: hits[way] for way in CONTROLS if way in hits}
+                differences[BEST_CONTROL][finding] = score_differences(
+                    hits[ATTENDED], best_hits(list(of_controls.values()))
+                )
     total = Count(
         sum(count.boxes for count in counts.values()),
         len(np.unique(chosen)),
         len(np.unique(records.patient_ids[chosen])),
     )
     return Localisation(recipe.tau, recipe.statistic, total, counts, scores, differences)
+
+
+def location_priors(
+    images: Annotated, taus: Sequence[float], size: int
+) -> tuple[np.ndarray, dict[float, np.ndarray]]:
+    """Find where the annotated boxes of all other patients overlap most.
+
+    Args:
+        images: of N images and two or more patients.
+        taus: thresholds, as shares of the map's maximum.
+        size: side of the input in pixels.
+
+    Returns:
+        Points `[N, 2]`, the centres of the largest region where most boxes overlap, and per tau
+        boxes `[N, 1, 4]` around the largest region above it; without any box in the input, the
+        whole input.
+    """
+    points = []
+    boxes: dict[float, list[np.ndarray]] = {tau: [] for tau in taus}
+    for overlap in maps_of_others(images.boxes, images.patients, size):
+        left, top, right, bottom = region_box_host(overlap == overlap.max())
+        points.append(((left + right) / 2, (top + bottom) / 2))
+        for tau in taus:
+            boxes[tau].append(region_box_host(overlap > tau * overlap.max()))
+    return np.array(points), {tau: np.array(found)[:, None] for tau, found in boxes.items()}
 
 
 def annotated_boxes(experiment: Experiment, indices: np.ndarray) -> dict[str, Annotated]:
@@ -174,11 +222,11 @@ def annotated_boxes(experiment: Experiment, indices: np.ndarray) -> dict[str, An
 def _hits(
     images: Annotated, found: dict[str, np.ndarray], points: dict[str, np.ndarray], size: int
 ) -> dict[str, Hits]:
-    """Return what each way reaches, from boxes `[N, R, 4]` and points `[N, 2]` of each map."""
+    """Return what each way reaches, from boxes `[N, R, 4]` and points `[N, 2]` that maps give."""
     controls = {CENTRED: centred_squares(box_areas(found[ATTENDED][:, 0]), size)}
     if len(np.unique(images.patients)) > 1:
         controls[MEAN_BOX] = mean_boxes_of_others(images.boxes, images.patients)
-    ways = {name: (found[name], points[name]) for name in MAPS}
+    ways = {name: (box, points[name]) for name, box in found.items()}
     for name, box in controls.items():
         ways[name] = box[:, None], (box[:, :2] + box[:, 2:]) / 2
     return {

@@ -20,7 +20,7 @@ from agcnn_jax.evaluation.localisation import WAYS, Localisation
 from agcnn_jax.evaluation.localisation_tables import NAMES
 from agcnn_jax.metrics.localisation import IOU_THRESHOLDS
 
-# What looks at the image in colour, the three controls in grey.
+# What looks at the image in colour, the controls in grey.
 _STYLES = dict(
     zip(
         WAYS,
@@ -31,6 +31,7 @@ _STYLES = dict(
             ("0.55", "-", "x"),
             ("0.55", "--", "+"),
             ("0.55", ":", "v"),
+            ("0.55", "-.", "D"),
         ),
         strict=True,
     )

@@ -7,7 +7,15 @@ from collections.abc import Collection
 import numpy as np
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
-from agcnn_jax.evaluation.localisation import CENTRED, WAYS, Localisation
+from agcnn_jax.evaluation.localisation import (
+    BEST_CONTROL,
+    CENTRED,
+    CONTROLS,
+    MEAN_BOX,
+    PRIOR,
+    WAYS,
+    Localisation,
+)
 from agcnn_jax.evaluation.localisation_values import THRESHOLDS, Score, published, scores_of
 from agcnn_jax.evaluation.map_boxes import ATTENDED, MAPS
 from agcnn_jax.evaluation.references import load
@@ -21,7 +29,9 @@ NAMES = {
     "grad_cam_plus_plus": "Grad-CAM++",
     "random_map": "Random map",
     CENTRED: "Centred square",
-    "mean_box": "Mean box of others",
+    MEAN_BOX: "Mean box of others",
+    PRIOR: "Location prior",
+    BEST_CONTROL: "Best control",
 }
 """What tables call each way of finding boxes."""
 
@@ -59,7 +69,10 @@ def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tupl
             _by_threshold(localisation, cohort, "false_positives"),
         ),
         ("Area of the found boxes, as a share of the input", _by_way(localisation, "area")),
-        ("Attended region minus the others, paired by patient", _differences(localisation)),
+        (
+            "Attended region minus the class-specific maps and the best control, paired by patient",
+            _differences(localisation),
+        ),
         ("Means over the findings at other thresholds tau", _by_tau(localisation)),
     ]
 
@@ -71,8 +84,10 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         "does not depend on the finding. Grad-CAM and Grad-CAM++ of the global branch do, and give "
         "a box for each region.",
         "Controls: the region of a random map; a square in the image's centre with the attended "
-        "region's area; the mean annotated box of the finding over all other patients. Their "
-        "points are the random map's maximum and the boxes' centres.",
+        "region's area; the mean annotated box of the finding over all other patients; and the "
+        "location prior, the map of how many of these patients' boxes cover each pixel, cut off at "
+        "tau like the heat map. Their points are the maxima of both maps and the boxes' centres. "
+        "The best control is the one that does best on these images, for each measure on its own.",
         "An annotated box is found if any box of the image meets it. What lies outside of the "
         "model's input, a centre crop, counts as missed. A class-specific map where nothing speaks "
         "for the finding is empty, and finds nothing.",
@@ -85,7 +100,9 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         theirs = load()["localisation"]
         lines.append(
             f"{theirs['source']}; {theirs['boxes']} boxes on {theirs['images']} images, so images "
-            "and thresholds of the maps differ from these."
+            "and thresholds of the maps differ from these. Their false positives are not shown: "
+            "all are multiples of 1/984, as if divided by the boxes of all findings, but these "
+            "are divided by the images of each finding."
         )
     return tuple(line for line in lines if line)
 
@@ -145,7 +162,7 @@ def _differences(localisation: Localisation) -> Table:
         )
         for finding in localisation.counts
         for way, of_way in localisation.differences.items()
-        if finding in of_way
+        if way not in CONTROLS and finding in of_way
     ]
     header = ("Finding", "Minus", *(name for name, _, _ in columns))
     return Table((), (("", header),), tuple(rows), summary_rows=0, below=())

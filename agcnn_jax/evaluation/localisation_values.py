@@ -12,7 +12,7 @@ import numpy as np
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.localisation import Localisation
 from agcnn_jax.evaluation.references import load
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
 
 THRESHOLDS = {
@@ -44,11 +44,13 @@ def scores_of(scores: Scores, measure: str) -> list[Score]:
 
 
 def published(measure: str, threshold: float | None, finding: str, cohort: Cohort) -> float | None:
-    """Return Wang et al.'s number for radiographs; None if they have none."""
-    name = {"iobb": "accuracy", "false_positives": "false_positives_per_image"}.get(measure)
-    if name is None or cohort.synthetic:
+    """Return Wang et al.'s number for radiographs; None if they have none.
+
+    Their false positives are left out: they count per box of all findings, not per image.
+    """
+    if measure != "iobb" or cohort.synthetic:
         return None
-    return load()["localisation"]["iobb"][f"{threshold:g}"][name].get(finding)
+    return load()["localisation"]["iobb"][f"{threshold:g}"]["accuracy"].get(finding)
 
 
 def localisation_csv(localisation: Localisation, cohort: Cohort) -> str:
@@ -104,8 +106,15 @@ def localisation_json(localisation: Localisation, cohort: Cohort) -> dict[str, A
         "findings": {finding: vars(count) for finding, count in localisation.counts.items()},
         "thresholds": {measure: list(values) for measure, values in THRESHOLDS.items()},
         "scores": scores,
-        "published": None if cohort.synthetic else load()["localisation"],
+        "published": None if cohort.synthetic else _published(),
     }
+
+
+def _published() -> dict[str, Any]:
+    """Return Wang et al.'s shares of boxes that are found."""
+    theirs = load()["localisation"]
+    shares = {t: {"accuracy": one["accuracy"]} for t, one in theirs["iobb"].items()}
+    return {**theirs, "iobb": shares}
 
 
 def _plain(values: np.ndarray) -> list[float | None] | float | None:

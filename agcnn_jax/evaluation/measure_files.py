@@ -9,24 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.special import expit
+import numpy as np
 
 from agcnn_jax.evaluation.cohort import Cohort
-from agcnn_jax.evaluation.measure_tables import as_markdown
+from agcnn_jax.evaluation.measure_tables import COUNTS, SHARES, as_markdown
 from agcnn_jax.evaluation.measures import Measures
-from agcnn_jax.metrics.auc_table import BranchAUC
-from agcnn_jax.metrics.bootstrap import Interval
-from agcnn_jax.metrics.calibration import THRESHOLDS
-from agcnn_jax.metrics.finding_metrics import QUANTILES, FindingMetrics
-from agcnn_jax.metrics.operating_points import OperatingPoint
-
-# Measures with a column of their own name; None in the row of a finding that too few patients have.
-_MEASURES = (
-    *("average_precision", "brier", "slope", "intercept", "expected_calibration_error"),
-    "net_benefit_at_prevalence",
+from agcnn_jax.evaluation.subgroup_tables import (
+    difference_records,
+    difference_rows,
+    subgroup_rows,
 )
-_SHARES = ("sensitivity", "specificity", "ppv")
-_COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+from agcnn_jax.metrics.auc_table import BranchAUC
+from agcnn_jax.metrics.calibration import THRESHOLDS
+from agcnn_jax.metrics.finding_metrics import NUMBERS, QUANTILES, FindingMetrics
+from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.operating_points import OperatingPoint
 
 
 def write_measures(
@@ -44,7 +41,8 @@ def write_measures(
         "metrics.csv": metrics_csv(measures, results, cohort),
         "metrics.md": as_markdown(measures, results, cohort),
         "metrics.json": metrics_json(measures, results, cohort),
-        "subgroups.csv": subgroups_csv(measures),
+        "subgroups.csv": _csv(subgroup_rows(measures)),
+        "subgroup_differences.csv": _csv(difference_rows(measures)),
     }
     if measures.calibration is not None:
         texts["operating_points.csv"] = operating_points_csv(measures)
@@ -55,8 +53,9 @@ def write_measures(
 def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write a row for each branch and label; cells are empty where a measure is not known."""
     header = ["branch", "finding", "positives", "positive_patients", "prevalence"]
-    header += ["auc", "auc_low", "auc_high", *_MEASURES, "platt_slope", "platt_intercept"]
+    header += ["auc", "auc_low", "auc_high", *NUMBERS, "platt_slope", "platt_intercept"]
     header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
+    header += [f"{name}_{end}" for name in NUMBERS for end in ("low", "high")]
     rows: list[Sequence[Any]] = [header]
     for branch, scores in results.items():
         for label, found in measures.findings[branch].items():
@@ -67,9 +66,10 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
                     cohort.positives[label] / cohort.images,
                     scores.auc[label],
                     *_ends(scores.intervals[label]),
-                    *(getattr(found, name, None) for name in _MEASURES),
+                    *(getattr(found, name, None) for name in NUMBERS),
                     *platt,
                     *(found.positives + found.negatives if found else ()),
+                    *(x for name in NUMBERS if found for x in _ends(found.intervals[name])),
                 )
             )
     return _csv(rows)
@@ -77,35 +77,18 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
 
 def operating_points_csv(measures: Measures) -> str:
     """Write a row for each branch, label and rule, with both forms of the threshold."""
-    header = ["branch", "finding", "rule", "threshold_logit", "threshold_probability", *_COUNTS]
-    header += [f"{share}{end}" for share in _SHARES for end in ("", "_low", "_high")]
+    header = ["branch", "finding", "rule", "threshold_logit", "threshold_probability", *COUNTS]
+    header += [f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")]
     rows: list[Sequence[Any]] = [header]
     for branch, of_label in measures.operating_points.items():
         for label, of_rule in of_label.items():
             for rule, point in of_rule.items():
                 row: list[Any] = [branch, label, rule]
                 if point is not None:
-                    row += [*_thresholds(measures, point), *(getattr(point, c) for c in _COUNTS)]
-                    for share in (getattr(point, name) for name in _SHARES):
+                    row += [*_thresholds(measures, point), *(getattr(point, c) for c in COUNTS)]
+                    for share in (getattr(point, name) for name in SHARES):
                         row += [share.value, *_ends(share.interval)]
                 rows.append(row)
-    return _csv(rows)
-
-
-def subgroups_csv(measures: Measures) -> str:
-    """Write a row for each group, branch and label, and for each group's mean."""
-    header = ("attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean")
-    rows: list[Sequence[Any]] = [
-        (*header, "positives", "positive_patients", "auc", "low", "high"),
-        *(
-            (
-                *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
-                len(one.findings) or None,
-                *(one.positives, one.positive_patients, one.auc, *_ends(one.interval)),
-            )
-            for one in measures.subgroups
-        ),
-    ]
     return _csv(rows)
 
 
@@ -140,6 +123,7 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
         "no_thresholds_because": None if calibration else measures.note,
         "branches": branches,
         "subgroups": [one.__dict__ for one in measures.subgroups],
+        "subgroup_differences": difference_records(measures),
     }
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -147,12 +131,38 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
 def _finding(found: FindingMetrics | None) -> dict[str, Any]:
     if found is None:
         return dict.fromkeys(
-            (*_MEASURES, "reliability", "decision_curve", "positives", "negatives")
+            (
+                *NUMBERS,
+                "intervals",
+                "reliability",
+                "decision_curve",
+                "decision_curve_low",
+                "decision_curve_high",
+                "positives",
+                "negatives",
+            )
         )
     return {
-        **{name: getattr(found, name) for name in _MEASURES},
-        "reliability": {k: v.tolist() for k, v in found.reliability._asdict().items()},
+        **{name: getattr(found, name) for name in NUMBERS},
+        "intervals": dict(found.intervals),
+        "reliability": {
+            **{k: v.tolist() for k, v in found.reliability._asdict().items()},
+            **dict(
+                zip(
+                    ("observed_low", "observed_high"),
+                    _lists(found.reliability_interval),
+                    strict=True,
+                )
+            ),
+        },
         "decision_curve": found.decision_curve.tolist(),
+        **dict(
+            zip(
+                ("decision_curve_low", "decision_curve_high"),
+                _lists(found.decision_interval),
+                strict=True,
+            )
+        ),
         "positives": found.positives,
         "negatives": found.negatives,
     }
@@ -167,21 +177,27 @@ def _point(measures: Measures, point: OperatingPoint) -> dict[str, Any]:
     return {
         "threshold_logit": logit,
         "threshold_probability": probability,
-        **{name: getattr(point, name) for name in _COUNTS},
-        **{name: getattr(point, name)._asdict() for name in _SHARES},
+        **{name: getattr(point, name) for name in COUNTS},
+        **{name: getattr(point, name)._asdict() for name in SHARES},
     }
 
 
 def _thresholds(measures: Measures, point: OperatingPoint) -> tuple[float | None, float]:
     """Return a threshold as a logit, None if only probabilities are known, and as a probability."""
-    if measures.calibration is not None and measures.calibration.of_logits:
-        return point.threshold, float(expit(point.threshold))
-    return None, point.threshold
+    chosen = measures.calibration
+    assert chosen is not None
+    logit = point.threshold if chosen.of_logits else None
+    return logit, chosen.probability(point.threshold)
 
 
 def _platt(measures: Measures, branch: str, label: str) -> Any:
     choices = measures.calibration.branches[branch] if measures.calibration else {}
     return choices[label].platt if label in choices else None
+
+
+def _lists(ends: tuple[np.ndarray, np.ndarray]) -> list[list[float | None]]:
+    """Return both ends as lists, with None where one is not known."""
+    return [[None if np.isnan(x) else x for x in end.tolist()] for end in ends]
 
 
 def _ends(interval: Interval | None) -> Iterable[float | None]:

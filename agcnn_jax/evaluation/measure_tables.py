@@ -7,16 +7,26 @@ from collections.abc import Mapping
 from agcnn_jax.evaluation import table_text
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.measures import Measures
-from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.subgroup_tables import markdown_parts as subgroup_parts
+from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number, probability_text
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
+from agcnn_jax.metrics.finding_metrics import NUMBERS
 from agcnn_jax.metrics.operating_points import Share
-from agcnn_jax.metrics.subgroups import MEAN
 
 RULE_NAMES = {
     "youden": "Youden's index",
     "specificity_0.9": "specificity 0.9",
     "sensitivity_0.9": "sensitivity 0.9",
 }
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+SHARES = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "positive_likelihood_ratio",
+    "negative_likelihood_ratio",
+)
 METRICS_NOTES = (
     f"{DASH} fewer than {FEW_PATIENTS} patients are positive, or as few negative.",
     "Average precision: chance has the prevalence. Brier: mean squared error of the probabilities. "
@@ -26,13 +36,16 @@ METRICS_NOTES = (
     "the prevalence, where treating everybody and nobody both have 0. Probabilities are the "
     "model's own, not recalibrated.",
 )
-POINTS_NOTE = (
-    "Intervals: 95 %, over patients (Wilson's, for clustered observations), for given thresholds. "
-    "PPV holds for the prevalence of the scored images."
+INTERVALS_NOTE = (
+    "Intervals: 95 %, from each patient's influence, each for its row alone. ECE is too high where "
+    "the probabilities are right, which its interval does not show. metrics.json has the "
+    "intervals of the decision and the reliability curves."
 )
-SUBGROUPS_NOTE = (
-    "Intervals: 95 %, from each patient's influence (clustered DeLong). A mean covers the findings "
-    "that enough patients of every known group have, so the groups of an attribute can be compared."
+POINTS_NOTE = (
+    "Thresholds are probabilities. TP, FP, FN, TN: numbers of images. LR+ and LR-: likelihood "
+    "ratios of a positive and of a negative call. Intervals: 95 %, over patients (Wilson's for "
+    "clustered observations, and of the logarithm for ratios), for given thresholds. PPV and NPV "
+    "hold for the prevalence of the scored images."
 )
 
 
@@ -72,50 +85,38 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
     )
 
 
+def intervals_table(branch: str, measures: Measures) -> Table:
+    """Build the table of the intervals of one branch's measures, a row for each label."""
+    places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
+    rows = []
+    for label, found in measures.findings[branch].items():
+        intervals = found.intervals if found else dict.fromkeys(NUMBERS)
+        digits = (places.get(name, 4) for name in NUMBERS)
+        ends = map(interval_text, intervals.values(), digits)
+        rows.append((label, *ends))
+    header = ("Finding", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
+
+
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
     """Build the table of one branch's operating points by one rule, a row for each label."""
     rows = []
+    chosen = measures.calibration
+    assert chosen is not None
     for label, of_rule in measures.operating_points[branch].items():
         point = of_rule.get(rule)
         if point is None:
-            rows.append((label, *[DASH] * 6))
+            rows.append((label, *[DASH] * 11))
             continue
-        counts = (point.true_positives, point.false_positives)
-        shares = (point.sensitivity, point.specificity, point.ppv)
-        called = (f"{sum(counts):,}", f"{counts[0]:,}")
-        threshold = point.threshold
-        rows.append((label, f"{threshold:.4g}", *called, *map(_share, shares)))
+        counts = (getattr(point, name) for name in COUNTS)
+        shares = (getattr(point, name) for name in SHARES)
+        threshold = probability_text(chosen.probability(point.threshold))
+        rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "threshold", "called positive", "of them positive")),
-            ("", ("sensitivity", "specificity", "PPV")),
-        ),
-        rows=tuple(rows),
-        summary_rows=0,
-        below=(),
-    )
-
-
-def subgroups_table(measures: Measures) -> Table:
-    """Build the table of mean AUCs, a row for each group and a column for each branch."""
-    means = [one for one in measures.subgroups if one.finding == MEAN]
-    branches = list(dict.fromkeys(one.branch for one in means))
-    places = dict.fromkeys((one.attribute, one.group) for one in means)
-    rows = []
-    for place in places:
-        here = {one.branch: one for one in means if (one.attribute, one.group) == place}
-        first = next(iter(here.values()))
-        cells = [f"{first.attribute}: {first.group}", f"{first.images:,}", f"{first.patients:,}"]
-        cells.append(f"{len(first.findings)}")
-        for branch in branches:
-            cells.append(f"{number(here[branch].auc)} {interval_text(here[branch].interval)}")
-        rows.append(tuple(cells))
-    return Table(
-        above=(),
-        groups=(
-            ("", ("Group", "Images", "Patients", "Findings")),
-            ("mean AUC,", tuple(branches)),
+            ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
+            ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
         ),
         rows=tuple(rows),
         summary_rows=0,
@@ -142,7 +143,9 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     for branch, scores in results.items():
         parts.append(f"## {branch}: each finding")
         parts.append(_text(metrics_table(branch, measures, scores, cohort)))
-    parts += METRICS_NOTES
+        parts.append(f"## {branch}: intervals of the measures")
+        parts.append(_text(intervals_table(branch, measures)))
+    parts += (*METRICS_NOTES, INTERVALS_NOTE)
     for branch in measures.operating_points:
         for rule, name in RULE_NAMES.items():
             parts.append(f"## {branch}: threshold by {name}")
@@ -150,9 +153,7 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     if measures.operating_points:
         parts.append(POINTS_NOTE)
     parts.append(thresholds_note(measures))
-    subgroups = subgroups_table(measures)
-    if subgroups.rows:
-        parts += ["## Mean AUC by group", _text(subgroups), SUBGROUPS_NOTE]
+    parts += subgroup_parts(measures)
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,12 @@ from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.finding_metrics import FindingMetrics, enough_patients, finding_metrics
 from agcnn_jax.metrics.operating_points import OperatingPoint, operating_point
+from agcnn_jax.metrics.subgroup_differences import Decisions, GroupComparison, compare_groups
 from agcnn_jax.metrics.subgroups import Subgroup, subgroup_aucs
 from agcnn_jax.run.calibration import Calibration
+
+COMMON_RULE = "youden"
+"""How the threshold was chosen at which groups of images are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Measures:
         subgroups: AUCs by sex, age group and view.
         calibration: what validation images chose; None if there is none.
         note: why there is no calibration, or what to know about it; "" if nothing.
+        comparisons: of the groups of images; their common threshold is `COMMON_RULE`'s.
     """
 
     findings: Mapping[str, Mapping[str, FindingMetrics | None]]
@@ -35,6 +40,7 @@ class Measures:
     subgroups: list[Subgroup]
     calibration: Calibration | None
     note: str
+    comparisons: Sequence[GroupComparison] = ()
 
 
 def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "") -> Measures:
@@ -52,7 +58,10 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
         logits = scored.logits.get(branch)
         findings[branch] = {
             label: finding_metrics(
-                matrix[:, c], probabilities[:, c], None if logits is None else logits[:, c]
+                matrix[:, c],
+                probabilities[:, c],
+                patients,
+                None if logits is None else logits[:, c],
             )
             if label in enough
             else None
@@ -79,4 +88,29 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
         findings=scored.findings,
         patients=patients,
     )
-    return Measures(findings, points, subgroups, calibration, note)
+    comparisons = compare_groups(
+        subgroups,
+        scored.groups,
+        matrix,
+        scored.ranked,
+        _called(scored, calibration),
+        labels=labels,
+        patients=patients,
+    )
+    return Measures(findings, points, subgroups, calibration, note, comparisons)
+
+
+def _called(scored: ScoredImages, calibration: Calibration | None) -> Decisions:
+    """Say which images are called positive at the threshold of `COMMON_RULE`."""
+    if calibration is None:
+        return {}
+    scores = scored.logits if calibration.of_logits else scored.probabilities
+    return {
+        branch: {
+            label: scores[branch][:, list(scored.labels).index(label)] >= threshold
+            for label, choice in choices.items()
+            if (threshold := choice.thresholds[COMMON_RULE]) is not None and label in scored.labels
+        }
+        for branch, choices in calibration.branches.items()
+        if branch in scores
+    }

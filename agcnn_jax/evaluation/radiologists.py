@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.csv_table import CsvTable, read_csv
 from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
-from agcnn_jax.evaluation.tables import Table, interval_text, number
-from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
-from agcnn_jax.metrics.bootstrap import RESAMPLES
+from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.metrics.auc_table import auc_table
+from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.shares import shares
 from agcnn_jax.runtime.errors import UserError
 
 FINDINGS: dict[str, tuple[str, ...]] = {
@@ -37,13 +40,8 @@ FINDINGS: dict[str, tuple[str, ...]] = {
 """The radiologists' findings, and the labels of ChestX-ray14 that each covers."""
 
 SET_COLUMN = "Set Id"
-NOTES = (
-    "A finding's probability is the largest of the labels of ChestX-ray14 that it covers; Fracture "
-    "has none. Sensitivity and PPV (positive predictive value) are those of NIH's labels, with the "
-    "radiologists' as the truth.",
-    "The images were selected for reading, so PPV is not that of the whole data set. The images of "
-    "the set 'val' are in NIH's train_val list.",
-)
+POOLED = "pooled"
+"""The name of all sets together."""
 _ANSWERS = {"yes": 1, "no": 0}
 
 
@@ -107,15 +105,15 @@ def covered(labels: tuple[str, ...], values: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """One finding in one set of images; None where there is nothing to compute it from.
+    """One finding in one set of images.
 
     Attributes:
         finding: one of `FINDINGS`.
-        subset: the set, "" for all.
+        subset: the set, or `POOLED`.
         images: number of images.
         positives: number that the radiologists call positive.
         positive_patients: the number of their patients.
-        radiologists: AUC and interval of the predictions against the radiologists.
+        radiologists: AUC of the predictions against the radiologists.
         nih: the same against NIH's labels of the same images.
         sensitivity: of NIH's labels, against the radiologists.
         ppv: of NIH's labels, against the radiologists.
@@ -126,18 +124,16 @@ class Agreement:
     images: int
     positives: int
     positive_patients: int
-    radiologists: tuple[float | None, str]
-    nih: tuple[float | None, str]
-    sensitivity: float | None
-    ppv: float | None
+    radiologists: Share
+    nih: Share
+    sensitivity: Share
+    ppv: Share
 
 
-def agreement(
-    readings: Readings, predictions: Predictions, resamples: int = RESAMPLES
-) -> list[Agreement]:
+def agreement(readings: Readings, predictions: Predictions) -> list[Agreement]:
     """Score predictions for images with readings against both kinds of labels.
 
-    All images come first, then those of each set.
+    Each set comes apart, since the sets were selected differently; all of several sets come last.
     """
     names = predictions.image_ids
     truth = np.stack([readings.read[name] for name in names])
@@ -151,15 +147,16 @@ def agreement(
         ],
         np.uint8,
     )
+    chosen_of = {str(one): sets == one for one in sorted(set(sets))}
+    if len(chosen_of) > 1:
+        chosen_of[POOLED] = np.ones(len(names), bool)
     rows = []
-    for subset in ("", *sorted(set(sets))):
-        chosen = sets == subset if subset else np.ones(len(names), bool)
+    for subset, chosen in chosen_of.items():
         for i, (finding, parts) in enumerate(FINDINGS.items()):
             ours, theirs, score = truth[chosen, i], of_nih[chosen, i], scores[chosen, i]
             known = bool(parts) and not np.isnan(score).any()
-            both = int((ours & theirs).sum())
             against_radiologists, against_nih = (
-                _auc(labels, score, patients[chosen], resamples) if known else (None, "")
+                _auc(labels, score, patients[chosen]) if known else Share(None, None)
                 for labels in (ours, theirs)
             )
             rows.append(
@@ -171,64 +168,66 @@ def agreement(
                     positive_patients=len(set(patients[chosen][ours == 1])),
                     radiologists=against_radiologists,
                     nih=against_nih,
-                    sensitivity=both / ours.sum() if parts and ours.any() else None,
-                    ppv=both / theirs.sum() if parts and theirs.any() else None,
+                    sensitivity=_share(theirs, ours, patients[chosen], parts),
+                    ppv=_share(ours, theirs, patients[chosen], parts),
                 )
             )
     return rows
 
 
-def _auc(
-    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int
-) -> tuple[float | None, str]:
+def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Share:
     result = auc_table(
         labels[:, None],
         {"": scores[:, None]},
         labels=("",),
         findings=("",),
         patient_ids=patients,
-        resamples=resamples,
     )[""]
-    return result.auc[""], interval_text(result.intervals[""])
+    return Share(result.auc[""], result.intervals[""])
 
 
-def agreement_table(
-    rows: list[Agreement], above: tuple[str, ...], below: tuple[str, ...], digits: int = 3
-) -> Table:
-    """Build the table, with lines above and below it."""
-    cells = []
-    for row in rows:
-        (theirs, their_interval), (nih, nih_interval) = row.radiologists, row.nih
-        cells.append(
-            (
-                f"{row.finding}{f', {row.subset}' if row.subset else ''}",
-                f"{row.images:,}",
-                f"{row.positives:,}",
-                number(theirs, digits),
-                their_interval or number(None),
-                number(nih, digits),
-                nih_interval or number(None),
-                number(row.sensitivity, 2),
-                number(row.ppv, 2),
-            )
+def _share(hits: np.ndarray, among: np.ndarray, patients: np.ndarray, parts: Any) -> Share:
+    """Return the share of `hits` where `among` is 1; nothing for findings that NIH has not."""
+    chosen = among == 1
+    if not parts or not chosen.any():
+        return Share(None, None)
+    value, low, high = map(float, shares(hits[chosen] == 1, patients[chosen]))
+    return Share(value, None if np.isnan(low) else Interval(low, high))
+
+
+def against_radiologists(
+    readings: Readings, predictions: Predictions, scored: ScoredImages
+) -> ScoredImages:
+    """Put the readings in place of NIH's labels, for the findings that are predicted.
+
+    Args:
+        readings: hold all images.
+        predictions: of the scored images.
+        scored: the same images with NIH's labels.
+
+    Raises:
+        UserError: if no finding of the radiologists is predicted.
+    """
+    probabilities = covered(predictions.labels, predictions.probabilities)
+    columns = [i for i in range(len(FINDINGS)) if not np.isnan(probabilities[:, i]).any()]
+    if not columns:
+        wanted = "; ".join(", ".join(parts) for parts in FINDINGS.values() if parts)
+        raise UserError(
+            f"the predictions cover no finding of the radiologists, so --out has nothing to show; "
+            f"leave it out, or predict all labels of one finding: {wanted}"
         )
-    few = [
-        name
-        for (name, *_), row in zip(cells, rows, strict=True)
-        if row.radiologists[0] is not None and row.positive_patients < FEW_PATIENTS
-    ]
-    rough = f"Fewer than {FEW_PATIENTS} positive patients, so rough at best: {'; '.join(few)}."
-    return Table(
-        above=above,
-        groups=(
-            ("", ("Finding", "Images", "Positives")),
-            ("against radiologists", ("AUC", "95 % interval")),
-            ("against NIH's labels", ("AUC", "95 % interval")),
-            ("NIH's labels", ("sensitivity", "PPV")),
-        ),
-        rows=tuple(cells),
-        summary_rows=len(rows) - len(FINDINGS),
-        below=(*below, *([rough] if few else []), *NOTES),
+    labels = tuple(list(FINDINGS)[i] for i in columns)
+    logits = predictions.logits
+    (name,) = scored.probabilities
+    sets = np.array([readings.set_of[image] for image in predictions.image_ids])
+    return dataclasses.replace(
+        scored,
+        labels=labels,
+        findings=labels,
+        label_matrix=np.stack([readings.read[image] for image in scored.image_ids])[:, columns],
+        probabilities={name: probabilities[:, columns]},
+        logits={} if logits is None else {name: covered(predictions.labels, logits)[:, columns]},
+        groups={"set": sets, **scored.groups},
     )
 
 

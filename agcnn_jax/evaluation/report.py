@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.evaluation import subgroup_tables
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.drawing import EXAMPLES
 from agcnn_jax.evaluation.flow import FlowRow
@@ -25,13 +26,13 @@ from agcnn_jax.evaluation.localisation import Localisation
 from agcnn_jax.evaluation.localisation_tables import localisation_tables
 from agcnn_jax.evaluation.localisation_tables import notes as localisation_notes
 from agcnn_jax.evaluation.measure_tables import (
+    INTERVALS_NOTE,
     METRICS_NOTES,
     POINTS_NOTE,
     RULE_NAMES,
-    SUBGROUPS_NOTE,
+    intervals_table,
     metrics_table,
     points_table,
-    subgroups_table,
     thresholds_note,
 )
 from agcnn_jax.evaluation.measures import Measures
@@ -54,6 +55,8 @@ class Content:
         localisation: where the run looked; None if that is not known.
         flow: how many images there were at each step.
         settings: names and values of the run's settings; nested mappings are flattened with dots.
+        agreed: the predictions and NIH's labels against radiologists; None for other labels.
+        table_one: who is in each subset; None if not known.
     """
 
     table: Table
@@ -64,6 +67,8 @@ class Content:
     localisation: Localisation | None = None
     flow: Sequence[FlowRow] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    agreed: Table | None = None
+    table_one: Table | None = None
 
 
 def render_report(content: Content) -> str:
@@ -75,6 +80,7 @@ def render_report(content: Content) -> str:
     head = warning + paragraphs(summary(content.results, content.measures, cohort), "summary")
     sections = [
         Section("Images", "images", _images(content)),
+        *_agreement(content),
         Section("AUC per finding", "auc", _aucs(content)),
         *_published(content),
         Section("ROC curves", "roc", _figure(content, "roc") + _figure(content, "roc_findings")),
@@ -85,7 +91,7 @@ def render_report(content: Content) -> str:
         Section("Subgroups", "subgroups", _subgroups(content)),
         *_localisation(content),
         *_examples(content),
-        Section("Limits", "limits", bullets(limits(content.cohort), "")),
+        Section("Limits", "limits", bullets(limits(cohort, content.agreed is not None), "")),
         Section("Settings and versions", "settings", _settings(content)),
     ]
     return page(title, head, sections, warning)
@@ -113,7 +119,18 @@ def _images(content: Content) -> str:
         ],
     )
     lines = paragraphs([headline(cohort), leakage(cohort)])
-    return lines + (flow if content.flow else "") + "<h3>Labels</h3>" + prevalence
+    subsets = ""
+    if content.table_one is not None:
+        subsets = table(content.table_one) + bullets(content.table_one.below)
+        subsets = folded("Table 1: the subsets, with ages, sexes and views", subsets)
+    return f"{lines}{flow if content.flow else ''}{subsets}<h3>Labels</h3>{prevalence}"
+
+
+def _agreement(content: Content) -> list[Section]:
+    agreed = content.agreed
+    if agreed is None:
+        return []
+    return [Section("Each set", "agreement", table(agreed) + bullets(filter(None, agreed.below)))]
 
 
 def _aucs(content: Content) -> str:
@@ -180,8 +197,9 @@ def _calibration(content: Content) -> str:
     parts = [_figure(content, "reliability")]
     for branch, shown in _last_first(content.results):
         body = table(metrics_table(branch, measures, content.results[branch], content.cohort))
+        body += folded("Intervals", table(intervals_table(branch, measures)))
         parts.append(f"<h3>{text(branch)}</h3>{body}" if shown else folded(subject(branch), body))
-    return "".join(parts) + bullets(METRICS_NOTES)
+    return "".join(parts) + bullets((*METRICS_NOTES, INTERVALS_NOTE))
 
 
 def _decisions(content: Content) -> str:
@@ -194,10 +212,18 @@ def _decisions(content: Content) -> str:
 
 
 def _subgroups(content: Content) -> str:
-    shown = subgroups_table(content.measures)
-    if not shown.rows:
+    measures = content.measures
+    if not measures.subgroups:
         return paragraphs(["Sex, age and view of these images are not known."])
-    return table(shown) + bullets([SUBGROUPS_NOTE, "subgroups.csv has each finding."])
+    body = table(subgroup_tables.means_table(measures))
+    body += "<h3>Difference from the largest group</h3>"
+    body += table(subgroup_tables.differences_table(measures))
+    body += bullets(subgroup_tables.notes(measures))
+    last = list(content.results)[-1]
+    for attribute in dict.fromkeys(one.attribute for one in measures.comparisons):
+        details = table(subgroup_tables.findings_table(measures, attribute, last))
+        body += folded(f"Each finding by {attribute}, {last}", details)
+    return body
 
 
 def _localisation(content: Content) -> list[Section]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 import numpy as np
@@ -14,11 +14,14 @@ from agcnn_jax.evaluation.figures import plain_name
 from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.tables import differences, interval_text, number, paper
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
+from agcnn_jax.metrics.finding_metrics import FindingMetrics
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.saved_config import LIBRARIES
 
 FILE = "predictions"
 """What a single file of predictions is called in place of a branch."""
+# How far from perfect calibration "about right" reaches. An intercept of 0.2 changes odds by 22 %.
+_SLOPE, _SHIFT, _ECE = 0.1, 0.2, 0.05
 
 
 def summary(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort) -> list[str]:
@@ -40,7 +43,7 @@ def summary(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort
         theirs = row.mean(scores.mean.findings) if row else None
         if theirs is not None:
             text += f" The paper reports {number(theirs)} on its own random split."
-        lines += [text, _best_and_worst(scores), _slope_in_words(measures, branch)]
+        lines += [text, _best_and_worst(scores), _calibration_in_words(measures, branch)]
     for mean_name, difference, between in differences(results)[:1]:
         lines.append(
             f"Fusion minus global, {mean_name.lower()}: {number(difference, sign='+')} "
@@ -69,21 +72,43 @@ def _best_and_worst(scores: BranchAUC) -> str:
     )
 
 
-def _slope_in_words(measures: Measures, branch: str) -> str:
+def _calibration_in_words(measures: Measures, branch: str) -> str:
+    """Give the medians of slope, intercept and ECE, and count the findings with all three right.
+
+    A slope of 1 alone says little: probabilities that are all ten times too high may have it. A
+    median alone says little, too: half of the findings may err in each direction.
+    """
     found = [one for one in measures.findings[branch].values() if one is not None]
-    slopes = [one.slope for one in found if one.slope is not None]
-    if not slopes:
+    if not found:
         return ""
-    middle = float(np.median(slopes))
-    word = "too extreme" if middle < 0.9 else "too timid" if middle > 1.1 else "about right"
+    errors = [one.expected_calibration_error for one in found]
+    slopes = [one.slope for one in found if one.slope is not None]
+    shifts = [one.intercept for one in found if one.intercept is not None]
+    right = sum(_is_calibrated(one) for one in found)
     return (
-        f"The median calibration slope is {number(middle, 2)} (1 is right): as a whole, the "
-        f"probabilities are {word}."
+        f"Calibration, medians over {len(found)} findings: slope {_median(slopes, 2)} (1 is "
+        f"right), intercept {_median(shifts, 2, '+')} (0 is right), ECE {_median(errors, 3)}. "
+        f"All three are about right for {right} of them (slope {1 - _SLOPE:g} to {1 + _SLOPE:g}, "
+        f"intercept -{_SHIFT:g} to {_SHIFT:g}, ECE at most {_ECE:g})."
     )
 
 
-def limits(cohort: Cohort) -> list[str]:
-    """Say what the numbers do not show."""
+def _is_calibrated(found: FindingMetrics) -> bool:
+    return (
+        found.slope is not None
+        and found.intercept is not None
+        and abs(found.slope - 1) <= _SLOPE
+        and abs(found.intercept) <= _SHIFT
+        and found.expected_calibration_error <= _ECE
+    )
+
+
+def _median(values: Sequence[float], digits: int, sign: str = "") -> str:
+    return number(float(np.median(values)) if values else None, digits, sign)
+
+
+def limits(cohort: Cohort, read: bool = False) -> list[str]:
+    """Say what the numbers do not show; with `read`, radiologists labelled the images."""
     lines = [
         "Intervals say how much the numbers would vary with other patients of the same kind. They "
         "leave out other hospitals, and other trainings of the same network.",
@@ -94,7 +119,9 @@ def limits(cohort: Cohort) -> list[str]:
         )
     else:
         lines += [
-            "The labels were extracted from radiology reports by a program, not read from the "
+            "Radiologists labelled the images, which were selected for it."
+            if read
+            else "The labels were extracted from radiology reports by a program, not read from the "
             "images; an AUC measures agreement with those labels.",
             "All images come from one institution, and predictive values hold for its prevalence.",
         ]

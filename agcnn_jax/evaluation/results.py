@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.evaluation import comparison, report, table_text, tables
+from agcnn_jax.evaluation.agreement_tables import Agreed
 from agcnn_jax.evaluation.cohort import Cohort
 from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.drawing import draw_figures
@@ -28,9 +29,9 @@ from agcnn_jax.evaluation.panels import Films
 from agcnn_jax.evaluation.predictions import write_predictions
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
 from agcnn_jax.evaluation.scored import ScoredImages
+from agcnn_jax.evaluation.table_one import Subset, table_one, table_one_csv
 from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
-from agcnn_jax.metrics.bootstrap import RESAMPLES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
@@ -44,15 +45,16 @@ def write_results(
     films: Films | None = None,
     localisation: Localisation | None = None,
     flow: Sequence[FlowRow] = (),
+    subsets: Sequence[Subset] = (),
     settings: Mapping[str, Any] | None = None,
     seen: lineage.Lineage | None = None,
     weights: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     validated: Validated = NOT_VALIDATED,
     compared: tuple[str, str] | None = None,
+    agreed: Agreed | None = None,
     copies: bool = True,
     digits: int = 3,
-    resamples: int = RESAMPLES,
 ) -> tables.Table:
     """Score a split and write `auc.json`, tables, predictions, boxes, figures and the report.
 
@@ -64,6 +66,7 @@ def write_results(
         films: examples of the attention for the report; None leaves them out.
         localisation: where the run looked; its files are written if it has boxes.
         flow: how many images there were at each step, for the report.
+        subsets: who is in each subset, for Table 1; empty leaves it out.
         settings: the run's, for the report.
         seen: what the run was trained on, to lie beside its predictions.
         weights: per branch, the digest of the weights that made the predictions; None if not known.
@@ -71,9 +74,9 @@ def write_results(
         validated: what validation images chose.
         compared: two models whose differences the table tests; fusion and global always have their
             `comparison.csv`.
+        agreed: the predictions and NIH's labels against radiologists, whose labels `scored` has.
         copies: write the predictions.
         digits: of the AUCs in the table.
-        resamples: of the bootstrap over patients.
 
     Returns:
         The table.
@@ -90,10 +93,11 @@ def write_results(
         labels=labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=resamples,
     )
     measures = measure(scored, *validated)
     table = tables.build_table(results, cohort, digits)
+    if agreed:
+        notes = (*notes, "Against radiologists, all sets pooled; agreement.csv has each set apart.")
     if localisation is not None:
         notes = (*notes, note(localisation))
     table = dataclasses.replace(table, below=(*notes, *table.below, thresholds_note(measures)))
@@ -103,7 +107,9 @@ def write_results(
         compared = ("fusion", "global")
     drawn = draw_figures(scored, results, measures, cohort, films, localisation)
     content = report.Content(
-        table, cohort, results, measures, drawn, localisation, flow, settings or {}
+        *(table, cohort, results, measures, drawn, localisation, flow, settings or {}),
+        agreed=agreed and agreed.table,
+        table_one=table_one(subsets) if subsets else None,
     )
     page = report.render_report(content)
     scores = {**_scores(results, cohort), "images_digest": cohort.images_digest}
@@ -116,6 +122,14 @@ def write_results(
             differences = comparison.compare_models(*(results[name] for name in compared))
             text = comparison.as_csv(*compared, differences)
             (folder / "comparison.csv").write_text(text, encoding="utf-8")
+        if content.table_one:
+            (folder / "table1.csv").write_text(table_one_csv(subsets), encoding="utf-8")
+            text = table_text.as_markdown(content.table_one)
+            (folder / "table1.md").write_text(text, encoding="utf-8")
+        if agreed:
+            (folder / "agreement.csv").write_text(agreed.csv, encoding="utf-8")
+            text = table_text.as_markdown(agreed.table)
+            (folder / "agreement.md").write_text(text, encoding="utf-8")
         (folder / "auc.md").write_text(table_text.as_markdown(table), encoding="utf-8")
         write_measures(folder, measures, results, cohort)
         for branch, probabilities in scored.probabilities.items() if copies else ():

@@ -17,9 +17,11 @@ from agcnn_jax.evaluation.references import (
     published_on,
 )
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 
 DASH = "–"
+# Rounding errors of AUCs are about 1e-16.
+_NO_WIDTH = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +64,18 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     return DASH if value is None else f"{value:{sign}z.{digits}f}"
 
 
+def probability_text(value: float) -> str:
+    """Format a probability with four digits that count, and with more if those would say 1."""
+    text = f"{value:.4g}"
+    return f"{value:.10g}" if text == "1" else text
+
+
 def interval_text(interval: Interval | None, digits: int = 3) -> str:
-    """Format an interval as "[low, high]", or None as an en dash."""
-    return DASH if interval is None else f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    """Format an interval as "[low, high]"; None, or one without a width, as an en dash."""
+    # Where nothing varies, resampling shows no uncertainty; it does not show that there is none.
+    if interval is None or interval.high - interval.low < _NO_WIDTH:
+        return DASH
+    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
 
 
 def mean_name(scores: BranchAUC) -> str:
@@ -164,8 +175,8 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
         )
     means = mean_rows(results)
     lines.append(
-        "Intervals: 95 %, over patients; bootstrap for findings, each patient's influence "
-        "(clustered DeLong) for means and differences."
+        "Intervals: 95 %, from each patient's influence (clustered DeLong), each for its row "
+        f"alone. {DASH} nothing varies, or fewer than two patients are positive or negative."
     )
     few = [f for f in first.mean.findings if f not in first.frequent_mean.findings]
     if few:

@@ -148,7 +148,6 @@ def _scores(scored: ScoredImages) -> dict[str, Any]:
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=0,
     )
     return {
         "images": len(scored.image_ids),

@@ -11,6 +11,7 @@ import numpy as np
 from agcnn_jax.evaluation.references import PAPER_SETTING, paper_rows
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, Result
+from agcnn_jax.metrics.paired_test import holm
 from agcnn_jax.metrics.seeds import Estimate, OverSeeds, auc_over_seeds, over_seeds
 from agcnn_jax.models.agcnn import BRANCHES
 
@@ -70,10 +71,12 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
         "seeds": [result.values["seed"] for result in results],
         "branches": branches,
         DIFFERENCE: _subtracted(results, "fusion", results, "global"),
-        f"{DIFFERENCE} by finding": {
-            finding: _estimated(results, f"{DIFFERENCE} {finding}")
-            for finding in branches["global"]["findings"]
-        },
+        f"{DIFFERENCE} by finding": _corrected(
+            {
+                finding: _estimated(results, f"{DIFFERENCE} {finding}")
+                for finding in branches["global"]["findings"]
+            }
+        ),
         f"{DIFFERENCE} by size": {
             s: _subtracted(results, f"fusion {s}", results, f"global {s}") for s in SIZES
         },
@@ -87,6 +90,15 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
             for estimate in (branch, *(f"{branch} {size}" for size in SIZES))
         }
     return found
+
+
+def _corrected(differences: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Add to each finding's difference its p value by Holm's correction over the findings."""
+    adjusted = holm([one["p"] for one in differences.values()])
+    return {
+        finding: {**one, "p_holm": p}
+        for (finding, one), p in zip(differences.items(), adjusted, strict=True)
+    }
 
 
 def _findings(results: Sequence[Result], branch: str, paper: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +174,7 @@ def _average(
     estimates: Sequence[Estimate], combine: Callable[[Sequence[Estimate]], OverSeeds]
 ) -> dict[str, Any]:
     if not estimates:
-        return {"value": None, "deviation": None, "interval": None, "seeds": 0}
+        return {"value": None, "deviation": None, "interval": None, "seeds": 0, "p": None}
     return combine(estimates)._asdict()
 
 

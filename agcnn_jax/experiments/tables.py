@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from agcnn_jax.evaluation.comparison import p_text
 from agcnn_jax.evaluation.localisation_tables import NAMES
 from agcnn_jax.evaluation.map_boxes import ATTENDED
 from agcnn_jax.evaluation.references import load
@@ -15,7 +16,7 @@ from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES
 from agcnn_jax.experiments.summary import BY_FINDING
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.models.agcnn import BRANCHES
 
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
@@ -127,15 +128,16 @@ def _by_finding(rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
     groups: Groups = (
         ("", ("Finding",)),
         *((branch, header) for branch in branches),
-        ("fusion − global", _INTERVAL),
+        ("fusion − global", (*_INTERVAL, "p (Holm)")),
     )
     lines: list[tuple[str, ...]] = []
     for finding in branches["global"]["findings"]:
         cells = [_compared(of["findings"][finding]) for of in branches.values()]
         difference = row[f"{DIFFERENCE} by finding"][finding]
-        lines.append((finding, *sum(cells, ()), *_signed(difference)))
+        p = p_text(difference["p_holm"])
+        lines.append((finding, *sum(cells, ()), *_signed(difference), p))
     cells = [_compared(of) for of in branches.values()]
-    lines.append(("Mean", *sum(cells, ()), *_signed(row[DIFFERENCE])))
+    lines.append(("Mean", *sum(cells, ()), *_signed(row[DIFFERENCE]), ""))
     return groups, tuple(lines)
 
 
@@ -193,6 +195,11 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
         f"AUC: means over the seeds of means over the findings; sd: between seeds. 95 % intervals: "
         f"over {over}; differences are paired by seed and patient."
     ]
+    if content["experiment"] == BY_FINDING:
+        notes.append(
+            "Each interval is for its finding alone. Of many findings, some intervals exclude 0 by "
+            "chance; Holm's p allows for that."
+        )
     which = "the paper's numbers are ResNet-50's where it has none of this backbone"
     if content["experiment"] != BY_FINDING:
         which = "the paper's numbers are ResNet-50's"

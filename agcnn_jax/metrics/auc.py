@@ -114,21 +114,6 @@ def auc(
     return None if np.isnan(value) else value
 
 
-def bootstrap_aucs(label_matrix: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUCs of C labels under R weightings of N images.
-
-    Args:
-        label_matrix: 0 or 1, `[N, C]`.
-        scores: `[N, C]`.
-        weights: int `[R, N]`, not negative.
-
-    Returns:
-        float64 `[R, C]`, NaN where a class has no weight.
-    """
-    columns = zip(label_matrix.T, scores.T, strict=True)
-    return np.stack([weighted_aucs(rank_scores(y, s), weights) for y, s in columns], axis=1)
-
-
 def mean_auc(values: Mapping[str, float | None]) -> MeanAUC:
     """Average the AUCs that exist; a missing one counts neither as 0 nor as 0.5.
 

@@ -14,17 +14,10 @@ from agcnn_jax.metrics.auc import (
     patient_influence,
     plain_auc,
     rank_scores,
-    weighted_aucs,
 )
-from agcnn_jax.metrics.bootstrap import (
-    LEVEL,
-    RESAMPLES,
-    Interval,
-    effective_patients,
-    patient_resamples,
-    percentile_interval,
-)
+from agcnn_jax.metrics.auc_interval import auc_interval
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval, stack
+from agcnn_jax.metrics.interval import LEVEL, Interval
 
 FEW_PATIENTS = 10
 """The AUC of a finding with fewer positive patients than this says little."""
@@ -37,7 +30,8 @@ class Mean:
     Attributes:
         findings: the findings averaged over; each has an AUC.
         value: the mean; None without findings.
-        interval: its interval; None where `influence.mean_interval` cannot give one.
+        interval: its interval, of a single finding that finding's; None where
+            `influence.mean_interval` cannot give one.
         influence: of every patient on the AUCs of `findings`.
     """
 
@@ -53,8 +47,7 @@ class BranchAUC:
 
     Attributes:
         auc: per label, "No Finding" included; None without a positive or without a negative.
-        intervals: per label; None where fewer than two patients are positive or fewer than two
-            are negative, since patients are resampled.
+        intervals: per label; None where `auc_interval` cannot give one.
         findings: the labels to average over, in the order of the table.
         missing: the findings without an AUC.
         mean: over the findings that have an AUC.
@@ -76,16 +69,13 @@ def auc_table(
     labels: Sequence[str],
     findings: Sequence[str],
     patient_ids: Sequence[Any] | np.ndarray,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, BranchAUC]:
     """Compute the AUC of every branch and label, and their means, with intervals.
 
-    Images of one patient resemble each other, so the patient is the sampling unit. The interval of
-    a label resamples whole patients with replacement (see `percentile_interval`); the interval of a
-    mean comes from each patient's influence (see `influence`). Sampling images would make both too
-    narrow.
+    Images of one patient resemble each other, so the patient is the unit that varies: intervals
+    come from each patient's influence (see `auc_interval` and `influence`). Independent images
+    would make them too narrow.
 
     Args:
         label_matrix: 0 or 1, `[N, C]`.
@@ -93,8 +83,6 @@ def auc_table(
         labels: names of the C columns.
         findings: the labels to average over.
         patient_ids: `[N]`, the patient of each image.
-        resamples: R, the number of resamples; 0 gives labels no intervals.
-        seed: of the resampling.
         level: coverage of the intervals.
 
     Returns:
@@ -111,62 +99,48 @@ def auc_table(
             raise ValueError(f"{name}: {np.shape(matrix)}, but images x labels are {shape}")
     _, patient = np.unique(np.asarray(patient_ids), return_inverse=True)
     patients = int(patient.max()) + 1 if len(patient) else 0
-    ranks = {
-        branch: [
-            rank_scores(label_matrix[:, c], matrix[:, c], f"{branch} {label}")
-            for c, label in enumerate(labels)
-        ]
-        for branch, matrix in scores.items()
-    }
-    samples = {branch: np.full((resamples, len(labels)), np.nan) for branch in ranks}
-    row = 0
-    for counts in patient_resamples(patients, resamples if patients else 0, seed):
-        weights = counts[:, patient]
-        for branch, branch_ranks in ranks.items():
-            for c, label_ranks in enumerate(branch_ranks):
-                samples[branch][row : row + len(counts), c] = weighted_aucs(label_ranks, weights)
-        row += len(counts)
     return {
         branch: _branch_auc(
-            dict(zip(labels, ranks[branch], strict=True)),
-            dict(zip(labels, samples[branch].T, strict=True)),
+            {
+                label: rank_scores(label_matrix[:, c], matrix[:, c], f"{branch} {label}")
+                for c, label in enumerate(labels)
+            },
             tuple(findings),
             patient,
+            patients,
             level,
         )
-        for branch in ranks
+        for branch, matrix in scores.items()
     }
 
 
 def _branch_auc(
     ranks: Mapping[str, Ranks],
-    samples: Mapping[str, np.ndarray],
     findings: tuple[str, ...],
     patient: np.ndarray,
+    patients: int,
     level: float,
 ) -> BranchAUC:
-    """Summarise a branch from each label's ranks and resampled AUCs `[R]`."""
-    values: dict[str, float | None] = {}
-    intervals: dict[str, Interval | None] = {}
-    positive_patients: dict[str, int] = {}
-    for label, one in ranks.items():
-        values[label] = plain_auc(one)
-        positive_patients[label] = len(np.unique(patient[one.positives]))
-        # One patient cannot show how patients vary.
-        varies = min(positive_patients[label], len(np.unique(patient[one.negatives]))) >= 2
-        intervals[label] = None
-        if varies:
-            sides = (patient[one.positives], patient[one.negatives])
-            effective = min(map(effective_patients, sides))
-            intervals[label] = percentile_interval(samples[label], level, effective)
-    patients = int(patient.max()) + 1 if len(patient) else 0
-    present = tuple(finding for finding in findings if values[finding] is not None)
-    influences = {f: patient_influence(ranks[f], patient, patients) for f in present}
+    """Summarise a branch from each label's ranks."""
+    values = {label: plain_auc(one) for label, one in ranks.items()}
+    influences = {
+        label: patient_influence(ranks[label], patient, patients)
+        for label, value in values.items()
+        if value is not None
+    }
+    intervals: dict[str, Interval | None] = dict.fromkeys(ranks)
+    for label, influence in influences.items():
+        images = len(ranks[label].positives), len(ranks[label].negatives)
+        intervals[label] = auc_interval(values[label] or 0.0, influence, images, level)
+    present = tuple(finding for finding in findings if finding in influences)
+    frequent = [f for f in present if (influences[f].weights[0] > 0).sum() >= FEW_PATIENTS]
 
     def mean_over(chosen: Sequence[str]) -> Mean:
         influence = stack([influences[finding] for finding in chosen], patients)
         value = mean_auc({finding: values[finding] for finding in chosen}).mean
-        interval = None if value is None else mean_interval(value, influence, level)
+        interval = intervals[chosen[0]] if len(chosen) == 1 else None
+        if value is not None and len(chosen) > 1:
+            interval = mean_interval(value, influence, level)
         return Mean(tuple(chosen), value, interval, influence)
 
     return BranchAUC(
@@ -175,7 +149,7 @@ def _branch_auc(
         findings,
         missing=tuple(finding for finding in findings if finding not in present),
         mean=mean_over(present),
-        frequent_mean=mean_over([f for f in present if positive_patients[f] >= FEW_PATIENTS]),
+        frequent_mean=mean_over(frequent),
     )
 
 

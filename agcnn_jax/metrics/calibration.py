@@ -107,13 +107,18 @@ def intercept(labels: np.ndarray, logits: np.ndarray) -> float | None:
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
     """Compute the reliability curve of labels `[N]` and probabilities `[N]`."""
-    edges = np.quantile(probabilities, np.arange(1, BINS) / BINS)
-    chosen = np.searchsorted(edges, probabilities)
+    chosen = bins_of(probabilities)
     count = np.bincount(chosen, minlength=BINS)
     filled = count > 0
     sums = (np.bincount(chosen, values, BINS)[filled] for values in (probabilities, labels))
     predicted, observed = (total / count[filled] for total in sums)
     return Reliability(predicted, observed, count[filled])
+
+
+def bins_of(probabilities: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability `[N]`, int `[N]` from 0 to `BINS - 1`."""
+    edges = np.quantile(probabilities, np.arange(1, BINS) / BINS)
+    return np.searchsorted(edges, probabilities)
 
 
 def expected_calibration_error(curve: Reliability) -> float:

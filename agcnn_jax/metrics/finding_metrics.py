@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
+from agcnn_jax.metrics import measure_intervals as over
 from agcnn_jax.metrics.calibration import (
     Reliability,
     expected_calibration_error,
@@ -15,8 +17,14 @@ from agcnn_jax.metrics.calibration import (
     net_benefit,
     reliability,
 )
+from agcnn_jax.metrics.interval import Interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NUMBERS = (
+    *("average_precision", "brier", "slope", "intercept", "expected_calibration_error"),
+    "net_benefit_at_prevalence",
+)
+"""The measures that are one number; each has an interval."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +44,9 @@ class FindingMetrics:
         decision_curve: net benefit at `calibration.THRESHOLDS`, float64 `[T]`.
         positives: `QUANTILES` of the probabilities of positive images.
         negatives: the same of negative images.
+        intervals: of each of `NUMBERS`, over patients; None where nothing varies.
+        reliability_interval: both ends of `reliability.observed`, each float64 `[B]`.
+        decision_interval: both ends of `decision_curve`, each float64 `[T]`.
     """
 
     average_precision: float
@@ -48,16 +59,23 @@ class FindingMetrics:
     decision_curve: np.ndarray
     positives: tuple[float, ...]
     negatives: tuple[float, ...]
+    intervals: Mapping[str, Interval | None]
+    reliability_interval: tuple[np.ndarray, np.ndarray]
+    decision_interval: tuple[np.ndarray, np.ndarray]
 
 
 def finding_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, logits: np.ndarray | None = None
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: np.ndarray,
+    logits: np.ndarray | None = None,
 ) -> FindingMetrics:
     """Compute all measures of one finding.
 
     Args:
         labels: 0 or 1, `[N]`, with both.
         probabilities: `[N]`.
+        patients: int `[N]`, the patient of each image.
         logits: `[N]`, which average precision ranks; None if only the probabilities are known.
     """
     # Imported here, since whoever only uses a model's thresholds would wait for it.
@@ -66,24 +84,51 @@ def finding_metrics(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     ranked = probabilities if logits is None else logits
     finite = finite_logits(probabilities) if logits is None else np.asarray(logits, np.float64)
-    line = fit_line(labels, finite)
+    line, shift = fit_line(labels, finite), intercept(labels, finite)
     curve = reliability(labels, probabilities)
-    at_prevalence = net_benefit(labels, probabilities, np.array([labels.mean()]))
+    at_prevalence = float(net_benefit(labels, probabilities, np.array([labels.mean()]))[0])
+    precision = float(average_precision_score(labels, ranked))
+    brier = float(brier_score_loss(labels, probabilities))
+    calibration_error = expected_calibration_error(curve)
+    error = over.errors(labels, patients)
+    reach = error.reach
+    intervals = {
+        "average_precision": over.within_0_and_1(
+            precision, reach(over.average_precision_influence(labels, ranked))
+        ),
+        "brier": over.within_0_and_1(brier, reach(over.brier_influence(labels, probabilities))),
+        "slope": line
+        and over.linear(line.slope, reach(over.slope_influence(labels, finite, line))),
+        "intercept": None
+        if shift is None
+        else over.linear(shift, reach(over.intercept_influence(labels, finite, shift))),
+        "expected_calibration_error": over.linear(
+            calibration_error,
+            reach(over.calibration_error_influence(labels, probabilities, curve)),
+            least=0.0,
+        ),
+        "net_benefit_at_prevalence": over.linear(
+            at_prevalence, reach(over.prevalence_benefit_influence(labels, probabilities))
+        ),
+    }
 
     def quantiles(values: np.ndarray) -> tuple[float, ...]:
         return tuple(np.quantile(values, QUANTILES).tolist())
 
     return FindingMetrics(
-        average_precision=float(average_precision_score(labels, ranked)),
-        brier=float(brier_score_loss(labels, probabilities)),
+        average_precision=precision,
+        brier=brier,
         slope=line and line.slope,
-        intercept=intercept(labels, finite),
+        intercept=shift,
         reliability=curve,
-        expected_calibration_error=expected_calibration_error(curve),
-        net_benefit_at_prevalence=float(at_prevalence[0]),
+        expected_calibration_error=calibration_error,
+        net_benefit_at_prevalence=at_prevalence,
         decision_curve=net_benefit(labels, probabilities),
         positives=quantiles(probabilities[labels == 1]),
         negatives=quantiles(probabilities[labels == 0]),
+        intervals=intervals,
+        reliability_interval=over.reliability_interval(labels, probabilities, patients),
+        decision_interval=over.decision_curve_interval(labels, probabilities, error),
     )
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-from agcnn_jax.metrics.bootstrap import LEVEL, Interval
+from agcnn_jax.metrics.interval import LEVEL, Interval
 
 # Sums of influences have rounding errors of about 1e-17; a smaller variance counts as zero.
 _NO_VARIANCE = 1e-28
@@ -139,6 +139,24 @@ def variance_of_mean(influence: Influence) -> Variance:
         return Variance(each, 0.0, None)
     total, degrees = found
     return Variance(each, max(0.0, total - float((each**2).sum())), degrees)
+
+
+def jackknife_variance(influence: Influence) -> tuple[float, float] | None:
+    """Return the jackknife's variance of the mean of F AUCs, and its degrees of freedom.
+
+    Returns:
+        Both; None where nothing varies, or no finding has two patients on one of the sides.
+    """
+    return _variance(influence, 1.0)
+
+
+def variance_of_difference(influence: Influence) -> tuple[float, float] | None:
+    """Return the unbiased variance that `difference_interval` uses, and its degrees of freedom.
+
+    Returns:
+        Both; None where nothing varies, or no finding has two patients on one of the sides.
+    """
+    return _variance(influence, 0.5)
 
 
 def _error(influence: Influence, power: float, level: float) -> float | None:

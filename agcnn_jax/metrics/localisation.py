@@ -16,6 +16,9 @@ from agcnn_jax.metrics.shares import Estimates, means, shares
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Those of Wang et al. 2017 (ChestX-ray8), Table 4."""
+# Rounding moves coordinates in pixels, and shares of areas, by less than 1e-12. Corners are whole
+# pixels of a file or of the input, so that what is not equal differs by far more than this.
+_EQUAL = 1e-10
 
 
 class Hits(NamedTuple):
@@ -80,14 +83,14 @@ def box_hits(
     pairs = annotated[:, :, None], found[:, None]
     is_annotated, is_found = ~np.isnan(annotated[..., 0]), ~np.isnan(found[..., 0])
     iou, iobb = (np.nan_to_num(measure(*pairs))[..., None] for measure in (box_iou, box_iobb))
-    matches = iobb > IOBB_THRESHOLDS
+    matches = iobb > np.array(IOBB_THRESHOLDS) + _EQUAL
     wrong = is_found[..., None] & ~_any(matches, 1)
     centres = (annotated[..., :2] + annotated[..., 2:]) / 2
     centred = contains(found[:, None], centres[:, :, None])
     return Hits(
         patients=patients,
         patients_of_boxes=np.repeat(patients, is_annotated.sum(axis=1)),
-        iou=_any(iou > IOU_THRESHOLDS, 2)[is_annotated],
+        iou=_any(iou > np.array(IOU_THRESHOLDS) + _EQUAL, 2)[is_annotated],
         iobb=_any(matches, 2)[is_annotated],
         false_positives=wrong.sum(axis=1),
         pointing=_any(contains(annotated, points[:, None]), 1),
@@ -122,6 +125,26 @@ def score_differences(first: Hits, second: Hits) -> Scores:
     )
 
 
+def best_hits(ways: Sequence[Hits]) -> Hits:
+    """Put the hits together that are best, for each measure and threshold on its own.
+
+    The best are most frequent on average over the images or boxes; of false positives and areas
+    the smallest are.
+
+    Args:
+        ways: of the same images and boxes.
+    """
+
+    def best(name: str) -> np.ndarray:
+        values = np.stack([getattr(way, name) for way in ways])
+        means = values.mean(axis=1)
+        fewest = name in ("false_positives", "area")
+        which = means.argmin(axis=0) if fewest else means.argmax(axis=0)
+        return np.take_along_axis(values, np.expand_dims(which, (0, 1)), axis=0)[0]
+
+    return Hits(ways[0].patients, ways[0].patients_of_boxes, *map(best, Scores._fields))
+
+
 def _any(values: np.ndarray, axis: int) -> np.ndarray:
     return np.logical_or.reduce(values, axis=axis)
 
@@ -143,8 +166,11 @@ def box_iobb(annotated: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def contains(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Tell whether boxes `[..., 4]` contain points `[..., 2]`, broadcast; False for NaN."""
-    inside = (boxes[..., :2] <= points) & (points < boxes[..., 2:])
+    """Tell whether boxes `[..., 4]` contain points `[..., 2]`, broadcast; False for NaN.
+
+    A point on the low edge is inside, one on the high edge is not, rounding aside.
+    """
+    inside = (boxes[..., :2] <= points + _EQUAL) & (points + _EQUAL < boxes[..., 2:])
     return inside[..., 0] & inside[..., 1]
 
 
@@ -178,30 +204,3 @@ def map_peaks(maps: np.ndarray, size: float) -> np.ndarray:
     rows, columns = np.divmod(flat.argmax(axis=1), width)
     peaks = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=-1) * size
     return np.where((flat.min(axis=1) < flat.max(axis=1))[:, None], peaks, np.nan)
-
-
-def centred_squares(areas: np.ndarray, size: float) -> np.ndarray:
-    """Return squares `[N, 4]` of given areas `[N]` in the centre of images of a side `size`."""
-    reach = np.sqrt(areas)[:, None] / 2
-    return np.concatenate(
-        [size / 2 - reach, size / 2 - reach, size / 2 + reach, size / 2 + reach], 1
-    )
-
-
-def mean_boxes_of_others(annotated: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Return the mean of the annotated boxes of all other patients, for each image.
-
-    Args:
-        annotated: of one finding, `[N, M, 4]`, with NaN.
-        patients: `[N]`, two different ones at least.
-
-    Returns:
-        float64 `[N, 4]`.
-    """
-    _, patient = np.unique(patients, return_inverse=True)
-    own = np.zeros((patient.max() + 1, 5))
-    here = ~np.isnan(annotated[..., 0])
-    ones = np.where(here, 1, 0)[..., None]
-    np.add.at(own, patient, np.concatenate([np.nan_to_num(annotated), ones], axis=-1).sum(axis=1))
-    others = own.sum(axis=0) - own[patient]
-    return others[:, :4] / others[:, 4:]

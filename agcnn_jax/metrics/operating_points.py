@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.metrics.bootstrap import Interval
+from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.measure_intervals import errors
 from agcnn_jax.metrics.shares import shares
 
 WANTED = 0.9
@@ -17,7 +18,7 @@ sensitivity of at least 0.9."""
 
 
 class Share(NamedTuple):
-    """A share of images with its interval over patients; None where not known."""
+    """A share of images, or a ratio of two, with its interval over patients; None if not known."""
 
     value: float | None
     interval: Interval | None
@@ -37,6 +38,11 @@ class OperatingPoint(NamedTuple):
     sensitivity: Share
     specificity: Share
     ppv: Share  # positive predictive value
+    npv: Share  # negative predictive value
+    positive_likelihood_ratio: (
+        Share  # likelihood ratio of a positive call, sensitivity / (1 - specificity)
+    )
+    negative_likelihood_ratio: Share  # of a negative call, (1 - sensitivity) / specificity
 
 
 def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
@@ -78,7 +84,8 @@ def operating_point(
         patients: int `[N]`, the patient of each image.
 
     Returns:
-        Counts, and shares with Wilson's intervals for clustered observations, see `shares`.
+        Counts, shares with Wilson's intervals for clustered observations (see `shares`), and
+        likelihood ratios with intervals on the logarithmic scale. A ratio with a zero has none.
     """
     called, positive = scores >= threshold, labels == 1
 
@@ -97,4 +104,31 @@ def operating_point(
         sensitivity=share(called, positive),
         specificity=share(~called, ~positive),
         ppv=share(positive, called),
+        npv=share(~positive, ~called),
+        positive_likelihood_ratio=_likelihood_ratio(called, positive, patients),
+        negative_likelihood_ratio=_likelihood_ratio(~called, positive, patients),
     )
+
+
+def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> Share:
+    """Divide the share of hits among positive images by that among negative ones.
+
+    Args:
+        hits: bool `[N]`.
+        positive: bool `[N]`.
+        patients: int `[N]`.
+    """
+    if not (hits & positive).any() or not (hits & ~positive).any():
+        return Share(None, None)
+    among, others = hits[positive].mean(), hits[~positive].mean()
+    # Of the ratio's logarithm.
+    influence = np.where(
+        positive,
+        (hits / among - 1) / positive.sum(),
+        (1 - hits / others) / (~positive).sum(),
+    )
+    reach = errors(positive, patients).reach(influence)
+    ratio = float(among / others)
+    if not reach > 0:
+        return Share(ratio, None)
+    return Share(ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach))))

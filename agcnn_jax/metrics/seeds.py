@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit, logit, stdtr, stdtrit
 
-from agcnn_jax.metrics.bootstrap import LEVEL, Interval
 from agcnn_jax.metrics.influence import Variance
+from agcnn_jax.metrics.interval import LEVEL, Interval
 
 _NO_VARIANCE = 1e-28
 
@@ -57,12 +57,15 @@ class OverSeeds(NamedTuple):
         interval: over seeds and patients, over patients alone for a single seed; None where
             nothing varies or the variance is unknown.
         seeds: S.
+        p: of a difference, the two-sided p value that it is 0, by the interval's t distribution;
+            None where the interval is, and for AUCs.
     """
 
     value: float
     deviation: float | None
     interval: Interval | None
     seeds: int
+    p: float | None = None
 
 
 def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
@@ -71,21 +74,26 @@ def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds
     The degrees of freedom combine those of MS and Cov (Hillis 2007; Satterthwaite).
     """
     values = np.array([one.value for one in estimates])
-    error = _error(estimates, level)
+    found = _error(estimates)
     mean = float(values.mean())
-    interval = None
-    if error is not None:
-        interval = Interval(max(-1.0, mean - error), min(1.0, mean + error))
-    return OverSeeds(mean, _deviation(values), interval, len(values))
+    if found is None:
+        return OverSeeds(mean, _deviation(values), None, len(values))
+    error, degrees = found
+    reach = float(stdtrit(degrees, (1 + level) / 2)) * error
+    interval = Interval(max(-1.0, mean - reach), min(1.0, mean + reach))
+    p = float(2 * stdtr(degrees, -abs(mean) / error))
+    return OverSeeds(mean, _deviation(values), interval, len(values), p)
 
 
 def auc_over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
     """Average AUCs of at least one seed; the interval is on the logit scale, within (0, 1)."""
     values = np.array([one.value for one in estimates])
-    error, mean = _error(estimates, level), float(values.mean())
+    found, mean = _error(estimates), float(values.mean())
     interval = None
-    if error is not None and 0 < mean < 1:
-        middle, reach = logit(mean), error / (mean * (1 - mean))
+    if found is not None and 0 < mean < 1:
+        error, degrees = found
+        reach = float(stdtrit(degrees, (1 + level) / 2)) * error / (mean * (1 - mean))
+        middle = logit(mean)
         interval = Interval(float(expit(middle - reach)), float(expit(middle + reach)))
     return OverSeeds(mean, _deviation(values), interval, len(values))
 
@@ -94,8 +102,8 @@ def _deviation(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def _error(estimates: Sequence[Estimate], level: float) -> float | None:
-    """Return half the width of the interval of the mean; None if it is unknown."""
+def _error(estimates: Sequence[Estimate]) -> tuple[float, float] | None:
+    """Return the standard error of the mean and its degrees of freedom; None if unknown."""
     parts = [one.variance for one in estimates]
     known = [part.degrees for part in parts if part.degrees is not None]
     if len(known) < len(parts):
@@ -117,4 +125,4 @@ def _error(estimates: Sequence[Estimate], level: float) -> float | None:
     uncertainty = shared**2 / min(known)
     if seeds > 1:
         uncertainty += between**2 / (seeds - 1)
-    return float(stdtrit(total**2 / uncertainty, (1 + level) / 2) * np.sqrt(total))
+    return float(np.sqrt(total)), float(total**2 / uncertainty)

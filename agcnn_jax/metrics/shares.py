@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from agcnn_jax.metrics.bootstrap import LEVEL
+from agcnn_jax.metrics.interval import LEVEL
 
 
 class Estimates(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
-from agcnn_jax.metrics.bootstrap import Interval
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.influence import Influence, mean_interval
+from agcnn_jax.metrics.interval import Interval
 
 UNKNOWN = "unknown"
 MEAN = "Mean"
@@ -28,12 +28,13 @@ class Subgroup:
         patients: number of their patients.
         branch: name of the branch or file.
         finding: a label, or `MEAN`.
-        findings: the findings that a mean covers, the same in all groups of the attribute; empty
-            for a finding.
+        findings: the findings that a mean covers, the same in all groups of the attribute that
+            are large enough; empty for a finding, and for a mean of another group.
         positives: number of positive images; None for a mean.
         positive_patients: number of their patients; None for a mean.
-        auc: None where fewer than `FEW_PATIENTS` patients are positive or as few negative.
-        interval: from each patient's influence on the AUC, see `influence`; None without an AUC.
+        auc: None where fewer than `FEW_PATIENTS` patients are positive or as few negative, and
+            for the mean of a group that is too small, see `subgroup_aucs`.
+        interval: as in `auc_table`; None without an AUC.
     """
 
     attribute: str
@@ -81,8 +82,10 @@ def subgroup_aucs(
 ) -> list[Subgroup]:
     """Compute the AUC of every group, branch and label, and each group's mean.
 
-    A mean covers the findings that have an AUC in every known group of the attribute, so that the
-    groups of an attribute can be compared.
+    A mean covers the findings that have an AUC in every large enough group of the attribute, so
+    that these can be compared. A group is too small, and has no mean, if fewer than half as many
+    findings have an AUC in it as in the attribute's best group: it would take the other findings
+    from all means.
 
     Args:
         groups: per attribute, the group of each image, str `[N]`.
@@ -102,11 +105,15 @@ def subgroup_aucs(
             }
             for group, chosen in parts.items()
         }
-        known = [enough[group] for group in parts if group != UNKNOWN]
-        shared = tuple(f for f in findings if known and all(one[f] for one in known))
+        counts = {
+            group: sum(enough[group][f] for f in findings) for group in parts if group != UNKNOWN
+        }
+        most = max(counts.values(), default=0)
+        large = [group for group, count in counts.items() if count and 2 * count >= most]
+        shared = tuple(f for f in findings if large and all(enough[one][f] for one in large))
         for group, chosen in parts.items():
             # The mean of the groups' own findings would compare different findings.
-            covered = shared if group != UNKNOWN else ()
+            covered = shared if group in large else ()
             rows += _of_group(
                 (attribute, group),
                 label_matrix[chosen],
@@ -137,7 +144,6 @@ def _of_group(
         labels=present,
         findings=present,
         patient_ids=patients,
-        resamples=0,
     )
     size = (len(patients), len(np.unique(patients)))
     rows = []
@@ -146,14 +152,15 @@ def _of_group(
         for c, label in enumerate(labels):
             positive = label_matrix[:, c] == 1
             counts = (int(positive.sum()), len(np.unique(patients[positive])))
-            auc, interval = result.auc.get(label), None
-            if auc is not None:
-                one = slice(present.index(label), present.index(label) + 1)
-                interval = mean_interval(auc, Influence(values[:, one], weights[:, one]))
+            auc, interval = result.auc.get(label), result.intervals.get(label)
             rows.append(Subgroup(*place, *size, branch, label, (), *counts, auc, interval))
-        if shared:
+        if not shared:
+            rows.append(Subgroup(*place, *size, branch, MEAN, (), None, None, None, None))
+        else:
             chosen = [present.index(label) for label in shared]
             mean = float(np.mean([result.auc[label] for label in shared]))
-            interval = mean_interval(mean, Influence(values[:, chosen], weights[:, chosen]))
+            interval = result.intervals[shared[0]]
+            if len(shared) > 1:
+                interval = mean_interval(mean, Influence(values[:, chosen], weights[:, chosen]))
             rows.append(Subgroup(*place, *size, branch, MEAN, shared, None, None, mean, interval))
     return rows

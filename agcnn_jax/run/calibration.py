@@ -69,6 +69,10 @@ class Calibration:
     branches: Mapping[str, Mapping[str, Choice]]
     features: FeatureStatistics | None = None
 
+    def probability(self, threshold: float) -> float:
+        """Return the probability that a threshold stands for, in 0 to 1."""
+        return float(expit(threshold)) if self.of_logits else threshold
+
 
 def calibrate(
     label_matrix: np.ndarray,

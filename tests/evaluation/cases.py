@@ -51,7 +51,6 @@ def evaluated(scored, **changes):
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=20,
     )
     chosen = calibration_of(draw(1, tuple(scored.probabilities)))
     return results, measure(scored, chosen), cohort

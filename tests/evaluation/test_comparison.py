@@ -33,12 +33,12 @@ def files(write):
 
 def test_the_columns_of_a_comparison(files):
     labels, a, b = files
-    table = evaluate_predictions(a, labels, compare_path=b, resamples=50)
+    table = evaluate_predictions(a, labels, compare_path=b)
     groups = dict(table.groups)
     assert list(groups) == ["", "a.csv", "b.csv", "first minus second"]
     assert groups["first minus second"] == ("AUC", "95 % interval", "p", "p (Holm)")
     mass, mean = table.rows
-    alone = [evaluate_predictions(path, labels, resamples=50).rows[0] for path in (a, b)]
+    alone = [evaluate_predictions(path, labels).rows[0] for path in (a, b)]
     assert mass[2:4] == alone[0][2:4]
     assert mass[4:6] == alone[1][2:4]
     assert float(mass[6]) == pytest.approx(float(alone[0][2]) - float(alone[1][2]), abs=5e-4)
@@ -55,7 +55,7 @@ def test_rows_and_columns_in_another_order_are_the_same_predictions(write, files
     lines = predictions(0, columns=both).splitlines()
     swapped = [",".join([name, second, one]) for name, one, second in (x.split(",") for x in lines)]
     second = write("second.csv", "\n".join([swapped[0], *reversed(swapped[1:])]))
-    table = evaluate_predictions(first, labels, compare_path=second, resamples=2)
+    table = evaluate_predictions(first, labels, compare_path=second)
     assert [row[6] for row in table.rows] == ["+0.000", "–", "+0.000"]
     assert table.rows[0][8] == "–"
 
@@ -73,7 +73,6 @@ def test_differences_are_paired_and_corrected_over_the_findings():
         labels=names,
         findings=names,
         patient_ids=np.arange(300) // 2,
-        resamples=0,
     )
     mass, hernia, edema, mean = compare_models(results["good"], results["bad"])
     assert mass.difference == pytest.approx(
@@ -115,12 +114,12 @@ def test_a_subset_scores_its_images_and_counts_the_rest(write, files):
     labels, a, _b = files
     listed = write("list.txt", "".join(f"{i}.png\n" for i in range(20)))
     part = write("part.csv", predictions(0, names=range(18)))
-    table = evaluate_predictions(part, labels, subset_path=listed, resamples=2)
+    table = evaluate_predictions(part, labels, subset_path=listed)
     assert "Of 20 images in list.txt, 2 have no prediction." in table.below
-    alone = evaluate_predictions(part, labels, resamples=2)
+    alone = evaluate_predictions(part, labels)
     assert table.rows[0][:3] == alone.rows[0][:3]
     assert (
-        evaluate_predictions(a, labels, subset_path=listed, resamples=2)
+        evaluate_predictions(a, labels, subset_path=listed)
         .above[0]
         .startswith("20 images of 10 patients")
     )
@@ -130,7 +129,6 @@ def test_a_subset_scores_its_images_and_counts_the_rest(write, files):
         labels,
         compare_path=write("c.csv", predictions(1, range(18))),
         subset_path=listed,
-        resamples=2,
     )
 
 
@@ -153,8 +151,8 @@ def test_numbers_outside_0_to_1_need_logits(write, files):
     logits = write("logits.csv", predictions(0, shift=2.0))
     with pytest.raises(UserError, match=r"line 2, prob_Mass: .* give --logits if these are logits"):
         evaluate_predictions(logits, labels)
-    scored = evaluate_predictions(logits, labels, logits=True, resamples=2)
-    assert scored.rows[0][2] == evaluate_predictions(a, labels, resamples=2).rows[0][2]
+    scored = evaluate_predictions(logits, labels, logits=True)
+    assert scored.rows[0][2] == evaluate_predictions(a, labels).rows[0][2]
 
 
 def test_eval_compares(files):
@@ -176,7 +174,6 @@ def test_the_published_predictions_on_the_official_test_list():
         REAL / "pytorch_chexnet_predictions.csv.gz",
         REAL / "Data_Entry_2017_v2020.csv.gz",
         subset_path=REAL / "lists" / "official_test_list.txt.gz",
-        resamples=0,
     )
     assert table.above[0].startswith("5,213 images")
     with gzip.open(REAL / "lists" / "official_test_list.txt.gz", "rt") as file:

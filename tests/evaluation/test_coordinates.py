@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -40,6 +43,38 @@ def test_there_and_back(data):
     assert (back[:, 2:] >= box[:, 2:] - 1e-6).all()
     pixel = stored / size * (input_size / (stored * 0.875))
     assert np.abs(back - box).max() <= pixel + 1e-6
+
+
+def exact(box, input_size, stored, size, to_file):
+    """The corners of a box of integers as fractions; the centre crop is 7/8 of the stored side."""
+    margin = round(stored / 16)
+    crop = Fraction(stored - 2 * margin, input_size)
+    if to_file:
+        return [(x * crop + margin) * Fraction(size, stored) for x in box]
+    return [(Fraction(float(x)) * Fraction(stored, size) - margin) / crop for x in box]
+
+
+@given(
+    st.sampled_from([64, 96, 128, 256, 500]),
+    st.sampled_from([56, 64, 224, 448]),
+    st.integers(32, 3000),
+    st.data(),
+)
+def test_both_ways_against_fractions(stored, input_size, size, data):
+    corners = st.lists(st.integers(0, input_size), min_size=4, max_size=4)
+    box = data.draw(corners)
+    low, high = exact(box[:2], input_size, stored, size, True), box[2:]
+    high = exact(high, input_size, stored, size, True)
+    expected = [max(0, math.floor(x)) for x in low] + [min(size, math.ceil(x)) for x in high]
+    found = to_original_pixels(np.array([box]), input_size, stored, np.array([[size, size]]))
+    assert found[0].tolist() == expected
+    corners = [st.integers(0, size), st.floats(0, size, width=32)]
+    corner = np.array([data.draw(st.one_of(corners)) for _ in range(4)], np.float32)
+    found = to_input_pixels(corner[None], input_size, stored, np.array([size, size]))
+    # A fraction becomes the nearest float.
+    assert found[0].tolist() == [
+        float(x) for x in exact(corner, input_size, stored, size, to_file=False)
+    ]
 
 
 @given(st.integers(64, 700), st.integers(64, 700))

@@ -28,7 +28,7 @@ d.png,0.85,0.3,0.1
 
 
 def test_table_of_predictions(write):
-    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=20)
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS))
     assert table.rows[0][:3] == ("Mass", "2", "0.750000")
     assert table.rows[1][:3] == ("Pleural_Thickening", "1", "1.000000")
     assert table.rows[2][:3] == ("Mean (2 of 2)", "", "0.875000")
@@ -39,7 +39,7 @@ def test_table_of_predictions(write):
 def test_phantoms_labels_say_so(write):
     marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 1024}
     write("phantoms.json", json.dumps(marker))
-    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS), resamples=2)
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS))
     assert table.above[0] == table.below[-1]
     assert "SYNTHETIC" in table.above[0]
 
@@ -66,7 +66,7 @@ def test_labels_of_another_data_set_have_a_column(write):
     for name in ("Fracture", "Empyema"):
         labels = write("l.csv", CUSTOM.format(f"{name}|Mass"))
         path = write("p.csv", f"Image Index,{name},Emphysema,Mass\na.png,1,0,1\nb.png,0,1,0\n")
-        table = evaluate_predictions(path, labels, resamples=2)
+        table = evaluate_predictions(path, labels)
         assert table.rows[0][:3] == (name, "1", "1.000000")
 
 
@@ -87,7 +87,7 @@ def test_misspelt_findings_are_refused(write, name, column, advice):
     labels = write("l.csv", LABELS + f"e.png,{name}|Mass,0,4\n")
     path = write("p.csv", f"Image Index,{column}\na.png,1\nb.png,0\n")
     with pytest.raises(UserError) as caught:
-        evaluate_predictions(path, labels, resamples=2)
+        evaluate_predictions(path, labels)
     assert f"l.csv, line 6: unknown finding {name!r}; {advice}" in str(caught.value)
 
 
@@ -144,7 +144,7 @@ HEADER = "Image Index,prob_Mass\n"
 def test_mistakes_in_predictions(write, content, message):
     path = write("p.csv", content)
     with pytest.raises(UserError) as caught:
-        evaluate_predictions(path, write("l.csv", LABELS), resamples=2)
+        evaluate_predictions(path, write("l.csv", LABELS))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_missing_file_and_folder(tmp_path, write):
 def test_published_pytorch_aucs_to_six_digits():
     predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
     labels = REAL / "Data_Entry_2017_v2020.csv.gz"
-    table = evaluate_predictions(predictions, labels, resamples=20)
+    table = evaluate_predictions(predictions, labels)
     with open(REAL / "pytorch_chexnet_aucs.csv", encoding="utf-8") as file:
         published = {row["label"]: f"{float(row['auc']):.6f}" for row in csv.DictReader(file)}
     assert {row[0]: row[2] for row in table.rows[:-1]} == published

@@ -46,6 +46,27 @@ def test_panels_of_findings():
     assert not figure.get_supxlabel()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_legends_hide_no_curve_and_touch_no_title(count):
+    def draw(axes, finding):
+        for i in range(count):
+            axes.plot((0, 0, 1), (0, 1, 1), label=f"predicti…st_model 0.{i}00")
+
+    grid = {"titles": "ABCDE", "axis_labels": ("x", "y"), "title": "all\nimages"}
+    figure = figures.panel_grid("abcde", draw, **grid, square=True)
+    figure.draw_without_rendering()
+    panels = figure.axes[:5]
+    legends = [axes.get_legend().get_window_extent() for axes in panels]
+    titles = [axes.title.get_window_extent() for axes in panels]
+    boxes = [axes.get_window_extent() for axes in panels]
+    tops = [figure._suptitle.get_window_extent(), *boxes]
+    for legend, title, box in zip(legends, titles, boxes, strict=True):
+        assert legend.y0 >= box.y1
+        assert title.y0 >= legend.y1 - 1
+        assert not any(title.overlaps(other) or legend.overlaps(other) for other in tops)
+    assert titles[4].y1 < boxes[0].y0 - 5  # below the ticks of the panel above
+
+
 def test_names_of_files_fit_into_panels():
     given = ("fusion", "model.csv.gz", "predictions_of_the_best_model.csv")
     assert [figures.short_name(name) for name in given] == ["fusion", "model", "predicti…st_model"]

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -42,7 +43,6 @@ def files(folder, scored, calibration, note=""):
         labels=LABELS,
         findings=LABELS,
         patient_ids=scored.patient_ids,
-        resamples=20,
     )
     cohort = describe_cohort(
         scored.label_matrix,
@@ -66,13 +66,17 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     tables, record, results = files(tmp_path, scored, calibration)
     truth, probabilities = scored.label_matrix[:, 0], scored.probabilities["global"][:, 0]
     logits = scored.logits["global"][:, 0] if with_logits else None
-    expected = finding_metrics(truth, probabilities, logits)
+    expected = finding_metrics(truth, probabilities, np.asarray(scored.patient_ids), logits)
     row, numbers = tables["metrics.csv"][0], record["branches"]["global"]["Mass"]
     assert (row["finding"], row["positives"], row["positive_patients"]) == ("Mass", "100", "50")
     assert float(row["auc"]) == numbers["auc"] == results["global"].auc["Mass"]
     for name in ("brier", "slope", "intercept", "average_precision", "net_benefit_at_prevalence"):
         assert float(row[name]) == numbers[name] == getattr(expected, name)
+        ends = tuple(float(row[f"{name}_{end}"]) for end in ("low", "high"))
+        assert ends == tuple(numbers["intervals"][name]) == expected.intervals[name]
     assert numbers["decision_curve"] == expected.decision_curve.tolist()
+    assert numbers["decision_curve_low"] == expected.decision_interval[0].tolist()
+    assert numbers["reliability"]["observed_high"] == expected.reliability_interval[1].tolist()
     assert numbers["reliability"]["observed"] == expected.reliability.observed.tolist()
     assert float(row["positive_50%"]) == numbers["positives"][2]
     choice = calibration.branches["global"]["Mass"]
@@ -87,6 +91,9 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     assert float(row["sensitivity"]) == point.sensitivity.value == found["sensitivity"]["value"]
     assert float(row["ppv_low"]) == point.ppv.interval.low == found["ppv"]["interval"][0]
     assert int(row["false_positives"]) == point.false_positives
+    ratio = point.positive_likelihood_ratio
+    assert float(row["positive_likelihood_ratio_high"]) == ratio.interval.high
+    assert found["negative_likelihood_ratio"]["value"] == point.negative_likelihood_ratio.value
     in_probability = expit(threshold) if with_logits else threshold
     assert float(row["threshold_probability"]) == pytest.approx(in_probability)
     assert (row["threshold_logit"] == "") != with_logits
@@ -98,6 +105,38 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
         "25",
     )
     assert float(groups["F", "Mean"]["auc"]) == float(groups["F", "Mass"]["auc"])
+    apart = {(row["group"], row["finding"]): row for row in tables["subgroup_differences.csv"]}
+    # Both groups have 50 patients; F, the first, is the reference.
+    row, women = apart["M", "Mass"], scored.groups["sex"] == "F"
+    called = scores >= choice.thresholds["youden"]
+    men = called[~women & (truth == 1)].mean()
+    assert float(row["sensitivity"]) == pytest.approx(men)
+    difference = float(row["sensitivity_difference"])
+    assert difference == pytest.approx(men - called[women & (truth == 1)].mean())
+    (again,) = (
+        one
+        for one in record["subgroup_differences"]
+        if (one["group"], one["finding"]) == ("M", "Mass")
+    )
+    assert again["sensitivity_difference"]["value"] == difference
+    assert row["auc_difference_low"] == str(again["auc_difference"]["interval"][0])
+
+
+def test_groups_without_a_mean_and_the_findings_of_means_are_named(tmp_path):
+    scored = draw(0)
+    scored.label_matrix[:, 1] = scored.label_matrix[:, 0]
+    # Nine children, and in the older group too few patients have Hernia.
+    age = np.where(scored.patient_ids < 9, "0-17", "18-39")
+    old = scored.patient_ids >= 60
+    age[old] = "40-59"
+    scored.label_matrix[old, 1] = 0
+    scored = dataclasses.replace(scored, groups={"age": age})
+    files(tmp_path, scored, *NOT_VALIDATED)
+    text = (tmp_path / "metrics.md").read_text()
+    assert "| age: 0-17 | 18 | 9 | – | – |" in text
+    assert "| age: 18-39 | 102 | 51 | 1 of 2 | 0." in text
+    assert "Means by age cover 1 of 2 findings: Mass." in text
+    assert "0-17 (9 patients, 18 images)" in text
 
 
 def test_findings_of_few_patients_are_dashes(tmp_path):

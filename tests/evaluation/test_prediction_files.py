@@ -50,7 +50,6 @@ def evaluate(files, out, first, second, logits=False):
         validation_path=predictions("v.csv", range(100, ROWS), second),
         logits=logits,
         out=out,
-        resamples=2,
     )
     return json.loads((out / "metrics.json").read_text())["branches"]["predictions"]["Mass"]
 
@@ -82,8 +81,8 @@ def test_validation_chooses_what_the_scored_images_are_judged_by(
 def test_the_files_of_an_evaluation(files, tmp_path):
     table, predictions, _, _ = files
     out = tmp_path / "out"
-    printed = evaluate_predictions(predictions("p.csv", range(100)), table, out=out, resamples=2)
-    plain = evaluate_predictions(predictions("p.csv", range(100)), table, resamples=2)
+    printed = evaluate_predictions(predictions("p.csv", range(100)), table, out=out)
+    plain = evaluate_predictions(predictions("p.csv", range(100)), table)
     assert printed.rows == plain.rows
     assert printed.below[:-1] == plain.below
     assert "no predictions of validation images were given" in printed.below[-1]
@@ -98,7 +97,7 @@ def test_two_models_are_compared_in_the_files_too(files, tmp_path):
     table, predictions, _, _ = files
     out = tmp_path / "out"
     paths = [predictions(name, range(100)) for name in ("a.csv", "b.csv")]
-    printed = evaluate_predictions(paths[0], table, compare_path=paths[1], out=out, resamples=2)
+    printed = evaluate_predictions(paths[0], table, compare_path=paths[1], out=out)
     assert printed.groups[-1][0] == "first minus second"
     header, row = (out / "comparison.csv").read_text().splitlines()[:2]
     assert header.startswith("finding,a.csv_minus_b.csv")

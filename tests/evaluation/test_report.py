@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit
 
 from agcnn_jax.evaluation.cohort import SYNTHETIC_NOTE
 from agcnn_jax.evaluation.drawing import draw_figures
@@ -159,7 +160,8 @@ def test_content():
     assert "<td>files found</td><td>1,234</td>" in text
     assert "<td>Mass</td><td>80</td><td>33.3 %</td><td>40</td>" in text
     point = content.measures.operating_points["fusion"]["Mass"]["youden"]
-    assert f"<td>{point.threshold:.4g}</td>" in text
+    assert f"<td>{expit(point.threshold):.4g}</td>" in text
+    assert "<th>threshold (probability)</th>" in text
     assert "<td>sex: F</td><td>120</td><td>60</td>" in text
     assert "3 annotated boxes in 3 images" in text
     assert "<td>model.backbone</td><td>resnet50</td>" in text
@@ -196,6 +198,33 @@ def test_two_files():
     )
     assert "<b>.csv" not in text
     assert "b.csv: threshold by" in text
+
+
+@pytest.mark.parametrize(("shift", "right"), [(0.0, 1), (-4.5, 0), (0.5, 0)])
+def test_calibration_in_words(shift, right):
+    # Two findings: one is calibrated but for the shift, the other's logits are twice too large.
+    generator = np.random.default_rng(0)
+    true = generator.normal(-1, 1.5, (8000, 2))
+    labels = (generator.random(true.shape) < expit(true)).astype(np.uint8)
+    logits = true * [1, 2] - shift
+    scored = dataclasses.replace(
+        draw(),
+        image_ids=[f"{i}.png" for i in range(8000)],
+        patient_ids=np.arange(8000),
+        labels=("Mass", "Hernia"),
+        findings=("Mass", "Hernia"),
+        label_matrix=labels,
+        probabilities={"fusion": expit(logits)},
+        logits={"fusion": logits},
+        groups={},
+    )
+    results, measures, cohort = evaluated(scored, backbone=None, setting=None)
+    sentence = summary(results, measures, cohort)[2]
+    found = re.search(r"slope (\S+) .* intercept (\S+) .* right for (\d) of them", sentence)
+    assert float(found[1]) == pytest.approx(0.75, abs=0.03)
+    if shift:
+        assert np.sign(float(found[2])) == np.sign(shift)
+    assert int(found[3]) == right
 
 
 def test_published_results_are_those_of_the_split():
@@ -251,6 +280,16 @@ def test_a_browser_shows_the_numbers(tmp_path):
     metrics = content.measures.findings["fusion"]["Mass"]
     assert f"{metrics.average_precision:.3f}" in shown
     assert f"{metrics.slope:.2f}" in shown
+    # No table is cut on a screen of 1,200 pixels, whose reader opens everything.
+    script = (
+        "<script>document.querySelectorAll('details').forEach(one => one.open = true);"
+        "document.title = [...document.querySelectorAll('.scroll:has(table)')]"
+        ".filter(one => one.scrollWidth > one.clientWidth).length + ' cut';</script></body>"
+    )
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(whole.replace("</body>", script), encoding="utf-8")
+    assert "<title>0 cut</title>" in browse("--window-size=1200,900", "--dump-dom").stdout
+    page.write_text(whole, encoding="utf-8")
     picture = tmp_path / "page.png"
     browse("--hide-scrollbars", "--window-size=1200,9000", f"--screenshot={picture}")
     pixels = np.asarray(Image.open(picture).convert("RGB"), int)

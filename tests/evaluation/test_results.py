@@ -55,7 +55,6 @@ def given(**changes):
         "films": films,
         "localisation": localisation,
         "settings": {"attention": {"tau": 0.7}},
-        "resamples": 20,
     }
 
 
@@ -79,6 +78,7 @@ def test_files_and_their_content(tmp_path):
         "metrics.json",
         "metrics.md",
         "subgroups.csv",
+        "subgroup_differences.csv",
         "comparison.csv",
         "predictions_global.csv",
         "predictions_local.csv",
@@ -125,7 +125,7 @@ def test_ranks_are_taken_on_logits(tmp_path, without_figures):
     assert lines[0].endswith("prob_No Finding,logit_Mass,logit_Hernia,logit_No Finding")
     assert lines[1] == "a.png,1.0,1.0,1.0,20.0,20.0,20.0"
     again = evaluate_predictions(
-        tmp_path / "test" / "predictions_global.csv", _label_table(tmp_path), resamples=2
+        tmp_path / "test" / "predictions_global.csv", _label_table(tmp_path)
     )
     assert again.rows[0][2] == "0.750000"
 
@@ -133,7 +133,7 @@ def test_ranks_are_taken_on_logits(tmp_path, without_figures):
 def test_predictions_score_the_same_when_read_back(tmp_path, without_figures):
     write_results(tmp_path / "test", **given())
     again = evaluate_predictions(
-        tmp_path / "test" / "predictions_local.csv", _label_table(tmp_path), resamples=2
+        tmp_path / "test" / "predictions_local.csv", _label_table(tmp_path)
     )
     assert again.rows[0][2] == "0.250000"
 

@@ -11,6 +11,7 @@ from agcnn_jax.evaluation.measures import Measures
 from agcnn_jax.evaluation.references import PAPER_SETTING, published_row
 from agcnn_jax.evaluation.report_words import summary
 from agcnn_jax.metrics.auc_table import auc_table
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Nodule", "Hernia", "No Finding")
@@ -35,9 +36,7 @@ def scored(
     scores = {b: generator.random((60, 4)).astype(np.float32) for b in ("global", "fusion")}
     for matrix in scores.values():
         matrix[:, 0] = labels[:, 0] + 0.1 * matrix[:, 0]
-    results = auc_table(
-        labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients, resamples=40
-    )
+    results = auc_table(labels, scores, labels=LABELS, findings=FINDINGS, patient_ids=patients)
     cohort = describe_cohort(
         labels,
         LABELS,
@@ -62,7 +61,7 @@ def test_rows_and_the_paper():
         "Mean (2 of 3)",
         "No Finding (apart)",
     ]
-    assert table.rows[0][2:6] == ("1.000", "[1.000, 1.000]", "0.863", "+0.137")
+    assert table.rows[0][2:6] == ("1.000", "–", "0.863", "+0.137")
     assert table.rows[2][2:6] == ("–", "–", "0.889", "–")
     # The paper's mean is over the findings that have an AUC here: Mass 0.863 and Nodule 0.780.
     mean = results["global"].mean.value
@@ -195,6 +194,17 @@ def test_digits():
 
 def test_no_negative_zero():
     assert tables.number(-0.0001, sign="+") == "+0.000"
+    assert tables.interval_text(Interval(-0.0002, 0.01)) == "[0.000, 0.010]"
+
+
+def test_an_interval_without_width_is_a_dash():
+    assert tables.interval_text(Interval(0.5, 0.5 + 1e-15)) == tables.DASH
+    assert tables.interval_text(Interval(0.50001, 0.50002)) == "[0.500, 0.500]"
+
+
+def test_probabilities_never_round_to_one():
+    texts = [tables.probability_text(p) for p in (0.98765432, 1.234567e-5, 0.999987654, 1.0)]
+    assert texts == ["0.9877", "1.235e-05", "0.999987654", "1"]
 
 
 def test_markdown_is_rectangular():

@@ -56,7 +56,6 @@ def test_contributions_survive_the_file(scored, result):
         labels=scored.labels,
         findings=scored.findings,
         patient_ids=scored.patient_ids,
-        resamples=0,
     )
     expected = variance_of_mean(table["local"].mean.influence).contributions
     np.testing.assert_allclose(

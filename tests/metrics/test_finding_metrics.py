@@ -15,7 +15,7 @@ def drawn(count=400):
 
 def test_values_of_scikit_learn_and_of_the_modules_they_come_from():
     labels, logits = drawn()
-    found = finding_metrics(labels, expit(logits), logits)
+    found = finding_metrics(labels, expit(logits), np.arange(len(labels)), logits)
     assert found.average_precision == average_precision_score(labels, logits)
     assert found.brier == pytest.approx(brier_score_loss(labels, expit(logits)))
     assert found.slope == calibration.fit_line(labels, logits).slope
@@ -31,8 +31,8 @@ def test_values_of_scikit_learn_and_of_the_modules_they_come_from():
 def test_probabilities_alone_give_the_same():
     labels, logits = drawn()
     one, other = (
-        finding_metrics(labels, expit(logits), logits),
-        finding_metrics(labels, expit(logits)),
+        finding_metrics(labels, expit(logits), np.arange(len(labels)), logits),
+        finding_metrics(labels, expit(logits), np.arange(len(labels))),
     )
     assert (other.average_precision, other.brier) == (one.average_precision, one.brier)
     assert other.slope == pytest.approx(one.slope)
@@ -40,8 +40,11 @@ def test_probabilities_alone_give_the_same():
 
 def test_precision_ranks_logits_where_probabilities_tie():
     labels, logits = np.array([1, 0, 0, 1]), np.array([50.0, 45, 40, -50])
-    assert finding_metrics(labels, expit(logits), logits).average_precision == 0.75
-    assert finding_metrics(labels, expit(logits)).average_precision < 0.7
+    assert (
+        finding_metrics(labels, expit(logits), np.arange(len(labels)), logits).average_precision
+        == 0.75
+    )
+    assert finding_metrics(labels, expit(logits), np.arange(len(labels))).average_precision < 0.7
 
 
 def test_patients_are_counted_on_both_sides():

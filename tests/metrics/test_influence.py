@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,10 @@ from scipy.stats import norm, t
 from agcnn_jax.metrics.auc import auc
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval
-from benchmarks.coverage import SCENARIOS, coverage
+from tests.programs import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+from coverage import SCENARIOS, coverage
 
 
 def scored(seed, images=40, patients=None, findings=1):
@@ -21,7 +26,7 @@ def scored(seed, images=40, patients=None, findings=1):
 
 
 def table(labels, scores, owner, names):
-    return auc_table(labels, scores, labels=names, findings=names, patient_ids=owner, resamples=0)
+    return auc_table(labels, scores, labels=names, findings=names, patient_ids=owner)
 
 
 @given(st.integers(0, 10_000))
@@ -67,7 +72,7 @@ def test_a_mean_is_within_its_interval_within_0_and_1(seed, findings):
 
 
 def test_patients_with_many_images_do_not_count_as_many_patients():
-    labels, scores, owner, names = scored(1, images=60)
+    labels, scores, owner, names = scored(1, images=60, findings=2)
     again = [np.repeat(x, 3, axis=0) for x in (labels, owner)]
     repeated = table(again[0], {b: s.repeat(3, axis=0) for b, s in scores.items()}, again[1], names)
     once = table(labels, scores, owner, names)
@@ -102,7 +107,7 @@ def test_no_interval_where_nothing_varies():
 
 def test_intervals_cover_with_rare_findings():
     """Without the corrections for few patients, the mean's intervals cover 0.88."""
-    found = coverage(SCENARIOS["5 of 14 rare"], 250, ("influence",))
+    found = coverage(SCENARIOS["5 of 14 rare"], 250)
     assert 0.92 <= found["mean", "influence"].covered <= 0.98
     assert 0.92 <= found["difference", "influence"].covered <= 0.98
 
@@ -110,7 +115,7 @@ def test_intervals_cover_with_rare_findings():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_intervals_cover_in_every_scenario(name):
-    found = coverage(SCENARIOS[name], 1000, ("influence",))
+    found = coverage(SCENARIOS[name], 1000)
     # The standard error of a simulated coverage is 0.007. Two patients per finding say little, so
     # the intervals are wide.
     highest = 1.0 if SCENARIOS[name].few[0] < 3 else 0.977

@@ -1,5 +1,7 @@
 """Boxes against pixels counted one by one, cases worked out by hand, and laws."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,16 +11,20 @@ from scipy import stats
 from agcnn_jax.metrics.localisation import (
     IOBB_THRESHOLDS,
     IOU_THRESHOLDS,
+    best_hits,
     box_hits,
     box_iobb,
     box_iou,
-    centred_squares,
     contains,
     map_peaks,
-    mean_boxes_of_others,
     score_differences,
     score_hits,
     stack_boxes,
+)
+from agcnn_jax.metrics.location_controls import (
+    centred_squares,
+    maps_of_others,
+    mean_boxes_of_others,
 )
 
 SIDE = 12
@@ -87,6 +93,47 @@ def test_scores_by_hand():
     # 140 + 64, 50 and no pixels of 10,000.
     assert scores.area.value == pytest.approx((0.0204 + 0.005) / 3)
     assert scores.centre.low < 1 / 4 < scores.centre.high
+
+
+@given(st.data(), st.sampled_from([1 / 3, 2 / 7, 56 / 229, 224 / 2021]))
+def test_ties_are_decided_as_by_fractions(data, scale):
+    """Edges that touch centres and points, and shares that equal a threshold, in any unit."""
+    annotated, found = data.draw(boxes()), data.draw(boxes())
+    point = np.array(data.draw(st.tuples(*[st.integers(0, SIDE)] * 2)), float)
+    hits = box_hits(
+        scale * annotated[None, None], scale * found[None, None], scale * point[None],
+        np.array([0]), scale * SIDE,
+    )  # fmt: skip
+    shared = int((pixels(annotated) & pixels(found)).sum())
+    union = int((pixels(annotated) | pixels(found)).sum())
+    for reached, whole, thresholds in (
+        (hits.iou[0], union, IOU_THRESHOLDS),
+        (hits.iobb[0], int(pixels(found).sum()), IOBB_THRESHOLDS),
+    ):
+        exact = [Fraction(shared, whole) > Fraction(str(t)) for t in thresholds]
+        assert reached.tolist() == exact
+    low, high = annotated[:2] + annotated[2:], 2 * found
+    assert hits.centre[0] == bool((high[:2] <= low).all() and (low < high[2:]).all())
+    inside = (annotated[:2] <= point).all() and (point < annotated[2:]).all()
+    assert hits.pointing[0] == bool(inside)
+
+
+def test_the_best_of_several_ways_for_each_measure():
+    annotated = np.tile([0.0, 0, 4, 4], (4, 1, 1))
+    small, large = np.tile([0.0, 0, 2, 4], (4, 1, 1)), np.tile([0.0, 0, 8, 8], (4, 1, 1))
+    points = np.array([[1.0, 1], [1, 1], [9, 9], [9, 9]])
+    ways = [
+        box_hits(annotated, found, at, np.arange(4), SIDE)
+        for found, at in ((small, points), (large, points[::-1] * [1, 0]))
+    ]
+    best = best_hits(ways)
+    # IoU of 1/2 and 1/4, IoBB of 1 and 1/4; the larger box alone holds the centre.
+    np.testing.assert_array_equal(best.iou, ways[0].iou)
+    np.testing.assert_array_equal(best.false_positives, ways[0].false_positives)
+    np.testing.assert_array_equal(best.area, ways[0].area)
+    np.testing.assert_array_equal(best.centre, ways[1].centre)
+    assert best.centre.all() and not ways[0].centre.any()
+    assert score_hits(best).pointing.value == 0.5
 
 
 def test_several_boxes_on_one_lesion_are_one_hit_and_no_false_positive():
@@ -173,3 +220,18 @@ def test_mean_box_leaves_the_patient_out():
         for patient in patients
     ]
     np.testing.assert_allclose(mean_boxes_of_others(stack_boxes(each), patients), expected)
+
+
+def test_maps_leave_the_patient_out():
+    """Three boxes of two patients and one of a third; a pixel is covered if its centre is."""
+    annotated = stack_boxes(
+        [
+            np.array([[0, 0, 2, 2], [1, 1, 3, 3]]),
+            np.array([[0.6, 0.4, 2, 2]]),
+            np.array([[-5.0, 2, 1, 9]]),
+        ]
+    )
+    first, second, third = maps_of_others(annotated, np.array(["a", "b", "a"]), 3)
+    np.testing.assert_array_equal(first, [[0, 1, 0], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(second, [[1, 1, 0], [1, 2, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(third, first)

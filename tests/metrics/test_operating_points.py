@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from agcnn_jax.metrics.operating_points import RULES, choose_thresholds, operating_point
 
@@ -87,3 +88,26 @@ def test_more_images_of_the_same_patients_tell_little_more():
     low, high = operating_point(labels, scores, 0.5, patients).sensitivity.interval
     assert width(np.repeat(patients, 4)) == pytest.approx(high - low, rel=0.02)
     assert width(np.arange(800)) == pytest.approx((high - low) / 2, rel=0.05)
+
+
+def test_likelihood_ratios_by_hand():
+    """Of independent images: the interval of the logarithm by Simel et al. 1991, here with t."""
+    labels, scores = np.repeat([1, 0], [50, 200]), np.repeat([1, 0, 1, 0], [40, 10, 20, 180])
+    found = operating_point(labels, scores, 1, np.arange(250))
+    assert found.npv.value == 180 / 190
+    assert found.positive_likelihood_ratio.value == pytest.approx(0.8 / 0.1)
+    assert found.negative_likelihood_ratio.value == pytest.approx(0.2 / 0.9)
+    factor = stats.t.ppf(0.975, 49) * np.sqrt(50 / 49)
+    for ratio, hits in (
+        (found.positive_likelihood_ratio, (40, 20)),
+        (found.negative_likelihood_ratio, (10, 180)),
+    ):
+        reach = factor * np.sqrt(1 / hits[0] - 1 / 50 + 1 / hits[1] - 1 / 200)
+        expected = ratio.value * np.exp([-reach, reach])
+        np.testing.assert_allclose(ratio.interval, expected)
+
+
+def test_likelihood_ratios_without_false_positives_are_not_known():
+    found = operating_point(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 0]), 1, np.arange(4))
+    assert found.positive_likelihood_ratio == (None, None)
+    assert found.negative_likelihood_ratio.value == 0.5

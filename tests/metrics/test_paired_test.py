@@ -1,13 +1,21 @@
 """The paired test against R's pROC, against its definition, and under the null."""
 
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
-from agcnn_jax.metrics.paired_test import clustered_variance, holm, paired_test
+from agcnn_jax.metrics.influence import difference_interval, variance_of_difference
+from agcnn_jax.metrics.paired_test import holm, paired_test
+from tests.programs import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+from cohorts import single
+from size_of_tests import sizes
 
 # pROC 1.18.0 with R 4.2.2, roc.test(..., method="delong", paired=TRUE) and var(..., "delong"):
 # (seed, images, share of positives), AUCs of both models, their variances, (statistic, p value).
@@ -60,9 +68,12 @@ def test_one_image_a_patient_is_what_r_computes(drawn, aucs, variances, test_and
     for scores, auc, variance in zip(models, aucs, variances, strict=True):
         found, influence = influence_on(labels, scores, patient)
         assert found == pytest.approx(auc, abs=1e-11)
-        assert clustered_variance(influence) == pytest.approx(variance, abs=1e-11)
+        assert variance_of_difference(influence)[0] == pytest.approx(variance, abs=1e-11)
     test = compare(labels, *models, patient)
-    assert (test.difference / test.error, test.p) == pytest.approx(test_and_p, rel=1e-9)
+    statistic = test.difference / test.error
+    # R takes the normal distribution, whose p is smaller.
+    assert (statistic, 2 * norm.sf(abs(statistic))) == pytest.approx(test_and_p, rel=1e-9)
+    assert 1 < test.p / test_and_p[1] < 1.1
 
 
 def obuchowski(labels, scores, patient):
@@ -86,12 +97,28 @@ def obuchowski(labels, scores, patient):
     return s10 / m + s01 / n + 2 * s11 / (m * n)
 
 
-@given(st.integers(0, 10_000), st.integers(4, 30))
-def test_several_images_a_patient_is_obuchowskis_formula(seed, patients):
-    labels, scores, _ = images(seed, 60, 0.4)
-    patient = np.unique(np.random.default_rng(seed).integers(0, patients, 60), return_inverse=True)
-    variance = clustered_variance(influence_on(labels, scores, patient[1])[1])
-    assert variance == pytest.approx(obuchowski(labels, scores, patient[1]), abs=1e-14)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_several_images_a_patient_is_obuchowskis_formula(seed, each):
+    """Of patients with equally many images, all on one side; the formula has no other weights."""
+    labels, scores, _ = images(seed, 12, 0.4)
+    labels[:2], labels[2:4] = 0, 1
+    patient = np.repeat(np.arange(12), each)
+    scores = scores[patient] + np.random.default_rng(seed).normal(size=len(patient)).round(1)
+    variance, _ = variance_of_difference(influence_on(labels[patient], scores, patient)[1])
+    assert variance == pytest.approx(obuchowski(labels[patient], scores, patient), abs=1e-14)
+
+
+@given(st.integers(0, 10_000))
+def test_p_and_interval_agree(seed):
+    """The interval of level 1 - p ends at 0."""
+    labels, first, second = images(seed, 60, 0.4)
+    patient = np.arange(60) // 2 if seed % 2 else np.arange(60)
+    (one, of_one), (other, of_other) = (influence_on(labels, x, patient) for x in (first, second))
+    influence = of_one.minus(of_other)
+    test = paired_test(one - other, influence)
+    assume(test.p is not None and abs(test.difference) > 1e-6)
+    ends = difference_interval(one - other, influence, level=1 - test.p)
+    assert min(map(abs, ends)) == pytest.approx(0, abs=1e-9)
 
 
 def null_cohort(generator, patients=60, each=5):
@@ -140,6 +167,23 @@ def test_one_patient_on_a_side_shows_no_variance(owner):
     test = compare(labels, first, second, patient)
     assert test.error is None
     assert test.p is None
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(9, 60), (60, 9), (10, 10)])
+def test_few_patients_on_a_side_are_not_tested(positives, negatives):
+    labels = np.repeat([1, 0], [positives, negatives])
+    first, second = np.random.default_rng(0).normal(size=(2, len(labels))) + labels
+    test = compare(labels, first, second, np.arange(len(labels)))
+    assert test.error is not None
+    assert (test.p is None) == (min(positives, negatives) < 10)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_size_with_ten_positive_patients(several):
+    """A short form of the benchmark; by the normal distribution it is 0.07 to 0.1."""
+    by_t, by_normal = sizes(single(10, 0.75, several), 1000)
+    assert 0.03 <= by_t <= 0.064
+    assert by_normal > by_t + 0.01
 
 
 def test_holm_by_r_and_by_hand():
