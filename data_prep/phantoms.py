@@ -10,19 +10,20 @@ the images are synthetic. After an interruption, the same command continues.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
     # `python data_prep/phantoms.py` puts data_prep on the path, not the project.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # Before the imports that take seconds.
     from agcnn_jax.runtime.interrupt import end_quietly
 
     end_quietly()
+
+import argparse
+import json
+from pathlib import Path
 
 from agcnn_jax.data.marker import MARKER
 from agcnn_jax.runtime import errors

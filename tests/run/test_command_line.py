@@ -7,6 +7,7 @@ import sys
 import pytest
 from absl import flags
 
+import agcnn_jax
 from agcnn_jax.run import command_line
 from agcnn_jax.run.config import refuse_unread
 from agcnn_jax.runtime.errors import UserError
@@ -81,6 +82,27 @@ class TestConfigs:
         with pytest.raises(UserError) as caught:
             parse(DEMO, f"--config.{option}")
         assert words in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("option", "words"),
+        [
+            ("batch_size=4", "no option --batch_size; did you mean --config.batch_size?"),
+            ("tau=0.5", "no option --tau; did you mean --config.attention.tau?"),
+            ("dir=x", "no option --dir; did you mean --config.data.dir?"),
+            ("lerning_rate=1", "no option --lerning_rate; did you mean --config.learning_rate?"),
+            ("wrokdir=x", "no option --wrokdir; did you mean --workdir?"),
+            ("xyzzy", "there is no option --xyzzy (see --help)"),
+        ],
+    )
+    def test_options_that_do_not_exist(self, parse, option, words):
+        with pytest.raises(UserError) as caught:
+            parse(DEMO, f"--{option}")
+        assert words in str(caught.value)
+
+    def test_the_version(self, parse, capsys):
+        with pytest.raises(SystemExit):
+            parse("--version")
+        assert capsys.readouterr().out == f"agcnn-jax {agcnn_jax.__version__}\n"
 
     def test_a_config_file_may_be_loose_about_kinds(self, parse, tmp_path):
         path = tmp_path / "mine.py"
