@@ -121,7 +121,10 @@ def test_other_delimiters_are_read_and_said(write, capsys, text, said):
         (b"PAR1\x15\x04\x15\x10PAR1", "is a Parquet table, no text; write it"),
         (b"PK\x03\x04..xl/workbook.xml..", "is an Excel workbook, no text; save"),
         (b"PK\x03\x04..data.csv..", "is a zip archive, no text; unpack"),
-        (gzip.compress(b"\xd0\xcf\x11\xe0\xa1\xb1", mtime=0), "is an Excel workbook, no text; save"),
+        (
+            gzip.compress(b"\xd0\xcf\x11\xe0\xa1\xb1", mtime=0),
+            "is an Excel workbook, no text; save",
+        ),
     ],
 )
 def test_what_is_no_utf8_text_is_named(write, text, said):
