@@ -23,8 +23,8 @@ class Lut(NamedTuple):
     bits: int
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Map integers `[N]` to entries; those outside take the first or the last one."""
-        index = np.rint(values).astype(np.int64) - self.first
+        """Map values `[N]`, cut to integers as in DCMTK, to entries; beyond the ends, to those."""
+        index = np.trunc(values).astype(np.int64) - self.first
         return self.entries[np.clip(index, 0, len(self.entries) - 1)]
 
 
