@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from agcnn_jax.data.dicom_display import display_shares, unpadded_range
-from agcnn_jax.data.dicom_elements import begins_like_dicom, read_header
+from agcnn_jax.data.dicom_elements import begins_like_dicom, read_header, storage_class
 from agcnn_jax.data.dicom_header import Header
 from agcnn_jax.data.dicom_pixels import stored_values
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, look_up
@@ -44,8 +44,7 @@ def is_dicom(data: bytes) -> bool:
 
 def is_directory(data: bytes) -> bool:
     """Return True if the first `HEAD_BYTES` are those of a medium's directory (a DICOMDIR)."""
-    # The class is the second element of the meta information, or among the first of the object.
-    return begins_like_dicom(data) and _DIRECTORY.encode() + b"\0" in data
+    return storage_class(data) == _DIRECTORY
 
 
 def decode_dicom(data: bytes) -> np.ndarray:

@@ -30,7 +30,8 @@ _REFUSED = (
 """The standard's other transfer syntaxes (PS3.6, A), by the beginnings of their UIDs."""
 CUT = "truncated: the compressed pixel data ends early"
 _NOT_SOF = (0xC4, 0xC8, 0xCC)  # JPEG's markers C0 to CF begin frames, but for these
-_COMMENT = 0xFE
+_DHT, _DQT, _COMMENT = 0xC4, 0xDB, 0xFE
+_SOS = b"\xff\xda"  # where the header ends
 _END = b"\xff\xd9"  # both EOI (JPEG, JPEG-LS) and EOC (JPEG 2000)
 
 
@@ -91,9 +92,8 @@ def decompress(data: bytes, rows: int, columns: int, syntax: str) -> tuple[np.nd
     codec = getattr(gdcm, CODECS[syntax])()
     codec.SetNumberOfDimensions(2)
     codec.SetDimensions((columns, rows, 1))
-    codec.SetPixelFormat(
-        gdcm.PixelFormat(1, allocated, frame.precision, frame.precision - 1, int(frame.signed))
-    )
+    # All bits are stored ones, whatever the precision: another number ends the process, too.
+    codec.SetPixelFormat(gdcm.PixelFormat(1, allocated, allocated, allocated - 1, frame.signed))
     kind = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")  # whatever it is: no inversion
     codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
     if not codec.Decode(coded, decoded):
@@ -111,27 +111,43 @@ def _jpeg_frame(data: bytes) -> tuple[Frame, bytes]:
 
     Returns:
         The frame, and the codestream without what applications and people add. gdcm 3.2 ends the
-        whole process over an application's data that it does not know.
+        whole process where libjpeg warns of a header, such as of an application's data.
     """
     if data[:2] != b"\xff\xd8":
         raise UnreadableImageError("damaged: compressed pixel data of another kind than declared")
     at, frame, bare = 2, (0, 0, 0, 0), data[:2]
-    while data[at + 1] != 0xDA:
+    while data[at : at + 2] != _SOS:
         marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xD9:
-            raise UnreadableImageError("damaged: compressed pixel data that cannot be decoded")
-        if marker == 0xFF:  # a fill byte
+        if data[at] == marker == 0xFF:  # a fill byte
             at += 1
             continue
+        # Of the others, markers below C0 and from D0 to D9 have no segment, or no place here.
+        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            raise UnreadableImageError("damaged: compressed pixel data that cannot be decoded")
         if (0xC0 <= marker <= 0xCF and marker not in _NOT_SOF) or marker == 0xF7:
             frame = struct.unpack_from(">BHHB", data, at + 4)
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if end > len(data):
+            raise UnreadableImageError(CUT)
+        if not _has_whole_tables(marker, data[at + 4 : end]):
+            raise UnreadableImageError("damaged: compressed pixel data that cannot be decoded")
         if not (0xE0 <= marker <= 0xEF or marker == _COMMENT):
             bare += data[at:end]
         at = end
     precision, height, width, components = frame
     whole = _END in data[at:]
     return Frame(height, width, components, precision, False, whole), bare + data[at:]
+
+
+def _has_whole_tables(marker: int, segment: bytes) -> bool:
+    """Return False if tables for quantisation or Huffman codes do not fill their segment."""
+    at = 0
+    while marker in (_DHT, _DQT) and at < len(segment):
+        if marker == _DQT:
+            at += 129 if segment[at] > 15 else 65
+        else:
+            at += 17 + sum(segment[at + 1 : at + 17])
+    return at == len(segment) or marker not in (_DHT, _DQT)
 
 
 def _j2k_frame(data: bytes) -> tuple[Frame, bytes]:

@@ -28,7 +28,7 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _CUT = "truncated: the file ends inside the DICOM header"
 _DEEPEST = 16  # nested sequences; what is deeper is damaged or hostile
-_ROOT = b"1.2.840.10008."  # of all UIDs that the standard defines
+_ROOT = "1.2.840.10008."  # of all UIDs that the standard defines
 
 
 class Encoding(NamedTuple):
@@ -41,26 +41,33 @@ class Encoding(NamedTuple):
 def begins_like_dicom(data: bytes) -> bool:
     """Return True if the first few thousand bytes of a file are DICOM's beyond doubt.
 
-    Either they have the preamble's prefix (PS3.10, 7.1), or they begin with elements in ascending
-    order of the groups 2 to 8, one of which names a storage class of the standard.
+    Either they have the preamble's prefix (PS3.10, 7.1), or they begin with elements that name a
+    storage class of the standard.
     """
-    if data[128:132] == b"DICM":
-        return True
+    return data[128:132] == b"DICM" or storage_class(data).startswith(_ROOT)
+
+
+def storage_class(data: bytes) -> str:
+    """Return the storage class that the first few thousand bytes of a file name, or "".
+
+    It is "" unless all elements before are of the groups 2 to 8, in ascending order.
+    """
     start = _start(data)
     encoding = _guess(data, start)
+    classes = KEYWORDS["MediaStorageSOPClassUID"][0], KEYWORDS["SOPClassUID"][0]
     last = 0
     try:
         for tag, vr, at, length in _heads(data, start, len(data), encoding):
             if tag <= last or tag >> 16 not in (2, 4, 8) or length == _UNDEFINED:
-                return False
+                break
             if encoding.explicit and vr not in _VRS:
-                return False
-            if tag in (KEYWORDS["MediaStorageSOPClassUID"][0], KEYWORDS["SOPClassUID"][0]):
-                return data[at : at + length].startswith(_ROOT)
+                break
+            if tag in classes:
+                return data[at : at + length].decode("latin-1").strip(" \0")
             last = tag
-    except UnreadableImageError:
+    except UnreadableImageError:  # the bytes end
         pass
-    return False
+    return ""
 
 
 def read_header(data: bytes) -> Header:

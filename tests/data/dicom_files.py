@@ -41,13 +41,12 @@ def radiograph(pixels, **attributes):
     return dataset
 
 
-def lookup(entries, first=0, bits=8, **attributes):
-    """Make the item of a LUT sequence."""
+def lookup(entries, first=0, bits=8, packed=False, **attributes):
+    """Make the item of a LUT sequence; its entries have 16 bits or, `packed`, 8."""
     item = pydicom.Dataset()
-    item.LUTDescriptor = [len(entries), first, bits]
-    item.LUTData = list(entries)
-    for element in (item["LUTDescriptor"], item["LUTData"]):
-        element.VR = "US"
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
+    data = np.asarray(entries, np.uint8 if packed else "<u2").tobytes()
+    item.add_new("LUTData", "OW", data + b"\0" * (len(data) % 2))
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return item
