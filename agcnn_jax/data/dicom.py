@@ -61,6 +61,8 @@ def decode_dicom(data: bytes) -> np.ndarray:
             absent, of a radiograph's storage class), several frames, colour, more than 16 bits, of
             a transfer syntax that is not decoded, or a package is missing.
     """
+    if is_directory(data):
+        raise UnreadableImageError("a medium's directory (DICOMDIR), not a film")
     try:
         header = read_header(data)
         _check_kind(header)
@@ -100,8 +102,6 @@ def gray_film(header: Header) -> np.ndarray:
 def _check_kind(header: Header) -> None:
     """Raise `UnreadableImageError` for an object that is no radiograph."""
     storage = header.text("SOPClassUID") or header.text("MediaStorageSOPClassUID")
-    if storage == _DIRECTORY:
-        raise UnreadableImageError("a medium's directory (DICOMDIR), not a film")
     modality = header.text("Modality")
     if modality in MODALITIES:
         return

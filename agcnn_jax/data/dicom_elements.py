@@ -161,7 +161,7 @@ def _elements(
             fragments, at = _fragments(data, start, end, encoding)
             found[keyword] = Element(vr, b"", fragments=fragments)
             return found, at
-        if length == _UNDEFINED or vr == "SQ":
+        if length == _UNDEFINED or (keyword and vr == "SQ"):
             # A sequence whose VR is UN is written in implicit VRs (PS3.5, 6.2.2).
             inner = Encoding(encoding.explicit and vr != "UN", encoding.little)
             last = end if length == _UNDEFINED else start + length
