@@ -92,7 +92,7 @@ def other_pictures(side: int) -> dict[str, np.ndarray]:
     folder = Path(spec.origin).parent / "data"
 
     def read(name: str) -> np.ndarray:
-        film = dicom.gray_film(dicom.read_dataset((folder / name).read_bytes()))
+        film = dicom.gray_film(dicom.read_header((folder / name).read_bytes()))
         return resize_film(film, side)
 
     return {

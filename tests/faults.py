@@ -570,14 +570,14 @@ FAULTS = (
     ),
     Fault(
         "films of MONOCHROME1 are not inverted",
-        "agcnn_jax/data/dicom.py",
+        "agcnn_jax/data/dicom_display.py",
         "return 1 - shares if",
         "return shares if",
         ("tests/data/test_dicom.py",),
     ),
     Fault(
         "a window moved by half a level",
-        "agcnn_jax/data/dicom.py",
+        "agcnn_jax/data/dicom_display.py",
         "(values - (centre - 0.5)) / (width - 1)",
         "(values - centre) / (width - 1)",
         ("tests/data/test_dicom.py",),

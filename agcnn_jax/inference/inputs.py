@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.dicom import is_dicom
+from agcnn_jax.data.dicom import HEAD_BYTES, is_dicom, is_directory
 from agcnn_jax.inference.folder import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
-_DIRECTORY_OF_A_DISC = "DICOMDIR"
+DICOM_EXTENSIONS = (".dcm", ".dicom")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_EXTENSIONS)
+_DIRECTORY_OF_A_MEDIUM = "DICOMDIR"
 
 
 class Found(NamedTuple):
@@ -28,8 +29,8 @@ def find_films(given: Sequence[str], out: Path) -> Found:
 
     A named file counts whatever it is. In a folder, and in the folders below, films are the files
     with one of `EXTENSIONS` and those that begin like a DICOM file, which often have no extension;
-    hidden files never are. Links are followed. A folder below that cannot be listed
-    counts as a film, which the decoder then refuses.
+    hidden files and the directory of a medium (DICOMDIR) never are. Links are followed. A folder
+    below that cannot be listed counts as a film, which the decoder then refuses.
 
     Args:
         given: paths of files and folders.
@@ -89,14 +90,16 @@ def _walk(top: str, left_out: str, closed: list[str]) -> Iterator[str]:
 
 def _is_film(path: str) -> bool:
     name = os.path.basename(path)
-    if name.startswith(".") or name == _DIRECTORY_OF_A_DISC:
+    if name.startswith(".") or name.upper() == _DIRECTORY_OF_A_MEDIUM:
         return False
-    if name.lower().endswith(EXTENSIONS):
+    named = name.lower().endswith(EXTENSIONS)
+    if named and not name.lower().endswith(DICOM_EXTENSIONS):
         return True
     try:
         if not os.path.isfile(path):  # opening a named pipe would block
-            return False
+            return named
         with open(path, "rb") as file:
-            return is_dicom(file.read(132))
+            head = file.read(HEAD_BYTES)
     except OSError:
-        return False
+        return named
+    return not is_directory(head) and (named or is_dicom(head))

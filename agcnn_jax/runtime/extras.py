@@ -7,7 +7,7 @@ _PACKAGES = {
     "tpu": "jax[tpu]",
     "gcs": "gcsfs and etils[epath-gcs]",
     "s3": "s3fs and etils[epath-s3]",
-    "dicom": "pydicom and python-gdcm",
+    "dicom": "python-gdcm",
     "parity": "torch",
 }
 

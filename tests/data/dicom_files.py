@@ -4,7 +4,9 @@ import io
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 PATIENT = "Zephyrine^Quux"
@@ -39,16 +41,34 @@ def radiograph(pixels, **attributes):
     return dataset
 
 
-def lookup(entries, first=0, bits=8, **attributes):
-    """Make the item of a LUT sequence."""
+def lookup(entries, first=0, bits=8, packed=False, **attributes):
+    """Make the item of a LUT sequence; its entries have 16 bits or, `packed`, 8."""
     item = pydicom.Dataset()
-    item.LUTDescriptor = [len(entries), first, bits]
-    item.LUTData = list(entries)
-    for element in (item["LUTDescriptor"], item["LUTData"]):
-        element.VR = "US"
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
+    data = np.asarray(entries, np.uint8 if packed else "<u2").tobytes()
+    item.add_new("LUTData", "OW", data + b"\0" * (len(data) % 2))
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return item
+
+
+def compressed(pixels, syntax, codestream, **attributes):
+    """Make a CR object whose pixels are `codestream`, in one fragment."""
+    dataset = radiograph(pixels, **attributes)
+    dataset.PixelData = encapsulate([codestream])
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def jpeg(pixels, kind="JPEG", **options):
+    """Return pixels uint8 `[H, W]` as JPEG; or, with `kind` "JPEG2000", up to 16 bits as that."""
+    stream = io.BytesIO()
+    defaults = {"quality": 95} if kind == "JPEG" else {"no_jp2": True}
+    image = Image.fromarray(pixels.astype(np.uint8) if kind == "JPEG" else pixels)
+    image.save(stream, kind, **{**defaults, **options})
+    return stream.getvalue()
 
 
 def encoded(dataset):

@@ -105,10 +105,13 @@ def test_what_a_folder_holds(tmp_path):
         "IM0001": "dcm",
         ".hidden.png": "png",
         "DICOMDIR": "dcm",
+        "b/Dicomdir": "dcm",
         "png": "png",
     }.items():
         (films / name).parent.mkdir(parents=True, exist_ok=True)
         (films / name).write_bytes(whole_films()[kind])
+    # The storage class says what a directory is, whatever its name; here behind the preamble.
+    (films / "index.dcm").write_bytes(128 * b"\0" + b"DICM\2\0\2\0UI\x14\x001.2.840.10008.1.3.10")
     (films / "labels.csv").write_text("film,label\n")
     os.mkfifo(films / "pipe")
     (films / "b/up").symlink_to(films)
@@ -117,7 +120,7 @@ def test_what_a_folder_holds(tmp_path):
     found = find_films([str(films), str(films / "a.dcm")], films / "out")
     names = [os.path.relpath(path, films) for path in found.films]
     assert names == ["IM0001", "a.dcm", "b/1.tif", "b/2.PNG"]
-    assert found.others == 5
+    assert found.others == 7
     assert find_films([str(films / "labels.csv")], films / "out").films == [
         str(films / "labels.csv")
     ]
