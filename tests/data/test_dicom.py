@@ -418,6 +418,36 @@ def test_a_codestream_cut_short_is_called_truncated(syntax, codestream):
             decode_film(data)
 
 
+def test_a_damaged_jpeg_does_not_end_the_process(tmp_path):
+    """gdcm 3.2 would: nothing catches what it throws where libjpeg warns of a header."""
+    pytest.importorskip("gdcm", reason="needs python-gdcm")
+    whole = jpeg(SMALL_8)
+    tables = whole.index(b"\xff\xdb")
+    for name, codestream in {
+        "unknown_jfif": whole.replace(b"JFIF\0\1", b"JFIF\0\x46"),
+        "restart_marker": whole[:tables] + b"\xff\xd0\0\4\0\0" + whole[tables:],
+        "table_too_short": whole.replace(b"\xff\xdb\0\x43", b"\xff\xdb\0\x42"),
+    }.items():
+        (tmp_path / name).write_bytes(encoded(compressed(SMALL_8, JPEGBaseline8Bit, codestream)))
+    code = f"""
+import sys
+sys.path.append({str(ROOT)!r})
+from agcnn_jax.data.films import load_film
+from agcnn_jax.data.pixels import UnreadableImageError
+for name in ("unknown_jfif", "restart_marker", "table_too_short"):
+    try:
+        print(load_film(name).shape)
+    except UnreadableImageError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    damaged = "damaged: compressed pixel data that cannot be decoded"
+    assert done.stdout.splitlines() == ["(8, 8)", damaged, damaged]
+    assert not done.stderr
+
+
 @pytest.mark.parametrize(
     "keyword",
     [
