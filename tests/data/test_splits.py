@@ -159,7 +159,8 @@ def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     records = make_records(range(20))
     names = records.image_ids.tolist()
     first, edited = (
-        make_split(records, "lists", 0, lists_of(order, 12, 4, 4)).summary()
+        {"provenance": "here", "fingerprint": "1", "images": 20}
+        | make_split(records, "lists", 0, lists_of(order, 12, 4, 4)).summary()
         for order in (names, [*names[:11], names[12], names[11], *names[13:]])
     )
     different = {key for key in first if first[key] != edited[key]}

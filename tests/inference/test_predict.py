@@ -232,8 +232,8 @@ def test_predictions_never_mix(out, run_dir, films, tmp_path):
         ("-x y/../-o *?.DCM", "_o ___000007.jpeg".replace(" ", "_")),
         (".hidden.tiff", "_hidden_000007.jpeg"),
         ("胸部 1.jpg", "胸部_1_000007.jpeg"),
-        ("a\nb\\c.png", "a_nb_c_000007.jpeg"),
-        (os.fsdecode(b"\xff.png"), "_xff_000007.jpeg"),
+        ("a\nb\\c.png", "a_nb__c_000007.jpeg"),
+        (os.fsdecode(b"\xff.png"), "_udcff_000007.jpeg"),
         ("é" * 120 + ".png", "é" * 100 + "_000007.jpeg"),
     ],
 )

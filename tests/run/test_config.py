@@ -335,10 +335,16 @@ class TestFiles:
         assert self.load(tmp_path, body, head=head).input_size == 96
 
 
+# What a run knows of its data.
+DATA = {"provenance": "here", "fingerprint": "1", "protocol": "patient"} | dict.fromkeys(
+    ("images", "train", "validation", "test", "shared_patients"), 1
+)
+
+
 class TestSaved:
     def keep(self, workdir, config, data=None):
         check_config(config)
-        keep_config(config, epath.Path(workdir), data or {"fingerprint": "1"})
+        keep_config(config, epath.Path(workdir), data or DATA)
 
     def test_round_trip(self, tmp_path):
         self.keep(tmp_path, changed(batch_size=64, **{"attention.tau": 0}))
