@@ -47,11 +47,12 @@ def to_input_pixels(
         size: `[2]`, the file's width and height in pixels.
 
     Returns:
-        float64 `[M, 4]`: the numbers nearest to the exact ones.
+        float64 `[M, 4]`; of corners that are whole, or float32 of at least 1, the numbers nearest
+        to the exact ones.
     """
     left, top, right, _ = centre_box(stored_size)
     size = np.tile(np.asarray(size, np.float64), 2)
-    # Exact, so that the division is the only step that rounds.
+    # Exact for such corners, so that the division is the only step that rounds.
     pixels = np.asarray(boxes, np.float64) * stored_size - np.array([left, top, left, top]) * size
     return pixels * input_size / (size * (right - left))
 

@@ -68,7 +68,7 @@ def test_both_ways_against_fractions(stored, input_size, size, data):
     expected = [max(0, math.floor(x)) for x in low] + [min(size, math.ceil(x)) for x in high]
     found = to_original_pixels(np.array([box]), input_size, stored, np.array([[size, size]]))
     assert found[0].tolist() == expected
-    corners = [st.integers(0, size), st.floats(0, size, width=32)]
+    corners = [st.integers(0, size), st.floats(1, size, width=32)]
     corner = np.array([data.draw(st.one_of(corners)) for _ in range(4)], np.float32)
     found = to_input_pixels(corner[None], input_size, stored, np.array([size, size]))
     # A fraction becomes the nearest float.
