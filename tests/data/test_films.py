@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -482,3 +484,15 @@ def test_a_forked_process_reads_films_or_says_why_not(tmp_path):
         said = dict(line.rstrip().split(" ", 1) for line in file)
     assert "this process was forked; start it with multiprocessing's spawn" in said.pop("jpg")
     assert len(said) >= 5 and set(said.values()) == {"(48, 48)"}
+
+
+def test_a_process_forked_before_the_first_jpeg_reads_it(tmp_path):
+    """Servers import a program, then fork."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(packed(PAGE, "JPEG"))
+    program = (
+        "import os, signal, sys; from agcnn_jax.data.films import load_film; child = os.fork()\n"
+        "if not child: signal.alarm(60); os._exit(load_film(sys.argv[1]).shape != (8, 8))\n"
+        "sys.exit(os.waitpid(child, 0)[1] != 0)"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)

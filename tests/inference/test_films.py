@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import doctest
+import importlib
 import io
 import os
 import pickle
@@ -20,7 +21,10 @@ from scipy import ndimage
 from scipy.special import expit
 
 import agcnn_jax
+from agcnn_jax.data import jpeg
+from agcnn_jax.data.films import load_film
 from agcnn_jax.data.labels import FINDINGS, LABELS
+from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.inference.films import as_film
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.result import answers_of
@@ -300,10 +304,13 @@ def test_a_model_pickles_before_and_after_predictions(model, raw):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_forked_process_gets_one_clear_error(model, workdir, raw):
+def test_a_forked_process_gets_one_clear_error(model, workdir, raw, tmp_path):
     path = next(raw.iterdir())
+    photograph = tmp_path / "a.jpg"
+    Image.open(path).save(photograph)
     calls = (lambda: model.predict(path), lambda: agcnn_jax.load(workdir))
     calls += (lambda: model.predict_batch(np.zeros((1, 64, 64), np.uint8)),)
+    calls += (lambda: importlib.reload(jpeg) and load_film(photograph),)  # as if imported here
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -311,14 +318,14 @@ def test_a_forked_process_gets_one_clear_error(model, workdir, raw):
         for call in calls:
             try:
                 call()
-            except UserError as error:
+            except (UserError, UnreadableImageError) as error:
                 os.write(writing, f"{error}\n".encode())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     os.close(writing)
     with open(reading) as file:
         said = file.read().splitlines()
-    assert len(said) == 3 and all('get_context("spawn")' in line for line in said)
+    assert len(said) == 4 and all("spawn" in line for line in said)
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
