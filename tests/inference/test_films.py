@@ -230,6 +230,26 @@ def test_a_page_of_several_is_refused_as_its_file_is(tmp_path):
     assert (as_film(second.copy())[1] == 20).all()
 
 
+@pytest.mark.parametrize("kind", ["bmp", "webp", "gif", "ppm"])
+def test_an_image_of_another_format_is_its_pixels(tmp_path, kind):
+    levels = np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)
+    path = saved(tmp_path, Image.fromarray(levels), f"a.{kind}", lossless=True)
+    np.testing.assert_array_equal(as_film(Image.open(path))[1], levels)
+    with pytest.raises(UserError, match="not a PNG, JPEG, TIFF or DICOM file"):
+        as_film(path)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png"])
+def test_frames_are_refused(tmp_path, kind):
+    frames = [Image.fromarray(np.full((32, 32), level, np.uint8)) for level in (10, 200)]
+    path = saved(tmp_path, frames[0], f"a.{kind}", save_all=True, append_images=frames[1:])
+    decoded = Image.open(io.BytesIO(path.read_bytes()))
+    decoded.load()
+    for image in (Image.open(path), decoded):
+        with pytest.raises(UserError, match="several"):
+            as_film(image)
+
+
 @pytest.mark.parametrize("kind", ["png", "tif", "jpg"])
 def test_a_changed_image_is_not_its_file(tmp_path, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8))
