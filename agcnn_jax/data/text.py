@@ -21,16 +21,28 @@ IMAGE_COLUMNS = ("Image Index", "image", "Path", "image id", "image name", "file
 
 _AS_CSV = "write it as text, such as with pandas.{reader}(FILE).to_csv(NEW_FILE, index=False)"
 _UNZIP = "unpack it and give the file in it"
+_FROM_SPREADSHEET = "save it as 'CSV UTF-8' in the spreadsheet program"
+_FROM_ARRAY = "write it as a CSV file with names of images and columns"
+_ZIP = b"PK\x03\x04"
 # The first bytes of other files -> what they are, and the remedy.
 _OTHERS = {
     b"PAR1": ("a Parquet table", _AS_CSV.format(reader="read_parquet")),
     b"ARROW1": ("an Arrow table", _AS_CSV.format(reader="read_feather")),
-    b"\x93NUMPY": ("a NumPy array", "write it as a CSV file with names of images and columns"),
+    b"\x93NUMPY": ("a NumPy array", _FROM_ARRAY),
     b"\x89HDF": ("an HDF5 file", _AS_CSV.format(reader="read_hdf")),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as 'CSV UTF-8' in the spreadsheet program"),
-    b"PK\x03\x04": ("a zip archive", _UNZIP),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _FROM_SPREADSHEET),
+    _ZIP: ("a zip archive", _UNZIP),
     b"BZh": ("a bzip2 file", _UNZIP),
     b"\xfd7zXZ": ("an xz file", _UNZIP),
+}
+# The same for zip archives that hold these bytes.
+_ZIPPED = {
+    b"xl/workbook": _OTHERS[b"\xd0\xcf\x11\xe0"],
+    b"application/vnd.oasis.opendocument.spreadsheet": (
+        "an OpenDocument spreadsheet",
+        _FROM_SPREADSHEET,
+    ),
+    b".npy": ("a NumPy archive", _FROM_ARRAY),
 }
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _EXTENSIONS = ("png", "jpg", "jpeg", "tif", "tiff", "dcm", "dicom")
@@ -136,8 +148,8 @@ def _refuse_others(path: Path, data: bytes) -> None:
     """Raise `UserError` for UTF-16 and for files that are no text, with their kind."""
     for magic, (kind, remedy) in _OTHERS.items():
         if data.startswith(magic):
-            if b"xl/" in data:
-                kind, remedy = _OTHERS[b"\xd0\xcf\x11\xe0"]
+            if magic == _ZIP:
+                kind, remedy = next((_ZIPPED[it] for it in _ZIPPED if it in data), (kind, remedy))
             raise UserError(f"{path}: is {kind}, no text; {remedy}")
     zeros = data.count(0, 0, 1000)
     if data.startswith(_UTF_16) or zeros > len(data[:1000]) / 4:

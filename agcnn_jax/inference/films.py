@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from agcnn_jax.data.films import decode_film, gray_of_image, load_film, resize_film
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.inference.folder import printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
 from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.errors import UserError
@@ -67,7 +68,7 @@ def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) ->
         return answers_of(logits, model.labels, model.calibration)
     except NoAnswerError as error:
         raise UserError(
-            f"{name or f'image {i} of the batch'}: {error}; look at the film and at the model"
+            f"{printable(name) or f'image {i} of the batch'}: {error}; look at the film and at the model"
         ) from None
 
 
@@ -99,7 +100,9 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
         try:
             return os.path.basename(name), load_film(name)
         except UnreadableImageError as error:
-            raise UserError(f"{name}: {error}; give a PNG, JPEG, TIFF or DICOM file") from None
+            raise UserError(
+                f"{printable(name)}: {error}; give a PNG, JPEG, TIFF or DICOM file"
+            ) from None
         except ValueError:  # of the system, for a null character
             raise UserError(f"{name!r} is no path; give a PNG, JPEG, TIFF or DICOM file") from None
     try:

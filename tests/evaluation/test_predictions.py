@@ -120,6 +120,12 @@ def test_other_delimiters_are_read_and_said(write, capsys, text, said):
         ),
         (b"PAR1\x15\x04\x15\x10PAR1", "is a Parquet table, no text; write it"),
         (b"PK\x03\x04..xl/workbook.xml..", "is an Excel workbook, no text; save"),
+        (
+            b"PK\x03\x04..mimetypeapplication/vnd.oasis.opendocument.spreadsheet..",
+            "is an OpenDocument spreadsheet, no text; save",
+        ),
+        (b"PK\x03\x04..arr_0.npy..", "is a NumPy archive, no text; write it"),
+        (b"PAR1..axl/b..PAR1", "is a Parquet table, no text; write it"),
         (b"PK\x03\x04..data.csv..", "is a zip archive, no text; unpack"),
         (
             gzip.compress(b"\xd0\xcf\x11\xe0\xa1\xb1", mtime=0),

@@ -154,6 +154,8 @@ def test_unreadable_films(tmp_path):
     for path, reason in (("notes.png", "not a PNG"), ("none.png", "No such file")):
         with pytest.raises(UserError, match=f"{path}: {reason}.*; give a PNG"):
             as_film(tmp_path / path)
+    with pytest.raises(UserError, match=r"a\\nb: No such file"):
+        as_film(tmp_path / "a\nb")
     with pytest.raises(UserError, match="an image: claims 0 x 40 pixels"):
         as_film(np.zeros((40, 0), np.uint8))
 
