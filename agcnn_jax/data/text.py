@@ -46,9 +46,12 @@ _ZIPPED = {
 }
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _EXTENSIONS = ("png", "jpg", "jpeg", "tif", "tiff", "dcm", "dicom")
-# An image at the start of a line. Its folders may have spaces and, in an absolute path, commas.
+_IMAGE_END = rf"\.(?:{'|'.join(_EXTENSIONS)})"
+# An image at the start of a line. Its folders may have spaces and, in quotes or an absolute path,
+# commas.
 _IMAGE = re.compile(
-    rf'"?((?:(?:[a-z]:)?[./\\~][^"]*?|[^",;\t]*?)\.(?:{"|".join(_EXTENSIONS)}))"?(?=[\s,;]|$)',
+    rf'(?:"([^"]*{_IMAGE_END})"|'
+    rf'"?((?:(?:[a-z]:)?[./\\~][^"]*?|[^",;\t]*?){_IMAGE_END})"?)(?=[\s,;]|$)',
     re.IGNORECASE,
 )
 
@@ -172,7 +175,11 @@ def read_names(path: Path) -> list[str]:
     for line in map(str.strip, read_text(path).splitlines()):
         if line and not line.startswith("#"):
             image = _IMAGE.match(line)
-            names.append(image[1] if image else re.split(r"[\s,;]", line, maxsplit=1)[0].strip('"'))
+            names.append(
+                image[1] or image[2]
+                if image
+                else re.split(r"[\s,;]", line, maxsplit=1)[0].strip('"')
+            )
             header = re.split(r"[,;\t]", line, maxsplit=1)[0].strip(' "')
             if len(names) == 1 and plain(header) in map(plain, IMAGE_COLUMNS):
                 names.clear()

@@ -67,9 +67,8 @@ def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) ->
     try:
         return answers_of(logits, model.labels, model.calibration)
     except NoAnswerError as error:
-        raise UserError(
-            f"{printable(name) or f'image {i} of the batch'}: {error}; look at the film and at the model"
-        ) from None
+        film = printable(name) or f"image {i} of the batch"
+        raise UserError(f"{film}: {error}; look at the film and at the model") from None
 
 
 def are_many(images: object) -> bool:
