@@ -98,17 +98,21 @@ class DelimitedText(NamedTuple):
 def read_delimited(path: Path) -> DelimitedText:
     """Read a table; the delimiter is the one that divides its first line into most fields.
 
+    One that makes a column of `IMAGE_COLUMNS` comes before others, which headers may contain.
+
     Raises:
         UserError: as for `read_text`.
     """
     text, marked = _decode(path)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
 
-    def fields(delimiter: str) -> int:
+    def fields(delimiter: str) -> tuple[bool, int]:
         try:
-            return len(next(csv.reader([first], delimiter=delimiter), ()))
+            header = next(csv.reader([first], delimiter=delimiter), [])
         except csv.Error:
-            return 0  # `rows` says what is wrong
+            return False, 0  # `rows` says what is wrong
+        names = set(map(plain, IMAGE_COLUMNS))
+        return not names.isdisjoint(map(plain, header)), len(header)
 
     return DelimitedText(path, text, max(DELIMITERS, key=fields), marked)
 

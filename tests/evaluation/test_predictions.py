@@ -89,6 +89,7 @@ def test_probabilities_are_not_taken_for_logits(write):
         ("Image Index;prob_Mass;prob_No Finding\na.png;0.25;1\n", "separated by semicolons"),
         ("Image Index\tprob_Mass\tprob_No Finding\na.png\t0.25\t1\n", "separated by tabs"),
         ("\ufeffImage Index,prob_Mass,prob_No Finding\na.png,0.25,1\n", "a byte order mark"),
+        ("Image Index,prob_Mass,Patient (age; sex; view; id)\na.png,0.25,1\n", ""),
         ('"a, b; c";Path;"prob_Mass"\n1;x/a.png;0.25\n', "separated by semicolons"),
         ("Age,image,prob_Mass\r\n5,a.png,0.25\r\n", ""),
     ],
