@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from agcnn_jax.data import dicom, jpeg, png
+from agcnn_jax.data import dicom, jpeg, png, tiff
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 from agcnn_jax.runtime.paths import expand
 
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _OTHER_KINDS = {
     "a BigTIFF file": (b"II+\0", b"MM\0+"),
     "a JPEG 2000 or HTJ2K file": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
@@ -35,13 +33,6 @@ _OTHER_KINDS = {
     "a web page, perhaps of a failed download": (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"),
 }
 """How files begin that are no films here, but that people take for some."""
-_WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
-_PHOTOMETRIC = 262  # its tag
-_BITS_PER_SAMPLE = 258
-_SIGNED, _FLOAT = 2, 3  # a TIFF's sample formats
-_SAMPLE_FORMAT = 339  # their tag
-_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of the types of values, in bytes
-_PLACES = ((273, 279), (324, 325))  # of strips and of tiles: the tags of offsets and lengths
 
 
 class WrongSizeError(Exception):
@@ -98,7 +89,7 @@ def decode_film(data: bytes) -> np.ndarray:
     if data.startswith(jpeg.SIGNATURE):
         jpeg.check_jpeg(data)
         return _decode_picture(data, "JPEG")
-    if data.startswith(TIFF_SIGNATURES):
+    if data.startswith(tiff.SIGNATURES):
         return _decode_picture(data, "TIFF")
     for kind, signatures in _OTHER_KINDS.items():
         if data.startswith(signatures):
@@ -151,14 +142,17 @@ def _decode_picture(data: bytes, kind: str) -> np.ndarray:
         check_pixels(*image.size)
         if kind == "TIFF" and _has_second_page(image):
             raise UnreadableImageError("holds several pages; save each film as a file of its own")
-        return gray_of_image(image)
+        film = gray_of_image(image)
+        if kind == "TIFF":
+            tiff.check_coded(data)
+        return film
     except UnreadableImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImageError("claims more pixels than any radiograph") from None
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
-        if kind == "TIFF" and _ends_too_early(data):
-            raise UnreadableImageError("truncated") from None
+        if kind == "TIFF":
+            tiff.refuse(data)
         reason = " ".join(str(error).split())[:200]
         if "cannot identify" in reason:
             reason = f"no {kind} that can be decoded"
@@ -182,56 +176,24 @@ def gray_of_image(image: Image.Image) -> np.ndarray:
         Exception: Pillow cannot decode it.
     """
     tags = getattr(image, "tag_v2", {})
-    bits = max(tags.get(_BITS_PER_SAMPLE, ()), default=8)
-    kind = max(tags.get(_SAMPLE_FORMAT, ()), default=1)
-    if kind == _FLOAT:
-        raise UnreadableImageError(f"float samples of {bits} bits; save it with 8 or 16")
-    if bits > 16:
-        raise UnreadableImageError(f"samples of {bits} bits; save it with 8 or 16")
-    if kind == _SIGNED and bits <= 8:
-        raise UnreadableImageError(f"signed samples of {bits} bits; save it with unsigned ones")
+    samples = tiff.check_samples(tags)
     image.load()
     # Phones store a photograph as the sensor lay, and say how to turn it.
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I;16"):
-        return deep_to_gray(np.asarray(turned), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
-    if turned.mode == "I" and bits == 16 and kind == _SIGNED:
+        return deep_to_gray(np.asarray(turned), samples.zero_is_white)
+    if turned.mode == "I" and samples.bits == 16 and samples.signed:
         levels = np.asarray(turned)
         if levels.min() < 0:
             raise UnreadableImageError("negative samples; save it with unsigned ones")
-        return deep_to_gray(levels)  # Pillow decodes none whose zero is white
+        return deep_to_gray(levels)
     if turned.mode in ("I", "F"):
         raise UnreadableImageError("samples of 32 bits; save it with 8 or 16")
-    if bits > 8:  # of which Pillow keeps the high byte: 12 bits in 16 would be nearly black
-        raise UnreadableImageError(f"colour samples of {bits} bits; save it with 8, or as PNG")
+    if samples.bits > 8:  # of which Pillow keeps the high byte: 12 bits in 16 would be nearly black
+        raise UnreadableImageError(
+            f"colour samples of {samples.bits} bits; save it with 8, or as PNG"
+        )
     return np.asarray(turned.convert("L"))
-
-
-def _ends_too_early(data: bytes) -> bool:
-    """Tell whether a TIFF ends before its directory, or before the pixels that this names."""
-    order = "<" if data.startswith(b"II") else ">"
-    if len(data) < 8:
-        return True
-    (place,) = struct.unpack_from(f"{order}I", data, 4)
-    if place + 2 > len(data):
-        return True
-    (count,) = struct.unpack_from(f"{order}H", data, place)
-    if place + 2 + 12 * count > len(data):
-        return True
-    for entry in range(count):
-        kind, length, value = struct.unpack_from(f"{order}HII", data, place + 4 + 12 * entry)
-        size = length * _SIZES.get(kind, 1)
-        if size > 4 and value + size > len(data):
-            return True
-    try:
-        tags = Image.open(io.BytesIO(data), formats=["TIFF"]).tag_v2  # type: ignore[attr-defined]
-    except Exception:  # of what cannot even be opened
-        return False
-    return any(
-        offset + length > len(data)
-        for offsets, lengths in _PLACES
-        for offset, length in zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
-    )
 
 
 def _has_second_page(image: Image.Image) -> bool:

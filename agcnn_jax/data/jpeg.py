@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 
 import tensorstore
@@ -22,9 +21,6 @@ _OTHERS = {
 }
 _SCAN = 0xDA
 
-_PROCESS = os.getpid()
-"""The process that imported this module: tensorstore aborts one that was forked from it."""
-
 
 def check_jpeg(data: bytes) -> None:
     """Check a JPEG's kind, its size and its coded data.
@@ -40,7 +36,9 @@ def check_jpeg(data: bytes) -> None:
             read.
     """
     _check_header(data)
-    if os.getpid() != _PROCESS:
+    from agcnn_jax.runtime.forks import forked  # only now, since a process may fork before it
+
+    if forked():  # tensorstore would abort it
         raise UnreadableImageError(
             "a JPEG, and this process was forked; start it with multiprocessing's spawn"
         )

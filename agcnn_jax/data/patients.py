@@ -17,6 +17,10 @@ NIH_NAME = re.compile(r"(\d{8})_\d{3}\.png", re.ASCII)
 """A file name of the NIH, which begins with the patient's number."""
 
 _WHOLE = re.compile(r"\d+", re.ASCII)
+# What only a float is: 12e3 may be hexadecimal.
+_PLAINLY_FLOAT = re.compile(
+    r"[+-]?((\d+[.,]\d*|[.,]\d+)([eE][+-]?\d{1,4})?|\d+[eE][+-]\d{1,4})", re.ASCII
+)
 _FLOAT = re.compile(r"[+-]?(\d+[.,]\d*|[.,]\d+|\d+(?=[eE]))([eE][+-]?\d{1,4})?", re.ASCII)
 
 
@@ -77,10 +81,14 @@ def read_patients(
 
 
 def _number(patient: str) -> str:
-    """Return what is equal for two ids that are the same number; other ids as they are."""
-    if not (_WHOLE.fullmatch(patient) or _FLOAT.fullmatch(patient)):
-        return patient
-    return str(Decimal(patient.replace(",", ".")).normalize())
+    """Return what is equal for two ids that differ only by zeros of their one number.
+
+    That is 17 for 017 and 17.0, and P17 for P017.
+    """
+    if _PLAINLY_FLOAT.fullmatch(patient):
+        whole, _, fraction = f"{Decimal(patient.replace(',', '.')):f}".partition(".")
+        patient = ".".join(filter(None, (whole, fraction.rstrip("0"))))
+    return re.sub(r"^(\D*)0+(\d+\D*)$", r"\1\2", patient, flags=re.ASCII)
 
 
 def comparable(patients: Iterable[str], others: Iterable[str]) -> bool:

@@ -21,22 +21,37 @@ IMAGE_COLUMNS = ("Image Index", "image", "Path", "image id", "image name", "file
 
 _AS_CSV = "write it as text, such as with pandas.{reader}(FILE).to_csv(NEW_FILE, index=False)"
 _UNZIP = "unpack it and give the file in it"
+_FROM_SPREADSHEET = "save it as 'CSV UTF-8' in the spreadsheet program"
+_FROM_ARRAY = "write it as a CSV file with names of images and columns"
+_ZIP = b"PK\x03\x04"
 # The first bytes of other files -> what they are, and the remedy.
 _OTHERS = {
     b"PAR1": ("a Parquet table", _AS_CSV.format(reader="read_parquet")),
     b"ARROW1": ("an Arrow table", _AS_CSV.format(reader="read_feather")),
-    b"\x93NUMPY": ("a NumPy array", "write it as a CSV file with names of images and columns"),
+    b"\x93NUMPY": ("a NumPy array", _FROM_ARRAY),
     b"\x89HDF": ("an HDF5 file", _AS_CSV.format(reader="read_hdf")),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as 'CSV UTF-8' in the spreadsheet program"),
-    b"PK\x03\x04": ("a zip archive", _UNZIP),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _FROM_SPREADSHEET),
+    _ZIP: ("a zip archive", _UNZIP),
     b"BZh": ("a bzip2 file", _UNZIP),
     b"\xfd7zXZ": ("an xz file", _UNZIP),
 }
+# The same for zip archives that hold these bytes.
+_ZIPPED = {
+    b"xl/workbook": _OTHERS[b"\xd0\xcf\x11\xe0"],
+    b"application/vnd.oasis.opendocument.spreadsheet": (
+        "an OpenDocument spreadsheet",
+        _FROM_SPREADSHEET,
+    ),
+    b".npy": ("a NumPy archive", _FROM_ARRAY),
+}
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _EXTENSIONS = ("png", "jpg", "jpeg", "tif", "tiff", "dcm", "dicom")
-# An image at the start of a line. Its folders may have spaces and, in an absolute path, commas.
+_IMAGE_END = rf"\.(?:{'|'.join(_EXTENSIONS)})"
+# An image at the start of a line. Its folders may have spaces and, in quotes or an absolute path,
+# commas.
 _IMAGE = re.compile(
-    rf'"?((?:(?:[a-z]:)?[./\\~][^"]*?|[^",;\t]*?)\.(?:{"|".join(_EXTENSIONS)}))"?(?=[\s,;]|$)',
+    rf'(?:"([^"]*{_IMAGE_END})"|'
+    rf'"?((?:(?:[a-z]:)?[./\\~][^"]*?|[^",;\t]*?){_IMAGE_END})"?)(?=[\s,;]|$)',
     re.IGNORECASE,
 )
 
@@ -83,17 +98,21 @@ class DelimitedText(NamedTuple):
 def read_delimited(path: Path) -> DelimitedText:
     """Read a table; the delimiter is the one that divides its first line into most fields.
 
+    One that makes a column of `IMAGE_COLUMNS` comes before others, which headers may contain.
+
     Raises:
         UserError: as for `read_text`.
     """
     text, marked = _decode(path)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
 
-    def fields(delimiter: str) -> int:
+    def fields(delimiter: str) -> tuple[bool, int]:
         try:
-            return len(next(csv.reader([first], delimiter=delimiter), ()))
+            header = next(csv.reader([first], delimiter=delimiter), [])
         except csv.Error:
-            return 0  # `rows` says what is wrong
+            return False, 0  # `rows` says what is wrong
+        names = set(map(plain, IMAGE_COLUMNS))
+        return not names.isdisjoint(map(plain, header)), len(header)
 
     return DelimitedText(path, text, max(DELIMITERS, key=fields), marked)
 
@@ -136,8 +155,8 @@ def _refuse_others(path: Path, data: bytes) -> None:
     """Raise `UserError` for UTF-16 and for files that are no text, with their kind."""
     for magic, (kind, remedy) in _OTHERS.items():
         if data.startswith(magic):
-            if b"xl/" in data:
-                kind, remedy = _OTHERS[b"\xd0\xcf\x11\xe0"]
+            if magic == _ZIP:
+                kind, remedy = next((_ZIPPED[it] for it in _ZIPPED if it in data), (kind, remedy))
             raise UserError(f"{path}: is {kind}, no text; {remedy}")
     zeros = data.count(0, 0, 1000)
     if data.startswith(_UTF_16) or zeros > len(data[:1000]) / 4:
@@ -160,7 +179,11 @@ def read_names(path: Path) -> list[str]:
     for line in map(str.strip, read_text(path).splitlines()):
         if line and not line.startswith("#"):
             image = _IMAGE.match(line)
-            names.append(image[1] if image else re.split(r"[\s,;]", line, maxsplit=1)[0].strip('"'))
+            names.append(
+                image[1] or image[2]
+                if image
+                else re.split(r"[\s,;]", line, maxsplit=1)[0].strip('"')
+            )
             header = re.split(r"[,;\t]", line, maxsplit=1)[0].strip(' "')
             if len(names) == 1 and plain(header) in map(plain, IMAGE_COLUMNS):
                 names.clear()

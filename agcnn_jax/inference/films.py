@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from agcnn_jax.data.films import decode_film, gray_of_image, load_film, resize_film
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
+from agcnn_jax.inference.folder import printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
 from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.errors import UserError
@@ -20,6 +21,9 @@ Film = str | os.PathLike[str] | Image.Image | np.ndarray
 
 CHANNELS = (1, 3, 4)
 """Channels that an array may have: gray, colour, or colour with alpha."""
+
+_FORMATS = ("PNG", "JPEG", "MPO", "TIFF")
+"""Of Pillow, those that `decode_film` reads."""
 
 _NARROWEST = 16
 """Pixels. A last axis that is shorter holds channels, not the columns of a film."""
@@ -63,9 +67,8 @@ def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) ->
     try:
         return answers_of(logits, model.labels, model.calibration)
     except NoAnswerError as error:
-        raise UserError(
-            f"{name or f'image {i} of the batch'}: {error}; look at the film and at the model"
-        ) from None
+        film = printable(name) or f"image {i} of the batch"
+        raise UserError(f"{film}: {error}; look at the film and at the model") from None
 
 
 def are_many(images: object) -> bool:
@@ -96,7 +99,9 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
         try:
             return os.path.basename(name), load_film(name)
         except UnreadableImageError as error:
-            raise UserError(f"{name}: {error}; give a PNG, JPEG, TIFF or DICOM file") from None
+            raise UserError(
+                f"{printable(name)}: {error}; give a PNG, JPEG, TIFF or DICOM file"
+            ) from None
         except ValueError:  # of the system, for a null character
             raise UserError(f"{name!r} is no path; give a PNG, JPEG, TIFF or DICOM file") from None
     try:
@@ -113,18 +118,28 @@ def as_film(image: Film) -> tuple[str, np.ndarray]:
 
 
 def _film_of_image(image: Image.Image) -> np.ndarray:
-    """Read a Pillow image: the file that it was opened from, if it has not been changed since."""
-    data = _file_of_image(image)
-    if data is not None:
+    """Read a Pillow image: the file that it was opened from, if it has not been changed since.
+
+    Of a file that only Pillow reads, such as BMP, and of one that is lost, its pixels are read.
+    """
+    if image.format in _FORMATS and (data := _file_of_image(image)) is not None:
         return decode_film(data)
+    if _has_several_pages(image):
+        raise UnreadableImageError("holds several pages; give a copy() of one")
     if hasattr(image, "tag_v2"):
-        if getattr(image, "n_frames", 1) > 1:
-            raise UnreadableImageError("holds several pages; give a copy() of one")
         return gray_of_image(image)
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
     # As files are read: photographs are turned as the camera was held, PNGs are not.
     turned = image if image.format == "PNG" else ImageOps.exif_transpose(image)
     return _gray(np.asarray(turned if deep else turned.convert("L")))
+
+
+def _has_several_pages(image: Image.Image) -> bool:
+    """Tell whether a Pillow image has pages or frames, other than a photograph's previews (MPO)."""
+    try:
+        return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # of a file that is closed: a TIFF of one page knows that it is
+        return image.format == "TIFF"
 
 
 def _file_of_image(image: Image.Image) -> bytes | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
@@ -24,6 +23,7 @@ from agcnn_jax.run.recipe import Recipe, make_recipe
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.forks import forked
 from agcnn_jax.training.predict_step import EXTRAS, make_predict_step
 
 if TYPE_CHECKING:
@@ -33,23 +33,19 @@ if TYPE_CHECKING:
 BATCH = 32
 """Films that `Model.predict` predicts at once."""
 
-_PROCESS = os.getpid()
-"""The process that imported this module, and JAX with it."""
-
-
 _DEVICES = threading.Lock()
 """Held while a program is started: each device must get the programs of all threads in one order,
 or those that wait for each other's devices wait for ever (all-reduce, jax 0.10)."""
 
 
 def require_not_forked() -> None:
-    """Raise `UserError` in a process that was forked after JAX was imported.
+    """Raise `UserError` in a process that was forked after JAX was imported, or a JPEG was read.
 
     JAX's threads do not survive a fork: there, it would wait for them for ever.
     """
-    if os.getpid() != _PROCESS:
+    if forked():
         raise UserError(
-            "this process was forked from one that had loaded JAX, which does not work here; start "
+            "this process was forked from one that had loaded JAX or read a JPEG; start "
             'it with multiprocessing.get_context("spawn"), or load the model only after the fork'
         )
 

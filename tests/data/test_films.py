@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -247,6 +249,34 @@ def test_a_tiff_of_signed_bytes_is_refused():
         decode_film(bytes(data))
 
 
+@pytest.mark.parametrize(
+    ("bands", "photometric", "sample_format", "reason"),
+    [
+        (1, 1, 3, "float samples of 16 bits"),
+        (3, 2, 3, "float samples of 16 bits"),
+        (1, 0, 2, "signed samples of 16 bits"),
+        (1, 1, 4, "samples of format 4"),
+    ],
+)
+def test_a_tiff_that_pillow_cannot_open_is_named(bands, photometric, sample_format, reason):
+    with pytest.raises(UnreadableImageError, match=f"^{reason}; save it"):
+        decode_film(tiff(np.zeros((6, 8, bands), np.int16), photometric, sample_format))
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_tiff_with_zeroed_bytes_is_refused(compression, mode):
+    whole = packed(shaded().convert(mode), "TIFF", compression=compression)
+    assert decode_film(whole).shape == (256, 256)
+    tags = Image.open(io.BytesIO(whole)).tag_v2
+    for offset, length in zip(tags[273], tags[279], strict=True):
+        damaged = bytearray(whole)
+        place, size = offset + length // 3, length // 3
+        damaged[place : place + size] = bytes(size)
+        with pytest.raises(UnreadableImageError, match="damaged"):
+            decode_film(bytes(damaged))
+
+
 def test_a_tiff_of_deep_colour_is_refused():
     with pytest.raises(UnreadableImageError, match="colour samples of 16 bits"):
         decode_film(tiff(np.full((6, 8, 3), 4095, np.uint16), 2, 1))
@@ -338,12 +368,17 @@ def test_what_is_no_file(tmp_path):
     np.testing.assert_array_equal(load_film(tmp_path / "film.dcm"), pixels(11))
 
 
-def jpeg(progressive, mode="L", **options):
-    """A smooth film with noise, of 256 x 256 pixels."""
+def shaded():
+    """A picture with shapes and noise, 256 x 256."""
     y, x = np.mgrid[-1:1:256j, -1:1:256j]
     noise = np.random.default_rng(3).normal(0, 6, (256, 256))
     gray = np.clip(128 + 90 * np.cos(3 * x) * np.cos(2 * y) + noise, 0, 255).astype(np.uint8)
-    image = Image.fromarray(gray).convert("RGB").convert(mode)
+    return Image.fromarray(gray)
+
+
+def jpeg(progressive, mode="L", **options):
+    """A smooth film with noise, of 256 x 256 pixels."""
+    image = shaded().convert("RGB").convert(mode)
     return packed(image, "JPEG", progressive=progressive, **options)
 
 
@@ -482,3 +517,15 @@ def test_a_forked_process_reads_films_or_says_why_not(tmp_path):
         said = dict(line.rstrip().split(" ", 1) for line in file)
     assert "this process was forked; start it with multiprocessing's spawn" in said.pop("jpg")
     assert len(said) >= 5 and set(said.values()) == {"(48, 48)"}
+
+
+def test_a_process_forked_before_the_first_jpeg_reads_it(tmp_path):
+    """Servers import a program, then fork."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(packed(PAGE, "JPEG"))
+    program = (
+        "import os, signal, sys; from agcnn_jax.data.films import load_film; child = os.fork()\n"
+        "if not child: signal.alarm(60); os._exit(load_film(sys.argv[1]).shape != (8, 8))\n"
+        "sys.exit(os.waitpid(child, 0)[1] != 0)"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)

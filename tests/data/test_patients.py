@@ -29,15 +29,21 @@ def test_float_notation_is_refused_in_chestxray14_with_its_first_line(text):
     assert f"t.csv, line 4: 'Patient ID' is {text!r}, not a whole number;" in str(caught.value)
 
 
-@pytest.mark.parametrize(("one", "other"), [("7", "007"), ("1.0", "1"), ("1e3", "1000")])
-def test_ids_of_other_tables_that_are_the_same_number_are_refused(one, other):
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("7", "007"), ("1.0", "1"), ("1e+03", "1000"), ("P017", "P17"), ("0" + "9" * 40, "9" * 40)],
+)
+def test_ids_of_other_tables_that_differ_only_by_zeros_are_refused(one, other):
     with pytest.raises(UserError) as caught:
-        read(["P1", one, "P01", one, other], nih=False)
+        read(["P1", one, "P10", one, other], nih=False)
     assert f"t.csv, line 6: 'Patient ID' is {other!r}, but {one!r} on line 3;" in str(caught.value)
 
 
 def test_ids_of_other_tables_are_text():
-    ids = ["007", "008", "P1", "P01", "1.2.840.7", "1.50", "a", "A", "12e5x"]
+    ids = ["007", "008", "P1", "P10", "1.2.840.7", "1.50", "a", "A", "12e5x"]
+    ids += ["000e12", "000e13", "1e3", "1000"]  # hexadecimal
+    # Of 39 digits, as in PadChest.
+    ids += ["139860488694292331637988235681460987", "139860488694292331637988235681460988"]
     assert read(ids, nih=False) == ids
 
 

@@ -29,6 +29,7 @@ NAMES = ["00000001_000.png", "00000013_005.png", "00030805_012.png"]
         "{name};0;1",
         '"{name}.png","Effusion, Mass"',
         '"images/{name}.png" 0',
+        '"chest xray, v2/{name}.png",0',
         "{name}\t0",
     ],
 )

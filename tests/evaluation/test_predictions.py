@@ -89,6 +89,7 @@ def test_probabilities_are_not_taken_for_logits(write):
         ("Image Index;prob_Mass;prob_No Finding\na.png;0.25;1\n", "separated by semicolons"),
         ("Image Index\tprob_Mass\tprob_No Finding\na.png\t0.25\t1\n", "separated by tabs"),
         ("\ufeffImage Index,prob_Mass,prob_No Finding\na.png,0.25,1\n", "a byte order mark"),
+        ("Image Index,prob_Mass,Patient (age; sex; view; id)\na.png,0.25,1\n", ""),
         ('"a, b; c";Path;"prob_Mass"\n1;x/a.png;0.25\n', "separated by semicolons"),
         ("Age,image,prob_Mass\r\n5,a.png,0.25\r\n", ""),
     ],
@@ -120,6 +121,12 @@ def test_other_delimiters_are_read_and_said(write, capsys, text, said):
         ),
         (b"PAR1\x15\x04\x15\x10PAR1", "is a Parquet table, no text; write it"),
         (b"PK\x03\x04..xl/workbook.xml..", "is an Excel workbook, no text; save"),
+        (
+            b"PK\x03\x04..mimetypeapplication/vnd.oasis.opendocument.spreadsheet..",
+            "is an OpenDocument spreadsheet, no text; save",
+        ),
+        (b"PK\x03\x04..arr_0.npy..", "is a NumPy archive, no text; write it"),
+        (b"PAR1..axl/b..PAR1", "is a Parquet table, no text; write it"),
         (b"PK\x03\x04..data.csv..", "is a zip archive, no text; unpack"),
         (
             gzip.compress(b"\xd0\xcf\x11\xe0\xa1\xb1", mtime=0),

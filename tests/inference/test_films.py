@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import doctest
+import importlib
 import io
 import os
 import pickle
@@ -20,7 +21,10 @@ from scipy import ndimage
 from scipy.special import expit
 
 import agcnn_jax
+from agcnn_jax.data import jpeg
+from agcnn_jax.data.films import load_film
 from agcnn_jax.data.labels import FINDINGS, LABELS
+from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.inference.films import as_film
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.result import answers_of
@@ -150,6 +154,8 @@ def test_unreadable_films(tmp_path):
     for path, reason in (("notes.png", "not a PNG"), ("none.png", "No such file")):
         with pytest.raises(UserError, match=f"{path}: {reason}.*; give a PNG"):
             as_film(tmp_path / path)
+    with pytest.raises(UserError, match=r"a\\nb: No such file"):
+        as_film(tmp_path / "a\nb")
     with pytest.raises(UserError, match="an image: claims 0 x 40 pixels"):
         as_film(np.zeros((40, 0), np.uint8))
 
@@ -226,6 +232,26 @@ def test_a_page_of_several_is_refused_as_its_file_is(tmp_path):
     assert (as_film(second.copy())[1] == 20).all()
 
 
+@pytest.mark.parametrize("kind", ["bmp", "webp", "gif", "ppm"])
+def test_an_image_of_another_format_is_its_pixels(tmp_path, kind):
+    levels = np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)
+    path = saved(tmp_path, Image.fromarray(levels), f"a.{kind}", lossless=True)
+    np.testing.assert_array_equal(as_film(Image.open(path))[1], levels)
+    with pytest.raises(UserError, match="not a PNG, JPEG, TIFF or DICOM file"):
+        as_film(path)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png"])
+def test_frames_are_refused(tmp_path, kind):
+    frames = [Image.fromarray(np.full((32, 32), level, np.uint8)) for level in (10, 200)]
+    path = saved(tmp_path, frames[0], f"a.{kind}", save_all=True, append_images=frames[1:])
+    decoded = Image.open(io.BytesIO(path.read_bytes()))
+    decoded.load()
+    for image in (Image.open(path), decoded):
+        with pytest.raises(UserError, match="several"):
+            as_film(image)
+
+
 @pytest.mark.parametrize("kind", ["png", "tif", "jpg"])
 def test_a_changed_image_is_not_its_file(tmp_path, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8))
@@ -300,10 +326,13 @@ def test_a_model_pickles_before_and_after_predictions(model, raw):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_forked_process_gets_one_clear_error(model, workdir, raw):
+def test_a_forked_process_gets_one_clear_error(model, workdir, raw, tmp_path):
     path = next(raw.iterdir())
+    photograph = tmp_path / "a.jpg"
+    Image.open(path).save(photograph)
     calls = (lambda: model.predict(path), lambda: agcnn_jax.load(workdir))
     calls += (lambda: model.predict_batch(np.zeros((1, 64, 64), np.uint8)),)
+    calls += (lambda: importlib.reload(jpeg) and load_film(photograph),)  # as if imported here
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -311,14 +340,14 @@ def test_a_forked_process_gets_one_clear_error(model, workdir, raw):
         for call in calls:
             try:
                 call()
-            except UserError as error:
+            except (UserError, UnreadableImageError) as error:
                 os.write(writing, f"{error}\n".encode())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     os.close(writing)
     with open(reading) as file:
         said = file.read().splitlines()
-    assert len(said) == 3 and all('get_context("spawn")' in line for line in said)
+    assert len(said) == 4 and all("spawn" in line for line in said)
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
