@@ -57,8 +57,11 @@ def errors(labels: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Er
 
 
 def linear(value: float, reach: np.ndarray, least: float = -np.inf) -> Interval | None:
-    """Return the interval around a value on its own scale; None where nothing varies."""
-    if not reach > 0:
+    """Return the interval around a value on its own scale.
+
+    None where nothing varies, and where the probabilities are so extreme that it has no end.
+    """
+    if not 0 < reach < np.inf:
         return None
     return Interval(max(value - float(reach), least), value + float(reach))
 
@@ -105,9 +108,13 @@ def slope_influence(labels: np.ndarray, logits: np.ndarray, line: Line) -> np.nd
 
 
 def intercept_influence(labels: np.ndarray, logits: np.ndarray, intercept: float) -> np.ndarray:
-    """Compute the influence `[N]` of images on `calibration.intercept`."""
+    """Compute the influence `[N]` of images on `calibration.intercept`.
+
+    It has no bounds if no probability differs from 0 and 1.
+    """
     fitted = expit(logits + intercept)
-    return (labels - fitted) / (fitted * (1 - fitted)).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (labels - fitted) / (fitted * (1 - fitted)).sum()
 
 
 def calibration_error_influence(

@@ -130,3 +130,13 @@ def test_measures_cover():
     """A short form of the benchmark."""
     for name, (share, _) in measure_coverage(50, 150).items():
         assert share >= 0.9, name
+
+
+@pytest.mark.filterwarnings("error")
+def test_logits_without_bound_have_no_interval():
+    """As of a network after a few steps: no probability differs from 0 and 1."""
+    labels, patients = np.tile([0, 1], 30), np.arange(60)
+    logits = np.random.default_rng(0).standard_normal(60) * 1e30
+    found = finding_metrics(labels, expit(logits), patients, logits).intervals
+    assert found["intercept"] is None
+    assert np.isfinite([one for one in found.values() if one]).all()
