@@ -167,6 +167,8 @@ def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     assert different == {"train_digest", "validation_digest"}
     config = common.get_config()
     workdir = epath.Path(tmp_path)
+    of_records = {"provenance": "a test", "fingerprint": "f", "images": len(records)}
+    first, edited = (of_records | split for split in (first, edited))
     keep_config(config, workdir, first)
     keep_config(config, workdir, first)
     with pytest.raises(UserError, match="was made with another data: train_digest is '"):
