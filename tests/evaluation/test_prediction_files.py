@@ -163,16 +163,16 @@ def test_a_table_without_ages_has_no_age_groups(write):
 def test_images_are_found_whatever_their_folders_and_extensions(files, write):
     table, predictions, _, _ = files
     path = predictions("p.csv", range(100))
-    plain = evaluate_predictions(path, table, resamples=2)
+    plain = evaluate_predictions(path, table)
     header, *rows = path.read_text().splitlines()
     for form in ("images_001/{}.png", "{}.PNG", "C:\\d\\{}.png", "{}"):
         renamed = [form.format(row.partition(".png")[0]) + row.partition(".png")[2] for row in rows]
         for column in ("Path", "image"):
             text = "\n".join([header.replace("Image Index", column), *renamed])
-            table_of = evaluate_predictions(write("p.csv", text), table, resamples=2)
+            table_of = evaluate_predictions(write("p.csv", text), table)
             assert (table_of.rows, table_of.below) == (plain.rows, plain.below)
     subset = write("s.txt", "\r\n".join(f"images_002/{i}.png 0 1" for i in range(40, 120)))
-    notes = evaluate_predictions(write("p.csv", text), table, subset_path=subset, resamples=2).below
+    notes = evaluate_predictions(write("p.csv", text), table, subset_path=subset).below
     assert notes[0] == "Of 80 images in s.txt, 20 have no prediction."
     twice = write("p.csv", "\n".join([header, *rows, "x/7.png,0.5"]))
     with pytest.raises(UserError, match=r"p\.csv: image '7\.png' has more than one row"):

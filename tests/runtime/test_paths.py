@@ -93,6 +93,5 @@ def test_files(home):
         "~/labels.csv",
         compare_path="~/q.csv",
         subset_path="~/names.txt",
-        resamples=2,
     )
     assert any("Images trained on: 1 of 2" in line for line in table.below)
