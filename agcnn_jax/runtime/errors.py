@@ -56,6 +56,16 @@ class OneLineParser(argparse.ArgumentParser):
         self.register("type", Path, expanded_path)
         self.add_argument("--version", action="version", version=VERSION)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Name a wrong option first: it may stand for one that is then missing."""
+        args = sys.argv[1:] if args is None else list(args)
+        for given in args[: args.index("--")] if "--" in args else args:
+            name = given.partition("=")[0]
+            known = (option.startswith(name) for option in self._option_string_actions)
+            if name.startswith("--") and " " not in given and not any(known):
+                self.error(f"unrecognized arguments: {given}")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, so that all user errors end alike."""
         if unknown := re.search(r"unrecognized arguments: (-[^\s=]+)", message):

@@ -211,3 +211,11 @@ class TestEveryCommand:
             assert child.returncode in (130, 2, -signal.SIGINT), said
             assert "Traceback" not in said
             assert len(said.splitlines()) <= 2
+
+
+def test_a_wrong_option_is_named_before_the_one_that_it_stands_for() -> None:
+    parser = OneLineParser()
+    parser.add_argument("--out", required=True)
+    with pytest.raises(UserError, match=r"no option --outt; did you mean --out\?"):
+        parser.parse_args(["--outt", "model"])
+    assert parser.parse_args(["--ou=--x"]).out == "--x"
