@@ -15,7 +15,8 @@ NOTES = (
     "A finding's probability is the largest of the labels of ChestX-ray14 that it covers; Fracture "
     "has none. Sensitivity and PPV (positive predictive value) are those of NIH's labels, with the "
     "radiologists' as the truth.",
-    "Intervals of sensitivity and PPV: 95 %, over patients (Wilson's, for clustered observations). "
+    "Intervals: 95 %, over patients; of an AUC as in the table of AUCs, of sensitivity and PPV "
+    "Wilson's for clustered observations. "
     "The images were selected for reading, so PPV is not that of the whole data set, and each set "
     "was selected differently: pooled rows mix their prevalences. The images of the set 'val' are "
     "in NIH's train_val list.",

@@ -87,7 +87,8 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         "region's area; the mean annotated box of the finding over all other patients; and the "
         "location prior, the map of how many of these patients' boxes cover each pixel, cut off at "
         "tau like the heat map. Their points are the maxima of both maps and the boxes' centres. "
-        "The best control is the one that does best on these images, for each measure on its own.",
+        "The best control is the one that does best on these images, for each measure on its own, "
+        "which favours it; intervals do not allow for the choice.",
         "An annotated box is found if any box of the image meets it. What lies outside of the "
         "model's input, a centre crop, counts as missed. A class-specific map where nothing speaks "
         "for the finding is empty, and finds nothing.",

@@ -22,6 +22,7 @@ from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.operating_points import Share
 from agcnn_jax.metrics.shares import shares
+from agcnn_jax.metrics.subgroups import UNKNOWN
 from agcnn_jax.runtime.errors import UserError
 
 FINDINGS: dict[str, tuple[str, ...]] = {
@@ -52,7 +53,7 @@ class Readings:
     Attributes:
         nih: NIH's labels and the patients of the same images.
         read: per image, 0 or 1 for each of `FINDINGS`, uint8 `[4]`.
-        set_of: per image, the set that it belongs to.
+        set_of: per image, the set that it belongs to; `UNKNOWN` where the cell is empty.
     """
 
     nih: Labels
@@ -64,7 +65,8 @@ def read_radiologists(source: str | Path | CsvTable) -> Readings | None:
     """Read the radiologists' table; None if it lacks their four columns.
 
     Raises:
-        UserError: if the table is unusable, or an answer is neither YES nor NO.
+        UserError: if the table is unusable, an answer is neither YES nor NO, or a set is called
+            `POOLED`.
     """
     table = read_csv(source)
     if not set(map(plain, FINDINGS)) <= set(map(plain, table.header)):
@@ -81,8 +83,13 @@ def read_radiologists(source: str | Path | CsvTable) -> Readings | None:
                 f"{table.path}, line {line}, {table.header[column]}: {row[column]!r} is neither "
                 f"YES nor NO; correct or delete the row"
             )
+        if row[set_column] == POOLED:
+            raise UserError(
+                f"{table.path}, line {line}, {SET_COLUMN}: {POOLED!r} is what the tables call all "
+                f"sets together; rename the set"
+            )
         read[name] = np.array(answers, np.uint8)
-        set_of[name] = row[set_column]
+        set_of[name] = row[set_column] or UNKNOWN
     return Readings(read_labels(table), read, set_of)
 
 

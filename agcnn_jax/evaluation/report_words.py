@@ -118,13 +118,21 @@ def limits(cohort: Cohort, read: bool = False) -> list[str]:
             "The images are drawn by a program, so nothing here says anything on patients."
         )
     else:
-        lines += [
-            "Radiologists labelled the images, which were selected for it."
+        lines += (
+            [
+                "Radiologists labelled the images, which were selected for it, each set in its own "
+                "way. Numbers that name no set are of all sets together.",
+                "All images come from one institution, and predictive values hold for the "
+                "prevalence of this selection.",
+            ]
             if read
-            else "The labels were extracted from radiology reports by a program, not read from the "
-            "images; an AUC measures agreement with those labels.",
-            "All images come from one institution, and predictive values hold for its prevalence.",
-        ]
+            else [
+                "The labels were extracted from radiology reports by a program, not read from the "
+                "images; an AUC measures agreement with those labels.",
+                "All images come from one institution, and predictive values hold for its "
+                "prevalence.",
+            ]
+        )
     rare = [plain_name(f) for f, n in cohort.positive_patients.items() if n < FEW_PATIENTS]
     if rare:
         few = f"Fewer than {FEW_PATIENTS} positive patients: {', '.join(rare)}."

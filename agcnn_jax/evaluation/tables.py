@@ -72,7 +72,7 @@ def probability_text(value: float) -> str:
 
 def interval_text(interval: Interval | None, digits: int = 3) -> str:
     """Format an interval as "[low, high]"; None, or one without a width, as an en dash."""
-    # Where nothing varies, resampling shows no uncertainty; it does not show that there is none.
+    # Where nothing varies, no uncertainty is seen, which does not mean that there is none.
     if interval is None or interval.high - interval.low < _NO_WIDTH:
         return DASH
     return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
@@ -176,7 +176,9 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
     means = mean_rows(results)
     lines.append(
         "Intervals: 95 %, from each patient's influence (clustered DeLong), each for its row "
-        f"alone. {DASH} nothing varies, or fewer than two patients are positive or negative."
+        "alone; a finding's own holds the AUCs that a score test does not reject, with Hanley and "
+        "McNeil's variance mixed in. "
+        f"{DASH} nothing varies, or fewer than two patients are positive or negative."
     )
     few = [f for f in first.mean.findings if f not in first.frequent_mean.findings]
     if few:

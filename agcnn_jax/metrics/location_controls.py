@@ -51,12 +51,17 @@ def maps_of_others(annotated: np.ndarray, patients: np.ndarray, size: int) -> It
         int64 `[size, size]`, for N images.
     """
     _, patient = np.unique(patients, return_inverse=True)
-    centres = np.arange(size) + 0.5
-    own = np.zeros((int(patient.max()) + 1, size, size), np.int16)
-    for row, boxes in zip(patient, annotated, strict=True):
+
+    def cover(rows: np.ndarray) -> np.ndarray:
+        covered = np.zeros((size, size), np.int64)
+        boxes = annotated[rows].reshape(-1, 4)
         for xmin, ymin, xmax, ymax in boxes[~np.isnan(boxes[:, 0])]:
             columns = (xmin <= centres) & (centres < xmax)
-            own[row] += np.outer((ymin <= centres) & (centres < ymax), columns)
-    everyone = own.sum(axis=0)
-    for row in patient:
-        yield everyone - own[row]
+            covered += np.outer((ymin <= centres) & (centres < ymax), columns)
+        return covered
+
+    # A map for each patient would not fit into memory for many.
+    centres = np.arange(size) + 0.5
+    everyone = cover(np.arange(len(annotated)))
+    for one in patient:
+        yield everyone - cover(np.flatnonzero(patient == one))

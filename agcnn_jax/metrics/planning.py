@@ -4,7 +4,9 @@
 
 Prints a table of the widths of an AUC's interval, by AUC and number of positive patients, for
 one image a patient and ten times as many negative patients. The variance is that of exponential
-scores (Hanley and McNeil 1982). Several images a patient narrow the interval a little.
+scores (Hanley and McNeil 1982), which is on the safe side: normal scores give narrower intervals,
+the more so the higher the AUC (`benchmarks/coverage_of_findings.py`). Several
+images a patient narrow the interval a little.
 """
 
 from __future__ import annotations

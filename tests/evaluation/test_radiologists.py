@@ -93,6 +93,18 @@ def test_no_set_of_images(write):
         read_radiologists(write("r.csv", header + rows))
 
 
+def test_a_set_called_pooled_is_not_taken_for_all_sets(write):
+    rows = ROWS.replace(",val\n", ",pooled\n")
+    with pytest.raises(UserError, match="line 4, Set Id: 'pooled' is what the tables call all"):
+        read_radiologists(write("r.csv", HEADER + rows))
+    unnamed = evaluate_predictions(
+        write("p.csv", PREDICTIONS), write("r.csv", HEADER + ROWS.replace(",val\n", ",\n"))
+    )
+    assert [row[0] for row in unnamed.rows[1::4]] == [
+        f"Pneumothorax, {one}" for one in ("test", "unknown", "pooled")
+    ]
+
+
 def test_options_of_other_labels(write, tmp_path):
     path, labels = write("p.csv", PREDICTIONS), write("r.csv", HEADER + ROWS)
     with pytest.raises(UserError, match="--compare has no effect with radiologists' labels"):
