@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +136,7 @@ class _Worker:
     def __init__(self, options: _Options):
         self.connection, theirs = _spawn.Pipe()
         self.process = _spawn.Process(target=_serve, args=(theirs, *options), daemon=True)
+        resource_tracker.ensure_running()  # Python 3.11's start unblocks Ctrl-C
         # A terminal sends Ctrl-C to all processes, but only the main one handles it.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
