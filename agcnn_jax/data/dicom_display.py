@@ -151,7 +151,7 @@ def _lut(item: Header, signed: bool) -> Lut | None:
         entries = words[:65536]
     if not len(entries):
         return None
-    # The value's representation may be declared, or follow from the input's.
+    # The first value is signed if its VR says so, or if the input is.
     if first > 32767 and (signed or item.elements["LUTDescriptor"].vr == "SS"):
         first -= 65536
     needed = max(int(entries.max()).bit_length(), 8)

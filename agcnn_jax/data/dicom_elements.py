@@ -80,7 +80,7 @@ def read_header(data: bytes) -> Header:
     meta, at = _elements(data, start, len(data), Encoding(True, True), top_group=2)
     syntax = Header(meta).text("TransferSyntaxUID")
     if syntax == DEFLATED:
-        # Whatever a few bytes become would have to be inflated.
+        # A few bytes may inflate to any size.
         raise UnreadableImageError("a deflated DICOM object; save it with another transfer syntax")
     encoding = _guess(data, at)
     if syntax == EXPLICIT_BIG:

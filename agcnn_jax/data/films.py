@@ -32,7 +32,7 @@ _OTHER_KINDS = {
     "a pointer of Git LFS, not the file": (b"version https://git-lfs",),
     "a web page, perhaps of a failed download": (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"),
 }
-"""How files begin that are no films here, but that people take for some."""
+"""The first bytes of other kinds of files, which people take for films."""
 
 
 class WrongSizeError(Exception):

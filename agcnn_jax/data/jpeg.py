@@ -1,4 +1,4 @@
-"""Checking that a JPEG is whole: Pillow decodes a damaged one without a word."""
+"""Check whether a JPEG is whole: Pillow decodes a damaged one without a warning."""
 
 from __future__ import annotations
 

@@ -85,9 +85,10 @@ def _calibration_in_words(measures: Measures, branch: str) -> str:
     slopes = [one.slope for one in found if one.slope is not None]
     shifts = [one.intercept for one in found if one.intercept is not None]
     right = sum(_is_calibrated(one) for one in found)
+    count = f"{len(found)} finding{'s' * (len(found) > 1)}"
     return (
-        f"Calibration, medians over {len(found)} findings: slope {_median(slopes, 2)} (1 is "
-        f"right), intercept {_median(shifts, 2, '+')} (0 is right), ECE {_median(errors, 3)}. "
+        f"Calibration, medians over {count}: slope {_median(slopes, 2)} (1 is right), "
+        f"intercept {_median(shifts, 2, '+')} (0 is right), ECE {_median(errors, 3)}. "
         f"All three are about right for {right} of them (slope {1 - _SLOPE:g} to {1 + _SLOPE:g}, "
         f"intercept -{_SHIFT:g} to {_SHIFT:g}, ECE at most {_ECE:g})."
     )
