@@ -19,9 +19,7 @@ from agcnn_jax.evaluation.label_table import Labels, read_labels
 from agcnn_jax.evaluation.predictions import Predictions
 from agcnn_jax.evaluation.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.interval import Interval
-from agcnn_jax.metrics.operating_points import Share
-from agcnn_jax.metrics.shares import shares
+from agcnn_jax.metrics.operating_points import Share, share_of
 from agcnn_jax.metrics.subgroups import UNKNOWN
 from agcnn_jax.runtime.errors import UserError
 
@@ -196,10 +194,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Share:
 def _share(hits: np.ndarray, among: np.ndarray, patients: np.ndarray, parts: Any) -> Share:
     """Return the share of `hits` where `among` is 1; nothing for findings that NIH has not."""
     chosen = among == 1
-    if not parts or not chosen.any():
-        return Share(None, None)
-    value, low, high = map(float, shares(hits[chosen] == 1, patients[chosen]))
-    return Share(value, None if np.isnan(low) else Interval(low, high))
+    return share_of(hits[chosen] == 1, patients[chosen]) if parts else Share(None, None)
 
 
 def against_radiologists(

@@ -24,6 +24,14 @@ class Share(NamedTuple):
     interval: Interval | None
 
 
+def share_of(hits: np.ndarray, patients: np.ndarray) -> Share:
+    """Return the share of hits, bool `[N]`, of patients `[N]`; nothing if N is 0, see `shares`."""
+    if not len(hits):
+        return Share(None, None)
+    value, low, high = map(float, shares(hits, patients))
+    return Share(value, None if np.isnan(low) else Interval(low, high))
+
+
 class OperatingPoint(NamedTuple):
     """The images of one finding on both sides of a threshold.
 
@@ -90,10 +98,7 @@ def operating_point(
     called, positive = scores >= threshold, labels == 1
 
     def share(hits: np.ndarray, among: np.ndarray) -> Share:
-        if not among.any():
-            return Share(None, None)
-        value, low, high = map(float, shares(hits[among], patients[among]))
-        return Share(value, None if np.isnan(low) else Interval(low, high))
+        return share_of(hits[among], patients[among])
 
     return OperatingPoint(
         threshold,

@@ -15,8 +15,7 @@ import numpy as np
 from agcnn_jax.metrics.auc import patient_influence, rank_scores
 from agcnn_jax.metrics.influence import Influence, difference_interval, stack
 from agcnn_jax.metrics.interval import Interval
-from agcnn_jax.metrics.operating_points import Share
-from agcnn_jax.metrics.shares import shares
+from agcnn_jax.metrics.operating_points import Share, share_of
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup
 
 _NONE = Share(None, None)
@@ -145,9 +144,9 @@ def _side(
 
 
 def _rate(hits: np.ndarray, patient: np.ndarray, count: int) -> _Rate:
-    value, low, high = map(float, shares(hits, patient))
-    share = Share(value, None if np.isnan(low) else Interval(low, high))
-    return _Rate(share, np.bincount(patient, (hits - value) / len(hits), count))
+    return _Rate(
+        share_of(hits, patient), np.bincount(patient, (hits - hits.mean()) / len(hits), count)
+    )
 
 
 Sides = Mapping[tuple[str, str], _Side]
