@@ -132,7 +132,7 @@ test: $(VENV)/installed-test
 test-all: $(VENV)/installed-parity
 	$(PYTEST) $(SHARED) tests
 	$(PYTEST) tests/parity
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutation.mutants
 
 parity: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -m "not slow"
@@ -141,7 +141,7 @@ parity-sample: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -k "$(SAMPLE)"
 
 mutants: $(VENV)/installed-test
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutation.mutants
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

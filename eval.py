@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 from absl import flags
 
-from agcnn_jax.run import command_line
+from agcnn_jax.config import command_line
 from agcnn_jax.runtime.errors import UserError
 
 BESIDE = ("compare", "subset", "validation", "logits")
@@ -31,8 +31,8 @@ def main() -> None:
         if table:
             print(table)
         return
+    from agcnn_jax.evaluation.auc.table_text import as_text
     from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
-    from agcnn_jax.evaluation.table_text import as_text
 
     if not predictions or not labels:
         raise UserError("--predictions and --labels go together; give both CSV files")

@@ -6,8 +6,8 @@ if __name__ == "__main__":
 
     end_quietly()
 
-from agcnn_jax.run import command_line
-from agcnn_jax.run.config import refuse_unread
+from agcnn_jax.config import command_line
+from agcnn_jax.config.check import refuse_unread
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branches
-from agcnn_jax.run.experiment import Experiment
 from agcnn_jax.run.recipe import Recipe, make_recipe
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, device_mesh
 from agcnn_jax.runtime.errors import UserError

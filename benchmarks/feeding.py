@@ -29,11 +29,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 
 from machine import describe_machine, spread
 
+from agcnn_jax.config import command_line
+from agcnn_jax.config.check import refuse_unread
 from agcnn_jax.data.pipeline import training_batches
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches
-from agcnn_jax.run import command_line
-from agcnn_jax.run.config import refuse_unread
-from agcnn_jax.run.experiment import Experiment, open_experiment
+from agcnn_jax.run.run import Experiment, open_experiment
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import replicate, shard_batch

@@ -35,10 +35,10 @@ import torch  # noqa: E402
 import train_twin  # noqa: E402
 import twin_training  # noqa: E402
 
+from agcnn_jax.config import command_line  # noqa: E402
+from agcnn_jax.config.check import refuse_unread  # noqa: E402
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches  # noqa: E402
-from agcnn_jax.run import command_line  # noqa: E402
-from agcnn_jax.run.config import refuse_unread  # noqa: E402
-from agcnn_jax.run.experiment import Experiment, open_experiment  # noqa: E402
+from agcnn_jax.run.run import Experiment, open_experiment  # noqa: E402
 from agcnn_jax.run.strategies import Stage, stages  # noqa: E402
 from agcnn_jax.runtime.compilation_cache import keep_compilations  # noqa: E402
 from agcnn_jax.runtime.devices import replicate  # noqa: E402

@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from agcnn_jax.config.plain import plain_config
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.inference.hand_on import about
 from agcnn_jax.inference.model import Model
@@ -36,7 +37,6 @@ from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safeten
 from agcnn_jax.inference.stream import Settings, predict_files
 from agcnn_jax.models.agcnn import init_variables
 from agcnn_jax.run import lineage
-from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.runtime.cores import available_cores
 from data_prep.phantoms import generate

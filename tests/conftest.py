@@ -18,7 +18,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from tests import tiny
+from tests.support import tiny
 
 tiny.use()
 

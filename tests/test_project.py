@@ -8,7 +8,7 @@ import yaml
 
 import agcnn_jax
 from agcnn_jax.runtime.extras import packages_of
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 # As strings: YAML would make dates and numbers of some.
 CITATION = yaml.load((ROOT / "CITATION.cff").read_text(), yaml.BaseLoader)

@@ -10,16 +10,16 @@ import pytest
 from etils import epath
 
 from agcnn_jax import predict
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
-from agcnn_jax.evaluation.localisation import WAYS, annotated_boxes, localise
+from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, localise
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.run import open_experiment
 from tests.configs import demo
-from tests.programs import ROOT, run
-from tests.runs import make_run
-from tests.small_steps import random_variables
+from tests.support.programs import ROOT, run
+from tests.support.runs import make_run
+from tests.support.small_steps import random_variables
 
 FILMS = ROOT.parent / "shared" / "chestxray14"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.programs import ROOT, run
+from tests.support.programs import ROOT, run
 
 PACKAGE = "agcnn_jax"
 ROOMS = (
@@ -13,6 +13,7 @@ ROOMS = (
     "attention",
     "data",
     "models",
+    "config",
     "run",
     "interop",
     "training",

@@ -8,10 +8,10 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import check_config, flatten, refuse_unread
+from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.interop.weights import SETTINGS
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.config import check_config, flatten, refuse_unread
-from agcnn_jax.run.keys import FREE, KEYS, SCORED, TRAINED
 from agcnn_jax.runtime.errors import UserError
 
 _ATTENTION = (

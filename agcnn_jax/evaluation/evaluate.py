@@ -11,23 +11,24 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation.asked_config import read_run_config
-from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.evaluation.films import show_films
-from agcnn_jax.evaluation.flow import data_flow
-from agcnn_jax.evaluation.localisation import localise
-from agcnn_jax.evaluation.overlap import trained_overlap
-from agcnn_jax.evaluation.references import Setting
+from agcnn_jax.evaluation.auc.table_one import subsets_of
+from agcnn_jax.evaluation.auc.table_text import as_text
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import results_directory
-from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
-from agcnn_jax.evaluation.table_one import subsets_of
-from agcnn_jax.evaluation.table_text import as_text
-from agcnn_jax.evaluation.validation import Validated, validate
+from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.films import show_films
+from agcnn_jax.evaluation.scoring.flow import data_flow
+from agcnn_jax.evaluation.scoring.localisation import localise
+from agcnn_jax.evaluation.scoring.overlap import trained_overlap
+from agcnn_jax.evaluation.scoring.references import Setting
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.evaluation.scoring.validation import Validated, validate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
-from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.experiment import Experiment, open_experiment
+from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
+from agcnn_jax.run.run import Experiment, open_experiment
 from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate

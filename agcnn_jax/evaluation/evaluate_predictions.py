@@ -13,13 +13,17 @@ from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.splits import digest_of
-from agcnn_jax.evaluation.agreement_tables import Agreed, agreement_csv, agreement_table
-from agcnn_jax.evaluation.cohort import Cohort, describe_cohort, headline, leakage
-from agcnn_jax.evaluation.comparison import with_differences
-from agcnn_jax.evaluation.csv_table import read_csv
-from agcnn_jax.evaluation.flow import FlowRow
-from agcnn_jax.evaluation.label_table import read_labels, refuse_misspelt
-from agcnn_jax.evaluation.prediction_files import (
+from agcnn_jax.evaluation.auc.comparison import with_differences
+from agcnn_jax.evaluation.auc.table_one import subset_of_table
+from agcnn_jax.evaluation.auc.tables import Table, build_table
+from agcnn_jax.evaluation.files.csv_table import read_csv
+from agcnn_jax.evaluation.files.label_table import read_labels, refuse_misspelt
+from agcnn_jax.evaluation.findings.agreement_tables import Agreed, agreement_csv, agreement_table
+from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.results_directory import require_new
+from agcnn_jax.evaluation.scoring.cohort import Cohort, describe_cohort, headline, leakage
+from agcnn_jax.evaluation.scoring.flow import FlowRow
+from agcnn_jax.evaluation.scoring.prediction_files import (
     align,
     keep,
     label_images,
@@ -27,18 +31,14 @@ from agcnn_jax.evaluation.prediction_files import (
     read_subset,
     validate_on,
 )
-from agcnn_jax.evaluation.radiologists import (
+from agcnn_jax.evaluation.scoring.radiologists import (
     against_radiologists,
     agreement,
     read_radiologists,
     scored_images,
 )
-from agcnn_jax.evaluation.results import write_results
-from agcnn_jax.evaluation.results_directory import require_new
-from agcnn_jax.evaluation.scored import ScoredImages
-from agcnn_jax.evaluation.table_one import subset_of_table
-from agcnn_jax.evaluation.tables import Table, build_table
-from agcnn_jax.evaluation.validation import NOT_VALIDATED
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError

@@ -8,18 +8,18 @@ from typing import Any
 
 import ml_collections
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation.asked_config import read_keys, weights_config
-from agcnn_jax.evaluation.csv_table import plain
 from agcnn_jax.evaluation.evaluate import (
     Subject,
     check_subset,
     open_evaluation,
     score,
 )
+from agcnn_jax.evaluation.files.csv_table import plain
 from agcnn_jax.evaluation.results_directory import require_new
-from agcnn_jax.evaluation.scored import columns_of
+from agcnn_jax.evaluation.scoring.scored import columns_of
 from agcnn_jax.interop import weights
-from agcnn_jax.run import saved_config
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, require_agreement, sync_call
 from agcnn_jax.runtime.storage import absolute

@@ -13,24 +13,28 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from agcnn_jax.evaluation import comparison, report, table_text, tables
-from agcnn_jax.evaluation.agreement_tables import Agreed
-from agcnn_jax.evaluation.cohort import Cohort
-from agcnn_jax.evaluation.csv_table import IMAGE_COLUMN
-from agcnn_jax.evaluation.drawing import draw_figures
-from agcnn_jax.evaluation.flow import FlowRow
-from agcnn_jax.evaluation.localisation import Localisation, note
-from agcnn_jax.evaluation.localisation_tables import localisation_markdown
-from agcnn_jax.evaluation.localisation_values import localisation_csv, localisation_json
-from agcnn_jax.evaluation.measure_files import write_measures
-from agcnn_jax.evaluation.measure_tables import thresholds_note
-from agcnn_jax.evaluation.measures import measure
-from agcnn_jax.evaluation.panels import Films
-from agcnn_jax.evaluation.predictions import write_predictions
+from agcnn_jax.evaluation.auc import comparison, table_text, tables
+from agcnn_jax.evaluation.auc.table_one import Subset, table_one, table_one_csv
+from agcnn_jax.evaluation.figures.drawing import draw_figures
+from agcnn_jax.evaluation.figures.panels import Films
+from agcnn_jax.evaluation.files.csv_table import IMAGE_COLUMN
+from agcnn_jax.evaluation.files.predictions import write_predictions
+from agcnn_jax.evaluation.findings.agreement_tables import Agreed
+from agcnn_jax.evaluation.findings.measure_files import write_measures
+from agcnn_jax.evaluation.findings.measure_tables import thresholds_note
+from agcnn_jax.evaluation.localisation.localisation_tables import localisation_markdown
+from agcnn_jax.evaluation.localisation.localisation_values import (
+    localisation_csv,
+    localisation_json,
+)
+from agcnn_jax.evaluation.report import report
 from agcnn_jax.evaluation.results_directory import SCORES, replace_directory
-from agcnn_jax.evaluation.scored import ScoredImages
-from agcnn_jax.evaluation.table_one import Subset, table_one, table_one_csv
-from agcnn_jax.evaluation.validation import NOT_VALIDATED, Validated
+from agcnn_jax.evaluation.scoring.cohort import Cohort
+from agcnn_jax.evaluation.scoring.flow import FlowRow
+from agcnn_jax.evaluation.scoring.localisation import Localisation, note
+from agcnn_jax.evaluation.scoring.measures import measure
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED, Validated
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, auc_table, paired_difference
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from etils import epath
 
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import advice, exists, is_remote, read_json, reported
 

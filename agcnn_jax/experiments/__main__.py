@@ -13,8 +13,8 @@ if __name__ == "__main__":
 
 from absl import flags
 
+from agcnn_jax.config import command_line
 from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, plan, refuse_overruled
-from agcnn_jax.run import command_line
 from agcnn_jax.runtime.errors import UserError
 
 DEFAULT_WORKDIR = "runs/experiments"

@@ -9,10 +9,10 @@ from typing import Any
 
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import flatten
 from agcnn_jax.experiments.plan import Run
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.config import flatten
-from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.run.stage_results import read_result, stage_directory
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.run.takeover import stage_values

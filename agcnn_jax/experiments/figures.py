@@ -9,7 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.figures import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, plain_name, style
+from agcnn_jax.evaluation.figures.figures import (
+    LEGEND_BELOW,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    plain_name,
+    style,
+)
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import DIFFERENCE
 from agcnn_jax.experiments.summary import BY_FINDING

@@ -12,9 +12,10 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from agcnn_jax.evaluation.figures import encode
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.evaluation.auc.table_text import as_markdown, as_text
+from agcnn_jax.evaluation.figures.figures import encode
 from agcnn_jax.evaluation.results_directory import replace_directory
-from agcnn_jax.evaluation.table_text import as_markdown, as_text
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.clock import Clock
 from agcnn_jax.experiments.plan import OF_BACKBONE, Run, plan
@@ -27,8 +28,7 @@ from agcnn_jax.experiments.runs import (
     survey,
 )
 from agcnn_jax.models.registry import BACKBONES
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.run import open_experiment
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import (

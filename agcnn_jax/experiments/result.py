@@ -13,19 +13,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from agcnn_jax.evaluation.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
-from agcnn_jax.evaluation.map_boxes import ATTENDED, RANDOM
-from agcnn_jax.evaluation.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import check_value
+from agcnn_jax.config.keys import KEYS
+from agcnn_jax.evaluation.scoring.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
+from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, columns_of, scored_images
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
 from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import Estimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.config import check_value
-from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.keys import KEYS
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.errors import UserError

@@ -9,11 +9,12 @@ from typing import Any
 
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import flatten
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, Run
 from agcnn_jax.experiments.result import MEASURE_AGAIN, Result, make_result, measure_run
-from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.config import flatten
-from agcnn_jax.run.experiment import Experiment, open_experiment
+from agcnn_jax.run import lineage
+from agcnn_jax.run.run import Experiment, open_experiment
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.references import PAPER_SETTING, paper_rows
+from agcnn_jax.evaluation.scoring.references import PAPER_SETTING, paper_rows
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, Result
 from agcnn_jax.metrics.paired_test import holm

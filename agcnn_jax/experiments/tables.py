@@ -8,11 +8,11 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from agcnn_jax.evaluation.comparison import p_text
-from agcnn_jax.evaluation.localisation_tables import NAMES
-from agcnn_jax.evaluation.map_boxes import ATTENDED
-from agcnn_jax.evaluation.references import load
-from agcnn_jax.evaluation.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.auc.comparison import p_text
+from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.localisation.localisation_tables import NAMES
+from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
+from agcnn_jax.evaluation.scoring.references import load
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES
 from agcnn_jax.experiments.summary import BY_FINDING

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import agcnn_jax
+from agcnn_jax.config import kinds
+from agcnn_jax.config.kinds import require_entries
+from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, Evaluation, model_card
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.model import Model
@@ -23,9 +26,6 @@ from agcnn_jax.inference.model_files import (
     to_safetensors,
     write_folder,
 )
-from agcnn_jax.run import kinds
-from agcnn_jax.run.kinds import require_entries
-from agcnn_jax.run.saved_config import read_data
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
 

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
+from agcnn_jax.config.plain import plain_config
 from agcnn_jax.inference.model import Model, require_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
@@ -33,7 +34,6 @@ from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import calibration_of, read_calibration
 from agcnn_jax.run.lineage import Lineage
-from agcnn_jax.run.plain_config import plain_config
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.devices import require_devices

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from agcnn_jax.data.coordinates import to_original_pixels
 from agcnn_jax.data.labels import NO_FINDING
-from agcnn_jax.evaluation.coordinates import to_original_pixels
 from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.calibration import Calibration
@@ -56,7 +56,7 @@ class Model:
 
     Attributes:
         name: where it was loaded from.
-        config: all keys of `run/keys.py`, nested; those that only training reads may be defaults.
+        config: all keys of `config/keys.py`, nested; those only of training may be defaults.
         labels: name of each of the C outputs; "" for one that was not trained.
         image_size: side S in pixels of the stored images that it was trained on.
         variables: weights and statistics of its branches, numpy arrays.

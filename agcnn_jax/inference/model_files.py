@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run.kinds import (
+from agcnn_jax.config.kinds import (
     ANY,
     LIST_OF_TEXTS,
     OBJECT,
@@ -25,6 +24,7 @@ from agcnn_jax.run.kinds import (
     count_from,
     require_entries,
 )
+from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"

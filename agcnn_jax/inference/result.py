@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from agcnn_jax.evaluation.coordinates import heat_map_on_film
+from agcnn_jax.data.coordinates import heat_map_on_film
 from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.run.calibration import Calibration, Choice
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.predictions import PREFIX
+from agcnn_jax.evaluation.files.predictions import PREFIX
 from agcnn_jax.inference.decoding import Decoded
 from agcnn_jax.inference.folder import PredictionFolder, printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run import lineage, saved_config
+from agcnn_jax.run import lineage
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import checkpoint_place, reported, write_bytes

@@ -10,8 +10,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.kinds import (
+from agcnn_jax.config.kinds import (
     ANY,
     ANYTHING,
     CHANNELS,
@@ -25,6 +24,7 @@ from agcnn_jax.run.kinds import (
     count_from,
     require_entries,
 )
+from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import Lineage, digest
 from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError

@@ -15,13 +15,13 @@ import numpy as np
 from etils import epath
 from scipy.special import expit
 
+from agcnn_jax.config import kinds
+from agcnn_jax.config.kinds import ANY, NUMBER, OBJECT, WHOLE, require_entries
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
 from agcnn_jax.metrics.feature_distance import FeatureStatistics
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.operating_points import RULES, choose_thresholds
-from agcnn_jax.run import kinds
-from agcnn_jax.run.kinds import ANY, NUMBER, OBJECT, WHOLE, require_entries
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 

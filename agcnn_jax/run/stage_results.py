@@ -9,10 +9,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
-from agcnn_jax.run import lineage
-from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
-from agcnn_jax.run.kinds import (
+from agcnn_jax.config.kinds import (
     ANY,
     ANYTHING,
     NUMBER,
@@ -23,6 +20,9 @@ from agcnn_jax.run.kinds import (
     count_from,
     require_entries,
 )
+from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
+from agcnn_jax.run import lineage
+from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported

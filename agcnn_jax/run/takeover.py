@@ -14,11 +14,12 @@ from typing import Any
 
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import flatten, is_read
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.config import flatten, is_read
-from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.keys import FIXED, KEYS, SCORED
+from agcnn_jax.run import lineage
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.run.stage_results import has_started, load_best, read_result, stage_directory
 from agcnn_jax.run.strategies import Stage, branches_before, stages
 from agcnn_jax.runtime.errors import UserError

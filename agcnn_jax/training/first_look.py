@@ -11,7 +11,7 @@ import numpy as np
 from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.models.agcnn import Variables, apply_branch
-from agcnn_jax.run.experiment import Experiment
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.runtime.processes import announce, is_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
 from agcnn_jax.training.inputs import attend_inputs, centre_inputs

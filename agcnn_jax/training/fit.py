@@ -13,8 +13,7 @@ import jax
 from agcnn_jax.data.pipeline import iterate, training_batches
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.summary import check_memory, step_memory
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.preemption import StopRequest
@@ -22,6 +21,7 @@ from agcnn_jax.runtime.processes import announce, from_primary, process_share, s
 from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training.first_look import first_look
 from agcnn_jax.training.host_crop import make_host_cropper
+from agcnn_jax.training.memory import check_memory, step_memory
 from agcnn_jax.training.prediction import make_validation
 from agcnn_jax.training.record import GO_ON, Record
 from agcnn_jax.training.schedule import Schedule

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.config import check_config
-from agcnn_jax.run.experiment import Experiment, open_experiment
+from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.check import check_config
+from agcnn_jax.run import lineage
+from agcnn_jax.run.run import Experiment, open_experiment
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import take_over

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.experiment import Experiment
-from agcnn_jax.run.log import MetricsLog
+from agcnn_jax.run.run import Experiment
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import announce, is_primary
 from agcnn_jax.runtime.progress import Progress, duration
+from agcnn_jax.training.log import MetricsLog
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState
 

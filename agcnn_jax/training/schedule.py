@@ -17,7 +17,7 @@ from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
-    from agcnn_jax.run.experiment import Experiment
+    from agcnn_jax.run.run import Experiment
 
 SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 """`config.learning_rate_scaling`: the learning rate grows by this power of the ratio between the

@@ -7,7 +7,7 @@ import types
 import numpy as np
 
 from agcnn_jax.data.records import open_records
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import feeding

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.runtime.errors import UserError
-from tests.programs import ROOT, run
+from tests.support.programs import ROOT, run
 
 sys.path.append(str(ROOT / "benchmarks"))
 import beside

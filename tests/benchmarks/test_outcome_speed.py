@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.programs import ROOT, run
+from tests.support.programs import ROOT, run
 
 pytest.importorskip("torch")
 sys.path.append(str(ROOT / "benchmarks"))

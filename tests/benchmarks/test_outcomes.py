@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from agcnn_jax.runtime.errors import UserError
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import outcomes

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import performance

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from agcnn_jax.runtime.errors import UserError
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import optimised_hlo

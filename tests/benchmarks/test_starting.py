@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import scoring

@@ -42,7 +42,7 @@ from tests.data.dicom_files import (  # noqa: E402
     lookup,
     radiograph,
 )
-from tests.programs import ROOT  # noqa: E402
+from tests.support.programs import ROOT  # noqa: E402
 
 FILMS = ROOT.parent / "shared" / "films" / "dicom"
 VALUES = np.array([[0, 100, 150], [200, 4000, 4095]], np.uint16)

@@ -12,10 +12,10 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agcnn_jax.config.saved import describe_run, keep_config
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
 from agcnn_jax.data.text import read_names
-from agcnn_jax.run.saved_config import describe_run, keep_config
 from agcnn_jax.runtime.errors import UserError
 from configs import common
 

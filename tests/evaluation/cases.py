@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.special import expit
 
-from agcnn_jax.evaluation.cohort import describe_cohort
-from agcnn_jax.evaluation.measures import measure
-from agcnn_jax.evaluation.panels import Answer, Films
-from agcnn_jax.evaluation.references import PAPER_SETTING
-from agcnn_jax.evaluation.scored import ScoredImages
-from agcnn_jax.evaluation.validation import calibration_of
+from agcnn_jax.evaluation.figures.panels import Answer, Films
+from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.measures import measure
+from agcnn_jax.evaluation.scoring.references import PAPER_SETTING
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.validation import calibration_of
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 

@@ -15,13 +15,13 @@ from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.source_format import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS
-from agcnn_jax.run import experiment as experiment_module
+from agcnn_jax.run import run as experiment_module
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
 from data_prep import torch_weights
 from tests.configs import demo
-from tests.programs import run
+from tests.support.programs import run
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("quick_compilation")

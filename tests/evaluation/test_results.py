@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from agcnn_jax.evaluation import results as module
-from agcnn_jax.evaluation.cohort import describe_cohort
+from agcnn_jax.evaluation.auc.table_text import as_text
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
-from agcnn_jax.evaluation.localisation import WAYS, Count, Localisation
-from agcnn_jax.evaluation.predictions import read_predictions
+from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.results import write_results
 from agcnn_jax.evaluation.results_directory import replace_directory
-from agcnn_jax.evaluation.scored import ScoredImages
-from agcnn_jax.evaluation.table_text import as_text
+from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.localisation import box_hits, score_hits
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError

@@ -2,15 +2,15 @@ import itertools
 
 import pytest
 
+from agcnn_jax.config.check import flatten
 from agcnn_jax.experiments.plan import EXPERIMENTS, NAMES, VARIED, Run, plan, refuse_overruled
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.config import flatten
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.runtime.errors import UserError
 from configs import resnet
 from tests.configs import demo
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 
 def test_every_key_that_a_row_sets_may_differ_within_a_workdir():

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from tests.processes import DEMO, Run, environment
-from tests.programs import ROOT, run
-from tests.started import TINY
+from tests.support.processes import DEMO, Run, environment
+from tests.support.programs import ROOT, run
+from tests.support.started import TINY
 
 COMMAND = ("-m", "agcnn_jax.experiments")
 QUICK = (*DEMO, "--config.max_steps=3", "--config.data.protocol=random")

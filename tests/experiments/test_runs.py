@@ -16,7 +16,7 @@ from agcnn_jax.experiments import clock, result, runs
 from agcnn_jax.experiments.plan import EXPERIMENTS, plan
 from agcnn_jax.experiments.report import run_experiments
 from agcnn_jax.models import registry
-from agcnn_jax.run import experiment as experiment_module
+from agcnn_jax.run import run as experiment_module
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError

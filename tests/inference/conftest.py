@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import saved_config
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.run import open_experiment
 from tests.configs import demo
-from tests.runs import make_run
-from tests.small_steps import random_variables
+from tests.support.runs import make_run
+from tests.support.small_steps import random_variables
 
 
 @pytest.fixture(scope="session")

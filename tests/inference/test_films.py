@@ -34,7 +34,7 @@ from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.calibration import Calibration, Choice
 from agcnn_jax.runtime.errors import UserError
-from tests.programs import run
+from tests.support.programs import run
 
 RAMP = np.arange(96 * 64, dtype=np.uint16).reshape(96, 64) * 10
 

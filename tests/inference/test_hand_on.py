@@ -418,7 +418,7 @@ def test_download(hub, folder, tmp_path):
     addresses = ("hf://owner/model", f"hf://owner/model@{COMMIT}", "hf://no/model",
                  "hf://owner/model@none", "hf://owner/empty")  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "tests/tiny.py", tmp_path / "program.py", *addresses],
+        [sys.executable, "tests/support/tiny.py", tmp_path / "program.py", *addresses],
         env=environment,
         capture_output=True,
         text=True,

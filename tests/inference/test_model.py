@@ -18,7 +18,7 @@ from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import lineage_of_names
 from agcnn_jax.runtime.errors import UserError
-from tests.programs import run
+from tests.support.programs import run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import ast
 import json
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 NOTEBOOK = ROOT / "docs/use.ipynb"
 

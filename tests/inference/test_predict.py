@@ -18,7 +18,7 @@ from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.evaluation.predictions import read_predictions
+from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.inference import stream
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.rows import overlay_name

@@ -56,7 +56,7 @@ def small_state():
     from agcnn_jax.interop.export import state_of
     from agcnn_jax.models.agcnn import AGCNN
     from agcnn_jax.models.registry import make_backbone
-    from tests.small_steps import random_variables
+    from tests.support.small_steps import random_variables
 
     model = AGCNN(make_backbone("resnet_small"), 14)
     variables = random_variables(model, 32)

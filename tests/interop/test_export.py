@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run import lineage, saved_config, stage_results
+from agcnn_jax.run import lineage, stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.runtime.errors import UserError
 from data_prep import torch_weights
 from tests.configs import demo
-from tests.small_steps import random_variables
+from tests.support.small_steps import random_variables
 
 LABELS = ["A", "B", "No Finding"]
 SEEN = lineage.lineage_of_names(["00000013_005.png", "00000002_000.png"])

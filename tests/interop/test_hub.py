@@ -134,7 +134,7 @@ def server(small_state):
 def start(tmp_path, endpoint, *arguments):
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
-    program = ("tests/tiny.py", "data_prep/torch_weights.py")
+    program = ("tests/support/tiny.py", "data_prep/torch_weights.py")
     return subprocess.Popen(
         [sys.executable, *program, *arguments, "--out", tmp_path / "out/w"],
         env={

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.import_weights import import_weights
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import NOTHING
-from agcnn_jax.run.saved_config import read_config
 from agcnn_jax.runtime.errors import UserError
 from tests.configs import demo
 from tests.run import test_checkpoints as stages

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from tests.launch.scripts import LAUNCH, executable
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 # A Google Cloud of two files: `states`, the answers to describe, of which the last is repeated; and
 # `calls`. Its hosts are folders. create adds ACTIVE; delete removes hosts and states.

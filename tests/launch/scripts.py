@@ -6,7 +6,7 @@ import time
 
 import yaml
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci" / "run"])

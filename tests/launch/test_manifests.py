@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.launch.scripts import JOBSETS, LAUNCH, RUN_AGAIN, pod_of
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 
 @pytest.mark.parametrize("path", JOBSETS, ids=lambda path: path.name)

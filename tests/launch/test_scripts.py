@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from tests.launch.scripts import JOBSETS, LAUNCH, SCRIPTS, pod_of, script
-from tests.programs import ROOT, run
+from tests.support.programs import ROOT, run
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_interval import PRIOR_DEGREES, auc_interval, hanley_mcneil
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 from cohorts import single

@@ -9,7 +9,7 @@ from scipy.stats import norm, t
 from agcnn_jax.metrics.auc import auc
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 from coverage import SCENARIOS, coverage

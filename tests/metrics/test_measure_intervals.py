@@ -20,7 +20,7 @@ from agcnn_jax.metrics.measure_intervals import (
     prevalence_benefit_influence,
     slope_influence,
 )
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 from coverage_of_findings import measure_coverage

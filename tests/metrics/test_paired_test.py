@@ -11,7 +11,7 @@ from scipy.stats import kstest, norm
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.influence import difference_interval, variance_of_difference
 from agcnn_jax.metrics.paired_test import holm, paired_test
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 from cohorts import single

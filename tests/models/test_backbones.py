@@ -15,7 +15,7 @@ TORCHVISION_PARAMETERS = {"resnet50": 23_508_032, "densenet121": 6_953_856}
 
 
 def plain_registry():
-    """Import the registry without the smaller network that tests/tiny.py puts into it."""
+    """Import the registry without the smaller network that tests/support/tiny.py puts into it."""
     spec = importlib.util.spec_from_file_location("plain_registry", registry.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

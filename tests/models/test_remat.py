@@ -10,7 +10,7 @@ import pytest
 from agcnn_jax.models.agcnn import AGCNN, apply_branch
 from agcnn_jax.models.densenet import DenseNet
 from agcnn_jax.models.resnet import ResNet
-from tests.small_steps import random_variables
+from tests.support.small_steps import random_variables
 
 SIDE, ROWS = 32, 4
 BACKBONES = {"resnet": ResNet(blocks=(1, 1), width=4), "densenet": DenseNet(blocks=(2, 1), stem=8)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agcnn_jax.attention.attend import attend
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import limits

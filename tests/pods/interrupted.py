@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from tests.processes import DEMO, Run
+from tests.support.processes import DEMO, Run
 
 STAGES = ("1_global", "2_local", "3_fusion")
 OPTIONS = (*DEMO, "--config.epochs=2", "--config.log_every=1", "--config.peer_timeout=10")

@@ -4,7 +4,7 @@ import sys
 import time
 
 import train
-from agcnn_jax.run import command_line
+from agcnn_jax.config import command_line
 
 
 def main():

@@ -10,16 +10,16 @@ import pytest
 from etils import epath
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import write_json
-from tests.disks import WITH_DISK, mounted
+from agcnn_jax.training.log import MetricsLog
 from tests.pods.interrupted import latest, same_records, same_weights
 from tests.pods.refusals import refused, said
-from tests.processes import DEMO, Run
-from tests.programs import run
 from tests.run.test_checkpoints import IDENTITY, save, saved
-from tests.started import TINY
+from tests.support.disks import WITH_DISK, mounted
+from tests.support.processes import DEMO, Run
+from tests.support.programs import run
+from tests.support.started import TINY
 
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.checkpoint_every=1")
 FULL = ("No space left on device", "free some space and run the same command again")

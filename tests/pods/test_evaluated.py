@@ -12,8 +12,8 @@ from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run import lineage
 from tests.pods.refusals import refused
-from tests.processes import DEMO, Run
-from tests.small_steps import random_variables
+from tests.support.processes import DEMO, Run
+from tests.support.small_steps import random_variables
 
 
 def run_of(data_dir, workdir, seed):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.pods.interrupted import STAGES, entries, latest, same_records, same_weights
-from tests.processes import DEMO, Run
+from tests.support.processes import DEMO, Run
 
 KILLS = 20
 STEPS = 150

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.pods.refusals import said
-from tests.processes import DEMO, Run, free_port
+from tests.support.processes import DEMO, Run, free_port
 
 
 def slurm(process, port):

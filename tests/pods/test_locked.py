@@ -9,7 +9,7 @@ import pytest
 from agcnn_jax.runtime.workdir_lock import FILE
 from tests.pods.interrupted import entries, has_begun
 from tests.pods.refusals import said
-from tests.processes import DEMO, Run
+from tests.support.processes import DEMO, Run
 
 
 @pytest.mark.slow

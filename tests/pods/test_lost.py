@@ -15,8 +15,8 @@ from tests.pods.interrupted import (
     same_weights,
     training,
 )
-from tests.processes import Run, environment, free_port
-from tests.programs import ROOT, run
+from tests.support.processes import Run, environment, free_port
+from tests.support.programs import ROOT, run
 
 
 def kill_worker(run, process):
@@ -187,7 +187,7 @@ class TestOneProcessStops:
 
     PROGRAM = """
 import time
-from agcnn_jax.run import command_line
+from agcnn_jax.config import command_line
 from agcnn_jax.runtime.errors import UserError
 
 def main():

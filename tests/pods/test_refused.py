@@ -11,9 +11,9 @@ from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.run.lineage import NOTHING
 from tests.pods.interrupted import latest
 from tests.pods.refusals import refused
-from tests.processes import DEMO, Run
-from tests.programs import ROOT
-from tests.small_steps import random_variables
+from tests.support.processes import DEMO, Run
+from tests.support.programs import ROOT
+from tests.support.small_steps import random_variables
 
 OPTIONS = (
     f"--config={ROOT}/tests/configs/demo.py",

@@ -22,7 +22,7 @@ from tests.pods.interrupted import (
     stopped_at,
     training,
 )
-from tests.processes import Run
+from tests.support.processes import Run
 
 
 def terminate(run, process):

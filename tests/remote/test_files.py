@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import results
-from agcnn_jax.run import log as log_module
-from agcnn_jax.run import saved_config, takeover
+from agcnn_jax.run import takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.log import MetricsLog
 from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.training import log as log_module
+from agcnn_jax.training.log import MetricsLog
 from tests.evaluation.test_results import given
 from tests.remote.json_api import Refused
 from tests.run.test_checkpoints import IDENTITY, Position, save, saved

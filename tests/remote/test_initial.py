@@ -7,14 +7,14 @@ from etils import epath
 
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import NOTHING
+from agcnn_jax.run.run import open_experiment
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute
 from agcnn_jax.training.start import initial_variables, read_init
 from tests.configs import demo
 from tests.run.test_checkpoints import Position
-from tests.small_steps import random_variables
+from tests.support.small_steps import random_variables
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from agcnn_jax.data.records import open_records
 from agcnn_jax.runtime import mirror
 from agcnn_jax.runtime.errors import UserError
-from tests.disks import mounted
-from tests.programs import ROOT, run
+from tests.support.disks import mounted
+from tests.support.programs import ROOT, run
 
 FOLDER = "data/chest_xray14/1.0.0/"
 

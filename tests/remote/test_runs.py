@@ -13,9 +13,9 @@ from etils import epath
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from tests.pods.refusals import refused, said
-from tests.processes import Run
-from tests.programs import ROOT, run
-from tests.started import TINY
+from tests.support.processes import Run
+from tests.support.programs import ROOT, run
+from tests.support.started import TINY
 from tests.training.test_loop import SMALL
 
 OPTIONS = (*SMALL, "--config.max_steps=6", "--config.checkpoint_every=2")

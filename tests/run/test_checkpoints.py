@@ -12,7 +12,7 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.stage import best_scores, describe_result, validation_table
-from tests.programs import run
+from tests.support.programs import run
 
 IDENTITY = {"labels": ["Mass"]}
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from agcnn_jax.run.saved_config import read_data
+from agcnn_jax.config.saved import read_data
 from agcnn_jax.run.stage_results import read_result
 from agcnn_jax.runtime.errors import UserError
 

@@ -15,7 +15,7 @@ from agcnn_jax.runtime.compilation_cache import (
     keep_compilations,
     processor,
 )
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 CPUINFO = """processor\t: {number}
 vendor_id\t: GenuineIntel

@@ -14,7 +14,7 @@ import pytest
 from agcnn_jax.runtime import devices, errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.storage import reported
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 CUDA = "JAX_PLATFORMS=cuda: JAX finds no such device here; install what drives it with make "
 COMMANDS = (

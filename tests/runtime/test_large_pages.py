@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from agcnn_jax.runtime import large_pages
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 PROGRAM = """
 import os, sys

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.small_steps import make_batch, make_recipe, make_variables
+from tests.support.small_steps import make_batch, make_recipe, make_variables
 
 
 @pytest.fixture(scope="module")

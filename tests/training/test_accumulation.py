@@ -10,7 +10,7 @@ from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, split_rows
-from tests.small_steps import make_step, split_variables
+from tests.support.small_steps import make_step, split_variables
 
 STORED, INPUT, BATCH = 40, 32, 16
 LEARNING_RATE = 0.5

@@ -23,7 +23,7 @@ from agcnn_jax.runtime.devices import (
 from agcnn_jax.training.inputs import training_inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
-from tests.small_steps import make_batch, make_recipe, make_step, split_variables
+from tests.support.small_steps import make_batch, make_recipe, make_step, split_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

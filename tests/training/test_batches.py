@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agcnn_jax.run.config import check_config
+from agcnn_jax.config.check import check_config
 from agcnn_jax.run.strategies import STRATEGIES
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import check_batches

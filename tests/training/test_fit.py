@@ -15,9 +15,9 @@ from etils import epath
 from jax.sharding import NamedSharding
 
 from agcnn_jax.data.augment import Augmentation
-from agcnn_jax.run import experiment
+from agcnn_jax.run import run as experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run.run import open_experiment
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import SHARDED, device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
@@ -28,9 +28,9 @@ from agcnn_jax.training.prediction import Prediction
 from agcnn_jax.training.schedule import make_schedule, sgd
 from agcnn_jax.training.steps import init_state
 from tests.configs import demo
-from tests.processes import DEMO, environment
-from tests.programs import run
-from tests.small_steps import make_batch, make_recipe, make_variables, split_variables
+from tests.support.processes import DEMO, environment
+from tests.support.programs import run
+from tests.support.small_steps import make_batch, make_recipe, make_variables, split_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -27,7 +27,7 @@ from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.inputs import training_inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, localise
-from tests.small_steps import make_step, split_variables
+from tests.support.small_steps import make_step, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.
 STORED, INPUT, BATCH = 48, 42, 8

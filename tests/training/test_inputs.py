@@ -15,7 +15,7 @@ from agcnn_jax.training.inputs import (
     training_inputs,
     window_inputs,
 )
-from tests.small_steps import make_batch, make_recipe
+from tests.support.small_steps import make_batch, make_recipe
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -18,15 +18,15 @@ import pytest
 from etils import epath
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.experiment import open_experiment
 from agcnn_jax.run.lineage import Overlap
+from agcnn_jax.run.run import open_experiment
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.loop import describe
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 from tests.configs import demo
-from tests.programs import ROOT, run
-from tests.started import TINY
+from tests.support.programs import ROOT, run
+from tests.support.started import TINY
 
 SMALL = (
     "--config=tests/configs/demo.py",

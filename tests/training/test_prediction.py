@@ -12,7 +12,7 @@ from scipy.special import expit
 from agcnn_jax.models.agcnn import BRANCHES, init_variables
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.predict_step import EXTRAS, make_predict_step, predict_step
-from tests.small_steps import make_batch, make_recipe, make_variables
+from tests.support.small_steps import make_batch, make_recipe, make_variables
 
 
 @pytest.mark.parametrize(

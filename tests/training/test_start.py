@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import evaluate as evaluation
 from agcnn_jax.evaluation import results
-from agcnn_jax.evaluation.overlap import trained_overlap
 from agcnn_jax.evaluation.results_directory import results_directory
+from agcnn_jax.evaluation.scoring.overlap import trained_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run import experiment as experiment_module
-from agcnn_jax.run import lineage, saved_config
-from agcnn_jax.run.experiment import open_experiment
+from agcnn_jax.run import lineage
+from agcnn_jax.run import run as experiment_module
 from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
+from agcnn_jax.run.run import open_experiment
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime import processes
 from agcnn_jax.runtime.devices import device_mesh

@@ -13,7 +13,7 @@ from agcnn_jax.run.strategies import STRATEGIES, Stage, stages
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import binary_cross_entropy, init_state
-from tests.small_steps import make_step, split_variables
+from tests.support.small_steps import make_step, split_variables
 
 STORED, INPUT, BATCH = 48, 42, 8
 # Without a cropper on the device, and with one; the others compile longer.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.run import experiment
+from agcnn_jax.run import run as experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.devices import device_mesh

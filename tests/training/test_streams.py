@@ -14,7 +14,7 @@ from agcnn_jax.training import fit, inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
 from configs import common
-from tests.small_steps import make_batch, split_variables
+from tests.support.small_steps import make_batch, split_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -1,0 +1,1 @@
+"""Configs: their keys, files, command lines and the copies that runs keep."""

@@ -1,0 +1,242 @@
+"""Flags of the entry points; user errors become one line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from agcnn_jax.config.check import check_config, check_name
+from agcnn_jax.config.file import load_config
+from agcnn_jax.config.keys import KEYS, check_value
+from agcnn_jax.runtime import errors, supervisor
+from agcnn_jax.runtime.errors import Stopped, UserError
+from agcnn_jax.runtime.large_pages import restart_with_large_pages
+from agcnn_jax.runtime.paths import expand
+
+FLAGS = flags.FLAGS
+
+
+def define_config_flags(runs: str = "runs") -> None:
+    """Define `--config`, `--workdir`, by default in the folder `runs`, and those for many hosts."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
+    )
+    FLAGS["config"].parser = _ConfigFile()
+    for name, text in {
+        "workdir": f"Folder of what is written; by default {runs}/<name of the config file>.",
+        "coordinator_address": (
+            "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
+        ),
+    }.items():
+        flags.DEFINE_string(name, None, text, flag_values=FLAGS)
+    for name, default, lowest, text in (
+        ("num_processes", None, None, "Number of processes, with --coordinator_address."),
+        ("process_id", None, None, "Number of this process, from 0."),
+        ("start_timeout", 300, 1, "Seconds to wait for the other processes."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=FLAGS)
+
+
+def run(
+    main: Callable[[], int | None], preemptible: bool = False, positionals: int = 0
+) -> NoReturn:
+    """Parse flags, join the other processes of the run if there are any, then run `main`.
+
+    See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
+    tells the others, which then end too. `preemptible` says that `main` handles SIGTERM on several
+    hosts with `stop_requests`. `positionals` is the number of arguments that are no options, which
+    `positional` returns.
+    """
+
+    def parse_and_run() -> int | None:
+        _parse(sys.argv, positionals)
+        _check_address(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+        if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
+            signal.signal(signal.SIGTERM, _stop)
+            return main()
+        if not supervisor.is_supervised():
+            return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
+        return _run_joined(main, preemptible)
+
+    restart_with_large_pages()
+    if supervisor.is_supervised():
+        supervisor.begin_supervised()
+    errors.run(parse_and_run)
+
+
+def _check_address(address: str | None, processes: int | None, process: int | None) -> None:
+    """Raise `UserError` unless all flags of a run on several hosts are given and valid, or none."""
+    if address is None and processes is None and process is None:
+        return
+    if address is None or processes is None or process is None:
+        flags = {
+            "--coordinator_address": address,
+            "--num_processes": processes,
+            "--process_id": process,
+        }
+        missing = " and ".join(name for name, value in flags.items() if value is None)
+        raise UserError(f"{missing} missing; give all of {', '.join(flags)}, or none")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--coordinator_address is {address!r}; give HOST:PORT of process 0")
+    if processes < 1:
+        raise UserError(f"--num_processes is {processes}; give the number of all processes")
+    if not 0 <= process < processes:
+        raise UserError(
+            f"--process_id is {process}; give each of the {processes} processes one of "
+            f"0 to {processes - 1}"
+        )
+
+
+def _run_joined(main: Callable[[], int | None], preemptible: bool) -> int | None:
+    from agcnn_jax.runtime import cluster
+    from agcnn_jax.runtime.processes import sync_call
+
+    # Joined first, so that the others hear of any other error in this process's config.
+    peer_timeout = check_value("peer_timeout", FLAGS.config.peer_timeout)
+    try:
+        cluster.join(
+            FLAGS.coordinator_address,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            peer_timeout,
+            FLAGS.start_timeout,
+            preemptible,
+        )
+        if not cluster.is_joined():
+            # JAX handles SIGTERM now, but nobody would ask it when to stop.
+            signal.signal(signal.SIGTERM, _stop)
+        sync_call(configured)
+        return main()
+    except Stopped:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args or not cluster.is_joined():
+            raise
+        # `stop_requests` did not hold this one back: the others find this process lost.
+        errors.say(errors.INTERRUPTED)
+        cluster.leave(errors.INTERRUPTED_STATUS)
+    except Exception as error:
+        cluster.fail(error, peer_timeout)
+        raise
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End a program at once: libraries would catch an exception raised inside them."""
+    errors.say(errors.NOTHING_SAVED)
+    os._exit(errors.TEMPORARY_STATUS)
+
+
+def refuse_flags_beside(*names: str) -> None:
+    """Raise `UserError` if any other flag is given, since it has no effect with these."""
+    for module in (__name__, sys.argv[0]):
+        for flag in FLAGS.get_flags_for_module(module):
+            if flag.present and flag.name not in names:
+                raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
+
+
+def positional() -> list[str]:
+    """Return the arguments that are no options."""
+    return list(_positional)
+
+
+def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
+    """Return the config with its overrides, checked, the workdir, and the overrides.
+
+    The default workdir is in the folder `runs`.
+    """
+    if FLAGS.config is None:
+        raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
+    config = FLAGS.config
+    check_config(config)
+    overrides = dict(config_flags.get_override_values(FLAGS["config"]))
+    if FLAGS.workdir and "workdir" in overrides:
+        raise UserError("--workdir and --config.workdir set the same; leave one out")
+    name = Path(config_flags.get_config_filename(FLAGS["config"])).stem
+    return config, FLAGS.workdir or config.workdir or f"{runs}/{name}", overrides
+
+
+class _ConfigFile(flags.ArgumentParser):
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        # The text after a colon is an argument of the file's get_config.
+        return load_config(*expand(argument).split(":", 1))
+
+
+_positional: list[str] = []
+
+
+def _parse(arguments: list[str], positionals: int = 0) -> None:
+    if "--version" in arguments:
+        print(errors.VERSION)
+        sys.exit(0)
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(sys.modules["__main__"].__doc__)
+        for module in (__name__, sys.argv[0]):
+            for flag in FLAGS.get_flags_for_module(module):
+                print(f"  --{flag.name:12} {flag.help}")
+        print("  --config.KEY=VALUE  any of these keys:")
+        for name, row in KEYS.items():
+            given = f"{row.kind.words}, {row.limits.words}".rstrip(", ")
+            described = f"{row.meaning} ({given}; default {row.default!r})"
+            lines = textwrap.wrap(described, 92, break_on_hyphens=False)
+            print("\n".join([f"  config.{name}", *(f"      {line}" for line in lines)]))
+        sys.exit(0)
+    _check_arguments(arguments)
+    try:
+        extra = FLAGS(arguments)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"{_unknown_flag(error.flagname)} (see --help)") from error
+    except flags.Error as error:
+        reason = f"{str(error).strip().splitlines()[-1]} (see --help)"
+        if override := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
+            key, value = override.groups()
+            reason = f"config.{key} is {value}; {KEYS[key].words}"
+        raise UserError(reason) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections raises these for overrides without a value or of an unknown type.
+        raise UserError(f"config override not understood: {error}") from error
+    if len(extra) > positionals:
+        raise UserError(f"unexpected argument {extra[positionals]!r}; options begin with --")
+    _positional[:] = extra
+
+
+def _unknown_flag(name: str) -> str:
+    """Say that there is no such flag; a key of the config needs `--config.` before it."""
+    keys = [key for key in KEYS if name in (key, key.rpartition(".")[2])]
+    keys = keys or difflib.get_close_matches(name, KEYS, n=1, cutoff=0.8)
+    own = [
+        flag.name for part in (__name__, sys.argv[0]) for flag in FLAGS.get_flags_for_module(part)
+    ]
+    if keys and not difflib.get_close_matches(name, own, n=1, cutoff=0.8):
+        meant = " or ".join(f"--config.{key}" for key in keys)
+        return f"there is no option --{name}; did you mean {meant}?"
+    return errors.unknown_option(f"--{name}", (f"--{flag}" for flag in own))
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise `UserError` for a config file missing or given twice, and for unknown keys."""
+    given = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            given.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+        if override := re.fullmatch(r"--?(?:no)?config\.(.*)", name):
+            check_name(override[1])
+    if len(given) > 1:
+        raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
+    # The text after a colon is an argument of get_config.
+    path = expand(given[0].split(":")[0]) if given else ""
+    if path and not os.path.isfile(path):
+        raise UserError(f"--config {path}: no such file; see configs/ for some, such as demo.py")

@@ -1,0 +1,1 @@
+"""The AUC table, the comparison of two models, and Table 1."""

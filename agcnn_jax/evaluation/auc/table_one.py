@@ -1,0 +1,173 @@
+"""Table 1 of a paper: who is in each subset of the images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agcnn_jax.data.labels import parse_age
+from agcnn_jax.evaluation.auc.tables import DASH, Table
+from agcnn_jax.evaluation.files.label_table import Labels
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
+from agcnn_jax.run.run import Experiment
+
+MISSING = "missing"
+NOTE = (
+    "Shares are of the subset's images or patients. A patient counts in every row that one of the "
+    "patient's images is in, so patients may add up to more than all. Ages are those of images."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Images with what is known of their patients.
+
+    Attributes:
+        name: such as "train".
+        patients: `[N]`, the patient of each image, N at least 1.
+        labels: names of the C columns.
+        label_matrix: 0 or 1, `[N, C]`.
+        ages: in years, int `[N]`; outside 0 to 120 not known.
+        sexes: `[N]`, "" if not known.
+        views: `[N]`, "" if not known.
+    """
+
+    name: str
+    patients: np.ndarray
+    labels: Sequence[str]
+    label_matrix: np.ndarray
+    ages: np.ndarray
+    sexes: np.ndarray
+    views: np.ndarray
+
+
+class _Cell(NamedTuple):
+    """One characteristic of a subset: counts, or the quartiles of a number."""
+
+    images: int | None = None
+    patients: int | None = None
+    quartiles: tuple[float, ...] | None = None
+
+
+def subsets_of(experiment: Experiment) -> list[Subset]:
+    """Describe the subsets of a prepared data set that have images."""
+    records = experiment.records
+    found = []
+    for name in ("train", "validation", "test"):
+        chosen = getattr(experiment.split, name)
+        if len(chosen):
+            about = (records.ages, records.sexes, records.views)
+            found.append(
+                Subset(
+                    name,
+                    records.patient_ids[chosen],
+                    records.labels,
+                    records.label_matrix[chosen],
+                    *(np.asarray(column)[chosen] for column in about),
+                )
+            )
+    return found
+
+
+def subset_of_table(scored: ScoredImages, labels: Labels) -> Subset:
+    """Describe the scored images as far as the table of their labels knows them."""
+    columns = {
+        name: [labels.about.get(name, {}).get(image, "") for image in scored.image_ids]
+        for name in ("age", "sex", "view")
+    }
+    ages = [parse_age(text) if text else None for text in columns["age"]]
+    return Subset(
+        "scored",
+        np.asarray(scored.patient_ids),
+        scored.labels,
+        scored.label_matrix,
+        np.array([-1 if age is None else age for age in ages]),
+        *(np.array(columns[name]) for name in ("sex", "view")),
+    )
+
+
+def table_one(subsets: Sequence[Subset]) -> Table:
+    """Build the table, with columns for the images and the patients of each subset."""
+    described = [_describe(subset) for subset in subsets]
+    rows = []
+    for characteristic, value in _rows(described):
+        cells = [f"{characteristic}{': ' if value else ''}{value}"]
+        for one in described:
+            everything = one["all", ""]
+            cell = one.get((characteristic, value), _Cell(0, 0))
+            if cell.quartiles is not None:
+                low, middle, high = cell.quartiles
+                cells += [f"{middle:g} [{low:g}, {high:g}]", ""]
+                continue
+            for count, total in zip(cell[:2], everything[:2], strict=True):
+                share = "" if characteristic == "all" else f" ({_percent(count, total)})"
+                cells.append(DASH if count is None else f"{count:,}{share}")
+        rows.append(tuple(cells))
+    groups = (("", ("",)), *((one.name, ("images", "patients")) for one in subsets))
+    return Table(above=(), groups=groups, rows=tuple(rows), summary_rows=0, below=(NOTE,))
+
+
+def table_one_csv(subsets: Sequence[Subset]) -> str:
+    """Write a row for each characteristic, value and subset."""
+    described = [_describe(subset) for subset in subsets]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ends = ("lower_quartile", "median", "upper_quartile")
+    writer.writerow(["subset", "characteristic", "value", "images", "patients", *ends])
+    for place in _rows(described):
+        for subset, one in zip(subsets, described, strict=True):
+            images, patients, quartiles = one.get(place, _Cell(0, 0))
+            numbers: tuple[Any, ...] = quartiles or (None, None, None)
+            writer.writerow([subset.name, *place, images, patients, *numbers])
+    return text.getvalue()
+
+
+def _describe(subset: Subset) -> dict[tuple[str, str], _Cell]:
+    """Compute the cells by characteristic and value, in the order of the table."""
+    patients = subset.patients
+
+    def count(chosen: np.ndarray) -> _Cell:
+        return _Cell(int(chosen.sum()), len(np.unique(patients[chosen])))
+
+    cells = {("all", ""): count(np.ones(len(patients), bool))}
+    _, images = np.unique(patients, return_counts=True)
+    cells["images a patient, median [quartiles]", ""] = _quartiles(images)
+    known = age_groups(subset.ages) != UNKNOWN
+    cells["age in years, median [quartiles]", ""] = _quartiles(subset.ages[known])
+    cells["age", MISSING] = count(~known)
+    for name, column in (("sex", subset.sexes), ("view", subset.views)):
+        values = np.where(column == "", UNKNOWN, column)
+        for value in np.unique(values[values != UNKNOWN]):
+            cells[name, str(value)] = count(values == value)
+        cells[name, MISSING] = count(values == UNKNOWN)
+    for c, label in enumerate(subset.labels):
+        cells["finding", label] = count(subset.label_matrix[:, c] == 1)
+    return cells
+
+
+def _quartiles(values: np.ndarray) -> _Cell:
+    if not len(values):
+        return _Cell()
+    return _Cell(quartiles=tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist()))
+
+
+def _rows(described: Sequence[dict[tuple[str, str], _Cell]]) -> list[tuple[str, str]]:
+    """List the rows of any subset; values of sex and view in one order, what is missing last."""
+    places = dict.fromkeys(place for one in described for place in one)
+    kinds = list(dict.fromkeys(characteristic for characteristic, _ in places))
+
+    def key(place: tuple[str, str]) -> tuple[Any, ...]:
+        kind, value = place
+        return kinds.index(kind), value == MISSING, "" if kind == "finding" else value
+
+    return sorted(places, key=key)
+
+
+def _percent(count: int | None, total: int | None) -> str:
+    return f"{100 * (count or 0) / (total or 1):.1f} %"

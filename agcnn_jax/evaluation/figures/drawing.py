@@ -1,0 +1,53 @@
+"""All figures of an evaluation, drawn and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agcnn_jax.evaluation.figures import curves
+from agcnn_jax.evaluation.figures.figures import encode
+from agcnn_jax.evaluation.figures.localisation_figure import overlap_figure, pointing_figure
+from agcnn_jax.evaluation.figures.panels import Films, films_figure
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort
+from agcnn_jax.evaluation.scoring.localisation import Localisation
+from agcnn_jax.evaluation.scoring.measures import Measures
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.metrics.auc_table import BranchAUC
+
+EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}
+"""Figures of films, by the kind of examples. They are photographs: JPEG instead of PNG files."""
+
+
+def draw_figures(
+    scored: ScoredImages,
+    results: Mapping[str, BranchAUC],
+    measures: Measures,
+    cohort: Cohort,
+    films: Films | None,
+    localisation: Localisation | None,
+) -> dict[str, bytes]:
+    """Draw what there is to draw.
+
+    Returns:
+        The files by their names, such as `roc.png` and, for print, `roc.pdf`.
+    """
+    figures = {
+        "roc": curves.roc_figure(scored, results, cohort),
+        "roc_findings": curves.roc_overview(scored, results, cohort),
+        "precision_recall": curves.precision_recall_figure(scored, results, measures, cohort),
+        "reliability": curves.reliability_figure(results, measures, cohort),
+        "decisions": curves.decision_figure(results, measures, cohort),
+    }
+    if localisation is not None and localisation.counts:
+        figures["localisation"] = overlap_figure(localisation, cohort)
+        figures["pointing"] = pointing_figure(localisation, cohort)
+    if films is not None:
+        synthetic = f" — {SYNTHETIC_NOTE.split(':')[0]}" if cohort.synthetic else ""
+        for kind in dict.fromkeys(films.kinds):
+            figures[kind] = films_figure(films.of_kind(kind), EXAMPLES[kind] + synthetic)
+    files = {}
+    for name, figure in figures.items():
+        picture = "jpeg" if name in EXAMPLES else "png"
+        files[f"{name}.{picture}"] = encode(figure, picture)
+        files[f"{name}.pdf"] = encode(figure, "pdf")
+    return files

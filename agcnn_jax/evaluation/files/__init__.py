@@ -1,0 +1,1 @@
+"""Files that other programs hand in: labels and predictions."""

@@ -1,0 +1,1 @@
+"""Measures of each finding, in subgroups, and against radiologists."""

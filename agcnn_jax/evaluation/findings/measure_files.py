@@ -1,0 +1,213 @@
+"""The files of an evaluation's measures: `metrics.csv`, `.md` and `.json`, and two more tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, as_markdown
+from agcnn_jax.evaluation.findings.subgroup_tables import (
+    difference_records,
+    difference_rows,
+    subgroup_rows,
+)
+from agcnn_jax.evaluation.scoring.cohort import Cohort
+from agcnn_jax.evaluation.scoring.measures import Measures
+from agcnn_jax.metrics.auc_table import BranchAUC
+from agcnn_jax.metrics.calibration import THRESHOLDS
+from agcnn_jax.metrics.finding_metrics import NUMBERS, QUANTILES, FindingMetrics
+from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.operating_points import OperatingPoint
+
+
+def write_measures(
+    folder: Path, measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort
+) -> None:
+    """Write all measures to a folder; `operating_points.csv` only if there are thresholds.
+
+    Args:
+        folder: exists.
+        measures: to write.
+        results: per branch, its AUCs.
+        cohort: the scored images.
+    """
+    texts = {
+        "metrics.csv": metrics_csv(measures, results, cohort),
+        "metrics.md": as_markdown(measures, results, cohort),
+        "metrics.json": metrics_json(measures, results, cohort),
+        "subgroups.csv": _csv(subgroup_rows(measures)),
+        "subgroup_differences.csv": _csv(difference_rows(measures)),
+    }
+    if measures.calibration is not None:
+        texts["operating_points.csv"] = operating_points_csv(measures)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+    """Write a row for each branch and label; cells are empty where a measure is not known."""
+    header = ["branch", "finding", "positives", "positive_patients", "prevalence"]
+    header += ["auc", "auc_low", "auc_high", *NUMBERS, "platt_slope", "platt_intercept"]
+    header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
+    header += [f"{name}_{end}" for name in NUMBERS for end in ("low", "high")]
+    rows: list[Sequence[Any]] = [header]
+    for branch, scores in results.items():
+        for label, found in measures.findings[branch].items():
+            platt = _platt(measures, branch, label) or (None, None)
+            rows.append(
+                (
+                    *(branch, label, cohort.positives[label], cohort.positive_patients[label]),
+                    cohort.positives[label] / cohort.images,
+                    scores.auc[label],
+                    *_ends(scores.intervals[label]),
+                    *(getattr(found, name, None) for name in NUMBERS),
+                    *platt,
+                    *(found.positives + found.negatives if found else ()),
+                    *(x for name in NUMBERS if found for x in _ends(found.intervals[name])),
+                )
+            )
+    return _csv(rows)
+
+
+def operating_points_csv(measures: Measures) -> str:
+    """Write a row for each branch, label and rule, with both forms of the threshold."""
+    header = ["branch", "finding", "rule", "threshold_logit", "threshold_probability", *COUNTS]
+    header += [f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")]
+    rows: list[Sequence[Any]] = [header]
+    for branch, of_label in measures.operating_points.items():
+        for label, of_rule in of_label.items():
+            for rule, point in of_rule.items():
+                row: list[Any] = [branch, label, rule]
+                if point is not None:
+                    row += [*_thresholds(measures, point), *(getattr(point, c) for c in COUNTS)]
+                    for share in (getattr(point, name) for name in SHARES):
+                        row += [share.value, *_ends(share.interval)]
+                rows.append(row)
+    return _csv(rows)
+
+
+def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+    """Write all measures with their curves; null where one is not known."""
+    calibration = measures.calibration
+    chosen = calibration and {"images": calibration.images, "patients": calibration.patients}
+    branches = {
+        branch: {
+            label: {
+                "auc": scores.auc[label],
+                "interval": scores.intervals[label],
+                **_finding(found),
+                "platt": _platt(measures, branch, label),
+                "operating_points": {
+                    rule: point and _point(measures, point)
+                    for rule, point in _points(measures, branch, label).items()
+                },
+            }
+            for label, found in measures.findings[branch].items()
+        }
+        for branch, scores in results.items()
+    }
+    record = {
+        "images": cohort.images,
+        "patients": cohort.patients,
+        "positives": cohort.positives,
+        "positive_patients": cohort.positive_patients,
+        "quantiles": QUANTILES,
+        "decision_thresholds": THRESHOLDS.tolist(),
+        "validation": chosen,
+        "no_thresholds_because": None if calibration else measures.note,
+        "branches": branches,
+        "subgroups": [one.__dict__ for one in measures.subgroups],
+        "subgroup_differences": difference_records(measures),
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finding(found: FindingMetrics | None) -> dict[str, Any]:
+    if found is None:
+        return dict.fromkeys(
+            (
+                *NUMBERS,
+                "intervals",
+                "reliability",
+                "decision_curve",
+                "decision_curve_low",
+                "decision_curve_high",
+                "positives",
+                "negatives",
+            )
+        )
+    return {
+        **{name: getattr(found, name) for name in NUMBERS},
+        "intervals": dict(found.intervals),
+        "reliability": {
+            **{k: v.tolist() for k, v in found.reliability._asdict().items()},
+            **dict(
+                zip(
+                    ("observed_low", "observed_high"),
+                    _lists(found.reliability_interval),
+                    strict=True,
+                )
+            ),
+        },
+        "decision_curve": found.decision_curve.tolist(),
+        **dict(
+            zip(
+                ("decision_curve_low", "decision_curve_high"),
+                _lists(found.decision_interval),
+                strict=True,
+            )
+        ),
+        "positives": found.positives,
+        "negatives": found.negatives,
+    }
+
+
+def _points(measures: Measures, branch: str, label: str) -> Mapping[str, OperatingPoint | None]:
+    return measures.operating_points.get(branch, {}).get(label, {})
+
+
+def _point(measures: Measures, point: OperatingPoint) -> dict[str, Any]:
+    logit, probability = _thresholds(measures, point)
+    return {
+        "threshold_logit": logit,
+        "threshold_probability": probability,
+        **{name: getattr(point, name) for name in COUNTS},
+        **{name: getattr(point, name)._asdict() for name in SHARES},
+    }
+
+
+def _thresholds(measures: Measures, point: OperatingPoint) -> tuple[float | None, float]:
+    """Return a threshold as a logit, None if only probabilities are known, and as a probability."""
+    chosen = measures.calibration
+    assert chosen is not None
+    logit = point.threshold if chosen.of_logits else None
+    return logit, chosen.probability(point.threshold)
+
+
+def _platt(measures: Measures, branch: str, label: str) -> Any:
+    choices = measures.calibration.branches[branch] if measures.calibration else {}
+    return choices[label].platt if label in choices else None
+
+
+def _lists(ends: tuple[np.ndarray, np.ndarray]) -> list[list[float | None]]:
+    """Return both ends as lists, with None where one is not known."""
+    return [[None if np.isnan(x) else x for x in end.tolist()] for end in ends]
+
+
+def _ends(interval: Interval | None) -> Iterable[float | None]:
+    return interval or (None, None)
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    width = len(rows[0])
+    csv.writer(text, lineterminator="\n").writerows(
+        [*row, *[None] * (width - len(row))] for row in rows
+    )
+    return text.getvalue()

@@ -1,0 +1,172 @@
+"""An evaluation's measures as tables for a reader: one for each branch and topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agcnn_jax.evaluation.auc import table_text
+from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number, probability_text
+from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subgroup_parts
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
+from agcnn_jax.evaluation.scoring.measures import Measures
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
+from agcnn_jax.metrics.finding_metrics import NUMBERS
+from agcnn_jax.metrics.operating_points import Share
+
+RULE_NAMES = {
+    "youden": "Youden's index",
+    "specificity_0.9": "specificity 0.9",
+    "sensitivity_0.9": "sensitivity 0.9",
+}
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+SHARES = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "positive_likelihood_ratio",
+    "negative_likelihood_ratio",
+)
+METRICS_NOTES = (
+    f"{DASH} fewer than {FEW_PATIENTS} patients are positive, or as few negative.",
+    "Average precision: chance has the prevalence. Brier: mean squared error of the probabilities. "
+    "Slope: 1 is right, below 1 the probabilities are too extreme. Intercept, with the slope held "
+    "at 1: above 0 the probabilities are too low on the whole. ECE: expected calibration error "
+    "over ten bins of equal numbers of images. Net benefit at a threshold probability that equals "
+    "the prevalence, where treating everybody and nobody both have 0. Probabilities are the "
+    "model's own, not recalibrated.",
+)
+INTERVALS_NOTE = (
+    "Intervals: 95 %, from each patient's influence, each for its row alone. ECE is too high where "
+    "the probabilities are right, which its interval does not show. metrics.json has the "
+    "intervals of the decision and the reliability curves."
+)
+POINTS_NOTE = (
+    "Thresholds are probabilities. TP, FP, FN, TN: numbers of images. LR+ and LR-: likelihood "
+    "ratios of a positive and of a negative call. Intervals: 95 %, over patients (Wilson's for "
+    "clustered observations, and of the logarithm for ratios), for given thresholds. PPV and NPV "
+    "hold for the prevalence of the scored images."
+)
+
+
+def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Cohort) -> Table:
+    """Build the table of one branch's measures, a row for each label."""
+    rows = []
+    for label, found in measures.findings[branch].items():
+        cells = [label, f"{cohort.positives[label]:,}"]
+        cells.append(f"{100 * cohort.positives[label] / cohort.images:.1f} %")
+        cells.append(number(scores.auc[label]))
+        if found is None:
+            rows.append((*cells, *[DASH] * 8))
+            continue
+        rows.append(
+            (
+                *cells,
+                number(found.average_precision),
+                number(found.brier),
+                number(found.slope, 2),
+                number(found.intercept, 2, "+"),
+                number(found.expected_calibration_error),
+                number(found.net_benefit_at_prevalence, 4, "+"),
+                _quartiles(found.positives),
+                _quartiles(found.negatives),
+            )
+        )
+    measured = ("AUC", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    return Table(
+        above=(),
+        groups=(
+            ("", ("Finding", "Positives", "Prevalence", *measured)),
+            ("median [quartiles] of", ("positives", "negatives")),
+        ),
+        rows=tuple(rows),
+        summary_rows=0,
+        below=(),
+    )
+
+
+def intervals_table(branch: str, measures: Measures) -> Table:
+    """Build the table of the intervals of one branch's measures, a row for each label."""
+    places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
+    rows = []
+    for label, found in measures.findings[branch].items():
+        intervals = found.intervals if found else dict.fromkeys(NUMBERS)
+        digits = (places.get(name, 4) for name in NUMBERS)
+        ends = map(interval_text, intervals.values(), digits)
+        rows.append((label, *ends))
+    header = ("Finding", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
+
+
+def points_table(branch: str, rule: str, measures: Measures) -> Table:
+    """Build the table of one branch's operating points by one rule, a row for each label."""
+    rows = []
+    chosen = measures.calibration
+    assert chosen is not None
+    for label, of_rule in measures.operating_points[branch].items():
+        point = of_rule.get(rule)
+        if point is None:
+            rows.append((label, *[DASH] * 11))
+            continue
+        counts = (getattr(point, name) for name in COUNTS)
+        shares = (getattr(point, name) for name in SHARES)
+        threshold = probability_text(chosen.probability(point.threshold))
+        rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
+    return Table(
+        above=(),
+        groups=(
+            ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
+            ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
+        ),
+        rows=tuple(rows),
+        summary_rows=0,
+        below=(),
+    )
+
+
+def thresholds_note(measures: Measures) -> str:
+    """Say which images the thresholds were chosen on, or why there are none."""
+    chosen = measures.calibration
+    if chosen is None:
+        return f"No operating points and no Platt's numbers: {measures.note}."
+    images = f"{chosen.images:,} validation images of {chosen.patients:,} patients"
+    caution = f"; {measures.note}" if measures.note else ""
+    return f"Thresholds and Platt's numbers come from {images}{caution}."
+
+
+def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+    """Format all tables as Markdown, under headings."""
+    parts = ["# Metrics"]
+    if cohort.synthetic:
+        parts.append(SYNTHETIC_NOTE)
+    parts.append(headline(cohort))
+    for branch, scores in results.items():
+        parts.append(f"## {branch}: each finding")
+        parts.append(_text(metrics_table(branch, measures, scores, cohort)))
+        parts.append(f"## {branch}: intervals of the measures")
+        parts.append(_text(intervals_table(branch, measures)))
+    parts += (*METRICS_NOTES, INTERVALS_NOTE)
+    for branch in measures.operating_points:
+        for rule, name in RULE_NAMES.items():
+            parts.append(f"## {branch}: threshold by {name}")
+            parts.append(_text(points_table(branch, rule, measures)))
+    if measures.operating_points:
+        parts.append(POINTS_NOTE)
+    parts.append(thresholds_note(measures))
+    parts += subgroup_parts(measures)
+    return "\n\n".join(parts) + "\n"
+
+
+def _text(table: Table) -> str:
+    return table_text.as_markdown(table).strip()
+
+
+def _share(share: Share) -> str:
+    if share.value is None:
+        return DASH
+    return f"{number(share.value, 2)} {interval_text(share.interval, 2)}"
+
+
+def _quartiles(quantiles: tuple[float, ...]) -> str:
+    _, low, middle, high, _ = quantiles
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,214 @@
+"""Groups of images as tables for a reader and as rows of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.evaluation.auc import table_text
+from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.scoring.measures import Measures
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS
+from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN
+
+_SHARES = ("sensitivity", "specificity")
+_DIFFERENCES = ("auc_difference", "sensitivity_difference", "specificity_difference")
+_NOTES = (
+    "A mean covers the findings that enough patients of every large enough group have, so the "
+    "groups of an attribute can be compared. Intervals: 95 %, from each patient's influence "
+    "(clustered DeLong).",
+    "Differences are a group minus the largest group of its attribute, paired by patient: some "
+    "patients have images in several groups. Their intervals are not adjusted for their number. "
+    "Differences may come from other things that differ between groups, such as how ill patients "
+    "are.",
+)
+_THRESHOLD_NOTE = (
+    "Sensitivity and specificity are those at one threshold for all groups, by Youden's index."
+)
+_FILES_NOTE = "subgroups.csv and subgroup_differences.csv have each finding."
+
+
+def means_table(measures: Measures) -> Table:
+    """Build the table of mean AUCs, a row for each group and a column for each branch."""
+    means = [one for one in measures.subgroups if one.finding == MEAN]
+    branches = list(dict.fromkeys(one.branch for one in means))
+    everything = _labels(measures, without=NO_FINDING)
+    rows = []
+    for here in _by_group(means):
+        first = here[branches[0]]
+        count = f"{len(first.findings)} of {len(everything)}" if first.findings else DASH
+        cells = [f"{first.attribute}: {first.group}", f"{first.images:,}", f"{first.patients:,}"]
+        values = [_with_interval(here[branch].auc, here[branch].interval) for branch in branches]
+        rows.append((*cells, count, *values))
+    header = ("Group", "Images", "Patients", "Findings")
+    return _table((("", header), ("mean AUC,", tuple(branches))), rows)
+
+
+def differences_table(measures: Measures) -> Table:
+    """Build the table of differences of mean AUCs, a row for each group but the largest."""
+    means = [one for one in measures.comparisons if one.finding == MEAN]
+    branches = list(dict.fromkeys(one.branch for one in means))
+    rows = []
+    for here in _by_group(means):
+        first = here[branches[0]]
+        if first.group == first.reference:
+            continue
+        name = f"{first.attribute}: {first.group} minus {first.reference}"
+        count = f"{len(first.findings)}" if first.findings else DASH
+        values = (_share(here[branch].auc_difference, 3, "+") for branch in branches)
+        rows.append((name, count, *values))
+    groups = (("", ("Groups", "Findings")), ("difference of mean AUC,", tuple(branches)))
+    return _table(groups, rows)
+
+
+def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
+    """Build the table of one attribute and branch, a row for each finding and known group."""
+    aucs = {(one.group, one.finding): one for one in _of(measures.subgroups, attribute, branch)}
+    rows = []
+    for one in sorted(
+        (one for one in _of(measures.comparisons, attribute, branch) if one.finding != MEAN),
+        key=lambda one: _labels(measures).index(one.finding),
+    ):
+        found = aucs[one.group, one.finding]
+        cells = [f"{one.finding}, {one.group}", f"{found.positive_patients:,}"]
+        cells.append(_with_interval(found.auc, found.interval))
+        cells.append(_share(one.auc_difference, 3, "+"))
+        for name in _SHARES:
+            cells.append(_share(getattr(one, name), 2))
+            cells.append(_share(getattr(one, f"{name}_difference"), 2, "+"))
+        rows.append(tuple(cells))
+    pair = ("value", "difference")
+    groups = (("", ("Finding, group", "Positive patients")), ("AUC", pair))
+    return _table((*groups, *((name, pair) for name in _SHARES)), rows)
+
+
+def notes(measures: Measures) -> list[str]:
+    """Name the findings of each mean and the groups without one, and say how to read the tables."""
+    everything = _labels(measures, without=NO_FINDING)
+    lines = []
+    for attribute in dict.fromkeys(one.attribute for one in measures.subgroups):
+        means = [one for one in measures.subgroups if one.finding == MEAN]
+        of_group = {one.group: one for one in means if one.attribute == attribute}
+        covered = next((one.findings for one in of_group.values() if one.findings), ())
+        if covered and len(covered) < len(everything):
+            lines.append(f"Means by {attribute} cover {_covered(covered, everything)}.")
+        small = [
+            f"{one.group} ({one.patients:,} patients, {one.images:,} images)"
+            for one in of_group.values()
+            if not one.findings and one.group != UNKNOWN
+        ]
+        if small:
+            lines.append(
+                f"Without a mean by {attribute}, since too few of its findings have "
+                f"{FEW_PATIENTS} positive and {FEW_PATIENTS} negative patients: {', '.join(small)}."
+            )
+        branch = measures.subgroups[0].branch
+        lines += [
+            f"{one.group} minus {one.reference} covers {_covered(one.findings, everything)}."
+            for one in _of(measures.comparisons, attribute, branch)
+            if one.finding == MEAN and one.findings and one.findings != covered
+        ]
+    known = [_THRESHOLD_NOTE] if measures.calibration is not None else []
+    return [*lines, *_NOTES, *known, _FILES_NOTE]
+
+
+def markdown_parts(measures: Measures) -> list[str]:
+    """Return headings, tables and notes as parts of a Markdown file; none without groups."""
+    if not measures.subgroups:
+        return []
+    parts = ["## Mean AUC by group", table_text.as_markdown(means_table(measures)).strip()]
+    differences = differences_table(measures)
+    if differences.rows:
+        parts += [
+            "## Difference of mean AUC from the largest group",
+            table_text.as_markdown(differences).strip(),
+        ]
+    return [*parts, *notes(measures)]
+
+
+def subgroup_rows(measures: Measures) -> list[Sequence[Any]]:
+    """List a header and a row for each group, branch and label, and for each group's mean."""
+    header = ("attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean")
+    return [
+        (*header, "positives", "positive_patients", "auc", "low", "high"),
+        *(
+            (
+                *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
+                len(one.findings) or None,
+                *(one.positives, one.positive_patients, one.auc),
+                *(one.interval or (None, None)),
+            )
+            for one in measures.subgroups
+        ),
+    ]
+
+
+def difference_rows(measures: Measures) -> list[Sequence[Any]]:
+    """List a header and a row for each known group, branch and label, and for each mean."""
+    names = (*_SHARES, *_DIFFERENCES)
+    header = ["attribute", "group", "reference", "branch", "finding", "findings_in_mean"]
+    rows: list[Sequence[Any]] = [
+        header + [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    ]
+    for one in measures.comparisons:
+        cells = [one.attribute, one.group, one.reference, one.branch, one.finding]
+        shares = [getattr(one, name) for name in names]
+        ends = [x for share in shares for x in (share.value, *(share.interval or (None, None)))]
+        rows.append((*cells, len(one.findings) or None, *ends))
+    return rows
+
+
+def difference_records(measures: Measures) -> list[dict[str, Any]]:
+    """List the comparisons of groups for a JSON file."""
+    return [
+        {
+            name: value._asdict() if isinstance(value, Share) else value
+            for name in (field.name for field in dataclasses.fields(one))
+            for value in (getattr(one, name),)
+        }
+        for one in measures.comparisons
+    ]
+
+
+def _labels(measures: Measures, without: str = "") -> list[str]:
+    """List the labels that the groups have rows of."""
+    labels = dict.fromkeys(one.finding for one in measures.subgroups)
+    return [label for label in labels if label not in (MEAN, without)]
+
+
+def _covered(findings: Sequence[str], everything: Sequence[str]) -> str:
+    """Name the findings that a mean covers, or those that it leaves out if these are fewer."""
+    count = f"{len(findings)} of {len(everything)} findings"
+    missing = [one for one in everything if one not in findings]
+    if len(missing) < len(findings):
+        return f"{count}, all but {', '.join(missing)}" if missing else f"all {count}"
+    return f"{count}: {', '.join(findings)}"
+
+
+def _by_group(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Group rows of all branches by their group of images."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in rows:
+        found.setdefault((one.attribute, one.group), {})[one.branch] = one
+    return list(found.values())
+
+
+def _of(rows: Iterable[Any], attribute: str, branch: str) -> list[Any]:
+    return [one for one in rows if (one.attribute, one.branch) == (attribute, branch)]
+
+
+def _share(share: Share, digits: int, sign: str = "") -> str:
+    return _with_interval(share.value, share.interval, digits, sign)
+
+
+def _with_interval(value: float | None, interval: Any, digits: int = 3, sign: str = "") -> str:
+    if value is None:
+        return DASH
+    return f"{number(value, digits, sign)} {interval_text(interval, digits)}"
+
+
+def _table(groups: tuple[tuple[str, tuple[str, ...]], ...], rows: Sequence[Any]) -> Table:
+    return Table(above=(), groups=groups, rows=tuple(rows), summary_rows=0, below=())

@@ -1,0 +1,1 @@
+"""Tables of how well boxes are found."""

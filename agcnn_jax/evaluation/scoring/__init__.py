@@ -1,0 +1,1 @@
+"""What an evaluation computes from labels and predictions, before anything is shown."""

@@ -1,0 +1,155 @@
+"""Example films for the report: best catches and worst misses, with the regions attended to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agcnn_jax.attention.attend import Attention
+from agcnn_jax.data.coordinates import to_input_pixels
+from agcnn_jax.data.pipeline import read_batch
+from agcnn_jax.evaluation.figures.figures import plain_name
+from agcnn_jax.evaluation.figures.panels import Answer, Films
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.models.agcnn import Variables, apply_branch
+from agcnn_jax.run.run import Experiment
+from agcnn_jax.training.inputs import attend_inputs, centre_inputs
+
+CATCHES, MISSES = 4, 4
+"""Number of images of each kind in the report."""
+
+
+class Example(NamedTuple):
+    """An image that has a finding, for the report.
+
+    Attributes:
+        row: of the scored images.
+        column: of the finding.
+        caught: it is a catch, not a miss.
+        beaten: share of the images without the finding that score below this one.
+    """
+
+    row: int
+    column: int
+    caught: bool
+    beaten: float
+
+
+def choose_examples(
+    scored: ScoredImages, catches: int = CATCHES, misses: int = MISSES
+) -> list[Example]:
+    """Choose the last branch's best catches and worst misses, of different findings and images.
+
+    A finding's catch is the positive image with the highest score, its miss the one with the
+    lowest. The best catches beat the most images without the finding (of equal ones, those of
+    rarer findings come first), the worst misses the fewest.
+    """
+    scores = list(scored.ranked.values())[-1]
+    found: dict[bool, list[tuple[float, int, Example]]] = {True: [], False: []}
+    for finding in scored.findings:
+        column = list(scored.labels).index(finding)
+        positive = scored.label_matrix[:, column] == 1
+        rows, negatives = np.flatnonzero(positive), np.sort(scores[~positive, column])
+        if not len(rows) or not len(negatives):
+            continue
+        for caught, choose in ((True, np.argmax), (False, np.argmin)):
+            row = int(rows[choose(scores[rows, column])])
+            below = np.searchsorted(negatives, scores[row, column])
+            example = Example(row, column, caught, float(below / len(negatives)))
+            rank = -example.beaten if caught else example.beaten
+            found[caught].append((rank, len(rows), example))
+    chosen: list[Example] = []
+    for caught, count in ((True, catches), (False, misses)):
+        used = {example.row for example in chosen}
+        for *_, example in sorted(found[caught]):
+            if count and example.row not in used:
+                chosen.append(example)
+                used.add(example.row)
+                count -= 1
+    return chosen
+
+
+def show_films(
+    experiment: Experiment,
+    variables: Variables,
+    indices: np.ndarray,
+    scored: ScoredImages,
+    examples: list[Example] | None = None,
+) -> Films | None:
+    """Compute the regions attended to in examples.
+
+    Args:
+        experiment: see `Experiment`.
+        variables: of the global branch at least.
+        indices: int64 `[N]`, the scored records.
+        scored: their labels and predictions.
+        examples: by default those of `choose_examples`.
+
+    Returns:
+        The films, or None without an example.
+    """
+    examples = choose_examples(scored) if examples is None else examples
+    if not examples:
+        return None
+    records, recipe = experiment.records, experiment.recipe
+    if scored.boxes is None:  # no crop was read: show the attended region itself
+        recipe = dataclasses.replace(recipe, local_input="crop")
+    chosen = indices[[example.row for example in examples]]
+    batch = read_batch(records.images_and_labels(), chosen)
+
+    @jax.jit
+    def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
+        inputs = centre_inputs(images, recipe)
+        output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
+        return jnp.round(inputs.images), attend_inputs(inputs, output.feature_map, recipe)
+
+    inputs, attention = jax.device_get(attend_centre(variables, batch["image"]))
+    return Films(
+        images=inputs.astype(np.uint8),
+        heat_maps=attention.heat_map,
+        masks=attention.mask,
+        boxes=attention.boxes,
+        crops=np.round(attention.local_images).astype(np.uint8),
+        kinds=["catches" if example.caught else "misses" for example in examples],
+        titles=[_title(scored, example) for example in examples],
+        answers=[_answers(scored, example.row) for example in examples],
+        branch=list(scored.probabilities)[-1],
+        read=scored.boxes is not None,
+        true_boxes=[_true_boxes(experiment, int(record)) for record in chosen],
+    )
+
+
+def _title(scored: ScoredImages, example: Example) -> str:
+    return f"{plain_name(scored.labels[example.column])}\n{scored.image_ids[example.row]}"
+
+
+def _answers(scored: ScoredImages, row: int) -> list[Answer]:
+    """List an image's findings by falling probability of the last branch."""
+    probabilities = list(scored.probabilities.values())[-1][row]
+    columns = [list(scored.labels).index(finding) for finding in scored.findings]
+    return [
+        Answer(scored.labels[c], float(probabilities[c]), bool(scored.label_matrix[row, c]))
+        for c in sorted(columns, key=lambda c: -probabilities[c])
+    ]
+
+
+def _true_boxes(
+    experiment: Experiment, record: int
+) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Return an image's annotated boxes in pixels of the model's input."""
+    records = experiment.records
+    chosen = np.flatnonzero(records.boxes.records == record)
+    size = np.array([records.widths[record], records.heights[record]])
+    boxes = to_input_pixels(
+        records.boxes.corners[chosen], experiment.recipe.input_size, records.image_size, size
+    )
+    return [
+        (str(finding), (xmin, ymin, xmax, ymax))
+        for finding, (xmin, ymin, xmax, ymax) in zip(
+            records.boxes.findings[chosen], boxes.tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,171 @@
+"""Files of predictions, brought together: two models, a list of images, validation images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agcnn_jax.data.labels import LABELS, NO_FINDING
+from agcnn_jax.data.text import match_names, read_names
+from agcnn_jax.evaluation.files.csv_table import refuse_repeated
+from agcnn_jax.evaluation.files.label_table import Labels
+from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.validation import Validated, calibration_of, shared_patients
+from agcnn_jax.runtime.errors import UserError
+
+Paths = Sequence[str | Path]
+
+
+def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
+    """Read predictions of ChestX-ray14's labels and of any other that the images have.
+
+    Images get the names that they have in the table of labels; see `match_names`.
+
+    Raises:
+        UserError: as `read_predictions`, or two rows are of one image.
+    """
+    files = []
+    for path in paths:
+        given = read_predictions(path, {*LABELS, *labels.lines}, logits)
+        found = match_names(given.image_ids, labels.of_image)
+        image_ids = [found.get(name, name) for name in given.image_ids]
+        refuse_repeated(image_ids, path)
+        files.append(dataclasses.replace(given, image_ids=image_ids))
+    return files
+
+
+def read_subset(path: str | Path, labels: Labels, labels_path: str | Path) -> set[str]:
+    """Read a list of image names; `UserError` if it is empty or names images without labels."""
+    listed = dict.fromkeys(read_names(Path(path)))
+    if not listed:
+        raise UserError(f"{path}: names no image; give a list with an image name a line")
+    found = match_names(listed, labels.of_image)
+    unknown = [name for name in listed if name not in found]
+    if unknown:
+        raise UserError(
+            f"{path}: {len(unknown):,} of {len(listed):,} names, the first {unknown[0]!r}, are not "
+            f"in {labels_path}, whose first is {next(iter(labels.of_image))!r}; give a list of the "
+            f"images in that table"
+        )
+    return set(found.values())
+
+
+def keep(
+    given: Predictions, path: str | Path, listed: set[str], subset_path: str | Path
+) -> Predictions:
+    """Keep the predictions of listed images; `UserError` if there are none."""
+    kept = [i for i, name in enumerate(given.image_ids) if name in listed]
+    if not kept:
+        raise UserError(f"{path}: has none of the images in {subset_path}; give another --subset")
+    return given.take(kept)
+
+
+def align(second: Predictions, first: Predictions, paths: Paths) -> Predictions:
+    """Bring the rows and columns of the second file into the order of the first.
+
+    Raises:
+        UserError: if a file lacks images or findings of the other.
+    """
+
+    def without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+        known = set(others)
+        return [name for name in names if name not in known]
+
+    for what, ours, theirs in (
+        ("images", first.image_ids, second.image_ids),
+        ("findings", first.labels, second.labels),
+    ):
+        for has, lacks, names in (
+            (paths[0], paths[1], without(ours, theirs)),
+            (paths[1], paths[0], without(theirs, ours)),
+        ):
+            if names:
+                raise UserError(
+                    f"{lacks}: lacks {len(names):,} of the {what} in {has}, the first "
+                    f"{names[0]!r}; compare predictions of the same {what}"
+                )
+    rows = {name: i for i, name in enumerate(second.image_ids)}
+    columns = [second.labels.index(label) for label in first.labels]
+    return second.take([rows[name] for name in first.image_ids], columns)
+
+
+def label_images(
+    files: Sequence[Predictions], names: Sequence[str], labels: Labels, path: str | Path, of: str
+) -> ScoredImages:
+    """Put predictions of the same images beside their labels.
+
+    Args:
+        files: of one or two models; images and labels in the same order.
+        names: of the models.
+        labels: may hold more images.
+        path: of the first file, for messages.
+        of: the path of the labels, for messages.
+
+    Raises:
+        UserError: if an image has no labels.
+    """
+    image_ids = files[0].image_ids
+    unknown = [name for name in image_ids if name not in labels.of_image]
+    if unknown:
+        raise UserError(
+            f"{path}: {len(unknown):,} of {len(image_ids):,} images, the first {unknown[0]!r}, are "
+            f"not in {of}, whose first is {next(iter(labels.of_image))!r}; give the labels of the "
+            f"same images"
+        )
+    of_image = [labels.of_image[name] for name in image_ids]
+    columns = files[0].labels
+    named = dict(zip(names, files, strict=True))
+    return ScoredImages(
+        image_ids=image_ids,
+        patient_ids=[labels.patient[name] for name in image_ids],
+        labels=columns,
+        findings=tuple(name for name in columns if name != NO_FINDING),
+        label_matrix=np.array([[name in one for name in columns] for one in of_image], np.uint8),
+        probabilities={name: one.probabilities for name, one in named.items()},
+        logits={name: one.logits for name, one in named.items() if one.logits is not None},
+        groups=labels.groups(image_ids),
+    )
+
+
+def validate_on(
+    path: str | Path, scored: ScoredImages, labels: Labels, labels_path: str | Path, logits: bool
+) -> Validated:
+    """Choose thresholds on a file of predictions of validation images.
+
+    They are logits if both files have them, and probabilities otherwise.
+
+    Args:
+        path: the file; findings that were not scored are ignored.
+        scored: predictions of one model.
+        labels: of all images.
+        labels_path: of the labels, for messages.
+        logits: the file holds logits instead of probabilities.
+
+    Raises:
+        UserError: if the file is unusable, lacks scored findings, or has scored images.
+    """
+    (given,) = read_files([path], labels, logits)
+    images = set(scored.image_ids)
+    shared = [name for name in given.image_ids if name in images]
+    if shared:
+        raise UserError(
+            f"{path}: {len(shared):,} of {len(given.image_ids):,} images, the first {shared[0]!r}, "
+            f"are scored too; give predictions of other images"
+        )
+    lacking = [name for name in scored.labels if name not in given.labels]
+    if lacking:
+        raise UserError(
+            f"{path}: lacks {len(lacking):,} of the scored findings, the first {lacking[0]!r}; "
+            f"give predictions of the same findings"
+        )
+    columns = [given.labels.index(name) for name in scored.labels]
+    (model,) = scored.probabilities
+    chosen_on = label_images(
+        [given.take(range(len(given.image_ids)), columns)], [model], labels, path, str(labels_path)
+    )
+    calibration = calibration_of(chosen_on, on_logits=bool(scored.logits))
+    return Validated(calibration, shared_patients(chosen_on.patient_ids, scored))
