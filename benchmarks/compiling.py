@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branches
 from agcnn_jax.run.recipe import Recipe, make_recipe
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, device_mesh
 from agcnn_jax.runtime.errors import UserError
@@ -87,12 +87,12 @@ def prediction_program(case: Case, devices: list[Any]) -> tuple[Any, Any]:
     return step, jax.jit(arguments, out_shardings=at)
 
 
-def _open(case: Case, devices: list[Any]) -> Experiment:
+def _open(case: Case, devices: list[Any]) -> Run:
     config = CONFIGS[case["backbone"]].get_config()
     config.update({key: value for key, value in case.items() if key in config})
     recipe = make_recipe(config.to_dict(), LABELS)
     nothing = cast(Any, None)  # programs do not depend on records and split
-    return Experiment(config, epath.Path(), nothing, nothing, recipe, device_mesh(devices))
+    return Run(config, epath.Path(), nothing, nothing, recipe, device_mesh(devices))
 
 
 def _batch(recipe: Recipe, stage: Stage, variables: Any, count: int) -> dict[str, Any]:

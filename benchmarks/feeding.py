@@ -33,7 +33,7 @@ from agcnn_jax.config import command_line
 from agcnn_jax.config.check import refuse_unread
 from agcnn_jax.data.pipeline import training_batches
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches
-from agcnn_jax.run.run import Experiment, open_experiment
+from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import replicate, shard_batch
@@ -67,7 +67,7 @@ def in_turn(fed: Work, resident: Work, rounds: int, steps: int, images: int) -> 
 
 
 def measure_stage(
-    experiment: Experiment, stage: Stage, variables: Any, rounds: int, steps: int
+    experiment: Run, stage: Stage, variables: Any, rounds: int, steps: int
 ) -> dict[str, Any]:
     """Measure a stage of training."""
     mesh, schedule = experiment.mesh, make_schedule(experiment, stage)
@@ -108,9 +108,7 @@ def measure_stage(
             )
 
 
-def measure_prediction(
-    experiment: Experiment, variables: Any, rounds: int, steps: int
-) -> dict[str, Any]:
+def measure_prediction(experiment: Run, variables: Any, rounds: int, steps: int) -> dict[str, Any]:
     """Measure prediction with all branches."""
     batch, mesh = experiment.config.eval_batch_size, experiment.mesh
     step = make_predict_step(experiment.recipe, mesh, BRANCHES)
@@ -136,7 +134,7 @@ def main() -> None:
     keep_compilations()
     given, rows = flags.FLAGS, []
     with tempfile.TemporaryDirectory() as folder:
-        experiment = open_experiment(config, epath.Path(folder))
+        experiment = open_run(config, epath.Path(folder))
         model, size = experiment.recipe.model, config.input_size
         draw = jax.jit(lambda key: init_variables(model, key, input_size=size))
         variables = jax.device_get(draw(jax.random.key(0)))

@@ -38,7 +38,7 @@ import twin_training  # noqa: E402
 from agcnn_jax.config import command_line  # noqa: E402
 from agcnn_jax.config.check import refuse_unread  # noqa: E402
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches  # noqa: E402
-from agcnn_jax.run.run import Experiment, open_experiment  # noqa: E402
+from agcnn_jax.run.run import Run, open_run  # noqa: E402
 from agcnn_jax.run.strategies import Stage, stages  # noqa: E402
 from agcnn_jax.runtime.compilation_cache import keep_compilations  # noqa: E402
 from agcnn_jax.runtime.devices import replicate  # noqa: E402
@@ -55,7 +55,7 @@ WARM_UP = 3
 Work = Callable[[int], None]  # does so many steps
 
 
-def our_training(experiment: Experiment, stage: Stage, variables: Any) -> Work:
+def our_training(experiment: Run, stage: Stage, variables: Any) -> Work:
     """Make and compile a stage of this package."""
     mesh, schedule = experiment.mesh, make_schedule(experiment, stage)
     others = tuple(branch for branch in BRANCHES if branch not in stage.branches)
@@ -113,7 +113,7 @@ def measure(config: ml_collections.ConfigDict, rounds: int, steps: int) -> dict[
     keep_compilations()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        experiment = open_experiment(config, epath.Path(folder))
+        experiment = open_run(config, epath.Path(folder))
         records, model = experiment.records, experiment.recipe.model
         draw = jax.jit(functools.partial(init_variables, model, input_size=config.input_size))
         variables = jax.device_get(draw(jax.random.key(0)))

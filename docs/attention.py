@@ -9,7 +9,7 @@ from etils import epath
 
 from agcnn_jax.config import command_line
 from agcnn_jax.evaluation.asked_config import read_run_config
-from agcnn_jax.evaluation.evaluate import open_run, scored_images
+from agcnn_jax.evaluation.evaluate import open_evaluated_run, scored_images
 from agcnn_jax.evaluation.figures.figures import encode
 from agcnn_jax.evaluation.figures.panels import films_figure
 from agcnn_jax.evaluation.scoring.films import choose_examples, show_films
@@ -27,23 +27,23 @@ def main() -> None:
     config, workdir, overrides = command_line.configured()
     directory = epath.Path(workdir).resolve()
     run_config = read_run_config(config, directory, overrides)
-    experiment = open_run(run_config, directory, overrides)
-    loaded, _ = finished_variables(directory, run_config.strategy, experiment.identity)
-    variables = replicate(experiment.mesh, loaded)
-    indices = experiment.split.test
+    run = open_evaluated_run(run_config, directory, overrides)
+    loaded, _ = finished_variables(directory, run_config.strategy, run.identity)
+    variables = replicate(run.mesh, loaded)
+    indices = run.split.test
     prediction = predict(
-        make_predict_step(experiment.recipe, experiment.mesh, BRANCHES),
+        make_predict_step(run.recipe, run.mesh, BRANCHES),
         variables,
-        experiment,
+        run,
         indices,
         "test",
     )
-    scored = scored_images(experiment, experiment.records.labels, indices, prediction)
+    scored = scored_images(run, run.records.labels, indices, prediction)
     films = show_films(
-        experiment, variables, indices, scored, choose_examples(scored, catches=FILMS, misses=0)
+        run, variables, indices, scored, choose_examples(scored, catches=FILMS, misses=0)
     )
     if films is not None:
-        picture = encode(films_figure(films, experiment.records.provenance), dpi=72)
+        picture = encode(films_figure(films, run.records.provenance), dpi=72)
         Path(__file__).with_suffix(".png").write_bytes(picture)
 
 

@@ -15,7 +15,7 @@ from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, localise
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from tests.configs import demo
 from tests.support.programs import ROOT, run
 from tests.support.runs import make_run
@@ -50,7 +50,7 @@ def test_localisation_on_the_annotated_films(small_dir):
     config = demo.get_config()
     config.data.dir = str(small_dir)
     config.data.protocol = "random"
-    experiment = open_experiment(config, epath.Path("/nowhere"))
+    experiment = open_run(config, epath.Path("/nowhere"))
     records = experiment.records
     everything = np.arange(len(records))
     # NIH's list: x 118.11, y 483.28, width 85.60, height 101.86 in pixels of the 1024 x 1024 image.
@@ -85,7 +85,7 @@ def test_predictions_of_the_raw_films_are_those_of_the_evaluation(tmp_path):
     config = demo.get_config()
     config.data.dir, config.data.protocol = str(tmp_path / "data"), "random"
     workdir = tmp_path / "run"
-    experiment = open_experiment(config, epath.Path(workdir))
+    experiment = open_run(config, epath.Path(workdir))
     variables = random_variables(experiment.recipe.model, config.input_size)
     make_run(experiment, jax.tree.map(np.asarray, variables), BRANCHES)
     known = {}

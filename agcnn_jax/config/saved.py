@@ -74,7 +74,7 @@ def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
 
 
 def read_data(workdir: epath.Path) -> dict[str, Any]:
-    """Read a workdir's `data.json`, see `Experiment.data_summary`; `UserError` if it is damaged."""
+    """Read a workdir's `data.json`, see `Run.data_summary`; `UserError` if it is damaged."""
     path = workdir / "data.json"
     data = read_json(path)
     require_entries(data, _DATA, str(path), "restore it, or choose another --workdir")

@@ -21,14 +21,14 @@ from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.films import show_films
 from agcnn_jax.evaluation.scoring.flow import data_flow
 from agcnn_jax.evaluation.scoring.localisation import localise
-from agcnn_jax.evaluation.scoring.overlap import trained_overlap
+from agcnn_jax.evaluation.scoring.overlap import check_overlap
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, columns_of, scored_images
 from agcnn_jax.evaluation.scoring.validation import Validated, validate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
-from agcnn_jax.run.run import Experiment, open_experiment
+from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
@@ -96,16 +96,14 @@ def evaluate(
     check_subset(split)
     directory = checkpoint_place(workdir)
     run_config = sync_call(lambda: read_run_config(config, directory, overrides))
-    experiment = sync_call(lambda: open_run(run_config, directory, overrides))
-    require_agreement(lambda: saved_config.describe_run(run_config, experiment.data_summary))
-    loaded, _ = sync_call(
-        lambda: finished_variables(directory, run_config.strategy, experiment.identity)
-    )
+    run = sync_call(lambda: open_evaluated_run(run_config, directory, overrides))
+    require_agreement(lambda: saved_config.describe_run(run_config, run.data_summary))
+    loaded, _ = sync_call(lambda: finished_variables(directory, run_config.strategy, run.identity))
     require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
     attention = run_config.attention
     subject = Subject(
         variables=loaded,
-        outputs=experiment.records.labels,
+        outputs=run.records.labels,
         seen=sync_call(lambda: lineage.read(directory)[0]),
         name=f"--workdir {directory}",
         setting=Setting(
@@ -117,7 +115,7 @@ def evaluate(
         ),
         settings=run_config.to_dict(),
     )
-    return score(experiment, subject, split, include_trained)
+    return score(run, subject, split, include_trained)
 
 
 def check_subset(split: str) -> None:
@@ -126,49 +124,47 @@ def check_subset(split: str) -> None:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
 
 
-def open_run(
+def open_evaluated_run(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
-) -> Experiment:
+) -> Run:
     """Open the data and the model of a run, and check that the data are those it was trained on."""
-    experiment = open_evaluation(config, workdir)
+    run = open_evaluation(config, workdir)
     if "data.dir" not in overrides:
-        saved_config.check_data(workdir, experiment.records.fingerprint, config.data.dir)
-    return experiment
+        saved_config.check_data(workdir, run.records.fingerprint, config.data.dir)
+    return run
 
 
-def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:
+def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> Run:
     """Open data and model; `UserError` unless the devices can share a batch."""
     keep_compilations()
-    experiment = open_experiment(config, workdir)
-    check_batch_size(experiment.mesh, config.eval_batch_size, "config.eval_batch_size")
-    return experiment
+    run = open_run(config, workdir)
+    check_batch_size(run.mesh, config.eval_batch_size, "config.eval_batch_size")
+    return run
 
 
-def score(experiment: Experiment, subject: Subject, split: str, include_trained: bool) -> str:
+def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
     """Predict a subset of the data and write the results; see `evaluate`."""
-    indices = getattr(experiment.split, split)
+    indices = getattr(run.split, split)
     overlap = Overlap(
         **from_primary(
             lambda: asdict(
-                trained_overlap(
-                    experiment, subject.seen, subject.name, split, indices, include_trained
-                )
+                check_overlap(run, subject.seen, subject.name, split, indices, include_trained)
             )
         )
     )
-    variables = replicate(experiment.mesh, subject.variables)
+    variables = replicate(run.mesh, subject.variables)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    crops = experiment.config.eval.crops
-    step = make_predict_step(experiment.recipe, experiment.mesh, branches, crops, ("pooled",))
+    crops = run.config.eval.crops
+    step = make_predict_step(run.recipe, run.mesh, branches, crops, ("pooled",))
 
     def scored_on(chosen: np.ndarray, name: str = "validation") -> ScoredImages:
         pooled = name == "validation" and subject.directory is None
-        made = predict(step, variables, experiment, chosen, name, pooled=pooled)
-        return scored_images(experiment, subject.outputs, chosen, made)
+        made = predict(step, variables, run, chosen, name, pooled=pooled)
+        return scored_images(run, subject.outputs, chosen, made)
 
     scored = scored_on(indices, split)
     validated = validate(
-        experiment,
+        run,
         subject.variables,
         subject.seen,
         is_run=subject.directory is None,
@@ -177,14 +173,12 @@ def score(experiment: Experiment, subject: Subject, split: str, include_trained:
         predicted=scored_on,
     )
     return sync_call(
-        lambda: (
-            report(experiment, subject, split, overlap, scored, validated) if is_primary() else ""
-        )
+        lambda: report(run, subject, split, overlap, scored, validated) if is_primary() else ""
     )
 
 
 def report(
-    experiment: Experiment,
+    run: Run,
     subject: Subject,
     split: str,
     overlap: Overlap,
@@ -192,31 +186,31 @@ def report(
     validated: Validated,
 ) -> str:
     """Write the results of an evaluation and return its table."""
-    config, records = experiment.config, experiment.records
-    indices = getattr(experiment.split, split)
+    config, records = run.config, run.records
+    indices = getattr(run.split, split)
     cohort = describe_cohort(
         scored.label_matrix,
         scored.labels,
         scored.patient_ids,
         split=split,
-        protocol=experiment.split.protocol,
+        protocol=run.split.protocol,
         backbone=config.backbone,
         provenance=records.provenance,
         overlap=overlap,
         setting=subject.setting,
-        images_digest=experiment.split.digests[split],
+        images_digest=run.split.digests[split],
         crops=config.eval.crops,
     )
     table = write_results(
-        subject.directory or results_directory(experiment, split),
+        subject.directory or results_directory(run, split),
         scored,
         cohort,
         localisation=localise(
-            experiment, subject.variables, columns_of(subject.outputs, records.labels), indices
+            run, subject.variables, columns_of(subject.outputs, records.labels), indices
         ),
-        films=show_films(experiment, subject.variables, indices, scored),
-        flow=data_flow(experiment, split),
-        subsets=subsets_of(experiment),
+        films=show_films(run, subject.variables, indices, scored),
+        flow=data_flow(run, split),
+        subsets=subsets_of(run),
         settings=subject.settings,
         seen=subject.seen,
         weights=digests(subject.variables, subject.variables["params"]),

@@ -62,11 +62,11 @@ def evaluate_weights(
     config = weights_config(config, about, name, overrides)
     folder = absolute(out)
     from_primary(lambda: require_new(folder))
-    experiment = sync_call(lambda: open_evaluation(config, folder))
-    notes = match_notes(about["classes"], experiment.records.labels, name)
+    run = sync_call(lambda: open_evaluation(config, folder))
+    notes = match_notes(about["classes"], run.records.labels, name)
     require_agreement(
         lambda: {
-            **saved_config.describe_run(config, experiment.data_summary),
+            **saved_config.describe_run(config, run.data_summary),
             "--split": split,
             "weights in --weights": about["digest"],
         }
@@ -81,7 +81,7 @@ def evaluate_weights(
         directory=folder,
         notes=(_origin(about), *notes),
     )
-    return score(experiment, subject, split, include_trained)
+    return score(run, subject, split, include_trained)
 
 
 def match_notes(outputs: Sequence[str] | None, labels: Sequence[str], name: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import advice, exists, is_remote, read_json, reported
 
@@ -20,7 +20,7 @@ SCORES = "auc.json"
 """The file whose presence says that all other files of an evaluation are there."""
 
 
-def results_directory(experiment: Experiment, split: str) -> epath.Path:
+def results_directory(run: Run, split: str) -> epath.Path:
     """Choose a folder for an evaluation's results that holds no scores of other images.
 
     `eval/<split>` is for the split that the run was trained with. Any other split goes to
@@ -29,15 +29,15 @@ def results_directory(experiment: Experiment, split: str) -> epath.Path:
     seeds of one protocol, the first 8 digits of these images' digest follow. Ten crops of each
     image have folders of their own.
     """
-    workdir, data = experiment.workdir, experiment.data_summary
+    workdir, data = run.workdir, run.data_summary
     trained = read_json(workdir / "data.json")
-    crops = "_ten_crops" if experiment.config.eval.crops == "ten" else ""
+    crops = "_ten_crops" if run.config.eval.crops == "ten" else ""
     if saved_config.same(data, trained):
         return workdir / "eval" / f"{split}{crops}"
-    name = f"{split}_{experiment.split.protocol}{crops}"
+    name = f"{split}_{run.split.protocol}{crops}"
     if data["fingerprint"] != trained.get("fingerprint"):
         name += f"_{data['fingerprint'][:8]}"
-    scores, digest = workdir / "eval" / name / SCORES, experiment.split.digests[split]
+    scores, digest = workdir / "eval" / name / SCORES, run.split.digests[split]
     if exists(scores) and read_json(scores, "delete it").get("images_digest") != digest:
         name += f"_{digest[:8]}"
     return workdir / "eval" / name

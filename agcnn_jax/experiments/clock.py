@@ -11,8 +11,8 @@ from etils import epath
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import flatten
-from agcnn_jax.experiments.plan import Run
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.experiments.plan import PlannedRun
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import read_result, stage_directory
 from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.run.takeover import stage_values
@@ -27,7 +27,7 @@ class Clock:
     """
 
     def __init__(
-        self, experiment: Experiment, runs: Sequence[Run], known: Mapping[str, Mapping[str, Any]]
+        self, experiment: Run, runs: Sequence[PlannedRun], known: Mapping[str, Mapping[str, Any]]
     ):
         """Estimate the work of runs; `known` are the flat configs of those that are there."""
         self._work: list[float] = []
@@ -66,7 +66,7 @@ class Clock:
         return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than 1 min left"
 
 
-def _stage_work(experiment: Experiment, stage: Stage) -> float:
+def _stage_work(experiment: Run, stage: Stage) -> float:
     schedule = make_schedule(experiment, stage)
     trained = len({"global", "local"} & set(stage.branches))
     needed = 1 if stage.branches == ("global",) else 2

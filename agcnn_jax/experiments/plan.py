@@ -99,7 +99,7 @@ OF_BACKBONE = ("backbone", "init", "init_normalisation", "batch_size", "referenc
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A run of an experiment.
 
     Attributes:
@@ -148,7 +148,7 @@ class Run:
 
 def plan(
     names: Sequence[str], config: ml_collections.ConfigDict, seeds: int, only: Sequence[str] = ()
-) -> list[Run]:
+) -> list[PlannedRun]:
     """List the runs of experiments, those of one seed together, so that early ones are complete.
 
     Args:
@@ -169,7 +169,7 @@ def plan(
         for row, changes in EXPERIMENTS[name].rows.items():
             if not only or row in only:
                 changed = _changed(config, {**changes, "seed": seed})
-                runs.append(Run(name, row, seed, changed, config))
+                runs.append(PlannedRun(name, row, seed, changed, config))
     return runs
 
 
@@ -183,7 +183,7 @@ def _changed(
     return new
 
 
-def refuse_overruled(runs: Sequence[Run], overrides: Mapping[str, Any]) -> None:
+def refuse_overruled(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:
     """Raise `UserError` if the command line sets a key that every run sets itself or ignores.
 
     A key that only some of the runs ignore is dropped from these.

@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.figures.figures import encode
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.clock import Clock
-from agcnn_jax.experiments.plan import OF_BACKBONE, Run, plan
+from agcnn_jax.experiments.plan import OF_BACKBONE, PlannedRun, plan
 from agcnn_jax.experiments.result import Result
 from agcnn_jax.experiments.runs import (
     complete_run,
@@ -28,7 +28,7 @@ from agcnn_jax.experiments.runs import (
     survey,
 )
 from agcnn_jax.models.registry import BACKBONES
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import (
@@ -41,7 +41,7 @@ from agcnn_jax.runtime.processes import (
 from agcnn_jax.runtime.storage import checkpoint_place, reported
 
 
-def run_experiments(runs: Sequence[Run], workdir: str) -> None:
+def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
     """Complete the runs of each experiment in turn, then write and print its table.
 
     `UserError` as `train` raises it, or if the workdir holds runs of other experiments; `Stopped`
@@ -50,7 +50,7 @@ def run_experiments(runs: Sequence[Run], workdir: str) -> None:
     place = checkpoint_place(workdir)
     keep_compilations()
     require_agreement(lambda: {"experiments": [run.name for run in runs]})
-    experiment = sync_call(lambda: open_experiment(runs[0].config, place))
+    experiment = sync_call(lambda: open_run(runs[0].config, place))
     data = experiment.data_summary
 
     def begin() -> list[int]:
@@ -92,7 +92,7 @@ def _write(
     place: epath.Path,
     name: str,
     asked: ml_collections.ConfigDict,
-    run: Run,
+    run: PlannedRun,
     data: Mapping[str, Any],
 ) -> str:
     """Write an experiment's folder, with all rows and seeds that have results; return the text."""
@@ -114,7 +114,7 @@ def _write(
     return f"{texts}\n\nwritten to {place / name}"
 
 
-def collect(results: Sequence[Result], rows: Sequence[Run]) -> dict[str, summary.Group]:
+def collect(results: Sequence[Result], rows: Sequence[PlannedRun]) -> dict[str, summary.Group]:
     """Find the results of an experiment's rows, of all seeds and backbones.
 
     Returns:

@@ -25,7 +25,7 @@ from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
 from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import Estimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.errors import UserError
@@ -115,7 +115,7 @@ def _unpack(test: Mapping[str, Any]) -> dict[str, Estimate]:
     }
 
 
-def measure_run(experiment: Experiment, variables: Variables, seconds: Any) -> dict[str, Any]:
+def measure_run(experiment: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
     """Predict validation and test with a run's weights, and return the content of its file.
 
     All processes predict; what they return is the same.
@@ -237,7 +237,7 @@ def _thirds(areas: np.ndarray | None) -> dict[str, np.ndarray]:
     return masks
 
 
-def _box_areas(experiment: Experiment, indices: np.ndarray) -> dict[str, np.ndarray]:
+def _box_areas(experiment: Run, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Return, per finding, the area of each image's largest annotated box; NaN without one."""
     places = {record: i for i, record in enumerate(indices)}
     areas = {}
@@ -248,7 +248,7 @@ def _box_areas(experiment: Experiment, indices: np.ndarray) -> dict[str, np.ndar
     return areas
 
 
-def _attention(experiment: Experiment, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
+def _attention(experiment: Run, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
     """Return how often the attended region, and chance, point into the annotated boxes."""
     if "global" not in variables["params"]:
         return {}

@@ -11,10 +11,10 @@ from etils import epath
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import flatten
-from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, Run
+from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, PlannedRun
 from agcnn_jax.experiments.result import MEASURE_AGAIN, Result, make_result, measure_run
 from agcnn_jax.run import lineage
-from agcnn_jax.run.run import Experiment, open_experiment
+from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError
@@ -40,7 +40,7 @@ class Known:
     runs: dict[str, dict[str, Any]]
     results: list[Result]
 
-    def result(self, run: Run) -> Result | None:
+    def result(self, run: PlannedRun) -> Result | None:
         """Return the result of a run, wherever it lies."""
         for result in self.results:
             if saved_config.same(result.values, run.values):
@@ -48,13 +48,13 @@ class Known:
         return None
 
 
-def survey(place: epath.Path, run: Run, data: Mapping[str, Any]) -> Known:
+def survey(place: epath.Path, run: PlannedRun, data: Mapping[str, Any]) -> Known:
     """List what a workdir of experiments holds; `UserError` if it does not belong together.
 
     Args:
         place: the workdir.
         run: one of those asked for.
-        data: `Experiment.data_summary` of the data asked for.
+        data: `Run.data_summary` of the data asked for.
     """
     if exists(place / "config.json"):
         raise UserError(f"--workdir {place} is a run of train.py; choose another for experiments")
@@ -81,13 +81,13 @@ def survey(place: epath.Path, run: Run, data: Mapping[str, Any]) -> Known:
     return Known(folders, results)
 
 
-def keep_base(place: epath.Path, run: Run) -> None:
+def keep_base(place: epath.Path, run: PlannedRun) -> None:
     """Write what all runs of a workdir have in common, unless it is there."""
     if not exists(place / BASE):
         write_json(place / BASE, {"config": run.base})
 
 
-def _refuse_other_base(path: epath.Path, run: Run) -> None:
+def _refuse_other_base(path: epath.Path, run: PlannedRun) -> None:
     """Raise `UserError` if the workdir was begun with another config, the backbone's keys apart."""
     begun = read_json(path, "delete it, and run the command that the workdir was begun with")
     theirs = begun.get("config")
@@ -124,7 +124,7 @@ def _refuse_other(
     path: epath.Path,
     values: Mapping[str, Any],
     trained_on: Mapping[str, Any],
-    run: Run,
+    run: PlannedRun,
     data: Mapping[str, Any],
 ) -> None:
     """Raise `UserError` if a run differs in more than experiments and backbones may differ in."""
@@ -153,7 +153,7 @@ def _unread_beside(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> set[
     )
 
 
-def remaining(known: Known, runs: Sequence[Run]) -> list[int]:
+def remaining(known: Known, runs: Sequence[PlannedRun]) -> list[int]:
     """Return the indices of the runs without a result, each run once."""
     left: list[int] = []
     for i, run in enumerate(runs):
@@ -163,7 +163,7 @@ def remaining(known: Known, runs: Sequence[Run]) -> list[int]:
     return left
 
 
-def refuse_new_start(experiment: Experiment, known: Known) -> None:
+def refuse_new_start(experiment: Run, known: Known) -> None:
     """Raise `UserError` if `config.init` holds other weights than the runs that began with it."""
     init = experiment.config.init
     begun = [r for r in known.results if r.values["init"] == init]
@@ -178,7 +178,7 @@ def refuse_new_start(experiment: Experiment, known: Known) -> None:
         )
 
 
-def complete_run(place: epath.Path, run: Run, data: Mapping[str, Any]) -> None:
+def complete_run(place: epath.Path, run: PlannedRun, data: Mapping[str, Any]) -> None:
     """Train what remains of a run, and write its result."""
 
     def choose() -> list[Any]:
@@ -194,8 +194,8 @@ def complete_run(place: epath.Path, run: Run, data: Mapping[str, Any]) -> None:
     train(run.config, folder, donors)
     trained = time.perf_counter()
 
-    def opened() -> tuple[Experiment, Any]:
-        experiment = open_experiment(run.config, epath.Path(folder))
+    def opened() -> tuple[Run, Any]:
+        experiment = open_run(run.config, epath.Path(folder))
         strategy = run.config.strategy
         return experiment, finished_variables(experiment.workdir, strategy, experiment.identity)[0]
 

@@ -135,7 +135,7 @@ class PredictionFolder:
     def _count(self, film: str) -> None:
         self._names.update(os.fsencode(film) + b"\0")
 
-    def save_now_and_then(self) -> None:
+    def save_if_due(self) -> None:
         """Call `save` if the last time is long ago."""
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()

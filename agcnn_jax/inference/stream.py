@@ -106,7 +106,7 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
             for batch in batches:
                 outputs = jax.device_get(dict(batch.outputs))
                 write_rows(folder, model, batch.films, outputs, settings.rule, out)
-                folder.save_now_and_then()
+                folder.save_if_due()
                 # The first batch ran, at least in part, while its program was compiled.
                 bar.update(len(batch.films), timed=bar.done > before)
         new, seconds = folder.films - before, time.monotonic() - began

@@ -17,7 +17,7 @@ from agcnn_jax.runtime.devices import device_mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Run:
     """What stays the same throughout a run."""
 
     config: ml_collections.ConfigDict
@@ -49,7 +49,7 @@ class Experiment:
         }
 
 
-def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> Experiment:
+def open_run(config: ml_collections.ConfigDict, workdir: epath.Path) -> Run:
     """Open the store, split it and describe the model; `UserError` if one of them cannot be."""
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -60,4 +60,4 @@ def open_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> E
     lists, unlisted = data.lists or None, data.allow_unlisted
     split = make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)
     recipe = make_recipe(config.to_dict(), len(records.labels))
-    return Experiment(config, workdir, records, split, recipe, device_mesh())
+    return Run(config, workdir, records, split, recipe, device_mesh())

@@ -19,7 +19,7 @@ from agcnn_jax.config.check import flatten, is_read
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started, load_best, read_result, stage_directory
 from agcnn_jax.run.strategies import Stage, branches_before, stages
 from agcnn_jax.runtime.errors import UserError
@@ -53,16 +53,14 @@ def stage_values(config: Mapping[str, Any], count: int) -> dict[str, Any]:
     return values
 
 
-def take_over(
-    experiment: Experiment, seen: str, init: str | None, donors: Sequence[str]
-) -> list[str]:
+def take_over(run: Run, seen: str, init: str | None, donors: Sequence[str]) -> list[str]:
     """Take over the finished stages of other runs that this run would train to the same end.
 
     Stages that the run has finished or begun stay as they are. With `batch_norm` device nothing is
     taken over: results depend on the number of devices, which no run records.
 
     Args:
-        experiment: of the run; its config is in the workdir already.
+        run: of the run; its config is in the workdir already.
         seen: digest of the run's lineage.
         init: digest of the weights in `config.init`; None if that is random.
         donors: workdirs of other runs; whatever does not agree is passed over.
@@ -70,18 +68,18 @@ def take_over(
     Returns:
         Sentences that say which stages were taken from where, and what was skipped as damaged.
     """
-    workdir = experiment.workdir
+    workdir = run.workdir
     trained: dict[str, str] = {}
     said: list[str] = []
-    if experiment.config.batch_norm == "device":
+    if run.config.batch_norm == "device":
         return said
     places = [place for name in donors if (place := epath.Path(name)) != workdir]
-    for count, stage in enumerate(stages(experiment.config.strategy), start=1):
+    for count, stage in enumerate(stages(run.config.strategy), start=1):
         result = read_result(stage_directory(workdir, stage))
         if result is None:
-            agreeing = [place for place in places if _agrees(experiment, place, init, count)]
-            offers = [(p, _offered(experiment, p, stage, seen, trained)) for p in agreeing]
-            result = _take_first(experiment, stage, offers, said)
+            agreeing = [place for place in places if _agrees(run, place, init, count)]
+            offers = [(p, _offered(run, p, stage, seen, trained)) for p in agreeing]
+            result = _take_first(run, stage, offers, said)
             if result is None:
                 break
         trained |= result["weights"]
@@ -89,13 +87,13 @@ def take_over(
 
 
 def _take_first(
-    experiment: Experiment,
+    run: Run,
     stage: Stage,
     offers: Sequence[tuple[epath.Path, dict[str, Any] | None]],
     said: list[str],
 ) -> dict[str, Any] | None:
     """Take over a stage from the first run whose checkpoint is sound; return the stage's result."""
-    workdir = experiment.workdir
+    workdir = run.workdir
     begun = has_started(workdir, stage)
     for donor, result in offers:
         if result is None:
@@ -103,7 +101,7 @@ def _take_first(
         # A copy to an object store that was cut short may lack nothing but the result.
         directory = stage_directory(workdir if begun else donor, stage)
         try:
-            load_best(directory, stage, result, experiment.identity)
+            load_best(directory, stage, result, run.identity)
         except UserError as error:
             if not begun:
                 said.append(f"stage {stage.name} is not taken over from {donor}: {error}")
@@ -114,25 +112,25 @@ def _take_first(
     return None
 
 
-def _agrees(experiment: Experiment, donor: epath.Path, init: str | None, count: int) -> bool:
+def _agrees(run: Run, donor: epath.Path, init: str | None, count: int) -> bool:
     """Tell whether another run's first `count` stages were made as this run's would be."""
     theirs = saved_config.read_config(donor)
     if theirs is None or len(stages(theirs.strategy)) < count:
         return False
-    values = (stage_values(flatten(c.to_dict()), count) for c in (experiment.config, theirs))
+    values = (stage_values(flatten(c.to_dict()), count) for c in (run.config, theirs))
     return (
         saved_config.same(*values)
-        and saved_config.same(read_json(donor / "data.json"), experiment.data_summary)
+        and saved_config.same(read_json(donor / "data.json"), run.data_summary)
         and lineage.read(donor)[1] == init
     )
 
 
 def _offered(
-    experiment: Experiment, donor: epath.Path, stage: Stage, seen: str, trained: Mapping[str, str]
+    run: Run, donor: epath.Path, stage: Stage, seen: str, trained: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Return the result of another run's stage, if it started from the very same weights."""
     result = read_result(stage_directory(donor, stage))
-    earlier = branches_before(experiment.config.strategy, stage)
+    earlier = branches_before(run.config.strategy, stage)
     if result is None or result["lineage"] != seen:
         return None
     started_from = {branch: trained[branch] for branch in earlier}

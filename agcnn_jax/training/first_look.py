@@ -11,7 +11,7 @@ import numpy as np
 from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.models.agcnn import Variables, apply_branch
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.processes import announce, is_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
 from agcnn_jax.training.inputs import attend_inputs, centre_inputs
@@ -24,7 +24,7 @@ _BOX = (233, 180, 86)  # blue, green, red
 _CAPTION = 28  # height in pixels
 
 
-def first_look(experiment: Experiment, variables: Variables) -> None:
+def first_look(run: Run, variables: Variables) -> None:
     """Write `first_look.png` into the workdir, and print where it is.
 
     It shows the first validation film that has a finding, else the first one; on its right with
@@ -33,28 +33,26 @@ def first_look(experiment: Experiment, variables: Variables) -> None:
     """
     if not is_primary():
         return
-    records, indices = experiment.records, experiment.split.validation
+    records, indices = run.records, run.split.validation
     findings = records.finding_columns
     ill = records.label_matrix[indices][:, findings].any(axis=1)
     film = indices[[int(np.argmax(ill))]]
     image = read_batch(records.images_and_labels(), film)["image"]
-    images, attention = _attend(experiment, jax.device_get(variables), image)
+    images, attention = _attend(run, jax.device_get(variables), image)
     present = [records.labels[i] for i in findings if records.label_matrix[film[0], i]]
     name = str(records.image_ids[film[0]])
     caption = f"{name}: {', '.join(present) or 'no finding'}; {records.provenance}"
     heat_map, box = np.asarray(attention.heat_map[0]), np.asarray(attention.boxes[0])
     picture = draw(images[0], heat_map, box, caption)
-    path = experiment.workdir / FILE
+    path = run.workdir / FILE
     with reported(path, "written"):
         write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
     announce(f"{path}: heat map of validation film {name} after the first epoch")
 
 
-def _attend(
-    experiment: Experiment, variables: Variables, image: np.ndarray
-) -> tuple[np.ndarray, Attention]:
+def _attend(run: Run, variables: Variables, image: np.ndarray) -> tuple[np.ndarray, Attention]:
     # Where no crop is read, the attended region is shown nevertheless.
-    recipe = dataclasses.replace(experiment.recipe, local_input="crop", crop_from="input")
+    recipe = dataclasses.replace(run.recipe, local_input="crop", crop_from="input")
 
     @jax.jit
     def attend_centre(variables: Variables, image: jax.Array) -> tuple[jax.Array, Attention]:

@@ -13,7 +13,7 @@ import jax
 from agcnn_jax.data.pipeline import iterate, training_batches
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.preemption import StopRequest
@@ -29,7 +29,7 @@ from agcnn_jax.training.steps import TrainState, init_state, train_step
 
 
 def fit(
-    experiment: Experiment,
+    run: Run,
     schedule: Schedule,
     checkpoints: StageCheckpoints,
     variables: Variables,
@@ -41,15 +41,15 @@ def fit(
     loss or the weights are no longer finite, or a step needs more memory than a device has;
     `Stopped` after any step or batch of validation, with everything saved, if that was requested.
     """
-    config, mesh, stage = experiment.config, experiment.mesh, schedule.stage
+    config, mesh, stage = run.config, run.mesh, schedule.stage
     trained = select_branches(variables, stage.branches)
     # As one program: otherwise each array of the optimizer would be compiled by itself.
     first_state = jax.jit(functools.partial(init_state, optimizer=schedule.optimizer))
     state = replicate(mesh, first_state(trained))
     frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
     frozen = replicate(mesh, select_branches(variables, frozen_branches))
-    batches = open_batches(experiment, schedule, frozen)
-    score = make_validation(experiment, stage, frozen)
+    batches = open_batches(run, schedule, frozen)
+    score = make_validation(run, stage, frozen)
 
     def latest() -> tuple[int, bool]:
         step = checkpoints.latest_step() or 0
@@ -60,14 +60,14 @@ def fit(
     if resumed:
         state = checkpoints.restore(resumed, state, batches)
     total = schedule.total_steps
-    profile = Profile(experiment.workdir / "profile" / stage.name, config.profile, resumed, total)
-    record = Record(experiment, schedule, checkpoints, resumed, unscored, stop_requested)
+    profile = Profile(run.workdir / "profile" / stage.name, config.profile, resumed, total)
+    record = Record(run, schedule, checkpoints, resumed, unscored, stop_requested)
 
     def validate(step: int) -> None:
         record.validate(step, state, score)
         if stage.number == 1 and schedule.epoch(step) == 1:
             with record.paused(step, "drawing the first look"):
-                sync_call(lambda: first_look(experiment, state.variables))
+                sync_call(lambda: first_look(run, state.variables))
 
     with contextlib.closing(batches), record, profile:
         if stop_requested():
@@ -79,7 +79,7 @@ def fit(
             batch = next(batches)
             if step == resumed + 1:
                 with record.compiling():
-                    step_function = compile_step(experiment, schedule, state, frozen, batch)
+                    step_function = compile_step(run, schedule, state, frozen, batch)
                 record.rate(resumed)
             # A hidden transfer between host and device would make one wait for the other.
             with jax.transfer_guard("disallow"):
@@ -96,17 +96,15 @@ def fit(
     checkpoints.wait_until_finished()
 
 
-def open_batches(
-    experiment: Experiment, schedule: Schedule, frozen: Variables
-) -> grain.DatasetIterator:
+def open_batches(run: Run, schedule: Schedule, frozen: Variables) -> grain.DatasetIterator:
     """Open the stage's pipeline, whose batches are on the devices as `train_step` takes them.
 
     The host cropper works ahead of the step, for which the global branch has to be frozen; stages
     that train the global branch along with others crop on the device.
     """
-    config, mesh = experiment.config, experiment.mesh
-    recipe = experiment.recipe.for_stage(schedule.stage)
-    images, indices = experiment.records.images_and_labels(), experiment.split.train
+    config, mesh = run.config, run.mesh
+    recipe = run.recipe.for_stage(schedule.stage)
+    images, indices = run.records.images_and_labels(), run.split.train
     share = process_share()
     dataset = training_batches(images, indices, schedule.batch_size, recipe.seed, *share)
     on_host = config.attention.cropper == "host" and config.local_input != "image"
@@ -116,26 +114,26 @@ def open_batches(
     return iterate(dataset, lambda batch: shard_batch(mesh, {name: batch[name] for name in names}))
 
 
-def make_train_step(experiment: Experiment, schedule: Schedule) -> Any:
+def make_train_step(run: Run, schedule: Schedule) -> Any:
     """Map `train_step` over the devices and jit it; the old state's buffers are donated."""
     step = functools.partial(
         train_step,
-        recipe=experiment.recipe.for_stage(schedule.stage),
+        recipe=run.recipe.for_stage(schedule.stage),
         stage=schedule.stage,
         optimizer=schedule.optimizer,
         accumulate=schedule.accumulate,
     )
     in_specs = (REPLICATED, REPLICATED, SHARDED)
-    return data_parallel(step, experiment.mesh, in_specs, REPLICATED, donate=(0,))
+    return data_parallel(step, run.mesh, in_specs, REPLICATED, donate=(0,))
 
 
 def compile_step(
-    experiment: Experiment, schedule: Schedule, state: TrainState, frozen: Variables, batch: Any
+    run: Run, schedule: Schedule, state: TrainState, frozen: Variables, batch: Any
 ) -> Callable[..., Any]:
     """Compile a stage's step for its first batch; `UserError` if a device has too little memory."""
-    step = make_train_step(experiment, schedule).lower(state, frozen, batch).compile()
+    step = make_train_step(run, schedule).lower(state, frozen, batch).compile()
     if memory := step_memory(step):
-        check_memory(memory, experiment.mesh.local_devices[0])
+        check_memory(memory, run.mesh.local_devices[0])
         needed = memory["peak"] / 2**20
         announce(f"stage {schedule.stage.name}: a step needs {needed:,.0f} MiB on each device")
     return step

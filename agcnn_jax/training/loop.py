@@ -10,7 +10,7 @@ import numpy as np
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import check_config
 from agcnn_jax.run import lineage
-from agcnn_jax.run.run import Experiment, open_experiment
+from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import take_over
@@ -38,59 +38,59 @@ def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str]
     on SIGTERM, with everything saved, or if another training goes on in `workdir`.
     """
     with stop_requests() as stop_requested:
-        experiment, start = open_run(config, workdir)
-        place, planned = experiment.workdir, stages(config.strategy)
+        run, start = open_training(config, workdir)
+        place, planned = run.workdir, stages(config.strategy)
         # A finished run needs no lock, and may lie where nobody can write.
         if from_primary(lambda: len(finished_stages(place, config.strategy))) == len(planned):
             announce(f"training in {workdir} is complete: nothing left to do")
             return
         with lock_workdir(place, config.peer_timeout, stop_requested):
-            from_primary(lambda: keep_start(experiment, start))
+            from_primary(lambda: keep_start(run, start))
             require_shared(place)
-            announce(describe(experiment, start))
+            announce(describe(run, start))
             variables, seen = start.variables, start.lineage.digest
-            for taken in from_primary(lambda: take_over(experiment, seen, start.init, donors)):
+            for taken in from_primary(lambda: take_over(run, seen, start.init, donors)):
                 announce(taken)
             for stage in planned:
-                variables = train_stage(experiment, stage, variables, seen, stop_requested)
+                variables = train_stage(run, stage, variables, seen, stop_requested)
     announce(f"training in {workdir} is complete")
 
 
-def open_run(config: ml_collections.ConfigDict, workdir: str) -> tuple[Experiment, Start]:
+def open_training(config: ml_collections.ConfigDict, workdir: str) -> tuple[Run, Start]:
     """Open everything that a run is made from, the same in all its processes."""
 
-    def prepare() -> Experiment:
+    def prepare() -> Run:
         check_config(config)
         place = checkpoint_place(workdir)
         # First, so that a workdir out of reach is named before anything else in it.
         saved_config.read_config(place)
         keep_compilations()
-        experiment = open_experiment(config, place)
-        check_batches(experiment)
-        saved_config.compare_config(config, place, experiment.data_summary)
-        return experiment
+        run = open_run(config, place)
+        check_batches(run)
+        saved_config.compare_config(config, place, run.data_summary)
+        return run
 
-    experiment = sync_call(prepare)
-    require_agreement(lambda: saved_config.describe_run(config, experiment.data_summary))
-    needed = from_primary(lambda: needs_init(experiment))
-    start = sync_call(lambda: open_start(experiment, needed))
+    run = sync_call(prepare)
+    require_agreement(lambda: saved_config.describe_run(config, run.data_summary))
+    needed = from_primary(lambda: needs_init(run))
+    start = sync_call(lambda: open_start(run, needed))
     require_agreement(
         lambda: {
             "weights in config.init": lineage.digest(start.variables),
             "what they were trained on": start.lineage.digest,
         }
     )
-    return experiment, start
+    return run, start
 
 
-def describe(experiment: Experiment, start: Start) -> str:
+def describe(run: Run, start: Start) -> str:
     """Say in a few lines what is about to be trained on what."""
-    config, split, workdir = experiment.config, experiment.split, experiment.workdir
-    patients = len(np.unique(experiment.records.patient_ids[split.test]))
+    config, split, workdir = run.config, run.split, run.workdir
+    patients = len(np.unique(run.records.patient_ids[split.test]))
     lines = [
-        f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {experiment.mesh.size} "
+        f"AG-CNN with {config.backbone}, strategy {config.strategy}, on {run.mesh.size} "
         f"device(s), into {workdir} (config.json, parameters.txt)",
-        f"{experiment.records.provenance}: {len(split.train)} images to train on, "
+        f"{run.records.provenance}: {len(split.train)} images to train on, "
         f"{len(split.validation)} to validate, {len(split.test)} to test; {split.in_words()}",
         f"of the test subset, {start.tested.in_words(len(split.test), patients)}",
     ]

@@ -14,7 +14,7 @@ from scipy.special import expit
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
 from agcnn_jax.models.agcnn import BRANCHES, Variables, merge_branches
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
 from agcnn_jax.runtime.processes import is_primary, process_share
@@ -40,7 +40,7 @@ class Prediction:
 def predict(
     step: Callable[..., Any],
     variables: Variables,
-    experiment: Experiment,
+    run: Run,
     indices: np.ndarray,
     description: str,
     after_batch: Callable[[], None] = lambda: None,
@@ -56,7 +56,7 @@ def predict(
     """
     left_out = () if pooled else ("pooled",)
     rows: list[dict[str, np.ndarray]] = []
-    source, batch_size = experiment.records.images_and_labels(), experiment.config.eval_batch_size
+    source, batch_size = run.records.images_and_labels(), run.config.eval_batch_size
     batches = evaluation_batches(source, indices, batch_size, *process_share())
     bar = Progress(description, len(indices), "images", shown=is_primary(), keep=False)
     waiting: dict[str, jax.Array] = {}
@@ -64,14 +64,14 @@ def predict(
         for batch in batches:
             compiling = bar.done == 0 and not compiled
             with bar.compiling() if compiling else contextlib.nullcontext():
-                outputs = step(variables, shard_batch(experiment.mesh, batch["image"]))
+                outputs = step(variables, shard_batch(run.mesh, batch["image"]))
             # Fetching one batch late keeps the device busy and memory bounded.
             if waiting:
-                rows.append(local_rows(experiment.mesh, waiting))
+                rows.append(local_rows(run.mesh, waiting))
             waiting = {name: one for name, one in outputs.items() if name not in left_out}
             bar.update(min(batch_size, len(indices) - bar.done), timed=not compiling)
             after_batch()
-    rows.append(local_rows(experiment.mesh, waiting))
+    rows.append(local_rows(run.mesh, waiting))
     merged = {name: values[: len(indices)] for name, values in gather_batches(rows).items()}
     # A jitted function sorts a dict by its keys; tables show the branches in their own order.
     logits = {branch: merged[branch] for branch in BRANCHES if branch in merged}
@@ -79,7 +79,7 @@ def predict(
 
 
 def make_validation(
-    experiment: Experiment, stage: Stage, frozen: Variables
+    run: Run, stage: Stage, frozen: Variables
 ) -> Callable[[TrainState, Callable[[], None], bool], dict[str, Any]]:
     """Make the function that scores a state's trained branches on the validation subset.
 
@@ -89,17 +89,15 @@ def make_validation(
     `{branch: {finding: AUC}}`; an AUC that does not exist is None. It raises `FloatingPointError`
     if a logit is not finite.
     """
-    step = make_predict_step(experiment.recipe, experiment.mesh, stage.branches)
-    records, indices = experiment.records, experiment.split.validation
+    step = make_predict_step(run.recipe, run.mesh, stage.branches)
+    records, indices = run.records, run.split.validation
     labels = records.label_matrix[indices]
 
     def validate(
         state: TrainState, after_batch: Callable[[], None], compiled: bool = False
     ) -> dict[str, Any]:
         variables = merge_branches(frozen, state.variables)
-        made = predict(
-            step, variables, experiment, indices, "validation", after_batch, compiled=compiled
-        )
+        made = predict(step, variables, run, indices, "validation", after_batch, compiled=compiled)
         if not all(np.isfinite(scores).all() for scores in made.logits.values()):
             raise FloatingPointError("validation logits are not finite")
         columns = records.finding_columns

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import announce, is_primary
@@ -33,7 +33,7 @@ class Record(contextlib.ExitStack):
 
     def __init__(
         self,
-        experiment: Experiment,
+        run: Run,
         schedule: Schedule,
         checkpoints: StageCheckpoints,
         resumed: int,
@@ -44,11 +44,11 @@ class Record(contextlib.ExitStack):
         super().__init__()
         self._schedule, self._checkpoints, self._stage = schedule, checkpoints, schedule.stage.name
         self._stop_requested = stop_requested
-        self._log_every = experiment.config.log_every
+        self._log_every = run.config.log_every
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
         self._lap = (resumed, time.perf_counter())
-        log = MetricsLog(experiment.workdir, self._stage, resumed, unscored)
+        log = MetricsLog(run.workdir, self._stage, resumed, unscored)
         self._log = self.enter_context(log)
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
         bar = Progress(f"stage {self._stage}", total, "images", done, shown=is_primary())

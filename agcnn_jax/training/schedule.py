@@ -17,7 +17,7 @@ from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
-    from agcnn_jax.run.run import Experiment
+    from agcnn_jax.run.run import Run
 
 SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 """`config.learning_rate_scaling`: the learning rate grows by this power of the ratio between the
@@ -50,13 +50,13 @@ class Schedule:
         return step % self.steps_per_epoch == 0 or step == self.total_steps
 
 
-def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
+def make_schedule(run: Run, stage: Stage) -> Schedule:
     """Derive a stage's schedule from the config; `UserError` if images do not fill a batch.
 
     A stage that trains several branches takes their smallest batch size (64 in the paper's joint
     training), smallest learning rate and largest number of epochs.
     """
-    config = experiment.config
+    config = run.config
 
     def of_branches(key: str) -> list[Any]:
         # A config value has one entry for all branches, or one for each.
@@ -64,7 +64,7 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
         return [given[BRANCHES.index(branch)] for branch in stage.branches]
 
     batch_size = min(of_branches("batch_size"))
-    images = len(experiment.split.train)
+    images = len(run.split.train)
     if images < batch_size:
         raise UserError(
             f"config.batch_size of stage {stage.name} is {batch_size}, but the training subset "
@@ -88,11 +88,11 @@ def make_schedule(experiment: Experiment, stage: Stage) -> Schedule:
     )
 
 
-def check_batches(experiment: Experiment) -> None:
+def check_batches(run: Run) -> None:
     """Raise `UserError`, with settings that work, unless the devices can share all batches."""
-    config, mesh = experiment.config, experiment.mesh
-    used = {s.name: make_schedule(experiment, s).batch_size for s in stages(config.strategy)}
-    remedy = _offers(config, math.gcd(*used.values()), mesh.size, len(experiment.split.train))
+    config, mesh = run.config, run.mesh
+    used = {s.name: make_schedule(run, s).batch_size for s in stages(config.strategy)}
+    remedy = _offers(config, math.gcd(*used.values()), mesh.size, len(run.split.train))
     for name, size in used.items():
         option = f"config.batch_size of stage {name}"
         check_batch_size(mesh, size, option, config.accumulate, remedy)

@@ -10,7 +10,7 @@ from agcnn_jax.metrics.auc import mean_auc
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run import stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, sync_call
@@ -23,7 +23,7 @@ HEADING = "AUC, validation images"
 
 
 def train_stage(
-    experiment: Experiment, stage: Stage, variables: Variables, lineage: str, stop: StopRequest
+    run: Run, stage: Stage, variables: Variables, lineage: str, stop: StopRequest
 ) -> Variables:
     """Train a stage, resume it, or only load it if it has finished.
 
@@ -31,10 +31,10 @@ def train_stage(
     its best checkpoint. `lineage` is the digest of what the run's weights have seen. `UserError` if
     the stage belongs to another run, or started from other weights than the stages before it have.
     """
-    directory = stage_results.stage_directory(experiment.workdir, stage)
-    earlier = stage_results.digests(variables, branches_before(experiment.config.strategy, stage))
+    directory = stage_results.stage_directory(run.workdir, stage)
+    earlier = stage_results.digests(variables, branches_before(run.config.strategy, stage))
     origin = {"started_from": earlier, "lineage": lineage}
-    identity = {**experiment.identity, **origin}
+    identity = {**run.identity, **origin}
     with sync_call(lambda: StageCheckpoints(directory / "checkpoints", identity)) as checkpoints:
         finished, latest = from_primary(
             lambda: (stage_results.read_result(directory), checkpoints.latest_step())
@@ -43,23 +43,21 @@ def train_stage(
             saved = checkpoints.identity(latest)
             sync_call(lambda: stage_results.check_origin(directory, saved, lineage, earlier))
         if not finished:
-            fit(experiment, make_schedule(experiment, stage), checkpoints, variables, stop)
+            fit(run, make_schedule(run, stage), checkpoints, variables, stop)
         scores = finished or from_primary(lambda: best_scores(checkpoints))
         best, _ = checkpoints.restore_best(scores["best_step"])
     trained = best["variables"]
     now = stage_results.digests(trained, stage.branches)
-    size = experiment.records.image_size
+    size = run.records.image_size
     result = finished or {**scores, "weights": now, **origin, "image_size": size}
 
     def keep() -> None:
         stage_results.check_weights(directory, result, now)
         if not finished:
             write_json(directory / "result.json", result)
-        write_line(
-            describe_result(stage, result, len(experiment.records.finding_columns)), sys.stdout
-        )
+        write_line(describe_result(stage, result, len(run.records.finding_columns)), sys.stdout)
         if not finished:
-            done = stage_results.finished_stages(experiment.workdir, experiment.config.strategy)
+            done = stage_results.finished_stages(run.workdir, run.config.strategy)
             write_line(validation_table([one for _, one in done]), sys.stdout)
 
     from_primary(keep)

@@ -14,7 +14,7 @@ from agcnn_jax.models.agcnn import Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Lineage, Overlap
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.run.strategies import branches_before, stages
 from agcnn_jax.runtime.errors import UserError
@@ -40,27 +40,27 @@ class Start:
     tested: Overlap  # how much of the test subset that is
 
 
-def needs_init(experiment: Experiment) -> bool:
+def needs_init(run: Run) -> bool:
     """Tell whether a stage has yet to start from the backbones in `config.init`."""
-    strategy = experiment.config.strategy
+    strategy = run.config.strategy
     return any(
         set(_WITH_BACKBONE) & set(stage.branches) - set(branches_before(strategy, stage))
-        and not has_started(experiment.workdir, stage)
+        and not has_started(run.workdir, stage)
         for stage in stages(strategy)
     )
 
 
-def open_start(experiment: Experiment, needed: bool) -> Start:
+def open_start(run: Run, needed: bool) -> Start:
     """Read what a run starts from, or if no stage has yet to start from it, what is recorded.
 
     Unless `config.init` is `needed` (see `needs_init`), it need no longer exist. `UserError` if it
     holds no weights, weights that do not fit, or weights that were trained on images of the test
     subset; or if the workdir holds stages without a config.
     """
-    config, workdir, split = experiment.config, experiment.workdir, experiment.split
-    records = experiment.records
+    config, workdir, split = run.config, run.workdir, run.split
+    records = run.records
     begun = saved_config.read_config(workdir) is not None
-    backbones, inherited = read_init(experiment) if needed or not begun else ({}, lineage.NOTHING)
+    backbones, inherited = read_init(run) if needed or not begun else ({}, lineage.NOTHING)
     digest = lineage.digest(backbones) if backbones else None
     if begun:
         seen, started_from = lineage.read(workdir)
@@ -79,17 +79,17 @@ def open_start(experiment: Experiment, needed: bool) -> Start:
     )
     if tested.images:
         raise _refused(
-            experiment,
+            run,
             f"which was trained on {tested.images} of the {len(split.test)} images of the test "
             f"subset; start from other weights, or test on other images, with "
             f"config.data.protocol and its split_seed or lists",
         )
-    return Start(initial_variables(experiment, backbones), digest, seen, tested)
+    return Start(initial_variables(run, backbones), digest, seen, tested)
 
 
-def keep_start(experiment: Experiment, start: Start) -> None:
+def keep_start(run: Run, start: Start) -> None:
     """Record in the workdir what the run is made from; `UserError` if the record is another."""
-    workdir = experiment.workdir
+    workdir = run.workdir
     if saved_config.read_config(workdir) is None:
         # The config goes last: a workdir that has one has the rest.
         lineage.write(workdir, start.lineage, start.init)
@@ -98,39 +98,39 @@ def keep_start(experiment: Experiment, start: Start) -> None:
             write_bytes(workdir / "parameters.txt", table.encode())
     elif start.init != (started_from := lineage.read(workdir)[1]):
         raise _refused(
-            experiment,
+            run,
             f"whose weights (digest {start.init}) are others than --workdir {workdir} was started "
             f"from (digest {started_from}); put those back, or choose another --workdir",
         )
-    saved_config.keep_config(experiment.config, workdir, experiment.data_summary)
+    saved_config.keep_config(run.config, workdir, run.data_summary)
 
 
-def read_init(experiment: Experiment) -> tuple[Backbones, Lineage]:
+def read_init(run: Run) -> tuple[Backbones, Lineage]:
     """Read the backbones in `config.init`, and what they have been trained on.
 
     They are converted weights or another run's stage; `random` has none. In the paper both branches
     start from an ImageNet model. From a stage, both take the global branch's backbone.
     """
-    init = experiment.config.init
+    init = run.config.init
     if init == "random":
         return {}, lineage.NOTHING
-    identity = {key: experiment.identity[key] for key in ("backbone", "channels")}
+    identity = {key: run.identity[key] for key in ("backbone", "channels")}
     if not weights.is_weights(init):
-        return _read_stage(experiment, identity)
+        return _read_stage(run, identity)
     backbones = {branch: weights.load_backbone(init, identity, branch) for branch in _WITH_BACKBONE}
     about = weights.describe(init)
-    _check_normalisation(experiment, about["mean"], about["std"])
+    _check_normalisation(run, about["mean"], about["std"])
     return backbones, weights.lineage(init)
 
 
-def _read_stage(experiment: Experiment, identity: dict[str, Any]) -> tuple[Backbones, Lineage]:
-    init, backbone = experiment.config.init, experiment.config.backbone
+def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]:
+    init, backbone = run.config.init, run.config.backbone
     stage = absolute(init)
     if not exists(stage / "checkpoints"):
         if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
         raise _refused(
-            experiment,
+            run,
             "which holds no weights; give a folder that data_prep/torch_weights.py wrote, a "
             "trained stage such as runs/resnet/stages/1_global, or random",
         )
@@ -140,7 +140,7 @@ def _read_stage(experiment: Experiment, identity: dict[str, Any]) -> tuple[Backb
     if "global" not in trained["params"]:
         names = ", ".join(trained["params"])
         raise _refused(
-            experiment, f"a stage that trained {names}; give one that trained the global branch"
+            run, f"a stage that trained {names}; give one that trained the global branch"
         )
     global_backbone = {kind: tree["global"]["backbone"] for kind, tree in trained.items()}
     backbones = dict.fromkeys(_WITH_BACKBONE, global_backbone)
@@ -149,33 +149,33 @@ def _read_stage(experiment: Experiment, identity: dict[str, Any]) -> tuple[Backb
     if config := saved_config.read_config(workdir):
         seen, _ = lineage.read(workdir)
         if saved.get("lineage") == seen.digest:
-            _check_normalisation(experiment, config.mean, config.std)
+            _check_normalisation(run, config.mean, config.std)
             return backbones, seen
     return backbones, lineage.UNKNOWN
 
 
-def _check_normalisation(experiment: Experiment, mean: Any, std: Any) -> None:
-    config = experiment.config
+def _check_normalisation(run: Run, mean: Any, std: Any) -> None:
+    config = run.config
     theirs = tuple(map(float, mean)), tuple(map(float, std))
     ours = tuple(map(float, config.mean)), tuple(map(float, config.std))
     if config.init_normalisation != "own" and theirs != ours:
         raise _refused(
-            experiment,
+            run,
             f"made for another config.mean and config.std; set --config.mean='{theirs[0]}' "
             f"--config.std='{theirs[1]}', or keep yours on purpose with "
             f"--config.init_normalisation=own",
         )
 
 
-def _refused(experiment: Experiment, reason: str) -> UserError:
-    return UserError(f"config.init is {experiment.config.init!r}, {reason}")
+def _refused(run: Run, reason: str) -> UserError:
+    return UserError(f"config.init is {run.config.init!r}, {reason}")
 
 
-def initial_variables(experiment: Experiment, backbones: Backbones) -> Variables:
+def initial_variables(run: Run, backbones: Backbones) -> Variables:
     """Draw the weights of all branches from the seed, except for the backbones that are given."""
-    recipe = experiment.recipe
+    recipe = run.recipe
     variables = _draw(recipe.model, jax.random.key(recipe.seed), recipe.input_size)
-    if experiment.config.dtype == "float64":
+    if run.config.dtype == "float64":
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     for branch, backbone in backbones.items():
         drawn = {kind: tree[branch]["backbone"] for kind, tree in variables.items()}
@@ -183,7 +183,7 @@ def initial_variables(experiment: Experiment, backbones: Backbones) -> Variables
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):
                 raise _refused(
-                    experiment,
+                    run,
                     f"whose weights do not fit: {name} has shape {theirs.get(name)} instead of "
                     f"{ours.get(name)}",
                 )

@@ -3,7 +3,14 @@ import itertools
 import pytest
 
 from agcnn_jax.config.check import flatten
-from agcnn_jax.experiments.plan import EXPERIMENTS, NAMES, VARIED, Run, plan, refuse_overruled
+from agcnn_jax.experiments.plan import (
+    EXPERIMENTS,
+    NAMES,
+    VARIED,
+    PlannedRun,
+    plan,
+    refuse_overruled,
+)
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import stage_values
@@ -97,7 +104,7 @@ def test_a_run_keeps_its_values_whatever_the_experiment():
     config = demo.get_config()
     values = [plan([name], config, seeds=1)[0].values for name in ("table1", "table2", "control")]
     assert values[0] == values[1] == values[2]
-    assert isinstance(plan(["table1"], config, seeds=1)[0], Run)
+    assert isinstance(plan(["table1"], config, seeds=1)[0], PlannedRun)
 
 
 def test_docs_count_the_runs_and_steps_of_each_experiment():

@@ -9,7 +9,7 @@ from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from tests.configs import demo
 from tests.support.runs import make_run
 from tests.support.small_steps import random_variables
@@ -21,7 +21,7 @@ def workdir(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("inference") / "run"
     config = demo.get_config()
     config.data.dir, config.input_size, config.eval_batch_size = str(data_dir), 56, 16
-    experiment = open_experiment(config, epath.Path(workdir))
+    experiment = open_run(config, epath.Path(workdir))
     variables = jax.tree.map(np.asarray, random_variables(experiment.recipe.model, 56))
     make_run(experiment, variables, BRANCHES)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from etils import epath
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.models.agcnn import select_branches
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.run.strategies import stages
 from agcnn_jax.training.start import initial_variables
 from tests.pods.interrupted import STAGES, entries, latest
@@ -130,7 +130,7 @@ def test_twenty_steps_change_more_than_the_tolerance(runs):
     """The comparison above can fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
     config = saved_config.read_config(workdir)
-    start = initial_variables(open_experiment(config, workdir), {})
+    start = initial_variables(open_run(config, workdir), {})
     for stage in stages(config.strategy):
         _, state = latest(workdir, stage.name)
         begun = select_branches(start, stage.branches)

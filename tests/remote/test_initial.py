@@ -8,7 +8,7 @@ from etils import epath
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import NOTHING
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute
 from agcnn_jax.training.start import initial_variables, read_init
@@ -22,7 +22,7 @@ def experiment(data_dir):
     config = demo.get_config()
     config.data.dir = str(data_dir)
     config.input_size = 56
-    return open_experiment(config, epath.Path("/nowhere"))
+    return open_run(config, epath.Path("/nowhere"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from tests.configs import demo
 
 
@@ -19,7 +19,7 @@ def open_with(data_dir):
         config = demo.get_config()
         config.data.dir = str(data_dir)
         config.update(settings)
-        return open_experiment(config, epath.Path("/nowhere"))
+        return open_run(config, epath.Path("/nowhere"))
 
     yield open_with
     jax.config.update("jax_default_matmul_precision", precision)

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.run import run as experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import SHARDED, device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
@@ -242,7 +242,7 @@ def digest(compiled):
 def test_a_step_compiled_from_shapes_is_the_one_that_runs_and_repeats_itself(
     config, tmp_path, stage
 ):
-    schedule = make_schedule(experiment := open_experiment(config, epath.Path(tmp_path)), stage)
+    schedule = make_schedule(experiment := open_run(config, epath.Path(tmp_path)), stage)
     # On the host, since a step gives up the buffers of what it starts from.
     variables = jax.device_get(make_variables(experiment.recipe))
     trained, frozen = split_variables(variables, stage)

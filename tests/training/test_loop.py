@@ -19,7 +19,7 @@ from etils import epath
 
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Overlap
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.loop import describe
 from data_prep.chestxray14 import main as prepare
@@ -464,9 +464,9 @@ def test_a_test_list_cut_short_is_counted_and_refused(tmp_path, capsys):
     config = demo.get_config()
     config.data.dir = str(data)
     with pytest.raises(UserError, match=f"leave out {len(cut)} of .*allow_unlisted=True"):
-        open_experiment(config, epath.Path(tmp_path))
+        open_run(config, epath.Path(tmp_path))
     config.data.allow_unlisted = True
-    experiment = open_experiment(config, epath.Path(tmp_path))
+    experiment = open_run(config, epath.Path(tmp_path))
     assert len(experiment.split.test) == 1
     printed = describe(experiment, SimpleNamespace(tested=Overlap(0, 0, True)))
     assert (

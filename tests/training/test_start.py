@@ -18,13 +18,13 @@ from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import evaluate as evaluation
 from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.results_directory import results_directory
-from agcnn_jax.evaluation.scoring.overlap import trained_overlap
+from agcnn_jax.evaluation.scoring.overlap import check_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
 from agcnn_jax.run import run as experiment_module
 from agcnn_jax.run.lineage import NOTHING, Lineage, lineage_of
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.run.stage_results import finished_variables
 from agcnn_jax.runtime import processes
 from agcnn_jax.runtime.devices import device_mesh
@@ -110,8 +110,8 @@ def run(trained, tmp_path):
     return tmp_path / "run"
 
 
-def open_run(config, workdir="/nowhere"):
-    return open_experiment(config, epath.Path(workdir))
+def opened(config, workdir="/nowhere"):
+    return open_run(config, epath.Path(workdir))
 
 
 def names(experiment, subset):
@@ -162,7 +162,7 @@ class TestThresholdsFromValidation:
         return subsets
 
     def test_are_chosen_once_for_the_same_weights(self, make, run, predicted):
-        validation = open_run(make()).split.validation
+        validation = opened(make()).split.validation
         evaluation.evaluate(make(), str(run), {})
         assert predicted == ["test", "validation"]
         written = (run / "calibration.json").read_text()
@@ -202,7 +202,10 @@ class TestScoringWhatWasTrainedOn:
     """Leakage is counted against what a run was trained on, not against the split of the day."""
 
     def test_another_protocol(self, make, run):
-        ours, theirs = open_run(make()), open_run(make(data__protocol="patient"))
+        ours, theirs = (
+            opened(make()),
+            opened(make(data__protocol="patient")),
+        )
         overlap = names(ours, "train") & names(theirs, "test")
         assert 0 < len(overlap) < len(names(theirs, "test"))
         config, overrides = make(data__protocol="patient"), {"data.protocol": "patient"}
@@ -227,7 +230,7 @@ class TestScoringWhatWasTrainedOn:
 
     def test_its_own_test_set(self, make, run):
         table = evaluation.evaluate(make(), str(run), {})
-        experiment = open_run(make())
+        experiment = opened(make())
         shared = patients(experiment, "train") & patients(experiment, "test")
         assert shared
         assert "Images trained on: 0 of" in table
@@ -236,8 +239,8 @@ class TestScoringWhatWasTrainedOn:
         assert (scores["trained_images"], scores["shared_patients"]) == (0, len(shared))
 
     def test_the_training_subset_is_scored_unasked(self, make, trained):
-        experiment = open_run(make(), trained)
-        overlap = trained_overlap(
+        experiment = opened(make(), trained)
+        overlap = check_overlap(
             experiment,
             lineage.read(trained)[0],
             "--workdir",
@@ -248,7 +251,7 @@ class TestScoringWhatWasTrainedOn:
         assert overlap.images == len(experiment.split.train)
 
     def test_what_is_not_known_is_not_nothing(self, make, tmp_path):
-        experiment, run = open_run(make()), tmp_path / "run"
+        experiment, run = opened(make()), tmp_path / "run"
         seen = Lineage({}, frozenset({experiment.records.collection}))
         config = make(init=converted(tmp_path / "weights", make(), seen))
         train(config, str(run))
@@ -277,7 +280,7 @@ def test_no_images_are_scored_in_the_folder_of_others(make, run, data_dir, tmp_p
 
     def folder(subset="test", **changes):
         """Pretend to evaluate."""
-        experiment = open_run(make(**changes), run)
+        experiment = opened(make(**changes), run)
         directory = results_directory(experiment, subset)
         directory.mkdir(parents=True, exist_ok=True)
         about = {"images_digest": experiment.split.digests[subset]}
@@ -311,8 +314,8 @@ def write_lists(folder, **lists):
 class TestStartingFromAnotherRun:
     def test_whose_images_are_in_the_test_subset(self, make, trained, tmp_path):
         config = make(init=f"{trained}/stages/1_global", data__protocol="patient")
-        theirs = names(open_run(make()), "train")
-        ours = names(open_run(config), "test")
+        theirs = names(opened(make()), "train")
+        ours = names(opened(config), "test")
         text = refusal(train, config, str(tmp_path / "new"))
         assert f"was trained on {len(theirs & ours)} of the {len(ours)} images" in text
         assert not (tmp_path / "new").exists()
@@ -320,7 +323,7 @@ class TestStartingFromAnotherRun:
     def test_of_the_same_split(self, make, trained, tmp_path, capsys):
         config = make(init=f"{trained}/stages/1_global")
         train(config, str(tmp_path / "new"))
-        experiment = open_run(config)
+        experiment = opened(config)
         shared = patients(experiment, "train") & patients(experiment, "test")
         said = capsys.readouterr().out
         assert f"images trained on: 0 of {len(experiment.split.test)};" in said
@@ -329,7 +332,7 @@ class TestStartingFromAnotherRun:
     @pytest.mark.slow
     def test_that_started_from_a_third(self, make, tmp_path):
         """What it saw is inherited over any number of steps."""
-        parts = np.array_split(open_run(make()).records.image_ids, 5)
+        parts = np.array_split(opened(make()).records.image_ids, 5)
         seen, init = set(), "random"
         for number in range(3):
             lists = write_lists(
@@ -372,7 +375,7 @@ class TestStartingFromAnotherRun:
 
 def converted(folder, config, seen=NOTHING, std=(0.25,), seed=7):
     """Weights as `data_prep/torch_weights.py` writes them, with another pooling."""
-    recipe = open_run(config).recipe
+    recipe = opened(config).recipe
     about = {"backbone": "resnet_small", "channels": 1, "branches": list(BRANCHES)}
     about |= {"classes": None, "pooling": "max", "mean": [0.5], "std": list(std)}
     about["lineage"] = seen.to_json()
@@ -383,7 +386,7 @@ def converted(folder, config, seen=NOTHING, std=(0.25,), seed=7):
 
 class TestStartingFromConvertedWeights:
     def test_that_were_trained_on_images_of_the_test_subset(self, make, tmp_path):
-        experiment = open_run(make())
+        experiment = opened(make())
         listed = sorted(names(experiment, "test"))[:3]
         seen = lineage_of(experiment.records.collection, listed, [""] * 3)
         init = converted(tmp_path / "weights", make(), seen)
@@ -561,7 +564,7 @@ def test_processes_agree_on_what_they_start_from(make, monkeypatch, tmp_path, fa
 
 
 def test_records_are_small_and_complete(trained, make):
-    experiment = open_run(make())
+    experiment = opened(make())
     record = json.loads((trained / "lineage.json").read_text())
     train_subset = experiment.split.train
     assert record["seen"] == {

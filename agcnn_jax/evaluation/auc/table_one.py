@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.auc.tables import DASH, Table
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 
 MISSING = "missing"
 NOTE = (
@@ -55,12 +55,12 @@ class _Cell(NamedTuple):
     quartiles: tuple[float, ...] | None = None
 
 
-def subsets_of(experiment: Experiment) -> list[Subset]:
+def subsets_of(run: Run) -> list[Subset]:
     """Describe the subsets of a prepared data set that have images."""
-    records = experiment.records
+    records = run.records
     found = []
     for name in ("train", "validation", "test"):
-        chosen = getattr(experiment.split, name)
+        chosen = getattr(run.split, name)
         if len(chosen):
             about = (records.ages, records.sexes, records.views)
             found.append(

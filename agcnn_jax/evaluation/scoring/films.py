@@ -16,7 +16,7 @@ from agcnn_jax.evaluation.figures.figures import plain_name
 from agcnn_jax.evaluation.figures.panels import Answer, Films
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.training.inputs import attend_inputs, centre_inputs
 
 CATCHES, MISSES = 4, 4
@@ -74,7 +74,7 @@ def choose_examples(
 
 
 def show_films(
-    experiment: Experiment,
+    run: Run,
     variables: Variables,
     indices: np.ndarray,
     scored: ScoredImages,
@@ -83,7 +83,7 @@ def show_films(
     """Compute the regions attended to in examples.
 
     Args:
-        experiment: see `Experiment`.
+        run: see `Run`.
         variables: of the global branch at least.
         indices: int64 `[N]`, the scored records.
         scored: their labels and predictions.
@@ -95,7 +95,7 @@ def show_films(
     examples = choose_examples(scored) if examples is None else examples
     if not examples:
         return None
-    records, recipe = experiment.records, experiment.recipe
+    records, recipe = run.records, run.recipe
     if scored.boxes is None:  # no crop was read: show the attended region itself
         recipe = dataclasses.replace(recipe, local_input="crop")
     chosen = indices[[example.row for example in examples]]
@@ -119,7 +119,7 @@ def show_films(
         answers=[_answers(scored, example.row) for example in examples],
         branch=list(scored.probabilities)[-1],
         read=scored.boxes is not None,
-        true_boxes=[_true_boxes(experiment, int(record)) for record in chosen],
+        true_boxes=[_true_boxes(run, int(record)) for record in chosen],
     )
 
 
@@ -137,15 +137,13 @@ def _answers(scored: ScoredImages, row: int) -> list[Answer]:
     ]
 
 
-def _true_boxes(
-    experiment: Experiment, record: int
-) -> list[tuple[str, tuple[float, float, float, float]]]:
+def _true_boxes(run: Run, record: int) -> list[tuple[str, tuple[float, float, float, float]]]:
     """Return an image's annotated boxes in pixels of the model's input."""
-    records = experiment.records
+    records = run.records
     chosen = np.flatnonzero(records.boxes.records == record)
     size = np.array([records.widths[record], records.heights[record]])
     boxes = to_input_pixels(
-        records.boxes.corners[chosen], experiment.recipe.input_size, records.image_size, size
+        records.boxes.corners[chosen], run.recipe.input_size, records.image_size, size
     )
     return [
         (str(finding), (xmin, ymin, xmax, ymax))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.storage import exists, read_json
 
 PREPARED = "prepare_report.json"
@@ -22,12 +22,12 @@ class FlowRow(NamedTuple):
     patients: int | None = None
 
 
-def data_flow(experiment: Experiment, split: str) -> list[FlowRow]:
+def data_flow(run: Run, split: str) -> list[FlowRow]:
     """List the steps of a prepared data set: found, set aside and why, subsets, scored.
 
     A copy of a data set without the report of its preparation begins with the images in it.
     """
-    records, subsets = experiment.records, experiment.split
+    records, subsets = run.records, run.split
     # The data set itself is two folders deeper.
     path = epath.Path(records.directory).parents[1] / PREPARED
     rows = []

@@ -32,7 +32,7 @@ from agcnn_jax.metrics.location_controls import (
     mean_boxes_of_others,
 )
 from agcnn_jax.models.agcnn import Variables
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 
 CENTRED, MEAN_BOX, PRIOR = "centred_square", "mean_box", "location_prior"
 WAYS = (*MAPS, CENTRED, MEAN_BOX, PRIOR)
@@ -111,22 +111,22 @@ def note(localisation: Localisation) -> str:
 
 
 def localise(
-    experiment: Experiment, variables: Variables, columns: Mapping[str, int], indices: np.ndarray
+    run: Run, variables: Variables, columns: Mapping[str, int], indices: np.ndarray
 ) -> Localisation:
     """Score where the global branch looks in the images that have annotated boxes.
 
     Runs on one device of the calling process.
 
     Args:
-        experiment: see `Experiment`.
+        run: see `Run`.
         variables: of the global branch at least.
         columns: the labels whose boxes to score, each with the index of the branch's output.
         indices: int64 `[N]`, the scored records.
     """
-    recipe, records = experiment.recipe, experiment.records
+    recipe, records = run.recipe, run.records
     annotated = {
         finding: images
-        for finding, images in annotated_boxes(experiment, indices).items()
+        for finding, images in annotated_boxes(run, indices).items()
         if finding in columns
     }
     taus = sorted({*TAUS, recipe.tau})
@@ -136,7 +136,7 @@ def localise(
     chosen = np.concatenate([np.empty(0, np.int64), *(one.records for one in annotated.values())])
     outputs = [columns[finding] for finding, one in annotated.items() for _ in one.records]
     if outputs:
-        points, boxes = find_boxes(experiment, variables, chosen, np.array(outputs), taus)
+        points, boxes = find_boxes(run, variables, chosen, np.array(outputs), taus)
     others = [way for way in WAYS if way != ATTENDED]
     differences: dict[str, dict[str, Scores]] = {way: {} for way in (*others, BEST_CONTROL)}
     counts: dict[str, Count] = {}
@@ -195,9 +195,9 @@ def location_priors(
     return np.array(points), {tau: np.array(found)[:, None] for tau, found in boxes.items()}
 
 
-def annotated_boxes(experiment: Experiment, indices: np.ndarray) -> dict[str, Annotated]:
+def annotated_boxes(run: Run, indices: np.ndarray) -> dict[str, Annotated]:
     """Collect the annotated boxes of the records `indices`, per finding."""
-    records, size = experiment.records, experiment.recipe.input_size
+    records, size = run.records, run.recipe.input_size
     boxes = records.boxes
     scored = np.isin(boxes.records, indices)
     annotated = {}

@@ -16,7 +16,7 @@ from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.metrics.localisation import map_peaks
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 
 ATTENDED, RANDOM = "attended", "random_map"
 MAPS = (ATTENDED, "grad_cam", "grad_cam_plus_plus", RANDOM)
@@ -64,7 +64,7 @@ def response_maps(
 
 
 def find_boxes(
-    experiment: Experiment,
+    run: Run,
     variables: Variables,
     chosen: np.ndarray,
     columns: np.ndarray,
@@ -75,10 +75,10 @@ def find_boxes(
     Returns:
         Of each map, its peaks `[P, 2]`, and per tau its P arrays of boxes `[R, 4]`.
     """
-    recipe = experiment.recipe
-    source = experiment.records.images_and_labels()
+    recipe = run.recipe
+    source = run.records.images_and_labels()
     # One device's share of a batch.
-    size = min(len(chosen), max(1, experiment.config.eval_batch_size // experiment.mesh.size))
+    size = min(len(chosen), max(1, run.config.eval_batch_size // run.mesh.size))
     compute = jax.jit(functools.partial(response_maps, recipe=recipe))
     points: dict[str, list[np.ndarray]] = {name: [] for name in MAPS}
     boxes: dict[float, dict[str, list[np.ndarray]]] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from agcnn_jax.run.lineage import Lineage, Overlap
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 
 
-def trained_overlap(
-    experiment: Experiment,
+def check_overlap(
+    run: Run,
     seen: Lineage,
     name: str,
     split: str,
@@ -20,7 +20,7 @@ def trained_overlap(
     """Count the images and patients of a subset that the model was trained on.
 
     Args:
-        experiment: of the evaluation, whose data and split may differ from a run's.
+        run: of the evaluation, whose data and split may differ from a run's.
         seen: what the model was trained on.
         name: the option that names the model.
         split: name of the subset.
@@ -31,14 +31,14 @@ def trained_overlap(
         UserError: if the model was trained on some of them, the subset is not `train`, and
             `include_trained` is False.
     """
-    records = experiment.records
+    records = run.records
     overlap = seen.overlap(
         records.collection, records.image_ids[indices], records.patient_ids[indices]
     )
     if overlap.images and split != "train" and not include_trained:
         raise UserError(
             f"{name} was trained on {overlap.images} of the {len(indices)} images of this {split} "
-            f"subset (protocol {experiment.split.protocol}); score other images, such as those of "
+            f"subset (protocol {run.split.protocol}); score other images, such as those of "
             f"the test subset of its own split, or pass --include_trained to score these"
         )
     return overlap

@@ -11,7 +11,7 @@ import numpy as np
 from agcnn_jax.data.coordinates import to_original_pixels
 from agcnn_jax.evaluation.files.csv_table import plain
 from agcnn_jax.metrics.subgroups import image_groups
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.training.prediction import Prediction
 
 
@@ -52,15 +52,15 @@ class ScoredImages:
 
 
 def scored_images(
-    experiment: Experiment, outputs: Sequence[str], indices: np.ndarray, prediction: Prediction
+    run: Run, outputs: Sequence[str], indices: np.ndarray, prediction: Prediction
 ) -> ScoredImages:
     """Put the labels and predictions of records `indices` side by side, for the labels in both."""
-    records = experiment.records
+    records = run.records
     boxes = None
     if prediction.boxes is not None:
         boxes = to_original_pixels(
             prediction.boxes,
-            experiment.config.input_size,
+            run.config.input_size,
             records.image_size,
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )

@@ -14,7 +14,7 @@ from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.run.calibration import Calibration, calibrate, read_calibration, write_calibration
 from agcnn_jax.run.lineage import Lineage
-from agcnn_jax.run.run import Experiment
+from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.processes import from_primary, is_primary, sync_call
 from agcnn_jax.runtime.storage import read_json
@@ -36,7 +36,7 @@ NOT_VALIDATED = Validated(None, "no predictions of validation images were given"
 
 
 def validate(
-    experiment: Experiment,
+    run: Run,
     variables: Variables,
     seen: Lineage,
     *,
@@ -50,29 +50,29 @@ def validate(
     Every process calls this. Only the primary stores a run's choice and returns it.
 
     Args:
-        experiment: of the evaluation, whose data and split may differ from the run's.
+        run: of the evaluation, whose data and split may differ from the run's.
         variables: of the model.
         seen: what it was trained on.
-        is_run: the experiment's workdir is a run's, which keeps its choice.
+        is_run: the run's workdir is a run's, which keeps its choice.
         scored: the images that the evaluation scores.
         split: their subset.
         predicted: predicts records, int64 `[N]`, and returns them with their labels and pooled
             features.
     """
     weights = digests(variables, variables["params"])
-    workdir, crops = experiment.workdir, experiment.config.eval.crops
-    chosen_on = experiment.split.validation
+    workdir, crops = run.workdir, run.config.eval.crops
+    chosen_on = run.split.validation
 
     def plan() -> tuple[str, str]:
-        own = not is_run or same(experiment.data_summary, read_json(workdir / "data.json"))
+        own = not is_run or same(run.data_summary, read_json(workdir / "data.json"))
         stored = is_run and read_calibration(workdir, weights, crops) is not None
         if not own:
             return (_STORED, OTHER_SPLIT) if stored else (NO_THRESHOLDS, "")
         if split == "validation":
             caution = SAME_IMAGES
         else:
-            caution = shared_patients(experiment.records.patient_ids[chosen_on], scored)
-        return _STORED if stored else _unseen(experiment, seen) or _PREDICT, caution
+            caution = shared_patients(run.records.patient_ids[chosen_on], scored)
+        return _STORED if stored else _unseen(run, seen) or _PREDICT, caution
 
     todo, caution = from_primary(plan)
     if todo not in (_STORED, _PREDICT):
@@ -97,9 +97,9 @@ def validate(
     return Validated(sync_call(choose), caution)
 
 
-def _unseen(experiment: Experiment, seen: Lineage) -> str:
+def _unseen(run: Run, seen: Lineage) -> str:
     """Say why the validation images cannot choose thresholds; "" if they can."""
-    records, chosen = experiment.records, experiment.split.validation
+    records, chosen = run.records, run.split.validation
     if not len(chosen):
         return "the split has no validation images"
     names, patients = records.image_ids[chosen].tolist(), records.patient_ids[chosen].tolist()

@@ -29,7 +29,7 @@ from agcnn_jax.evaluation.scoring.map_boxes import response_maps
 from agcnn_jax.metrics.localisation import contains, stack_boxes
 from agcnn_jax.metrics.location_controls import mean_boxes_of_others
 from agcnn_jax.models.agcnn import apply_branch
-from agcnn_jax.run.run import open_experiment
+from agcnn_jax.run.run import open_run
 from agcnn_jax.training.predict_step import predict_step
 from tests.configs import demo
 from tests.support.small_steps import random_variables
@@ -46,7 +46,7 @@ def experiment(data_dir):
     config.input_size = 56
     config.eval_batch_size = 64
     config.attention.tau = 0.65
-    return open_experiment(config, epath.Path("/nowhere"))
+    return open_run(config, epath.Path("/nowhere"))
 
 
 @pytest.fixture(scope="module")
