@@ -31,8 +31,8 @@ def main() -> None:
         if table:
             print(table)
         return
-    from agcnn_jax.evaluation.auc.table_text import as_text
     from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+    from agcnn_jax.evaluation.files.table import as_text
 
     if not predictions or not labels:
         raise UserError("--predictions and --labels go together; give both CSV files")

@@ -10,8 +10,8 @@ from etils import epath
 from agcnn_jax.config import command_line
 from agcnn_jax.evaluation.asked_config import read_run_config
 from agcnn_jax.evaluation.evaluate import open_evaluated_run, scored_images
-from agcnn_jax.evaluation.figures.figures import encode
 from agcnn_jax.evaluation.figures.panels import films_figure
+from agcnn_jax.evaluation.figures.style import encode
 from agcnn_jax.evaluation.scoring.films import choose_examples, show_films
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.stage_results import finished_variables

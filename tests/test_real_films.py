@@ -11,8 +11,8 @@ from etils import epath
 
 from agcnn_jax import predict
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, localise
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.run import open_run
@@ -90,7 +90,7 @@ def test_predictions_of_the_raw_films_are_those_of_the_evaluation(tmp_path):
     make_run(experiment, jax.tree.map(np.asarray, variables), BRANCHES)
     known = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "draw_figures", lambda *arguments: {})
+        patch.setattr(figures, "files", lambda evaluation: {})
         for split in ("test", "validation", "train"):
             evaluate(saved_config.read_config(experiment.workdir), str(workdir), {}, split)
             with open(workdir / f"eval/{split}/predictions_fusion.csv", newline="") as file:

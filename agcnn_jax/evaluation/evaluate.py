@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import check_data, describe_run
 from agcnn_jax.evaluation.asked_config import read_run_config
-from agcnn_jax.evaluation.auc.table_one import subsets_of
-from agcnn_jax.evaluation.auc.table_text import as_text
-from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.auc.aucs import auc_table
+from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.results_directory import results_directory
-from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.cohort import (
+    Cohort,
+    check_overlap,
+    data_flow,
+    describe_cohort,
+    subsets_of,
+)
+from agcnn_jax.evaluation.scoring.evaluation import Model, compute
 from agcnn_jax.evaluation.scoring.films import show_films
-from agcnn_jax.evaluation.scoring.flow import data_flow
 from agcnn_jax.evaluation.scoring.localisation import localise
-from agcnn_jax.evaluation.scoring.overlap import check_overlap
 from agcnn_jax.evaluation.scoring.references import Setting
-from agcnn_jax.evaluation.scoring.scored import ScoredImages, columns_of, scored_images
-from agcnn_jax.evaluation.scoring.validation import Validated, validate
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
+from agcnn_jax.evaluation.scoring.validation import (
+    Plan,
+    Validated,
+    calibrate_run,
+    fit_calibration,
+    plan_validation,
+)
+from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage
+from agcnn_jax.run.calibration import read_calibration
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
 from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import digests, finished_variables
@@ -48,20 +59,20 @@ class Subject:
     Attributes:
         variables: of the branches to score, in host memory.
         outputs: the label of each output; the data need not have all of them.
-        seen: what it was trained on.
+        trained: what it was trained on.
         name: the option that names it, for messages.
-        setting: how it was trained, to find the paper's run; None when not known.
         settings: for the report.
+        setting: how it was trained, to find the paper's run; None when not known.
         directory: where the results go; None for a folder of the run, see `results_directory`.
         notes: lines for the table.
     """
 
     variables: Variables
     outputs: tuple[str, ...]
-    seen: Lineage
+    trained: Lineage
     name: str
-    setting: Setting | None
     settings: Mapping[str, Any]
+    setting: Setting | None = None
     directory: epath.Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -94,26 +105,8 @@ def evaluate(
             on images of the subset.
     """
     check_subset(split)
-    directory = checkpoint_place(workdir)
-    run_config = sync_call(lambda: read_run_config(config, directory, overrides))
-    run = sync_call(lambda: open_evaluated_run(run_config, directory, overrides))
-    require_agreement(lambda: saved_config.describe_run(run_config, run.data_summary))
-    loaded, _ = sync_call(lambda: finished_variables(directory, run_config.strategy, run.identity))
-    require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
-    attention = run_config.attention
-    subject = Subject(
-        variables=loaded,
-        outputs=run.records.labels,
-        seen=sync_call(lambda: lineage.read(directory)[0]),
-        name=f"--workdir {directory}",
-        setting=Setting(
-            run_config.strategy,
-            attention.statistic,
-            attention.tau,
-            run_config.local_input,
-            attention.crop_from,
-        ),
-        settings=run_config.to_dict(),
+    run, subject = open_agreed(
+        lambda: open_trained(config, checkpoint_place(workdir), overrides), split
     )
     return score(run, subject, split, include_trained)
 
@@ -124,13 +117,51 @@ def check_subset(split: str) -> None:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
 
 
+def open_agreed(opened: Callable[[], tuple[Run, Subject]], split: str) -> tuple[Run, Subject]:
+    """Open what is scored in all processes; `UserError` if it is not the same in all of them."""
+    run, subject = sync_call(opened)
+    require_agreement(
+        lambda: {
+            **describe_run(run.config, run.data_summary),
+            "--split": split,
+            f"weights in {subject.name.split()[0]}": digest(subject.variables),
+        }
+    )
+    return run, subject
+
+
+def open_trained(
+    config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
+) -> tuple[Run, Subject]:
+    """Open a run and the weights of its finished stages."""
+    run_config = read_run_config(config, workdir, overrides)
+    run = open_evaluated_run(run_config, workdir, overrides)
+    variables, _ = finished_variables(workdir, run_config.strategy, run.identity)
+    attention = run_config.attention
+    subject = Subject(
+        variables=variables,
+        outputs=run.records.labels,
+        trained=lineage.read(workdir)[0],
+        name=f"--workdir {workdir}",
+        settings=run_config.to_dict(),
+        setting=Setting(
+            run_config.strategy,
+            attention.statistic,
+            attention.tau,
+            run_config.local_input,
+            attention.crop_from,
+        ),
+    )
+    return run, subject
+
+
 def open_evaluated_run(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Run:
     """Open the data and the model of a run, and check that the data are those it was trained on."""
     run = open_evaluation(config, workdir)
     if "data.dir" not in overrides:
-        saved_config.check_data(workdir, run.records.fingerprint, config.data.dir)
+        check_data(workdir, run.records.fingerprint, config.data.dir)
     return run
 
 
@@ -145,76 +176,77 @@ def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> R
 def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
     """Predict a subset of the data and write the results; see `evaluate`."""
     indices = getattr(run.split, split)
-    overlap = Overlap(
-        **from_primary(
-            lambda: asdict(
-                check_overlap(run, subject.seen, subject.name, split, indices, include_trained)
-            )
-        )
+    overlap = check_overlap(run, subject.trained, subject.name, split, indices, include_trained)
+    weights = digests(subject.variables, subject.variables["params"])
+    is_run = subject.directory is None
+    predicted = make_predictor(run, subject)
+    scored = predicted(indices, split)
+    plan = Plan(
+        *from_primary(lambda: plan_validation(run, subject.trained, scored, split, weights, is_run))
     )
+    validation = scored if split == "validation" else None
+    if plan.source == "predicted" and validation is None:
+        validation = predicted(run.split.validation, "validation")
+
+    def validated() -> Validated:
+        if plan.source == "stored":
+            crops = run.config.eval.crops
+            return Validated(read_calibration(run.workdir, weights, crops), plan.note)
+        if plan.source == "none" or validation is None:
+            return Validated(None, plan.note)
+        fitted = calibrate_run(run, weights, validation) if is_run else fit_calibration(validation)
+        return Validated(fitted, plan.note)
+
+    def write() -> str:
+        evaluation = compute(scored, cohort_of(run, subject, split, overlap, scored), validated())
+        evaluation = dataclasses.replace(
+            evaluation,
+            model=Model(subject.settings, subject.trained, weights),
+            localisation=localise(
+                run, subject.variables, match_outputs(subject.outputs, run.records.labels), indices
+            ),
+            films=show_films(run, subject.variables, indices, scored),
+            flow=data_flow(run, split),
+            subsets=subsets_of(run),
+            notes=subject.notes,
+        )
+        write_evaluation(evaluation, subject.directory or results_directory(run, split))
+        return as_text(auc_table(evaluation))
+
+    return sync_call(lambda: write() if is_primary() else "")
+
+
+def make_predictor(run: Run, subject: Subject) -> Callable[[np.ndarray, str], ScoredImages]:
+    """Make the function that predicts records, int64 `[N]`, of a subset with all branches.
+
+    It keeps the pooled features of a run's validation images, whose spread goes to its calibration.
+    """
     variables = replicate(run.mesh, subject.variables)
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    crops = run.config.eval.crops
-    step = make_predict_step(run.recipe, run.mesh, branches, crops, ("pooled",))
+    step = make_predict_step(run.recipe, run.mesh, branches, run.config.eval.crops, ("pooled",))
 
-    def scored_on(chosen: np.ndarray, name: str = "validation") -> ScoredImages:
+    def predicted(indices: np.ndarray, name: str) -> ScoredImages:
         pooled = name == "validation" and subject.directory is None
-        made = predict(step, variables, run, chosen, name, pooled=pooled)
-        return scored_images(run, subject.outputs, chosen, made)
+        predictions = predict(step, variables, run, indices, name, pooled=pooled)
+        return scored_images(run, subject.outputs, indices, predictions)
 
-    scored = scored_on(indices, split)
-    validated = validate(
-        run,
-        subject.variables,
-        subject.seen,
-        is_run=subject.directory is None,
-        scored=scored,
-        split=split,
-        predicted=scored_on,
-    )
-    return sync_call(
-        lambda: report(run, subject, split, overlap, scored, validated) if is_primary() else ""
-    )
+    return predicted
 
 
-def report(
-    run: Run,
-    subject: Subject,
-    split: str,
-    overlap: Overlap,
-    scored: ScoredImages,
-    validated: Validated,
-) -> str:
-    """Write the results of an evaluation and return its table."""
-    config, records = run.config, run.records
-    indices = getattr(run.split, split)
-    cohort = describe_cohort(
+def cohort_of(
+    run: Run, subject: Subject, split: str, overlap: Overlap, scored: ScoredImages
+) -> Cohort:
+    """Describe the scored images of a prepared data set."""
+    return describe_cohort(
         scored.label_matrix,
         scored.labels,
         scored.patient_ids,
         split=split,
         protocol=run.split.protocol,
-        backbone=config.backbone,
-        provenance=records.provenance,
+        backbone=run.config.backbone,
+        provenance=run.records.provenance,
         overlap=overlap,
         setting=subject.setting,
         images_digest=run.split.digests[split],
-        crops=config.eval.crops,
+        crops=run.config.eval.crops,
     )
-    table = write_results(
-        subject.directory or results_directory(run, split),
-        scored,
-        cohort,
-        localisation=localise(
-            run, subject.variables, columns_of(subject.outputs, records.labels), indices
-        ),
-        films=show_films(run, subject.variables, indices, scored),
-        flow=data_flow(run, split),
-        subsets=subsets_of(run),
-        settings=subject.settings,
-        seen=subject.seen,
-        weights=digests(subject.variables, subject.variables["params"]),
-        notes=subject.notes,
-        validated=validated,
-    )
-    return as_text(table)

@@ -13,16 +13,14 @@ from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.splits import digest_of
-from agcnn_jax.evaluation.auc.comparison import with_differences
-from agcnn_jax.evaluation.auc.table_one import subset_of_table
-from agcnn_jax.evaluation.auc.tables import Table, build_table
+from agcnn_jax.evaluation.auc.aucs import auc_table
 from agcnn_jax.evaluation.files.csv_table import read_csv
-from agcnn_jax.evaluation.files.label_table import read_labels, refuse_misspelt
-from agcnn_jax.evaluation.findings.agreement_tables import Agreed, agreement_csv, agreement_table
-from agcnn_jax.evaluation.results import write_results
-from agcnn_jax.evaluation.results_directory import require_new
-from agcnn_jax.evaluation.scoring.cohort import Cohort, describe_cohort, headline, leakage
-from agcnn_jax.evaluation.scoring.flow import FlowRow
+from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
+from agcnn_jax.evaluation.files.table import Table
+from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
+from agcnn_jax.evaluation.results_directory import check_new
+from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, describe_cohort, subset_of_table
+from agcnn_jax.evaluation.scoring.evaluation import compute
 from agcnn_jax.evaluation.scoring.prediction_files import (
     align,
     keep,
@@ -34,12 +32,12 @@ from agcnn_jax.evaluation.scoring.prediction_files import (
 from agcnn_jax.evaluation.scoring.radiologists import (
     against_radiologists,
     agreement,
+    keep_read,
     read_radiologists,
-    scored_images,
 )
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
-from agcnn_jax.metrics.auc_table import auc_table
+from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
@@ -73,7 +71,7 @@ def evaluate_predictions(
         out: a new folder for tables, figures and the report; None writes nothing.
 
     Returns:
-        The table, with AUCs to 6 decimals; print it with `table_text.as_text`.
+        The table, with AUCs to 6 decimals; print it with `as_text`.
 
     Raises:
         UserError: if a file is unusable, a label is unknown, an image has no labels, the files
@@ -85,7 +83,7 @@ def evaluate_predictions(
         if compare_path is not None:
             raise UserError("--validation is of one model; leave --compare or --validation out")
     if out is not None:
-        require_new(absolute(out))
+        check_new(absolute(out))
     predictions_path, labels_path = expand(predictions_path), expand(labels_path)
     label_table = read_csv(labels_path)
     readings = read_radiologists(label_table)
@@ -95,7 +93,7 @@ def evaluate_predictions(
     labels = readings.nih if readings else read_labels(label_table)
     paths = [predictions_path, *([compare_path] if compare_path else [])]
     files = read_files(paths, labels, logits)
-    refuse_misspelt(labels, labels_path, files[0].labels)
+    check_spelling(labels, labels_path, files[0].labels)
     notes: tuple[str, ...] = ()
     flow = [
         FlowRow("in the table of labels", len(labels.of_image)),
@@ -113,7 +111,7 @@ def evaluate_predictions(
     if left_out and not readings:
         notes = (*notes, f"Not predicted, so not in the mean: {', '.join(sorted(left_out))}.")
     if readings:
-        files[0], counts = scored_images(files[0], predictions_path, readings, labels_path)
+        files[0], counts = keep_read(files[0], predictions_path, readings, labels_path)
         notes = (counts, *notes)
     names = ["predictions"]
     if len(files) == 2:
@@ -122,43 +120,22 @@ def evaluate_predictions(
     scored = label_images(files, names, labels, predictions_path, str(labels_path))
     if readings and out is not None:
         scored = against_radiologists(readings, files[0], scored)
+    validated = None if out is None else NOT_VALIDATED
+    if validation_path is not None:
+        validated = validate_on(validation_path, scored, labels, labels_path, logits)
     cohort = _describe(scored, paths, labels_path)
-    agreed = None
-    if readings:
-        rows = agreement(readings, files[0])
-        below = (*notes, leakage(cohort) or "")
-        agreed = Agreed(agreement_table(rows, (headline(cohort),), below), agreement_csv(rows))
-        if out is None:
-            return agreed.table
     compared = (names[0], names[1]) if len(files) == 2 else None
-    if out is not None:
-        validated = NOT_VALIDATED
-        if validation_path is not None:
-            validated = validate_on(validation_path, scored, labels, labels_path, logits)
-        table = write_results(
-            absolute(out),
-            scored,
-            cohort,
-            flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
-            subsets=[subset_of_table(scored, labels)],
-            notes=notes,
-            validated=validated,
-            compared=compared,
-            agreed=agreed,
-            copies=False,
-            digits=DIGITS,
-        )
-        return agreed.table if agreed else table
-    results = auc_table(
-        scored.label_matrix,
-        scored.ranked,
-        labels=scored.labels,
-        findings=scored.findings,
-        patient_ids=scored.patient_ids,
+    evaluation = dataclasses.replace(
+        compute(scored, cohort, validated, compared),
+        agreement=agreement(readings, files[0]) if readings else (),
+        flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
+        subsets=[subset_of_table(scored, labels)],
+        notes=notes,
+        digits=DIGITS,
     )
-    table = build_table(results, cohort, DIGITS)
-    table = dataclasses.replace(table, below=(*notes, *table.below))
-    return with_differences(table, results) if compared else table
+    if out is not None:
+        write_evaluation(evaluation, absolute(out))
+    return agreement_table(evaluation) if readings else auc_table(evaluation)
 
 
 def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:

@@ -8,20 +8,20 @@ from typing import Any
 
 import ml_collections
 
-from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation.asked_config import read_keys, weights_config
 from agcnn_jax.evaluation.evaluate import (
     Subject,
     check_subset,
+    open_agreed,
     open_evaluation,
     score,
 )
 from agcnn_jax.evaluation.files.csv_table import plain
-from agcnn_jax.evaluation.results_directory import require_new
-from agcnn_jax.evaluation.scoring.scored import columns_of
+from agcnn_jax.evaluation.results_directory import check_new
+from agcnn_jax.evaluation.scoring.scored import match_outputs
 from agcnn_jax.interop import weights
+from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary, require_agreement, sync_call
 from agcnn_jax.runtime.storage import absolute
 
 
@@ -58,30 +58,25 @@ def evaluate_weights(
     """
     check_subset(split)
     name = f"--weights {os.fspath(directory)}"
-    about = sync_call(lambda: _describe(directory, name))
-    config = weights_config(config, about, name, overrides)
-    folder = absolute(out)
-    from_primary(lambda: require_new(folder))
-    run = sync_call(lambda: open_evaluation(config, folder))
-    notes = match_notes(about["classes"], run.records.labels, name)
-    require_agreement(
-        lambda: {
-            **saved_config.describe_run(config, run.data_summary),
-            "--split": split,
-            "weights in --weights": about["digest"],
-        }
-    )
-    subject = Subject(
-        variables=sync_call(lambda: weights.load_weights(directory)),
-        outputs=tuple(about["classes"]),
-        seen=sync_call(lambda: weights.lineage(directory)),
-        name=name,
-        setting=None,
-        settings={**read_keys(config), "weights": _facts(about)},
-        directory=folder,
-        notes=(_origin(about), *notes),
-    )
-    return score(run, subject, split, include_trained)
+
+    def opened() -> tuple[Run, Subject]:
+        about = _describe(directory, name)
+        of_weights = weights_config(config, about, name, overrides)
+        folder = absolute(out)
+        check_new(folder)
+        run = open_evaluation(of_weights, folder)
+        notes = match_notes(about["classes"], run.records.labels, name)
+        return run, Subject(
+            variables=weights.load_weights(directory),
+            outputs=tuple(about["classes"]),
+            trained=weights.lineage(directory),
+            name=name,
+            settings={**read_keys(of_weights), "weights": _facts(about)},
+            directory=folder,
+            notes=(_origin(about), *notes),
+        )
+
+    return score(*open_agreed(opened, split), split, include_trained)
 
 
 def match_notes(outputs: Sequence[str] | None, labels: Sequence[str], name: str) -> tuple[str, ...]:
@@ -101,7 +96,7 @@ def match_notes(outputs: Sequence[str] | None, labels: Sequence[str], name: str)
             f"{name}: weights.json does not name the outputs; convert the weights again with "
             f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
         )
-    matched = columns_of(outputs, labels)
+    matched = match_outputs(outputs, labels)
     if not matched:
         raise UserError(
             f"{name}: none of the outputs, {', '.join(outputs)}, is a label of the data: "

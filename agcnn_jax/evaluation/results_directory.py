@@ -12,12 +12,10 @@ from pathlib import Path
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
+from agcnn_jax.evaluation.auc.files import SCORES
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import advice, exists, is_remote, read_json, reported
-
-SCORES = "auc.json"
-"""The file whose presence says that all other files of an evaluation are there."""
 
 
 def results_directory(run: Run, split: str) -> epath.Path:
@@ -43,7 +41,7 @@ def results_directory(run: Run, split: str) -> epath.Path:
     return workdir / "eval" / name
 
 
-def require_new(directory: epath.Path) -> None:
+def check_new(directory: epath.Path) -> None:
     """Raise `UserError` unless a folder is missing or empty.
 
     A run's own folders are replaced. A folder that the user names may hold anything.

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.figures.figures import (
+from agcnn_jax.evaluation.figures.style import (
     LEGEND_BELOW,
     TEXT_SIZE,
     TITLE_SIZE,

@@ -13,8 +13,8 @@ import ml_collections
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.evaluation.auc.table_text import as_markdown, as_text
-from agcnn_jax.evaluation.figures.figures import encode
+from agcnn_jax.evaluation.figures.style import encode
+from agcnn_jax.evaluation.files.table import as_markdown, as_text
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.clock import Clock

@@ -18,7 +18,7 @@ from agcnn_jax.config.check import check_value
 from agcnn_jax.config.keys import KEYS
 from agcnn_jax.evaluation.scoring.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
-from agcnn_jax.evaluation.scoring.scored import ScoredImages, columns_of, scored_images
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
@@ -253,7 +253,7 @@ def _attention(experiment: Run, variables: Variables, indices: np.ndarray) -> di
     if "global" not in variables["params"]:
         return {}
     labels = experiment.records.labels
-    found = localise(experiment, variables, columns_of(labels, labels), indices)
+    found = localise(experiment, variables, match_outputs(labels, labels), indices)
     of_tau = {way: found.scores[found.tau][way] for way in (ATTENDED, *CHANCE)}
     return {
         "tau": found.tau,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agcnn_jax.evaluation.auc.comparison import p_text
-from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number
-from agcnn_jax.evaluation.localisation.localisation_tables import NAMES
+from agcnn_jax.evaluation.files.table import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.localisation.tables import NAMES
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
 from agcnn_jax.evaluation.scoring.references import load
 from agcnn_jax.experiments.plan import EXPERIMENTS

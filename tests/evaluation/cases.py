@@ -8,7 +8,7 @@ from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.measures import measure
 from agcnn_jax.evaluation.scoring.references import PAPER_SETTING
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
-from agcnn_jax.evaluation.scoring.validation import calibration_of
+from agcnn_jax.evaluation.scoring.validation import fit_calibration
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
@@ -52,7 +52,7 @@ def evaluated(scored, **changes):
         findings=scored.findings,
         patient_ids=scored.patient_ids,
     )
-    chosen = calibration_of(draw(1, tuple(scored.probabilities)))
+    chosen = fit_calibration(draw(1, tuple(scored.probabilities)))
     return results, measure(scored, chosen), cohort
 
 

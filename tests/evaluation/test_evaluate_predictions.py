@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from agcnn_jax.evaluation.auc.table_text import as_text
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.evaluation.files.predictions import read_predictions
+from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.runtime.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "chestxray14"

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.source_format import CHESTXRAY14_FINDINGS, TORCHXRAYVISION_FINDINGS
 from agcnn_jax.run import run as experiment_module
@@ -54,7 +54,7 @@ def images(records, test_records):
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
-    monkeypatch.setattr(results, "draw_figures", lambda *arguments: {})
+    monkeypatch.setattr(figures, "files", lambda evaluation: {})
 
 
 @pytest.fixture(autouse=True, params=[1])

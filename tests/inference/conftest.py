@@ -6,8 +6,8 @@ import pytest
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate import evaluate
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.run import open_run
 from tests.configs import demo
@@ -25,6 +25,6 @@ def workdir(data_dir, tmp_path_factory):
     variables = jax.tree.map(np.asarray, random_variables(experiment.recipe.model, 56))
     make_run(experiment, variables, BRANCHES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "draw_figures", lambda *arguments: {})
+        patch.setattr(figures, "files", lambda evaluation: {})
         evaluate(saved_config.read_config(experiment.workdir), str(workdir), {})
     return workdir

@@ -544,7 +544,7 @@ FAULTS = (
         "agcnn_jax/evaluation/scoring/scored.py",
         "return {**self.probabilities, **self.logits}",
         "return {**self.logits, **self.probabilities}",
-        ("tests/evaluation/test_results.py::test_ranks_are_taken_on_logits",),
+        ("tests/evaluation/test_write.py::test_ranks_are_taken_on_logits",),
     ),
     # Calibration and thresholds.
     Fault(
@@ -684,7 +684,7 @@ FAULTS = (
     ),
     Fault(
         "images that were trained on are scored",
-        "agcnn_jax/evaluation/scoring/overlap.py",
+        "agcnn_jax/evaluation/scoring/cohort.py",
         'if overlap.images and split != "train" and not include_trained:',
         "if False:",
         (TEST_START + "ScoringWhatWasTrainedOn::test_another_protocol",),

@@ -125,9 +125,8 @@ class TestParts:
 WRITE_TABLES = """
 import sys
 from agcnn_jax.runtime import errors
-from agcnn_jax.evaluation.results import write_results
-from tests.evaluation.test_results import given
-errors.run(lambda: write_results(sys.argv[1], **given()) and None)
+from tests.evaluation.test_write import given, write
+errors.run(lambda: write(sys.argv[1], given()) and None)
 """
 
 

@@ -7,7 +7,6 @@ import pytest
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.evaluation import results
 from agcnn_jax.run import takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.stage_results import has_started
@@ -15,7 +14,7 @@ from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training import log as log_module
 from agcnn_jax.training.log import MetricsLog
-from tests.evaluation.test_results import given
+from tests.evaluation.test_write import given, write
 from tests.remote.json_api import Refused
 from tests.run.test_checkpoints import IDENTITY, Position, save, saved
 from tests.run.test_takeover import GLOBAL, Killed, finish_stage, kill, take, taken
@@ -89,11 +88,11 @@ def test_repeated_steps_are_removed(store, workdir):
 
 def test_results_replace_those_before(store):
     folder = "gs://bucket/run/eval/test"
-    first = results.write_results(folder, **given())
+    first = write(folder, given())
     before = store.names("bucket")
-    kept = given()["scored"].probabilities["global"]
+    kept = given().scored.probabilities["global"]
     store.requests.clear()
-    second = results.write_results(folder, **given(probabilities={"global": kept}, boxes=None))
+    second = write(folder, given(probabilities={"global": kept}, boxes=None))
     assert first != second
     lost = ("boxes.csv", "comparison.csv", "predictions_fusion.csv", "predictions_local.csv")
     gone = {f"run/eval/test/{name}" for name in lost}
@@ -112,7 +111,7 @@ def test_the_scores_come_last(store, monkeypatch):
     monkeypatch.setattr(
         store, "put", lambda bucket, name, content: order.append(name) or put(bucket, name, content)
     )
-    results.write_results("gs://bucket/run/eval/test", **given())
+    write("gs://bucket/run/eval/test", given())
     assert {"run/eval/test/auc.csv", "run/eval/test/metrics.json"} < set(order)
     assert order[-1] == "run/eval/test/auc.json"
 
@@ -163,7 +162,7 @@ class TestMistakes:
             lambda: saved_config.read_config(workdir),
             lambda: storage.write_json(workdir / "a.json", {}),
             lambda: MetricsLog(workdir, "1_global", 0),
-            lambda: results.write_results("gs://bucket/run/eval/test", **given()),
+            lambda: write("gs://bucket/run/eval/test", given()),
         ):
             with pytest.raises(UserError, match=r"^gs://bucket/run.* cannot be .*; ") as error:
                 what()

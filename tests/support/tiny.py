@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 REGISTRY = "agcnn_jax.models.registry"
-DRAWING = "agcnn_jax.evaluation.figures.drawing"
+DRAWING = "agcnn_jax.evaluation.figures.files"
 
 
 class _Finder:
@@ -41,10 +41,11 @@ def _two_bottlenecks(module):
 
 
 def _roc_alone(module):
-    def draw_figures(scored, results, measures, cohort, films, localisation):
-        return {"roc.png": module.encode(module.curves.roc_figure(scored, results, cohort))}
+    def files(evaluation):
+        roc = (evaluation.scored, evaluation.results, evaluation.cohort)
+        return {"roc.png": module.encode(module.curves.roc_figure(*roc))}
 
-    module.draw_figures = draw_figures
+    module.files = files
 
 
 def use(all_figures=True):

@@ -16,9 +16,9 @@ from etils import epath
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.evaluation import evaluate as evaluation
-from agcnn_jax.evaluation import results
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.results_directory import results_directory
-from agcnn_jax.evaluation.scoring.overlap import check_overlap
+from agcnn_jax.evaluation.scoring.cohort import check_overlap
 from agcnn_jax.interop.weights import save_weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
@@ -69,7 +69,7 @@ def step():
         patch.setattr(fit, "compile_step", step)
         patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(evaluation, "predict", predict)
-        patch.setattr(results, "draw_figures", lambda *arguments: {})
+        patch.setattr(figures, "files", lambda evaluation: {})
         patch.setattr(evaluation, "localise", lambda *arguments: None)
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
         yield step

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from agcnn_jax.data.labels import parse_age
-from agcnn_jax.evaluation.auc.tables import DASH, Table
-from agcnn_jax.evaluation.files.label_table import Labels
-from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.files.table import DASH, Table, csv_text
+from agcnn_jax.evaluation.scoring.cohort import Subset
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
-from agcnn_jax.run.run import Run
 
 MISSING = "missing"
 NOTE = (
@@ -24,72 +18,12 @@ NOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Images with what is known of their patients.
-
-    Attributes:
-        name: such as "train".
-        patients: `[N]`, the patient of each image, N at least 1.
-        labels: names of the C columns.
-        label_matrix: 0 or 1, `[N, C]`.
-        ages: in years, int `[N]`; outside 0 to 120 not known.
-        sexes: `[N]`, "" if not known.
-        views: `[N]`, "" if not known.
-    """
-
-    name: str
-    patients: np.ndarray
-    labels: Sequence[str]
-    label_matrix: np.ndarray
-    ages: np.ndarray
-    sexes: np.ndarray
-    views: np.ndarray
-
-
 class _Cell(NamedTuple):
     """One characteristic of a subset: counts, or the quartiles of a number."""
 
     images: int | None = None
     patients: int | None = None
     quartiles: tuple[float, ...] | None = None
-
-
-def subsets_of(run: Run) -> list[Subset]:
-    """Describe the subsets of a prepared data set that have images."""
-    records = run.records
-    found = []
-    for name in ("train", "validation", "test"):
-        chosen = getattr(run.split, name)
-        if len(chosen):
-            about = (records.ages, records.sexes, records.views)
-            found.append(
-                Subset(
-                    name,
-                    records.patient_ids[chosen],
-                    records.labels,
-                    records.label_matrix[chosen],
-                    *(np.asarray(column)[chosen] for column in about),
-                )
-            )
-    return found
-
-
-def subset_of_table(scored: ScoredImages, labels: Labels) -> Subset:
-    """Describe the scored images as far as the table of their labels knows them."""
-    columns = {
-        name: [labels.about.get(name, {}).get(image, "") for image in scored.image_ids]
-        for name in ("age", "sex", "view")
-    }
-    ages = [parse_age(text) if text else None for text in columns["age"]]
-    return Subset(
-        "scored",
-        np.asarray(scored.patient_ids),
-        scored.labels,
-        scored.label_matrix,
-        np.array([-1 if age is None else age for age in ages]),
-        *(np.array(columns[name]) for name in ("sex", "view")),
-    )
 
 
 def table_one(subsets: Sequence[Subset]) -> Table:
@@ -116,16 +50,13 @@ def table_one(subsets: Sequence[Subset]) -> Table:
 def table_one_csv(subsets: Sequence[Subset]) -> str:
     """Write a row for each characteristic, value and subset."""
     described = [_describe(subset) for subset in subsets]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    ends = ("lower_quartile", "median", "upper_quartile")
-    writer.writerow(["subset", "characteristic", "value", "images", "patients", *ends])
+    header = ["subset", "characteristic", "value", "images", "patients"]
+    rows = []
     for place in _rows(described):
-        for subset, one in zip(subsets, described, strict=True):
-            images, patients, quartiles = one.get(place, _Cell(0, 0))
-            numbers: tuple[Any, ...] = quartiles or (None, None, None)
-            writer.writerow([subset.name, *place, images, patients, *numbers])
-    return text.getvalue()
+        for subset, cells in zip(subsets, described, strict=True):
+            images, patients, quartiles = cells.get(place, _Cell(0, 0))
+            rows.append([subset.name, *place, images, patients, *(quartiles or ())])
+    return csv_text([*header, "lower_quartile", "median", "upper_quartile"], rows)
 
 
 def _describe(subset: Subset) -> dict[tuple[str, str], _Cell]:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from agcnn_jax.evaluation.auc.tables import mean_name, number
-from agcnn_jax.evaluation.figures.figures import (
+from agcnn_jax.evaluation.auc.aucs import mean_name
+from agcnn_jax.evaluation.figures.style import (
     LEGEND,
     TEXT_SIZE,
     TITLE_SIZE,
@@ -24,6 +24,7 @@ from agcnn_jax.evaluation.figures.figures import (
     style,
     thinned,
 )
+from agcnn_jax.evaluation.files.table import number
 from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.evaluation.scoring.scored import ScoredImages

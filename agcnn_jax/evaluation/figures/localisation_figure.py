@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from agcnn_jax.evaluation.figures.figures import (
+from agcnn_jax.evaluation.figures.style import (
     LEGEND_BELOW,
     TEXT_SIZE,
     TITLE_SIZE,
@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.figures.figures import (
     panel_grid,
     plain_name,
 )
-from agcnn_jax.evaluation.localisation.localisation_tables import NAMES
+from agcnn_jax.evaluation.localisation.tables import NAMES
 from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Localisation
 from agcnn_jax.metrics.localisation import IOU_THRESHOLDS

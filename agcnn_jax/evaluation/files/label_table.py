@@ -128,7 +128,7 @@ def read_labels(source: str | Path | CsvTable) -> Labels:
     )
 
 
-def refuse_misspelt(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:
+def check_spelling(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:
     """Refuse labels that may be misspelt, since their images would count as negative.
 
     A label outside ChestX-ray14 is accepted only if the predictions have a column for it. If it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import re
@@ -15,6 +14,7 @@ from scipy.special import expit
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data.text import IMAGE_COLUMNS, plain
 from agcnn_jax.evaluation.files.csv_table import IMAGE_COLUMN, CsvTable, read_csv
+from agcnn_jax.evaluation.files.table import csv_text
 from agcnn_jax.runtime.errors import UserError
 
 PREFIX = "prob_"
@@ -59,17 +59,15 @@ class Predictions:
         )
 
 
-def write_predictions(
-    path: str | Path,
+def predictions_csv(
     image_ids: Sequence[str],
     labels: Sequence[str],
     probabilities: np.ndarray,
     logits: np.ndarray | None = None,
-) -> None:
+) -> str:
     """Write `Image Index, prob_<label>...`, as PyTorch CheXNet does, then `logit_<label>...`.
 
     Args:
-        path: the file to write.
         image_ids: names of the N images.
         labels: names of the C columns.
         probabilities: float `[N, C]`; written with enough digits to read back the same values.
@@ -81,11 +79,8 @@ def write_predictions(
             header += [prefix + label for label in labels]
             # str() of a float is the shortest text that rounds to it.
             columns.append(np.asarray(values).astype(str))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        rows = np.concatenate(columns, axis=1)
-        writer.writerows([name, *row] for name, row in zip(image_ids, rows, strict=True))
+    rows = np.concatenate(columns, axis=1)
+    return csv_text(header, ([name, *row] for name, row in zip(image_ids, rows, strict=True)))
 
 
 def read_predictions(path: str | Path, known: Collection[str], logits: bool = False) -> Predictions:

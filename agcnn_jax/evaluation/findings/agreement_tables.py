@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from agcnn_jax.evaluation.auc.tables import Table, interval_text, number
+from agcnn_jax.evaluation.files.table import Table, csv_text, ends, interval_text, number
+from agcnn_jax.evaluation.scoring.cohort import headline, leakage
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.radiologists import FINDINGS, POOLED, Agreement
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.operating_points import Share
@@ -23,17 +23,10 @@ NOTES = (
 )
 
 
-class Agreed(NamedTuple):
-    """All agreements, for a reader and as CSV."""
-
-    table: Table
-    csv: str
-
-
-def agreement_table(
-    rows: list[Agreement], above: tuple[str, ...], below: tuple[str, ...], digits: int = 3
-) -> Table:
-    """Build the table, with lines above and below it."""
+def agreement_table(evaluation: Evaluation, digits: int = 3) -> Table:
+    """Build the table, a row for each finding and set of images."""
+    rows, cohort = evaluation.agreement, evaluation.cohort
+    below = (*evaluation.notes, leakage(cohort) or "")
 
     def cells(share: Share) -> tuple[str, str]:
         return number(share.value, digits), interval_text(share.interval)
@@ -62,7 +55,7 @@ def agreement_table(
     rough = f"Fewer than {FEW_PATIENTS} positive patients, so rough at best: {'; '.join(few)}."
     pair = ("AUC", "95 % interval")
     return Table(
-        above=above,
+        above=(headline(cohort),),
         groups=(
             ("", ("Finding, set", "Images", "Positives")),
             ("against radiologists", pair),
@@ -75,22 +68,20 @@ def agreement_table(
     )
 
 
-def agreement_csv(rows: list[Agreement]) -> str:
+def agreement_csv(rows: Sequence[Agreement]) -> str:
     """Write the table as CSV with full precision; cells are empty where a number is not known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = {
         "auc": "radiologists",
         "nih_auc": "nih",
         "nih_sensitivity": "sensitivity",
         "nih_ppv": "ppv",
     }
-    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    writer.writerow(["finding", "set", "images", "positives", "positive_patients", *ends])
+    header = ["finding", "set", "images", "positives", "positive_patients"]
+    lines = []
     for row in rows:
-        known: list[float | None] = []
-        for share in (getattr(row, name) for name in names.values()):
-            known += [share.value, *(share.interval or (None, None))]
+        shares = (getattr(row, name) for name in names.values())
+        numbers = [x for share in shares for x in (share.value, *ends(share.interval))]
         counts = (row.images, row.positives, row.positive_patients)
-        writer.writerow([row.finding, row.subset, *counts, *known])
-    return text.getvalue()
+        lines.append([row.finding, row.subset, *counts, *numbers])
+    header += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    return csv_text(header, lines)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agcnn_jax.evaluation.auc import table_text
-from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number, probability_text
+from agcnn_jax.evaluation.files.table import (
+    DASH,
+    Table,
+    as_markdown,
+    interval_text,
+    number,
+    probability_text,
+)
 from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subgroup_parts
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
-from agcnn_jax.evaluation.scoring.measures import Measures
+from agcnn_jax.evaluation.scoring.measures import Measures, thresholds_note
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.finding_metrics import NUMBERS
 from agcnn_jax.metrics.operating_points import Share
@@ -124,17 +130,7 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
     )
 
 
-def thresholds_note(measures: Measures) -> str:
-    """Say which images the thresholds were chosen on, or why there are none."""
-    chosen = measures.calibration
-    if chosen is None:
-        return f"No operating points and no Platt's numbers: {measures.note}."
-    images = f"{chosen.images:,} validation images of {chosen.patients:,} patients"
-    caution = f"; {measures.note}" if measures.note else ""
-    return f"Thresholds and Platt's numbers come from {images}{caution}."
-
-
-def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+def metrics_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Format all tables as Markdown, under headings."""
     parts = ["# Metrics"]
     if cohort.synthetic:
@@ -158,7 +154,7 @@ def as_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
 
 
 def _text(table: Table) -> str:
-    return table_text.as_markdown(table).strip()
+    return as_markdown(table).strip()
 
 
 def _share(share: Share) -> str:

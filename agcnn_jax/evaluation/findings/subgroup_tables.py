@@ -7,8 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agcnn_jax.data.labels import NO_FINDING
-from agcnn_jax.evaluation.auc import table_text
-from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number
+from agcnn_jax.evaluation.files.table import (
+    DASH,
+    Table,
+    as_markdown,
+    csv_text,
+    ends,
+    interval_text,
+    number,
+)
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.operating_points import Share
@@ -119,46 +126,40 @@ def markdown_parts(measures: Measures) -> list[str]:
     """Return headings, tables and notes as parts of a Markdown file; none without groups."""
     if not measures.subgroups:
         return []
-    parts = ["## Mean AUC by group", table_text.as_markdown(means_table(measures)).strip()]
+    parts = ["## Mean AUC by group", as_markdown(means_table(measures)).strip()]
     differences = differences_table(measures)
     if differences.rows:
-        parts += [
-            "## Difference of mean AUC from the largest group",
-            table_text.as_markdown(differences).strip(),
-        ]
+        title = "## Difference of mean AUC from the largest group"
+        parts += [title, as_markdown(differences).strip()]
     return [*parts, *notes(measures)]
 
 
-def subgroup_rows(measures: Measures) -> list[Sequence[Any]]:
-    """List a header and a row for each group, branch and label, and for each group's mean."""
-    header = ("attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean")
-    return [
-        (*header, "positives", "positive_patients", "auc", "low", "high"),
-        *(
-            (
-                *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
-                len(one.findings) or None,
-                *(one.positives, one.positive_patients, one.auc),
-                *(one.interval or (None, None)),
-            )
-            for one in measures.subgroups
-        ),
-    ]
+def subgroups_csv(measures: Measures) -> str:
+    """Write a row for each group, branch and label, and for each group's mean."""
+    header = ["attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean"]
+    rows = (
+        (
+            *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
+            len(one.findings) or None,
+            *(one.positives, one.positive_patients, one.auc),
+            *ends(one.interval),
+        )
+        for one in measures.subgroups
+    )
+    return csv_text([*header, "positives", "positive_patients", "auc", "low", "high"], rows)
 
 
-def difference_rows(measures: Measures) -> list[Sequence[Any]]:
-    """List a header and a row for each known group, branch and label, and for each mean."""
+def differences_csv(measures: Measures) -> str:
+    """Write a row for each known group, branch and label, and for each mean."""
     names = (*_SHARES, *_DIFFERENCES)
     header = ["attribute", "group", "reference", "branch", "finding", "findings_in_mean"]
-    rows: list[Sequence[Any]] = [
-        header + [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    ]
+    rows = []
     for one in measures.comparisons:
         cells = [one.attribute, one.group, one.reference, one.branch, one.finding]
         shares = [getattr(one, name) for name in names]
-        ends = [x for share in shares for x in (share.value, *(share.interval or (None, None)))]
-        rows.append((*cells, len(one.findings) or None, *ends))
-    return rows
+        numbers = [x for share in shares for x in (share.value, *ends(share.interval))]
+        rows.append((*cells, len(one.findings) or None, *numbers))
+    return csv_text([*header, *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))], rows)
 
 
 def difference_records(measures: Measures) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from agcnn_jax.evaluation.auc.tables import Table
+from agcnn_jax.evaluation.files.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --line: #ccc; --soft: #f3f5f7;

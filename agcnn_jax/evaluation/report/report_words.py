@@ -10,8 +10,9 @@ import numpy as np
 
 import agcnn_jax
 from agcnn_jax.config.saved import LIBRARIES
-from agcnn_jax.evaluation.auc.tables import differences, interval_text, number, paper
-from agcnn_jax.evaluation.figures.figures import plain_name
+from agcnn_jax.evaluation.auc.aucs import differences, paper
+from agcnn_jax.evaluation.figures.style import plain_name
+from agcnn_jax.evaluation.files.table import interval_text, number
 from agcnn_jax.evaluation.scoring.cohort import Cohort, leakage
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC

@@ -1,17 +1,27 @@
-"""The scored images, described for tables and reports."""
+"""The scored images described: who they are, where they come from, what the model knew of them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
+from agcnn_jax.data.labels import parse_age
+from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
-from agcnn_jax.run.lineage import Overlap
+from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.run.lineage import Lineage, Overlap
+from agcnn_jax.run.run import Run
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import exists, read_json
 
 SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
+
+PREPARED = "prepare_report.json"
+"""The report of its preparation, beside a data set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +119,137 @@ def leakage(cohort: Cohort) -> str | None:
     if overlap.patients:
         return f"{text} Expect lower AUCs on patients never seen."
     return text
+
+
+def check_overlap(
+    run: Run,
+    seen: Lineage,
+    name: str,
+    split: str,
+    indices: np.ndarray,
+    include_trained: bool,
+) -> Overlap:
+    """Count the images and patients of a subset that the model was trained on.
+
+    Args:
+        run: of the evaluation, whose data and split may differ from a run's.
+        seen: what the model was trained on.
+        name: the option that names the model.
+        split: name of the subset.
+        indices: records of the subset, int64 `[N]`.
+        include_trained: allow images that the model was trained on in subsets other than `train`.
+
+    Raises:
+        UserError: if the model was trained on some of them, the subset is not `train`, and
+            `include_trained` is False.
+    """
+    records = run.records
+    overlap = seen.overlap(
+        records.collection, records.image_ids[indices], records.patient_ids[indices]
+    )
+    if overlap.images and split != "train" and not include_trained:
+        raise UserError(
+            f"{name} was trained on {overlap.images} of the {len(indices)} images of this {split} "
+            f"subset (protocol {run.split.protocol}); score other images, such as those of "
+            f"the test subset of its own split, or pass --include_trained to score these"
+        )
+    return overlap
+
+
+class FlowRow(NamedTuple):
+    """A step: what it is, the number of images, and of patients where that is known."""
+
+    step: str
+    images: int
+    patients: int | None = None
+
+
+def data_flow(run: Run, split: str) -> list[FlowRow]:
+    """List the steps of a prepared data set: found, set aside and why, subsets, scored.
+
+    A copy of a data set without the report of its preparation begins with the images in it.
+    """
+    records, subsets = run.records, run.split
+    # The data set itself is two folders deeper.
+    path = epath.Path(records.directory).parents[1] / PREPARED
+    rows = []
+    if exists(path):
+        prepared = read_json(path, "prepare the data again")
+        rows.append(FlowRow("files found", int(prepared["files_seen"])))
+        rows += [
+            FlowRow(f"set aside: {reason}", int(count))
+            for reason, count in prepared["set_aside_counts"].items()
+            if count
+        ]
+
+    def of(step: str, indices: np.ndarray) -> FlowRow:
+        return FlowRow(step, len(indices), len(np.unique(records.patient_ids[indices])))
+
+    rows.append(of("in the data set", np.arange(len(records))))
+    rows += [
+        of(f"{name} subset, {subsets.protocol} protocol", getattr(subsets, name))
+        for name in ("train", "validation", "test")
+    ]
+    if subsets.unlisted_images:
+        rows.append(FlowRow("in no list", subsets.unlisted_images))
+    return [*rows, of("scored", getattr(subsets, split))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Images with what is known of their patients.
+
+    Attributes:
+        name: such as "train".
+        patients: `[N]`, the patient of each image, N at least 1.
+        labels: names of the C columns.
+        label_matrix: 0 or 1, `[N, C]`.
+        ages: in years, int `[N]`; outside 0 to 120 not known.
+        sexes: `[N]`, "" if not known.
+        views: `[N]`, "" if not known.
+    """
+
+    name: str
+    patients: np.ndarray
+    labels: Sequence[str]
+    label_matrix: np.ndarray
+    ages: np.ndarray
+    sexes: np.ndarray
+    views: np.ndarray
+
+
+def subsets_of(run: Run) -> list[Subset]:
+    """Describe the subsets of a prepared data set that have images."""
+    records = run.records
+    found = []
+    for name in ("train", "validation", "test"):
+        chosen = getattr(run.split, name)
+        if len(chosen):
+            about = (records.ages, records.sexes, records.views)
+            found.append(
+                Subset(
+                    name,
+                    records.patient_ids[chosen],
+                    records.labels,
+                    records.label_matrix[chosen],
+                    *(np.asarray(column)[chosen] for column in about),
+                )
+            )
+    return found
+
+
+def subset_of_table(scored: ScoredImages, labels: Labels) -> Subset:
+    """Describe the scored images as far as the table of their labels knows them."""
+    columns = {
+        name: [labels.about.get(name, {}).get(image, "") for image in scored.image_ids]
+        for name in ("age", "sex", "view")
+    }
+    ages = [parse_age(text) if text else None for text in columns["age"]]
+    return Subset(
+        "scored",
+        np.asarray(scored.patient_ids),
+        scored.labels,
+        scored.label_matrix,
+        np.array([-1 if age is None else age for age in ages]),
+        *(np.array(columns[name]) for name in ("sex", "view")),
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,7 @@ import numpy as np
 from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.coordinates import to_input_pixels
 from agcnn_jax.data.pipeline import read_batch
-from agcnn_jax.evaluation.figures.figures import plain_name
-from agcnn_jax.evaluation.figures.panels import Answer, Films
+from agcnn_jax.evaluation.figures.style import plain_name
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
@@ -21,6 +21,59 @@ from agcnn_jax.training.inputs import attend_inputs, centre_inputs
 
 CATCHES, MISSES = 4, 4
 """Number of images of each kind in the report."""
+
+Box = tuple[float, float, float, float]
+
+
+class Answer(NamedTuple):
+    """A finding's probability for one image, and whether its labels name the finding."""
+
+    finding: str
+    probability: float
+    present: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Films:
+    """Images with the regions that the model attended to; boxes are half-open pixels of the image.
+
+    Attributes:
+        images: uint8 `[n, S, S]`.
+        heat_maps: float `[n, S, S]`, 0 to 1.
+        masks: bool `[n, S, S]`: the heat map above the threshold.
+        boxes: int `[n, 4]`: xmin, ymin, xmax, ymax of the crop, such as the attended region.
+        crops: uint8 `[n, S, S]`: what is inside, enlarged.
+        kinds: what each image is an example of, such as "catches".
+        titles: n titles, such as the finding that it is an example of, and the image's name.
+        answers: per image, all findings by falling probability.
+        branch: whose probabilities these are.
+        read: a local branch reads the crops.
+        true_boxes: per image, its annotated (finding, box) pairs; None without annotations.
+    """
+
+    images: np.ndarray
+    heat_maps: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    crops: np.ndarray
+    kinds: Sequence[str]
+    titles: Sequence[str]
+    answers: Sequence[Sequence[Answer]]
+    branch: str
+    read: bool = True
+    true_boxes: Sequence[Sequence[tuple[str, Box]]] | None = None
+
+    def of_kind(self, kind: str) -> Films:
+        """Return the images of one kind."""
+        rows = [i for i, one in enumerate(self.kinds) if one == kind]
+        parts: dict[str, Any] = {
+            name: getattr(self, name)[rows]
+            for name in ("images", "heat_maps", "masks", "boxes", "crops")
+        }
+        for name in ("kinds", "titles", "answers", "true_boxes"):
+            of_image = getattr(self, name)
+            parts[name] = of_image and [of_image[i] for i in rows]
+        return dataclasses.replace(self, **parts)
 
 
 class Example(NamedTuple):

@@ -43,6 +43,9 @@ class Measures:
     comparisons: Sequence[GroupComparison] = ()
 
 
+NO_MEASURES = Measures({}, {}, [], None, "")
+
+
 def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "") -> Measures:
     """Compute all measures of scored images, at the thresholds that `calibration` holds."""
     matrix, labels = scored.label_matrix, scored.labels
@@ -98,6 +101,16 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
         patients=patients,
     )
     return Measures(findings, points, subgroups, calibration, note, comparisons)
+
+
+def thresholds_note(measures: Measures) -> str:
+    """Say which images the thresholds were chosen on, or why there are none."""
+    chosen = measures.calibration
+    if chosen is None:
+        return f"No operating points and no Platt's numbers: {measures.note}."
+    images = f"{chosen.images:,} validation images of {chosen.patients:,} patients"
+    caution = f"; {measures.note}" if measures.note else ""
+    return f"Thresholds and Platt's numbers come from {images}{caution}."
 
 
 def _called(scored: ScoredImages, calibration: Calibration | None) -> Decisions:

@@ -14,7 +14,7 @@ from agcnn_jax.evaluation.files.csv_table import refuse_repeated
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
-from agcnn_jax.evaluation.scoring.validation import Validated, calibration_of, shared_patients
+from agcnn_jax.evaluation.scoring.validation import Validated, fit_calibration, shared_patients
 from agcnn_jax.runtime.errors import UserError
 
 Paths = Sequence[str | Path]
@@ -167,5 +167,5 @@ def validate_on(
     chosen_on = label_images(
         [given.take(range(len(given.image_ids)), columns)], [model], labels, path, str(labels_path)
     )
-    calibration = calibration_of(chosen_on, on_logits=bool(scored.logits))
+    calibration = fit_calibration(chosen_on, on_logits=bool(scored.logits))
     return Validated(calibration, shared_patients(chosen_on.patient_ids, scored))

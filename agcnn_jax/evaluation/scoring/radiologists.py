@@ -233,7 +233,7 @@ def against_radiologists(
     )
 
 
-def scored_images(
+def keep_read(
     predictions: Predictions, path: str | Path, readings: Readings, labels_path: str | Path
 ) -> tuple[Predictions, str]:
     """Keep the predictions of images with readings; return them, and the counts in words.

@@ -64,7 +64,7 @@ def scored_images(
             records.image_size,
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
-    matched = columns_of(outputs, records.labels)
+    matched = match_outputs(outputs, records.labels)
     columns = [records.labels.index(label) for label in matched]
 
     def chosen(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def scored_images(
     )
 
 
-def columns_of(outputs: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+def match_outputs(outputs: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
     """Find the output of each label by its name, whatever its capitals, spaces and underscores.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +11,11 @@ import numpy as np
 from agcnn_jax.config.saved import same
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.feature_distance import fit_features
-from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.run.calibration import Calibration, calibrate, read_calibration, write_calibration
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.stage_results import digests
-from agcnn_jax.runtime.processes import from_primary, is_primary, sync_call
 from agcnn_jax.runtime.storage import read_json
 
-_STORED, _PREDICT = "stored", "predict"
 SAME_IMAGES = "these are the scored images, so the results at thresholds flatter the model"
 OTHER_SPLIT = "they are those of the run's own split, and some may be scored here"
 NO_THRESHOLDS = "thresholds come from the run's own split, which has not been evaluated"
@@ -35,79 +31,66 @@ class Validated(NamedTuple):
 NOT_VALIDATED = Validated(None, "no predictions of validation images were given")
 
 
-def validate(
+class Plan(NamedTuple):
+    """Where thresholds come from.
+
+    Attributes:
+        source: "stored" with a run, to be "predicted" from validation images, or "none".
+        note: the caution, or the reason why there are none.
+    """
+
+    source: str
+    note: str
+
+
+def plan_validation(
     run: Run,
-    variables: Variables,
-    seen: Lineage,
-    *,
-    is_run: bool,
+    trained: Lineage,
     scored: ScoredImages,
     split: str,
-    predicted: Callable[[np.ndarray], ScoredImages],
-) -> Validated:
-    """Choose thresholds on the validation images, or read what a run has stored.
-
-    Every process calls this. Only the primary stores a run's choice and returns it.
+    weights: Mapping[str, str],
+    is_run: bool,
+) -> Plan:
+    """Decide where the thresholds of an evaluation come from.
 
     Args:
-        run: of the evaluation, whose data and split may differ from the run's.
-        variables: of the model.
-        seen: what it was trained on.
-        is_run: the run's workdir is a run's, which keeps its choice.
+        run: of the evaluation, whose data and split may differ from those of the run in its
+            workdir.
+        trained: what the model was trained on.
         scored: the images that the evaluation scores.
         split: their subset.
-        predicted: predicts records, int64 `[N]`, and returns them with their labels and pooled
-            features.
+        weights: per branch, the digest of the model's weights.
+        is_run: the workdir is a run's, which keeps its choice.
     """
-    weights = digests(variables, variables["params"])
-    workdir, crops = run.workdir, run.config.eval.crops
-    chosen_on = run.split.validation
-
-    def plan() -> tuple[str, str]:
-        own = not is_run or same(run.data_summary, read_json(workdir / "data.json"))
-        stored = is_run and read_calibration(workdir, weights, crops) is not None
-        if not own:
-            return (_STORED, OTHER_SPLIT) if stored else (NO_THRESHOLDS, "")
-        if split == "validation":
-            caution = SAME_IMAGES
-        else:
-            caution = shared_patients(run.records.patient_ids[chosen_on], scored)
-        return _STORED if stored else _unseen(run, seen) or _PREDICT, caution
-
-    todo, caution = from_primary(plan)
-    if todo not in (_STORED, _PREDICT):
-        return Validated(None, todo)
-    images = scored
-    if todo == _PREDICT and split != "validation":
-        images = predicted(chosen_on)
-
-    def choose() -> Calibration | None:
-        if not is_primary():
-            return None
-        if todo == _STORED:
-            return read_calibration(workdir, weights, crops)
-        chosen = calibration_of(images)
-        if is_run:
-            if images.pooled is not None:
-                features = fit_features(images.pooled, np.asarray(images.patient_ids))
-                chosen = dataclasses.replace(chosen, features=features)
-            write_calibration(workdir, chosen, weights, crops)
-        return chosen
-
-    return Validated(sync_call(choose), caution)
+    records, validation = run.records, run.split.validation
+    stored = is_run and read_calibration(run.workdir, weights, run.config.eval.crops) is not None
+    if is_run and not same(run.data_summary, read_json(run.workdir / "data.json")):
+        return Plan("stored", OTHER_SPLIT) if stored else Plan("none", NO_THRESHOLDS)
+    caution = SAME_IMAGES
+    if split != "validation":
+        caution = shared_patients(records.patient_ids[validation], scored)
+    if stored:
+        return Plan("stored", caution)
+    if not len(validation):
+        return Plan("none", "the split has no validation images")
+    names, patients = records.image_ids[validation], records.patient_ids[validation]
+    images = trained.overlap(records.collection, names.tolist(), patients.tolist()).images
+    if images:
+        return Plan("none", f"{images:,} of the validation images were trained on")
+    return Plan("predicted", caution)
 
 
-def _unseen(run: Run, seen: Lineage) -> str:
-    """Say why the validation images cannot choose thresholds; "" if they can."""
-    records, chosen = run.records, run.split.validation
-    if not len(chosen):
-        return "the split has no validation images"
-    names, patients = records.image_ids[chosen].tolist(), records.patient_ids[chosen].tolist()
-    trained = seen.overlap(records.collection, names, patients).images
-    return f"{trained:,} of the validation images were trained on" if trained else ""
+def calibrate_run(run: Run, weights: Mapping[str, str], images: ScoredImages) -> Calibration:
+    """Fit a run's calibration on its validation images, and keep it in the workdir."""
+    chosen = fit_calibration(images)
+    if images.pooled is not None:
+        features = fit_features(images.pooled, np.asarray(images.patient_ids))
+        chosen = dataclasses.replace(chosen, features=features)
+    write_calibration(run.workdir, chosen, weights, run.config.eval.crops)
+    return chosen
 
 
-def calibration_of(scored: ScoredImages, on_logits: bool = True) -> Calibration:
+def fit_calibration(scored: ScoredImages, on_logits: bool = True) -> Calibration:
     """Choose thresholds and Platt's numbers on validation images.
 
     Args:
@@ -124,7 +107,7 @@ def calibration_of(scored: ScoredImages, on_logits: bool = True) -> Calibration:
     )
 
 
-def shared_patients(chosen_on: Sequence[Any] | np.ndarray, scored: ScoredImages) -> str:
+def shared_patients(validation: Sequence[Any] | np.ndarray, scored: ScoredImages) -> str:
     """Say how many patients of the validation images are scored too; "" if none is."""
-    count = len(set(chosen_on) & set(scored.patient_ids))
+    count = len(set(validation) & set(scored.patient_ids))
     return f"{count:,} of these patients are scored too" if count else ""

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation.auc.comparison import compare_models, p_text
+from agcnn_jax.evaluation.auc.comparison import p_text
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+from agcnn_jax.evaluation.scoring.comparison import compare_models
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.runtime.errors import UserError
 from tests.support.programs import run

@@ -3,9 +3,10 @@ import io
 
 import numpy as np
 
-from agcnn_jax.evaluation.auc.table_one import Subset, subset_of_table, table_one, table_one_csv
+from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions
+from agcnn_jax.evaluation.scoring.cohort import Subset, subset_of_table
 from agcnn_jax.evaluation.scoring.prediction_files import label_images
 
 # Patient 1 has three images, 2 and 3 one each; the age of one image is not known.

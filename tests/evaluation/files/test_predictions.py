@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from agcnn_jax.evaluation.files.predictions import read_predictions, write_predictions
+from agcnn_jax.evaluation.files.predictions import predictions_csv, read_predictions
 from agcnn_jax.runtime.errors import UserError
 
 KNOWN = ("Mass", "Pleural_Thickening", "No Finding")
@@ -17,7 +17,8 @@ KNOWN = ("Mass", "Pleural_Thickening", "No Finding")
 )
 def test_float32_survives_the_file(tmp_path_factory, probabilities):
     path = tmp_path_factory.mktemp("round") / "p.csv"
-    write_predictions(path, ["a.png", "b.png", "c.png"], ("Mass", "No Finding"), probabilities)
+    images = ["a.png", "b.png", "c.png"]
+    path.write_text(predictions_csv(images, ("Mass", "No Finding"), probabilities))
     back = read_predictions(path, KNOWN)
     assert path.read_text().startswith("Image Index,prob_Mass,prob_No Finding\na.png,")
     assert back.image_ids == ["a.png", "b.png", "c.png"]

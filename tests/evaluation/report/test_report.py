@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from agcnn_jax.evaluation.auc.tables import build_table
-from agcnn_jax.evaluation.figures.drawing import draw_figures
-from agcnn_jax.evaluation.report.report import Content, render_report
+from agcnn_jax.evaluation.figures import files as figures_of
+from agcnn_jax.evaluation.report.report import render_report
 from agcnn_jax.evaluation.report.report_words import summary
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
-from agcnn_jax.evaluation.scoring.flow import FlowRow
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, FlowRow
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation, Model
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
 from agcnn_jax.metrics.localisation import box_hits, score_differences, score_hits
+from agcnn_jax.run import lineage
 from tests.evaluation.cases import draw, evaluated, make_films
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -105,23 +105,22 @@ def localised():
     return Localisation(0.7, "max", count, {"Mass": count}, {0.7: of_tau}, apart)
 
 
-def make_content(figures=None, branches=("global", "fusion"), **changes):
+def make_evaluation(branches=("global", "fusion"), **changes):
     scored = draw(branches=branches)
     results, measures, cohort = evaluated(scored, **changes)
-    return Content(
-        table=build_table(results, cohort),
-        cohort=cohort,
-        results=results,
-        measures=measures,
-        figures=figures or {},
+    return Evaluation(
+        scored,
+        cohort,
+        results,
+        measures,
+        model=Model(SETTINGS, lineage.NOTHING, {}),
         localisation=localised(),
         flow=[FlowRow("files found", 1234), FlowRow("scored", 240, 120)],
-        settings=SETTINGS,
     )
 
 
-def check(content):
-    text = render_report(content)
+def check(evaluation, figures=None):
+    text = render_report(evaluation, figures or {})
     checker = Checker()
     checker.feed(text)
     checker.close()
@@ -130,9 +129,8 @@ def check(content):
 
 
 def test_page_is_self_contained():
-    text, checker = check(
-        make_content({"roc.png": b"roc", "misses.jpeg": b"films", "roc.pdf": b""})
-    )
+    figures = {"roc.png": b"roc", "misses.jpeg": b"films", "roc.pdf": b""}
+    text, checker = check(make_evaluation(), figures)
     encoded = [base64.b64encode(data).decode() for data in (b"roc", b"films")]
     assert checker.sources == [
         f"data:image/png;base64,{encoded[0]}",
@@ -145,10 +143,10 @@ def test_page_is_self_contained():
 
 
 def test_content():
-    content = make_content()
-    text, _ = check(content)
-    fusion = content.results["fusion"]
-    sentence = summary(content.results, content.measures, content.cohort)[0]
+    evaluation = make_evaluation()
+    text, _ = check(evaluation)
+    fusion = evaluation.results["fusion"]
+    sentence = summary(evaluation.results, evaluation.measures, evaluation.cohort)[0]
     low, high = fusion.mean.interval
     assert sentence == (
         f"The fusion branch reaches a mean AUC of {fusion.mean.value:.3f} [{low:.3f}, {high:.3f}] "
@@ -159,7 +157,7 @@ def test_content():
     assert "patients shared with training: 0 of " in text
     assert "<td>files found</td><td>1,234</td>" in text
     assert "<td>Mass</td><td>80</td><td>33.3 %</td><td>40</td>" in text
-    point = content.measures.operating_points["fusion"]["Mass"]["youden"]
+    point = evaluation.measures.operating_points["fusion"]["Mass"]["youden"]
     assert f"<td>{expit(point.threshold):.4g}</td>" in text
     assert "<th>threshold (probability)</th>" in text
     assert "<td>sex: F</td><td>120</td><td>60</td>" in text
@@ -172,7 +170,7 @@ def test_content():
 
 def test_numbers_are_under_their_headings_at_every_width():
     page = Tables()
-    page.feed(check(make_content(branches=("global", "local", "fusion")))[0])
+    page.feed(check(make_evaluation(branches=("global", "local", "fusion")))[0])
     assert len(page.tables) > 10
     for kind, rows in page.tables:
         width = max(cell.stop for cell in rows[0])
@@ -190,11 +188,13 @@ def test_numbers_are_under_their_headings_at_every_width():
 
 def test_two_files():
     names = ("a<b>.csv", "b.csv")
-    content = make_content(branches=names, split=None, protocol=None, backbone=None, setting=None)
-    text, _ = check(content)
-    first, *_ = summary(content.results, content.measures, content.cohort)
+    evaluation = make_evaluation(
+        branches=names, split=None, protocol=None, backbone=None, setting=None
+    )
+    text, _ = check(evaluation)
+    first, *_ = summary(evaluation.results, evaluation.measures, evaluation.cohort)
     assert first.startswith(
-        f"a<b>.csv reaches a mean AUC of {content.results['a<b>.csv'].mean.value:.3f}"
+        f"a<b>.csv reaches a mean AUC of {evaluation.results['a<b>.csv'].mean.value:.3f}"
     )
     assert "<b>.csv" not in text
     assert "b.csv: threshold by" in text
@@ -228,20 +228,22 @@ def test_calibration_in_words(shift, right):
 
 
 def test_published_results_are_those_of_the_split():
-    text, _ = check(make_content())
+    text, _ = check(make_evaluation())
     # The 70/10/20 split, as the paper's.
     assert "Guan et al. 2018" in text
     assert "this evaluation, fusion" in text
-    text, _ = check(make_content(protocol="patient", setting=None))
+    text, _ = check(make_evaluation(protocol="patient", setting=None))
     assert "this evaluation, fusion" not in text
     assert "Published results" not in text
 
 
 def test_phantoms_are_never_beside_published_numbers():
-    content = make_content(provenance="phantoms (synthetic)")
-    text, _ = check(content)
+    evaluation = make_evaluation(provenance="phantoms (synthetic)")
+    text, _ = check(evaluation)
     assert text.count(SYNTHETIC_NOTE) == 2
-    assert "paper" not in " ".join(summary(content.results, content.measures, content.cohort))
+    assert "paper" not in " ".join(
+        summary(evaluation.results, evaluation.measures, evaluation.cohort)
+    )
     assert not re.search("Rajpurkar|Guan|the paper|Wang et al. 2017", text)
     assert "drawn by a program" in text
 
@@ -252,19 +254,18 @@ def test_no_auc_at_all():
     results, measures, cohort = evaluated(scored)
     (sentence,) = summary(results, measures, cohort)
     assert sentence.startswith("There is no AUC: no finding is both present")
-    content = dataclasses.replace(make_content(), results=results, cohort=cohort, measures=measures)
-    assert sentence in check(content)[0]
+    evaluation = dataclasses.replace(
+        make_evaluation(), results=results, cohort=cohort, measures=measures
+    )
+    assert sentence in check(evaluation)[0]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_the_numbers(tmp_path):
-    content = make_content()
-    films = make_films(1, 64)
-    figures = draw_figures(
-        draw(), content.results, content.measures, content.cohort, films, content.localisation
-    )
+    evaluation = make_evaluation()
+    evaluation = dataclasses.replace(evaluation, films=make_films(1, 64))
     page = tmp_path / "report.html"
-    page.write_text(render_report(dataclasses.replace(content, figures=figures)), encoding="utf-8")
+    page.write_text(render_report(evaluation, figures_of.files(evaluation)), encoding="utf-8")
 
     def browse(*options):
         quiet = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/c")
@@ -274,10 +275,10 @@ def test_a_browser_shows_the_numbers(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
     shown = browse("--dump-dom").stdout
-    fusion = content.results["fusion"]
+    fusion = evaluation.results["fusion"]
     for number in (fusion.mean.value, *filter(None, fusion.auc.values())):
         assert f"{number:.3f}" in shown
-    metrics = content.measures.findings["fusion"]["Mass"]
+    metrics = evaluation.measures.findings["fusion"]["Mass"]
     assert f"{metrics.average_precision:.3f}" in shown
     assert f"{metrics.slope:.2f}" in shown
     # No table is cut on a screen of 1,200 pixels, whose reader opens everything.

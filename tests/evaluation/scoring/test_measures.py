@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from agcnn_jax.evaluation.findings.measure_files import write_measures
+from agcnn_jax.evaluation.findings import files as findings
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.measures import measure
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
-from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED, calibration_of, shared_patients
+from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED, fit_calibration, shared_patients
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.finding_metrics import finding_metrics
 from agcnn_jax.metrics.operating_points import operating_point
@@ -54,7 +55,9 @@ def files(folder, scored, calibration, note=""):
         provenance="ChestX-ray14",
         overlap=None,
     )
-    write_measures(folder, measure(scored, calibration, note), results, cohort)
+    evaluation = Evaluation(scored, cohort, results, measure(scored, calibration, note))
+    for name, data in findings.files(evaluation).items():
+        (folder / name).write_bytes(data)
     tables = {path.name: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
     return tables, json.loads((folder / "metrics.json").read_text()), results
 
@@ -62,7 +65,7 @@ def files(folder, scored, calibration, note=""):
 @pytest.mark.parametrize("with_logits", [True, False])
 def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     scored, validation = draw(0, with_logits), draw(1, with_logits)
-    calibration = calibration_of(validation)
+    calibration = fit_calibration(validation)
     tables, record, results = files(tmp_path, scored, calibration)
     truth, probabilities = scored.label_matrix[:, 0], scored.probabilities["global"][:, 0]
     logits = scored.logits["global"][:, 0] if with_logits else None
@@ -141,7 +144,7 @@ def test_groups_without_a_mean_and_the_findings_of_means_are_named(tmp_path):
 
 def test_findings_of_few_patients_are_dashes(tmp_path):
     scored = draw(0)
-    tables, record, _ = files(tmp_path, scored, calibration_of(draw(1)))
+    tables, record, _ = files(tmp_path, scored, fit_calibration(draw(1)))
     row = tables["metrics.csv"][1]
     assert row["auc"] != "" and {row["brier"], row["slope"], row["platt_slope"]} == {""}
     assert record["branches"]["global"]["Hernia"]["decision_curve"] is None
@@ -150,7 +153,7 @@ def test_findings_of_few_patients_are_dashes(tmp_path):
     # Enough validation images chose a threshold, but too few are scored.
     rich, poor = draw(1), draw(0)
     rich.label_matrix[:, 1] = rich.label_matrix[:, 0]
-    points = measure(poor, calibration_of(rich)).operating_points["global"]["Hernia"]
+    points = measure(poor, fit_calibration(rich)).operating_points["global"]["Hernia"]
     assert set(points.values()) == {None}
 
 
@@ -170,6 +173,6 @@ def test_patients_on_both_sides_are_counted(tmp_path):
         "2 of these patients are scored too"
     )
     assert shared_patients(validation.patient_ids + 100, draw(0)) == ""
-    files(tmp_path, draw(0), calibration_of(validation), "2 of these patients are scored too")
+    files(tmp_path, draw(0), fit_calibration(validation), "2 of these patients are scored too")
     text = (tmp_path / "metrics.md").read_text()
     assert "200 validation images of 100 patients; 2 of these patients are scored too." in text

@@ -12,8 +12,8 @@ from etils import epath
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from agcnn_jax.evaluation import results
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.scoring.radiologists import covered, read_radiologists
 from agcnn_jax.metrics.shares import shares
 from agcnn_jax.run import lineage
@@ -124,7 +124,7 @@ def test_one_set_is_not_pooled(write):
 
 
 def test_the_files_of_other_tables(write, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "draw_figures", lambda *arguments: {})
+    monkeypatch.setattr(figures, "files", lambda evaluation: {})
     # Two images of each of 60 patients, in both sets; fractures are not predicted.
     generator = np.random.default_rng(0)
     truth = generator.integers(0, 2, (120, 4))

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.evaluation.auc.table_text import as_markdown
-from agcnn_jax.evaluation.auc.tables import DASH, Table, interval_text, number
-from agcnn_jax.evaluation.localisation.localisation_values import (
-    THRESHOLDS,
-    Score,
-    published,
-    scores_of,
-)
+from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, interval_text, number
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.scoring.localisation import (
     BEST_CONTROL,
@@ -26,7 +20,15 @@ from agcnn_jax.evaluation.scoring.localisation import (
 )
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, MAPS
 from agcnn_jax.evaluation.scoring.references import load
-from agcnn_jax.metrics.localisation import Scores
+from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
+
+THRESHOLDS = {
+    "iou": IOU_THRESHOLDS,
+    "iobb": IOBB_THRESHOLDS,
+    "false_positives": IOBB_THRESHOLDS,
+}
+"""Of the measures that have some."""
 
 NAMES = {
     ATTENDED: "Attended region",
@@ -48,6 +50,34 @@ _SHOWN = (
     ("centre", "centre", 0),
 )
 """Header, measure and index of the threshold of the columns that stand for all."""
+
+
+class Score(NamedTuple):
+    """One number: the mean of a measure of `Scores` at a threshold, with its interval."""
+
+    threshold: float | None
+    value: float
+    interval: Interval | None
+
+
+def scores_of(scores: Scores, measure: str) -> list[Score]:
+    """List a measure, such as "iou", at its thresholds if it has some."""
+    thresholds = THRESHOLDS.get(measure, (None,))
+    columns = (np.atleast_1d(part).tolist() for part in getattr(scores, measure))
+    return [
+        Score(threshold, value, None if np.isnan(low) else Interval(low, high))
+        for threshold, value, low, high in zip(thresholds, *columns, strict=True)
+    ]
+
+
+def published(measure: str, threshold: float | None, finding: str, cohort: Cohort) -> float | None:
+    """Return Wang et al.'s number for radiographs; None if they have none.
+
+    Their false positives are left out: they count per box of all findings, not per image.
+    """
+    if measure != "iobb" or cohort.synthetic:
+        return None
+    return load()["localisation"]["iobb"][f"{threshold:g}"]["accuracy"].get(finding)
 
 
 def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tuple[str, Table]]:

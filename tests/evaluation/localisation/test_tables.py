@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation.localisation.localisation_tables import (
-    localisation_markdown,
-    localisation_tables,
-)
-from agcnn_jax.evaluation.localisation.localisation_values import (
+from agcnn_jax.evaluation.localisation.files import (
     localisation_csv,
     localisation_json,
+)
+from agcnn_jax.evaluation.localisation.tables import (
+    localisation_markdown,
+    localisation_tables,
 )
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.localisation import (

@@ -5,7 +5,15 @@ import io
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation.auc import table_text, tables
+from agcnn_jax.evaluation.auc import aucs
+from agcnn_jax.evaluation.files.table import (
+    DASH,
+    as_markdown,
+    as_text,
+    interval_text,
+    number,
+    probability_text,
+)
 from agcnn_jax.evaluation.report.report_words import summary
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.scoring.measures import Measures
@@ -53,7 +61,7 @@ def scored(
 
 def test_rows_and_the_paper():
     results, cohort = scored()
-    table = tables.build_table(results, cohort)
+    table = aucs.build_table(results, cohort)
     assert [row[0] for row in table.rows] == [
         "Mass",
         "Nodule",
@@ -71,17 +79,17 @@ def test_rows_and_the_paper():
 
 
 def test_notes():
-    text = "\n".join(tables.build_table(*scored()).below)
+    text = "\n".join(aucs.build_table(*scored()).below)
     assert "Images trained on: 0 of 60; patients shared with training: 0 of 30." in text
     assert "no AUC, since no image is positive or none is negative: Hernia." in text
     assert "Mean (2 of 3), fusion minus global: " in text
     assert "Table I; random 70/10/20 split" in text
-    leaking = "\n".join(tables.build_table(*scored(protocol="random", shared=4)).below)
+    leaking = "\n".join(aucs.build_table(*scored(protocol="random", shared=4)).below)
     assert "patients shared with training: 4 of 30. Expect lower" in leaking
 
 
 def test_no_paper_without_a_row():
-    table = tables.build_table(*scored(backbone="resnet_small"))
+    table = aucs.build_table(*scored(backbone="resnet_small"))
     assert table.groups[1] == ("global", ("AUC", "95 % interval"))
     assert "Not compared with the paper: it has no resnet_small." in table.below
 
@@ -106,12 +114,12 @@ def test_no_paper_without_a_row():
 )
 def test_no_paper_beside_another_setting(run, why):
     results, cohort = scored(**run)
-    table = tables.build_table(results, cohort)
+    table = aucs.build_table(results, cohort)
     measures = Measures({branch: {} for branch in results}, {}, [], None, "")
     assert table.groups[1] == ("global", ("AUC", "95 % interval"))
     assert why in "\n".join(table.below)
     assert not any(line.startswith("Paper: Guan") for line in table.below)
-    assert "paper" not in tables.as_csv(results, cohort)
+    assert "paper" not in aucs.aucs_csv(results, cohort)
     assert "The paper reports" not in " ".join(summary(results, measures, cohort))
 
 
@@ -119,7 +127,7 @@ def test_others_results_on_the_same_split_only():
     """Wang et al. and Yao et al. split at random as well; phantoms are compared with nobody."""
 
     def published(**run):
-        table = tables.build_table(*scored(**run))
+        table = aucs.build_table(*scored(**run))
         return [line for line in table.below if line.startswith("Published means")]
 
     [line] = published()
@@ -149,7 +157,7 @@ def test_rare_findings_and_the_means():
         provenance="ChestX-ray14",
         overlap=None,
     )
-    table = tables.build_table(results, cohort)
+    table = aucs.build_table(results, cohort)
     below = "\n".join(table.below)
     assert [row[0] for row in table.rows[2:]] == ["Mean (2 of 2)", "Mean, 10+ patients (1 of 2)"]
     assert table.rows[3][2] == table.rows[0][2] == f"{results['global'].auc['Mass']:.3f}"
@@ -157,19 +165,19 @@ def test_rare_findings_and_the_means():
     assert "at best: Hernia; the row 'Mean (2 of 2)', not the one below it, includes" in below
     assert "Mean (2 of 2), fusion minus global: " in below
     assert "Mean, 10+ patients (1 of 2), fusion minus global: " in below
-    rows = list(csv.reader(io.StringIO(tables.as_csv(results, cohort))))
+    rows = list(csv.reader(io.StringIO(aucs.aucs_csv(results, cohort))))
     assert rows[4][0] == "Mean, 10+ patients (1 of 2)"
     assert float(rows[4][2]) == results["global"].auc["Mass"]
 
 
 def test_phantoms_are_not_compared_with_patients():
     results, cohort = scored(provenance="phantoms (synthetic)")
-    table = tables.build_table(results, cohort)
+    table = aucs.build_table(results, cohort)
     assert table.above[0] == table.below[-1] == SYNTHETIC_NOTE
     for text in (
-        table_text.as_text(table),
-        table_text.as_markdown(table),
-        tables.as_csv(results, cohort),
+        as_text(table),
+        as_markdown(table),
+        aucs.aucs_csv(results, cohort),
     ):
         assert "paper" not in text
         assert "0.889" not in text
@@ -177,8 +185,8 @@ def test_phantoms_are_not_compared_with_patients():
 
 @pytest.mark.parametrize("width, blocks", [(60, 2), (200, 1)])
 def test_text_fits_the_terminal(width, blocks):
-    table = tables.build_table(*scored(backbone="resnet_small"))
-    lines = table_text.as_text(table, width).splitlines()
+    table = aucs.build_table(*scored(backbone="resnet_small"))
+    lines = as_text(table, width).splitlines()
     inside = lines[len(table.above) + 1 : -len(table.below) - 1]
     assert max(map(len, inside)) <= width
     assert sum(line.startswith("Mass ") for line in inside) == blocks
@@ -188,27 +196,27 @@ def test_text_fits_the_terminal(width, blocks):
 
 def test_digits():
     results, cohort = scored()
-    table = tables.build_table(results, cohort, digits=6)
+    table = aucs.build_table(results, cohort, digits=6)
     assert table.rows[1][2] == f"{results['global'].auc['Nodule']:.6f}"
 
 
 def test_no_negative_zero():
-    assert tables.number(-0.0001, sign="+") == "+0.000"
-    assert tables.interval_text(Interval(-0.0002, 0.01)) == "[0.000, 0.010]"
+    assert number(-0.0001, sign="+") == "+0.000"
+    assert interval_text(Interval(-0.0002, 0.01)) == "[0.000, 0.010]"
 
 
 def test_an_interval_without_width_is_a_dash():
-    assert tables.interval_text(Interval(0.5, 0.5 + 1e-15)) == tables.DASH
-    assert tables.interval_text(Interval(0.50001, 0.50002)) == "[0.500, 0.500]"
+    assert interval_text(Interval(0.5, 0.5 + 1e-15)) == DASH
+    assert interval_text(Interval(0.50001, 0.50002)) == "[0.500, 0.500]"
 
 
 def test_probabilities_never_round_to_one():
-    texts = [tables.probability_text(p) for p in (0.98765432, 1.234567e-5, 0.999987654, 1.0)]
+    texts = [probability_text(p) for p in (0.98765432, 1.234567e-5, 0.999987654, 1.0)]
     assert texts == ["0.9877", "1.235e-05", "0.999987654", "1"]
 
 
 def test_markdown_is_rectangular():
-    text = table_text.as_markdown(tables.build_table(*scored()))
+    text = as_markdown(aucs.build_table(*scored()))
     lines = [line for line in text.split("\n") if "|" in line]
     assert {line.count("|") for line in lines} == {11}
     assert lines[0].startswith("| Finding | Positives | global AUC |")
@@ -218,7 +226,7 @@ def test_markdown_is_rectangular():
 def test_csv_has_full_precision():
     results, cohort = scored()
     rows = {
-        row["finding"]: row for row in csv.DictReader(io.StringIO(tables.as_csv(results, cohort)))
+        row["finding"]: row for row in csv.DictReader(io.StringIO(aucs.aucs_csv(results, cohort)))
     }
     assert float(rows["Nodule"]["fusion_auc"]) == results["fusion"].auc["Nodule"]
     assert float(rows["Nodule"]["global_low"]) == results["global"].intervals["Nodule"].low

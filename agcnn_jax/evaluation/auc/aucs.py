@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.evaluation.auc.comparison import with_differences
+from agcnn_jax.evaluation.files.table import DASH, Table, csv_text, ends, interval_text, number
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
+from agcnn_jax.evaluation.scoring.localisation import note
+from agcnn_jax.evaluation.scoring.measures import NO_MEASURES, thresholds_note
 from agcnn_jax.evaluation.scoring.references import (
     Comparison,
     PublishedRow,
@@ -18,29 +21,6 @@ from agcnn_jax.evaluation.scoring.references import (
 )
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
 from agcnn_jax.metrics.interval import Interval
-
-DASH = "–"
-# Rounding errors of AUCs are about 1e-16.
-_NO_WIDTH = 1e-12
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table before it is rendered.
-
-    Attributes:
-        above: lines before the table.
-        groups: column groups: a name ("" for the row names) and the headers of its columns.
-        rows: one cell per column of all groups; the first is the row's name.
-        summary_rows: number of last rows that are not findings.
-        below: lines after the table.
-    """
-
-    above: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
-    rows: tuple[tuple[str, ...], ...]
-    summary_rows: int
-    below: tuple[str, ...]
 
 
 def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
@@ -57,25 +37,6 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
             {}, "", "it scores the centre of each image, these are means of ten crops"
         )
     return compare(cohort.backbone, cohort.setting, cohort.split, cohort.protocol, branches)
-
-
-def number(value: float | None, digits: int = 3, sign: str = "") -> str:
-    """Format a number with fixed digits, or None as an en dash."""
-    return DASH if value is None else f"{value:{sign}z.{digits}f}"
-
-
-def probability_text(value: float) -> str:
-    """Format a probability with four digits that count, and with more if those would say 1."""
-    text = f"{value:.4g}"
-    return f"{value:.10g}" if text == "1" else text
-
-
-def interval_text(interval: Interval | None, digits: int = 3) -> str:
-    """Format an interval as "[low, high]"; None, or one without a width, as an en dash."""
-    # Where nothing varies, no uncertainty is seen, which does not mean that there is none.
-    if interval is None or interval.high - interval.low < _NO_WIDTH:
-        return DASH
-    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
 
 
 def mean_name(scores: BranchAUC) -> str:
@@ -120,6 +81,20 @@ def branch_rows(
         *(of_mean(means[branch]) for _, means in mean_rows(results)),
         *(of_label(label) for label in scores.auc if label not in scores.findings),
     ]
+
+
+def auc_table(evaluation: Evaluation) -> Table:
+    """Build the AUC table with all its notes; of two files, with their differences."""
+    table = build_table(evaluation.results, evaluation.cohort, evaluation.digits)
+    above = list(evaluation.notes)
+    if evaluation.agreement:
+        above.append("Against radiologists, all sets pooled; agreement.csv has each set apart.")
+    if evaluation.localisation is not None:
+        above.append(note(evaluation.localisation))
+    measures = evaluation.measures
+    below = [thresholds_note(measures)] if measures is not NO_MEASURES else []
+    table = dataclasses.replace(table, below=(*above, *table.below, *below))
+    return with_differences(table, evaluation.differences) if evaluation.compared else table
 
 
 def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 3) -> Table:
@@ -242,25 +217,21 @@ def differences(
     return found
 
 
-def as_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
+def aucs_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write the table as CSV with full precision; cells are empty where an AUC is missing."""
     papers = paper(list(results), cohort).rows
     first = next(iter(results.values()))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     header = ["finding", "positives"]
     for branch in results:
         header += [f"{branch}_{column}" for column in ("auc", "low", "high")]
         header += [f"{branch}_{column}" for column in ("paper", "difference") if branch in papers]
-    writer.writerow(header)
     rows: list[list[Any]] = [[finding, cohort.positives[finding]] for finding in first.findings]
     rows += [[name, ""] for name, _ in mean_rows(results)]
     rows += [[x, cohort.positives[x]] for x in first.auc if x not in first.findings]
     for branch in results:
         of_branch = branch_rows(results, branch, papers.get(branch))
         for row, (value, interval, theirs) in zip(rows, of_branch, strict=True):
-            row += [value, *(interval or (None, None))]
+            row += [value, *ends(interval)]
             if branch in papers:
                 row += [theirs, None if value is None or theirs is None else value - theirs]
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(header, rows)

@@ -1,36 +1,22 @@
-"""All figures of an evaluation, drawn and encoded."""
+"""The figures of an evaluation, drawn and encoded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from agcnn_jax.evaluation.figures import curves
-from agcnn_jax.evaluation.figures.figures import encode
 from agcnn_jax.evaluation.figures.localisation_figure import overlap_figure, pointing_figure
-from agcnn_jax.evaluation.figures.panels import Films, films_figure
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort
-from agcnn_jax.evaluation.scoring.localisation import Localisation
-from agcnn_jax.evaluation.scoring.measures import Measures
-from agcnn_jax.evaluation.scoring.scored import ScoredImages
-from agcnn_jax.metrics.auc_table import BranchAUC
+from agcnn_jax.evaluation.figures.panels import films_figure
+from agcnn_jax.evaluation.figures.style import encode
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 
 EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}
 """Figures of films, by the kind of examples. They are photographs: JPEG instead of PNG files."""
 
 
-def draw_figures(
-    scored: ScoredImages,
-    results: Mapping[str, BranchAUC],
-    measures: Measures,
-    cohort: Cohort,
-    films: Films | None,
-    localisation: Localisation | None,
-) -> dict[str, bytes]:
-    """Draw what there is to draw.
-
-    Returns:
-        The files by their names, such as `roc.png` and, for print, `roc.pdf`.
-    """
+def files(evaluation: Evaluation) -> dict[str, bytes]:
+    """Draw what there is to draw; the files by their names, `roc.png` and for print `roc.pdf`."""
+    scored, results, cohort = evaluation.scored, evaluation.results, evaluation.cohort
+    measures, localisation, films = evaluation.measures, evaluation.localisation, evaluation.films
     figures = {
         "roc": curves.roc_figure(scored, results, cohort),
         "roc_findings": curves.roc_overview(scored, results, cohort),
@@ -45,9 +31,9 @@ def draw_figures(
         synthetic = f" — {SYNTHETIC_NOTE.split(':')[0]}" if cohort.synthetic else ""
         for kind in dict.fromkeys(films.kinds):
             figures[kind] = films_figure(films.of_kind(kind), EXAMPLES[kind] + synthetic)
-    files = {}
+    drawn = {}
     for name, figure in figures.items():
         picture = "jpeg" if name in EXAMPLES else "png"
-        files[f"{name}.{picture}"] = encode(figure, picture)
-        files[f"{name}.pdf"] = encode(figure, "pdf")
-    return files
+        drawn[f"{name}.{picture}"] = encode(figure, picture)
+        drawn[f"{name}.pdf"] = encode(figure, "pdf")
+    return drawn

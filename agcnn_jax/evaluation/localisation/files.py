@@ -1,56 +1,39 @@
-"""The scores of attended regions and class-specific maps as numbers: CSV and JSON."""
+"""The files of localisation: `localisation.json`, `.csv` and `.md`."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from agcnn_jax.evaluation.files.table import csv_text, ends, json_text
+from agcnn_jax.evaluation.localisation.tables import (
+    THRESHOLDS,
+    localisation_markdown,
+    published,
+    scores_of,
+)
 from agcnn_jax.evaluation.scoring.cohort import Cohort
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.localisation import Localisation
 from agcnn_jax.evaluation.scoring.references import load
-from agcnn_jax.metrics.interval import Interval
-from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
-
-THRESHOLDS = {
-    "iou": IOU_THRESHOLDS,
-    "iobb": IOBB_THRESHOLDS,
-    "false_positives": IOBB_THRESHOLDS,
-}
-"""Of the measures that have some."""
+from agcnn_jax.metrics.localisation import Scores
 
 MINUS = "attended_minus_"
 
 
-class Score(NamedTuple):
-    """One number: the mean of a measure of `Scores` at a threshold, with its interval."""
-
-    threshold: float | None
-    value: float
-    interval: Interval | None
-
-
-def scores_of(scores: Scores, measure: str) -> list[Score]:
-    """List a measure, such as "iou", at its thresholds if it has some."""
-    thresholds = THRESHOLDS.get(measure, (None,))
-    columns = (np.atleast_1d(part).tolist() for part in getattr(scores, measure))
-    return [
-        Score(threshold, value, None if np.isnan(low) else Interval(low, high))
-        for threshold, value, low, high in zip(thresholds, *columns, strict=True)
-    ]
-
-
-def published(measure: str, threshold: float | None, finding: str, cohort: Cohort) -> float | None:
-    """Return Wang et al.'s number for radiographs; None if they have none.
-
-    Their false positives are left out: they count per box of all findings, not per image.
-    """
-    if measure != "iobb" or cohort.synthetic:
-        return None
-    return load()["localisation"]["iobb"][f"{threshold:g}"]["accuracy"].get(finding)
+def files(evaluation: Evaluation) -> dict[str, bytes]:
+    """Return the files' content by their names; none without annotated boxes."""
+    where, cohort = evaluation.localisation, evaluation.cohort
+    if where is None or not where.counts:
+        return {}
+    texts = {
+        "localisation.json": json_text(localisation_json(where, cohort)),
+        "localisation.csv": localisation_csv(where, cohort),
+        "localisation.md": localisation_markdown(where, cohort),
+    }
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def localisation_csv(localisation: Localisation, cohort: Cohort) -> str:
@@ -58,24 +41,18 @@ def localisation_csv(localisation: Localisation, cohort: Cohort) -> str:
 
     Differences, at the run's tau, are lines whose `found_by` starts with `attended_minus_`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            *("tau", "found_by", "finding", "boxes", "images", "patients"),
-            *("measure", "threshold", "value", "low", "high", "wang_2017"),
-        ]
-    )
+    header = ["tau", "found_by", "finding", "boxes", "images", "patients", "measure"]
+    rows = []
     for tau, way, finding, scores in _rows(localisation):
         count = localisation.counts[finding]
+        counts = (count.boxes, count.images, count.patients)
         for measure in Scores._fields:
             for threshold, value, interval in scores_of(scores, measure):
                 minus = way.startswith(MINUS)
                 theirs = None if minus else published(measure, threshold, finding, cohort)
-                numbers = (threshold, value, *(interval or (None, None)), theirs)
-                counts = (count.boxes, count.images, count.patients)
-                writer.writerow([tau, way, finding, *counts, measure, *numbers])
-    return text.getvalue()
+                numbers = (threshold, value, *ends(interval), theirs)
+                rows.append((tau, way, finding, *counts, measure, *numbers))
+    return csv_text([*header, "threshold", "value", "low", "high", "wang_2017"], rows)
 
 
 def _rows(localisation: Localisation) -> Iterator[tuple[float, str, str, Scores]]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from agcnn_jax.evaluation.figures import figures
+from agcnn_jax.evaluation.figures import style
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(10, 3000))
@@ -18,7 +18,7 @@ def test_a_thinned_curve_stays_where_it_was(seed, size):
     labels[:2] = 0, 1
     scores = generator.normal(labels)
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    x, y = figures.thinned(false, true)
+    x, y = style.thinned(false, true)
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
     assert len(x) <= 2 * 500 + 3
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(labels, scores), abs=1 / 250)
@@ -32,7 +32,7 @@ def test_panels_of_findings():
         return None
 
     grid = {"titles": "ABCDE", "axis_labels": ("x", "y"), "title": "all"}
-    figure = figures.panel_grid("abcde", draw, **grid, spare="mean", square=True)
+    figure = style.panel_grid("abcde", draw, **grid, spare="mean", square=True)
     panels = figure.axes
     assert [axes.get_title() for axes in panels[:5]] == list("ABCDE")
     assert [text.get_text() for text in panels[4].texts] == ["no positive image"]
@@ -40,7 +40,7 @@ def test_panels_of_findings():
     assert [t.get_text() for t in panels[1].get_legend().get_texts()] == ["b"]
     assert panels[0].get_aspect() == 1
     assert (figure.get_suptitle(), figure.get_supxlabel()) == ("all", "x")
-    figure = figures.panel_grid("abc", draw, **grid, legend="below")
+    figure = style.panel_grid("abc", draw, **grid, legend="below")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a"]
     assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["x"] * 3
     assert not figure.get_supxlabel()
@@ -53,7 +53,7 @@ def test_legends_hide_no_curve_and_touch_no_title(count):
             axes.plot((0, 0, 1), (0, 1, 1), label=f"predicti…st_model 0.{i}00")
 
     grid = {"titles": "ABCDE", "axis_labels": ("x", "y"), "title": "all\nimages"}
-    figure = figures.panel_grid("abcde", draw, **grid, square=True)
+    figure = style.panel_grid("abcde", draw, **grid, square=True)
     figure.draw_without_rendering()
     panels = figure.axes[:5]
     legends = [axes.get_legend().get_window_extent() for axes in panels]
@@ -69,7 +69,7 @@ def test_legends_hide_no_curve_and_touch_no_title(count):
 
 def test_names_of_files_fit_into_panels():
     given = ("fusion", "model.csv.gz", "predictions_of_the_best_model.csv")
-    assert [figures.short_name(name) for name in given] == ["fusion", "model", "predicti…st_model"]
+    assert [style.short_name(name) for name in given] == ["fusion", "model", "predicti…st_model"]
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "pdf"])
@@ -79,8 +79,8 @@ def test_encoded_figures_are_the_same_twice(image_format):
         figure.subplots().plot((0, 1), (0, 1))
         return figure
 
-    data = figures.encode(make(), image_format, 50)
-    assert data == figures.encode(make(), image_format, 50)
+    data = style.encode(make(), image_format, 50)
+    assert data == style.encode(make(), image_format, 50)
     if image_format == "pdf":
         assert data.startswith(b"%PDF")
         assert b"/FontFile2" in data  # TrueType
@@ -93,8 +93,8 @@ def test_all_formats_have_one_layout():
     figure = Figure(figsize=(3, 2), layout="constrained")
     axes = figure.subplots()
     axes.set_ylabel("a label\nof two lines")
-    figures.encode(figure)
+    style.encode(figure)
     before = axes.get_position().bounds
-    figures.encode(figure, "pdf")
+    style.encode(figure, "pdf")
     assert axes.get_position().bounds == before
     assert before[0] > 0.15

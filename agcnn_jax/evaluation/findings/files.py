@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, as_markdown
+from agcnn_jax.evaluation.files.table import as_markdown, csv_text, ends, json_text
+from agcnn_jax.evaluation.findings.agreement_tables import agreement_csv, agreement_table
+from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, metrics_markdown
 from agcnn_jax.evaluation.findings.subgroup_tables import (
     difference_records,
-    difference_rows,
-    subgroup_rows,
+    differences_csv,
+    subgroups_csv,
 )
 from agcnn_jax.evaluation.scoring.cohort import Cohort
+from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.metrics.calibration import THRESHOLDS
 from agcnn_jax.metrics.finding_metrics import NUMBERS, QUANTILES, FindingMetrics
-from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.operating_points import OperatingPoint
 
 
-def write_measures(
-    folder: Path, measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort
-) -> None:
-    """Write all measures to a folder; `operating_points.csv` only if there are thresholds.
-
-    Args:
-        folder: exists.
-        measures: to write.
-        results: per branch, its AUCs.
-        cohort: the scored images.
-    """
+def files(evaluation: Evaluation) -> dict[str, bytes]:
+    """Return the files' content by their names; `operating_points.csv` needs thresholds."""
+    measures, results, cohort = evaluation.measures, evaluation.results, evaluation.cohort
     texts = {
         "metrics.csv": metrics_csv(measures, results, cohort),
-        "metrics.md": as_markdown(measures, results, cohort),
+        "metrics.md": metrics_markdown(measures, results, cohort),
         "metrics.json": metrics_json(measures, results, cohort),
-        "subgroups.csv": _csv(subgroup_rows(measures)),
-        "subgroup_differences.csv": _csv(difference_rows(measures)),
+        "subgroups.csv": subgroups_csv(measures),
+        "subgroup_differences.csv": differences_csv(measures),
     }
     if measures.calibration is not None:
         texts["operating_points.csv"] = operating_points_csv(measures)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    if evaluation.agreement:
+        texts["agreement.csv"] = agreement_csv(evaluation.agreement)
+        texts["agreement.md"] = as_markdown(agreement_table(evaluation))
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
@@ -56,7 +48,7 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     header += ["auc", "auc_low", "auc_high", *NUMBERS, "platt_slope", "platt_intercept"]
     header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
     header += [f"{name}_{end}" for name in NUMBERS for end in ("low", "high")]
-    rows: list[Sequence[Any]] = [header]
+    rows: list[Sequence[Any]] = []
     for branch, scores in results.items():
         for label, found in measures.findings[branch].items():
             platt = _platt(measures, branch, label) or (None, None)
@@ -65,21 +57,21 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
                     *(branch, label, cohort.positives[label], cohort.positive_patients[label]),
                     cohort.positives[label] / cohort.images,
                     scores.auc[label],
-                    *_ends(scores.intervals[label]),
+                    *ends(scores.intervals[label]),
                     *(getattr(found, name, None) for name in NUMBERS),
                     *platt,
                     *(found.positives + found.negatives if found else ()),
-                    *(x for name in NUMBERS if found for x in _ends(found.intervals[name])),
+                    *(x for name in NUMBERS if found for x in ends(found.intervals[name])),
                 )
             )
-    return _csv(rows)
+    return csv_text(header, rows)
 
 
 def operating_points_csv(measures: Measures) -> str:
     """Write a row for each branch, label and rule, with both forms of the threshold."""
     header = ["branch", "finding", "rule", "threshold_logit", "threshold_probability", *COUNTS]
     header += [f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")]
-    rows: list[Sequence[Any]] = [header]
+    rows: list[Sequence[Any]] = []
     for branch, of_label in measures.operating_points.items():
         for label, of_rule in of_label.items():
             for rule, point in of_rule.items():
@@ -87,9 +79,9 @@ def operating_points_csv(measures: Measures) -> str:
                 if point is not None:
                     row += [*_thresholds(measures, point), *(getattr(point, c) for c in COUNTS)]
                     for share in (getattr(point, name) for name in SHARES):
-                        row += [share.value, *_ends(share.interval)]
+                        row += [share.value, *ends(share.interval)]
                 rows.append(row)
-    return _csv(rows)
+    return csv_text(header, rows)
 
 
 def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
@@ -125,7 +117,7 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
         "subgroups": [one.__dict__ for one in measures.subgroups],
         "subgroup_differences": difference_records(measures),
     }
-    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(record)
 
 
 def _finding(found: FindingMetrics | None) -> dict[str, Any]:
@@ -198,16 +190,3 @@ def _platt(measures: Measures, branch: str, label: str) -> Any:
 def _lists(ends: tuple[np.ndarray, np.ndarray]) -> list[list[float | None]]:
     """Return both ends as lists, with None where one is not known."""
     return [[None if np.isnan(x) else x for x in end.tolist()] for end in ends]
-
-
-def _ends(interval: Interval | None) -> Iterable[float | None]:
-    return interval or (None, None)
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    width = len(rows[0])
-    csv.writer(text, lineterminator="\n").writerows(
-        [*row, *[None] * (width - len(row))] for row in rows
-    )
-    return text.getvalue()

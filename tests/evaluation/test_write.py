@@ -5,16 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation import results as module
-from agcnn_jax.evaluation.auc.table_text import as_text
+from agcnn_jax.evaluation.auc.aucs import auc_table
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.files.predictions import read_predictions
-from agcnn_jax.evaluation.results import write_results
+from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.evaluation import Model, compute
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
+from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.metrics.localisation import box_hits, score_hits
+from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.cases import make_films
@@ -24,7 +28,7 @@ FIGURES = ("roc", "roc_findings", "precision_recall", "reliability", "decisions"
 
 
 def given(**changes):
-    """Arguments of `write_results` for four images; `changes` are fields to replace."""
+    """Evaluate four images; `changes` are fields of them, or of the evaluation, to replace."""
     labels = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]], np.uint8)
     scores = np.array([0.9, 0.6, 0.5, 0.1], np.float32)[:, None].repeat(3, axis=1)
     provenance = changes.pop("provenance", "ChestX-ray14")
@@ -49,18 +53,19 @@ def given(**changes):
         provenance=provenance,
         overlap=Overlap(0, 0, True),
     )
-    return {
-        "scored": dataclasses.replace(scored, **changes),
-        "cohort": cohort,
-        "films": films,
-        "localisation": localisation,
-        "settings": {"attention": {"tau": 0.7}},
-    }
+    evaluation = compute(dataclasses.replace(scored, **changes), cohort, NOT_VALIDATED)
+    model = Model({"attention": {"tau": 0.7}}, lineage.NOTHING, {"global": "1234"})
+    return dataclasses.replace(evaluation, model=model, films=films, localisation=localisation)
+
+
+def write(folder, evaluation):
+    write_evaluation(evaluation, folder)
+    return auc_table(evaluation)
 
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    monkeypatch.setattr(module, "draw_figures", lambda *arguments: {})
+    monkeypatch.setattr(figures, "files", lambda evaluation: {})
 
 
 def names(folder):
@@ -69,11 +74,12 @@ def names(folder):
 
 def test_files_and_their_content(tmp_path):
     folder = tmp_path / "eval" / "test"
-    printed = write_results(folder, **given())
+    printed = write(folder, given())
     assert names(folder) == {
         "auc.json",
         "auc.csv",
         "auc.md",
+        "lineage.json",
         "metrics.csv",
         "metrics.json",
         "metrics.md",
@@ -109,7 +115,7 @@ def test_files_and_their_content(tmp_path):
         ["a.png", "0", "10", "1024", "1000"],
     ]
     back = read_predictions(folder / "predictions_local.csv", LABELS)
-    expected = given()["scored"].probabilities["local"]
+    expected = given().scored.probabilities["local"]
     np.testing.assert_array_equal(back.probabilities.astype(np.float32), expected)
     assert back.logits is None
 
@@ -118,7 +124,7 @@ def test_ranks_are_taken_on_logits(tmp_path, without_figures):
     """The probabilities of all images are 1, in memory as in the file that is read back."""
     logits = {"global": np.array([20, 18, 40, 30], np.float32)[:, None].repeat(3, axis=1)}
     ones = {"global": np.ones((4, 3), np.float32)}
-    write_results(tmp_path / "test", **given(probabilities=ones, logits=logits, boxes=None))
+    write(tmp_path / "test", given(probabilities=ones, logits=logits, boxes=None))
     auc = json.loads((tmp_path / "test" / "auc.json").read_text())["branches"]["global"]["auc"]
     assert auc["Mass"] == 0.75  # 40 wins against 18 and 30, 20 against 18
     lines = (tmp_path / "test" / "predictions_global.csv").read_text().splitlines()
@@ -131,7 +137,7 @@ def test_ranks_are_taken_on_logits(tmp_path, without_figures):
 
 
 def test_predictions_score_the_same_when_read_back(tmp_path, without_figures):
-    write_results(tmp_path / "test", **given())
+    write(tmp_path / "test", given())
     again = evaluate_predictions(
         tmp_path / "test" / "predictions_local.csv", _label_table(tmp_path)
     )
@@ -148,8 +154,8 @@ def _label_table(folder):
 
 
 def test_one_branch_and_no_boxes(tmp_path, without_figures):
-    scores = given()["scored"].probabilities["global"]
-    write_results(tmp_path / "t", **given(probabilities={"global": scores}, boxes=None))
+    scores = given().scored.probabilities["global"]
+    write(tmp_path / "t", given(probabilities={"global": scores}, boxes=None))
     assert "boxes.csv" not in names(tmp_path / "t")
     assert list(json.loads((tmp_path / "t" / "auc.json").read_text())["branches"]) == ["global"]
 
@@ -158,7 +164,7 @@ def test_new_results_replace_old_ones_whole(tmp_path, without_figures):
     folder = tmp_path / "test"
     folder.mkdir()
     (folder / "stale.csv").write_text("old")
-    write_results(folder, **given())
+    write(folder, given())
     assert "stale.csv" not in names(folder)
     assert names(tmp_path) == {"test"}
 
@@ -172,10 +178,10 @@ def test_interrupted_while_writing_keeps_old_results(tmp_path, monkeypatch, with
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(module, "_write_boxes", fail)
+    monkeypatch.setattr(lineage, "write", fail)
     expected = KeyboardInterrupt if error is KeyboardInterrupt else UserError
     with pytest.raises(expected, match=None if error is KeyboardInterrupt else "No space left"):
-        write_results(folder, **given())
+        write(folder, given())
     assert (folder / "auc.json").read_text() == "old"
     assert names(tmp_path) == {"test"}
     assert names(folder) == {"auc.json"}
@@ -193,19 +199,19 @@ def test_killed_between_the_renames(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    broken = given()["scored"].probabilities["global"].copy()
+    broken = given().scored.probabilities["global"].copy()
     broken[2, 1] = np.nan
     with pytest.raises(UserError, match="the fusion branch gives NaN or infinity for Hernia"):
-        write_results(tmp_path / "test", **given(probabilities={"fusion": broken}))
+        write(tmp_path / "test", given(probabilities={"fusion": broken}))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_results(tmp_path / "file" / "test", **given())
+        write(tmp_path / "file" / "test", given())
     assert names(tmp_path) == {"file"}
 
 
 def test_films_reach_the_report(tmp_path):
     films = make_films(2)
-    write_results(tmp_path / "t", **given(films=films, provenance="phantoms (synthetic)"))
+    write(tmp_path / "t", given(films=films, provenance="phantoms (synthetic)"))
     page = (tmp_path / "t" / "report.html").read_text()
     assert page.count("<img ") == len(FIGURES) + 2
     assert {"catches.jpeg", "catches.pdf", "misses.jpeg", "misses.pdf"} <= names(tmp_path / "t")
@@ -218,13 +224,13 @@ def test_localisation_is_written_where_boxes_are(tmp_path, without_figures):
     found = Localisation(
         0.7, "max", Count(1, 1, 1), {"Mass": Count(1, 1, 1)}, {0.7: dict.fromkeys(WAYS, scores)}, {}
     )
-    printed = write_results(tmp_path / "t", **given(localisation=found))
+    printed = write(tmp_path / "t", given(localisation=found))
     assert "Annotated boxes: 1, in 1 images" in as_text(printed)
     files = {"localisation.json", "localisation.csv", "localisation.md"}
     assert files <= names(tmp_path / "t")
     text = json.loads((tmp_path / "t" / "localisation.json").read_text())
     assert text["scores"]["0.7"]["attended"]["Mass"]["pointing"]["value"] == 1
     nothing = Localisation(0.7, "max", Count(0, 0, 0), {}, {0.7: {way: {} for way in WAYS}}, {})
-    printed = write_results(tmp_path / "t", **given(localisation=nothing))
+    printed = write(tmp_path / "t", given(localisation=nothing))
     assert "No image has an annotated box" in as_text(printed)
     assert not files & names(tmp_path / "t")
