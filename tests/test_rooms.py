@@ -23,6 +23,11 @@ ROOMS = (
 )
 """From the ground up; the package's own modules are commands, and import any of them."""
 
+SUB_ROOMS = {
+    "evaluation": ("files", "scoring", "auc", "findings", "localisation", "figures", "report"),
+}
+"""Folders inside rooms, from the ground up; the room's own modules import any of them."""
+
 OUTSIDE = {"benchmarks", "configs", "data_prep", "docs", "eval", "tests", "train"}
 """The rest of the repository, which the package does not import."""
 
@@ -44,16 +49,27 @@ def imported(text, package):
             yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
 
 
+def above(place, name):
+    """Tell whether a module at `place`, parts of its path, may not import `name` from above it."""
+    for parents, order in ((), ROOMS), *(((room,), order) for room, order in SUB_ROOMS.items()):
+        depth = len(parents)
+        inside = place[:depth] == parents and len(place) > depth + 1
+        if not inside or name[:depth] != parents or len(name) <= depth:
+            continue
+        if name[depth] not in order[: order.index(place[depth]) + 1]:
+            # A name that is no folder is a module of the room itself, which is on top.
+            return name[depth] in order or depth > 0
+    return False
+
+
 def offences(root):
     """List the imports under `root/agcnn_jax` that go upwards or leave the package."""
     found = []
     for path in sorted((root / PACKAGE).rglob("*.py")):
         where = path.relative_to(root)
-        room = where.parts[1]
-        below = ROOMS[: ROOMS.index(room) + 1] if len(where.parts) > 2 else ROOMS
         for line, name in imported(path.read_text(), ".".join(where.parts[:-1])):
             top, *rest = name.split(".")
-            upwards = top == PACKAGE and rest and rest[0] in set(ROOMS) - set(below)
+            upwards = top == PACKAGE and rest and above(where.parts[1:], tuple(rest))
             if upwards or top in OUTSIDE:
                 found.append(f"{where}:{line} imports {name}")
     return found
@@ -62,6 +78,8 @@ def offences(root):
 def test_every_folder_has_its_place():
     folders = {path.parent.relative_to(ROOT / PACKAGE) for path in ROOT.glob(f"{PACKAGE}/**/*.py")}
     assert {folder.parts[0] for folder in folders if folder.parts} == set(ROOMS)
+    inside = {folder.parts[:2] for folder in folders if len(folder.parts) > 1}
+    assert inside == {(room, one) for room, order in SUB_ROOMS.items() for one in order}
 
 
 def test_imports_go_down():
@@ -79,6 +97,19 @@ def test_imports_go_down():
         ("data/b/a.py", "def f():\n  from ...models import x", "agcnn_jax.models.x"),
         ("evaluation/a.py", "if TYPE_CHECKING:\n  import data_prep.nih", "data_prep.nih"),
         ("predict.py", "from configs import common", "configs.common"),
+        (
+            "evaluation/auc/a.py",
+            "import agcnn_jax.evaluation.report",
+            "agcnn_jax.evaluation.report",
+        ),
+        (
+            "evaluation/auc/a.py",
+            "from agcnn_jax.evaluation.write import x",
+            "agcnn_jax.evaluation.write.x",
+        ),
+        ("evaluation/auc/a.py", "from agcnn_jax.evaluation.auc.b import x", None),
+        ("evaluation/auc/a.py", "from agcnn_jax.evaluation.files import table", None),
+        ("evaluation/write.py", "from agcnn_jax.evaluation.report import report", None),
         ("data/a.py", "from agcnn_jax.data import b", None),
         ("data/a.py", "from . import b", None),
         ("data/a.py", "from agcnn_jax.runtime.errors import UserError", None),

@@ -13,9 +13,9 @@ from agcnn_jax.evaluation.figures.style import (
     LEGEND_BELOW,
     TEXT_SIZE,
     TITLE_SIZE,
-    plain_name,
     style,
 )
+from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import DIFFERENCE
 from agcnn_jax.experiments.summary import BY_FINDING

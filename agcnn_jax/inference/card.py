@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agcnn_jax.evaluation.report.report_words import limits, versions
+from agcnn_jax.evaluation.report.summary import limits, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, leakage
 from agcnn_jax.inference.model import Model
 from agcnn_jax.interop.trained_on import in_words

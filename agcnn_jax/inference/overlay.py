@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch, Rectangle
 
-from agcnn_jax.evaluation.figures.style import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, plain_name
+from agcnn_jax.evaluation.figures.style import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE
+from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.inference.result import Result
 
 SHOWN = 5

@@ -19,12 +19,11 @@ from agcnn_jax.evaluation.figures.style import (
     TITLE_SIZE,
     heading,
     panel_grid,
-    plain_name,
     short_name,
     style,
     thinned,
 )
-from agcnn_jax.evaluation.files.table import number
+from agcnn_jax.evaluation.files.table import number, plain_name
 from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.evaluation.scoring.scored import ScoredImages

@@ -13,8 +13,8 @@ from agcnn_jax.evaluation.figures.style import (
     TITLE_SIZE,
     heading,
     panel_grid,
-    plain_name,
 )
+from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.localisation.tables import NAMES
 from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Localisation

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from agcnn_jax.evaluation.figures.style import TEXT_SIZE, TITLE_SIZE, plain_name
+from agcnn_jax.evaluation.figures.style import TEXT_SIZE, TITLE_SIZE
+from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.scoring.films import Answer, Films
 
 _BOX, _TRUE_BOX = "#56B4E9", "#F0E442"

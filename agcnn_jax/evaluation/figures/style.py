@@ -42,11 +42,6 @@ def style(branch: str, index: int) -> tuple[str, str]:
     return _STYLES.get(branch, _OTHER_STYLES[index % len(_OTHER_STYLES)])
 
 
-def plain_name(finding: str) -> str:
-    """Return a finding's name as prose writes it."""
-    return finding.replace("_", " ")
-
-
 def short_name(branch: str) -> str:
     """Shorten the name of a file so that it fits into a panel."""
     name = branch.removesuffix(".gz").removesuffix(".csv")

@@ -37,6 +37,11 @@ class Table:
     below: tuple[str, ...]
 
 
+def plain_name(finding: str) -> str:
+    """Return a finding's name as prose writes it."""
+    return finding.replace("_", " ")
+
+
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     """Format a number with fixed digits, or None as an en dash."""
     return DASH if value is None else f"{value:{sign}z.{digits}f}"

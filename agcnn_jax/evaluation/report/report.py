@@ -35,7 +35,7 @@ from agcnn_jax.evaluation.report.html_page import (
     table,
     text,
 )
-from agcnn_jax.evaluation.report.report_words import limits, subject, summary, versions
+from agcnn_jax.evaluation.report.summary import limits, subject, summary, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.references import load, published_on

@@ -13,7 +13,7 @@ import numpy as np
 from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.coordinates import to_input_pixels
 from agcnn_jax.data.pipeline import read_batch
-from agcnn_jax.evaluation.figures.style import plain_name
+from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run

@@ -14,7 +14,7 @@ from agcnn_jax.evaluation.files.table import (
     number,
     probability_text,
 )
-from agcnn_jax.evaluation.report.report_words import summary
+from agcnn_jax.evaluation.report.summary import summary
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.evaluation.scoring.references import PAPER_SETTING, published_row

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from agcnn_jax.evaluation.figures import files as figures_of
 from agcnn_jax.evaluation.report.report import render_report
-from agcnn_jax.evaluation.report.report_words import summary
+from agcnn_jax.evaluation.report.summary import summary
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, FlowRow
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation, Model
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation

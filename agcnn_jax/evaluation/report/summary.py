@@ -1,4 +1,4 @@
-"""What a report says in words: a summary, the limits of what it shows, and versions."""
+"""Sentences of a report: a summary, the limits of what it shows, and versions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import agcnn_jax
 from agcnn_jax.config.saved import LIBRARIES
 from agcnn_jax.evaluation.auc.aucs import differences, paper
-from agcnn_jax.evaluation.figures.style import plain_name
-from agcnn_jax.evaluation.files.table import interval_text, number
+from agcnn_jax.evaluation.files.table import interval_text, number, plain_name
 from agcnn_jax.evaluation.scoring.cohort import Cohort, leakage
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
