@@ -163,12 +163,12 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
 
 def _lineage_beside(paths: Sequence[str | Path]) -> lineage.Lineage:
     """Read what the models were trained on, which a run's evaluation writes beside predictions."""
-    seen = lineage.NOTHING
+    trained = lineage.NOTHING
     for path in paths:
         folder = epath.Path(expand(path)).parent
         known = exists(folder / lineage.FILE)
-        seen = seen.joined(lineage.read(folder)[0] if known else lineage.UNKNOWN)
-    return seen
+        trained = trained.joined(lineage.read(folder)[0] if known else lineage.UNKNOWN)
+    return trained
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:

@@ -31,14 +31,14 @@ def write_evaluation(evaluation: Evaluation, directory: str | os.PathLike[str]) 
     Raises:
         UserError: if the folder cannot be written.
     """
-    drawn = figures.files(evaluation)
+    pictures = figures.files(evaluation)
     files = {
         **auc.files(evaluation),
         **findings.files(evaluation),
         **localisation.files(evaluation),
         **_predictions(evaluation),
-        **drawn,
-        **report.files(evaluation, drawn),
+        **pictures,
+        **report.files(evaluation, pictures),
     }
     with replace_directory(directory) as folder:
         for name, data in files.items():

@@ -188,15 +188,14 @@ def published_means(cohort: Cohort) -> str | None:
     if not rows:
         return None
     findings = tuple(load()["findings"])
-    named = [
+    methods = [
         f"{row.method}, {row.backbone}{_of_branch(row)} {number(row.mean(findings))}"
         for row in rows
     ]
     sources = "; ".join(dict.fromkeys(row.source for row in rows))
     caution = f" {caution}." if caution else ""
-    return (
-        f"Published means on this split ({rows[0].split}): {'; '.join(named)}. {sources}.{caution}"
-    )
+    means = "; ".join(methods)
+    return f"Published means on this split ({rows[0].split}): {means}. {sources}.{caution}"
 
 
 def _of_branch(row: PublishedRow) -> str:
@@ -209,12 +208,12 @@ def differences(
     """List fusion minus global for each row of means: its name, the mean, and the interval."""
     if not {"global", "fusion"} <= set(results):
         return []
-    found = []
+    rows = []
     for name, means in mean_rows(results):
         paired = paired_difference(means["fusion"], means["global"])
         if paired is not None:
-            found.append((name, *paired))
-    return found
+            rows.append((name, *paired))
+    return rows
 
 
 def aucs_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:

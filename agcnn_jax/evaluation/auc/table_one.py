@@ -28,11 +28,11 @@ class _Cell(NamedTuple):
 
 def table_one(subsets: Sequence[Subset]) -> Table:
     """Build the table, with columns for the images and the patients of each subset."""
-    described = [_describe(subset) for subset in subsets]
+    cells_of = [_describe(subset) for subset in subsets]
     rows = []
-    for characteristic, value in _rows(described):
+    for characteristic, value in _rows(cells_of):
         cells = [f"{characteristic}{': ' if value else ''}{value}"]
-        for one in described:
+        for one in cells_of:
             everything = one["all", ""]
             cell = one.get((characteristic, value), _Cell(0, 0))
             if cell.quartiles is not None:
@@ -49,11 +49,11 @@ def table_one(subsets: Sequence[Subset]) -> Table:
 
 def table_one_csv(subsets: Sequence[Subset]) -> str:
     """Write a row for each characteristic, value and subset."""
-    described = [_describe(subset) for subset in subsets]
+    cells_of = [_describe(subset) for subset in subsets]
     header = ["subset", "characteristic", "value", "images", "patients"]
     rows = []
-    for place in _rows(described):
-        for subset, cells in zip(subsets, described, strict=True):
+    for place in _rows(cells_of):
+        for subset, cells in zip(subsets, cells_of, strict=True):
             images, patients, quartiles = cells.get(place, _Cell(0, 0))
             rows.append([subset.name, *place, images, patients, *(quartiles or ())])
     return csv_text([*header, "lower_quartile", "median", "upper_quartile"], rows)
@@ -63,8 +63,8 @@ def _describe(subset: Subset) -> dict[tuple[str, str], _Cell]:
     """Compute the cells by characteristic and value, in the order of the table."""
     patients = subset.patients
 
-    def count(chosen: np.ndarray) -> _Cell:
-        return _Cell(int(chosen.sum()), len(np.unique(patients[chosen])))
+    def count(mask: np.ndarray) -> _Cell:
+        return _Cell(int(mask.sum()), len(np.unique(patients[mask])))
 
     cells = {("all", ""): count(np.ones(len(patients), bool))}
     _, images = np.unique(patients, return_counts=True)
@@ -88,9 +88,9 @@ def _quartiles(values: np.ndarray) -> _Cell:
     return _Cell(quartiles=tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist()))
 
 
-def _rows(described: Sequence[dict[tuple[str, str], _Cell]]) -> list[tuple[str, str]]:
+def _rows(cells_of: Sequence[dict[tuple[str, str], _Cell]]) -> list[tuple[str, str]]:
     """List the rows of any subset; values of sex and view in one order, what is missing last."""
-    places = dict.fromkeys(place for one in described for place in one)
+    places = dict.fromkeys(place for one in cells_of for place in one)
     kinds = list(dict.fromkeys(characteristic for characteristic, _ in places))
 
     def key(place: tuple[str, str]) -> tuple[Any, ...]:

@@ -108,10 +108,10 @@ def precision_recall_figure(
 ) -> Figure:
     """Draw precision against recall, one panel per finding; a grey line shows the prevalence."""
 
-    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
+    def draw(axes: Axes, finding: str, of_branch: dict[str, FindingMetrics]) -> None:
         truth = _truth(scored, finding)
         axes.axhline(truth.mean(), **_REFERENCE)
-        for i, (branch, metrics) in enumerate(found.items()):
+        for i, (branch, metrics) in enumerate(of_branch.items()):
             precision, recall, _ = precision_recall_curve(truth, _scores(scored, branch, finding))
             color, line = style(branch, i)
             label = f"{short_name(branch)} {number(metrics.average_precision)}"
@@ -133,9 +133,9 @@ def reliability_figure(
 ) -> Figure:
     """Draw observed frequencies against predicted probabilities, one panel per finding."""
 
-    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
+    def draw(axes: Axes, finding: str, of_branch: dict[str, FindingMetrics]) -> None:
         largest = 0.0
-        for i, (branch, metrics) in enumerate(found.items()):
+        for i, (branch, metrics) in enumerate(of_branch.items()):
             predicted, observed, _ = metrics.reliability
             largest = max(largest, predicted.max(), observed.max())
             color, line = style(branch, i)
@@ -160,7 +160,7 @@ def reliability_figure(
 def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort) -> Figure:
     """Draw net benefit against the threshold probability, one panel per finding."""
 
-    def draw(axes: Axes, finding: str, found: dict[str, FindingMetrics]) -> None:
+    def draw(axes: Axes, finding: str, of_branch: dict[str, FindingMetrics]) -> None:
         prevalence = cohort.positives[finding] / cohort.images
         # Beyond, hardly anybody would be treated for a finding this rare.
         shown = min(max(0.1, 4 * prevalence), 0.5) + 1e-9 >= THRESHOLDS
@@ -169,7 +169,7 @@ def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort
         everybody = prevalence - (1 - prevalence) * odds
         axes.plot(thresholds, everybody, label="calling all positive", **_REFERENCE)
         axes.axhline(0, label="calling none positive", linestyle=(0, (1, 1)), **_REFERENCE)
-        for i, (branch, metrics) in enumerate(found.items()):
+        for i, (branch, metrics) in enumerate(of_branch.items()):
             color, line = style(branch, i)
             curve = metrics.decision_curve[shown]
             axes.plot(thresholds, curve, line, color=color, linewidth=1.5, label=branch)
@@ -198,10 +198,10 @@ def _measured_panels(
     first = next(iter(results.values()))
 
     def panel(axes: Axes, finding: str) -> str | None:
-        found = _found(measures, finding)
-        if not found:
+        of_branch = _measured(measures, finding)
+        if not of_branch:
             return _TOO_FEW
-        draw(axes, finding, found)
+        draw(axes, finding, of_branch)
         return None
 
     return panel_grid(first.findings, panel, titles=_with_positives(first, cohort), **options)
@@ -220,10 +220,10 @@ def _scores(scored: ScoredImages, branch: str, finding: str) -> np.ndarray:
     return scored.ranked[branch][:, list(scored.labels).index(finding)]
 
 
-def _found(measures: Measures, finding: str) -> dict[str, FindingMetrics]:
+def _measured(measures: Measures, finding: str) -> dict[str, FindingMetrics]:
     """Return the measures of each branch; empty where too few patients have the finding."""
-    found = {branch: of_label[finding] for branch, of_label in measures.findings.items()}
-    return {branch: metrics for branch, metrics in found.items() if metrics is not None}
+    of_branch = {branch: of_label[finding] for branch, of_label in measures.findings.items()}
+    return {branch: metrics for branch, metrics in of_branch.items() if metrics is not None}
 
 
 def _with_positives(scores: BranchAUC, cohort: Cohort) -> list[str]:

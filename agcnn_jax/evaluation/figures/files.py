@@ -31,9 +31,9 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
         synthetic = f" — {SYNTHETIC_NOTE.split(':')[0]}" if cohort.synthetic else ""
         for kind in dict.fromkeys(films.kinds):
             figures[kind] = films_figure(films.of_kind(kind), EXAMPLES[kind] + synthetic)
-    drawn = {}
+    pictures = {}
     for name, figure in figures.items():
         picture = "jpeg" if name in EXAMPLES else "png"
-        drawn[f"{name}.{picture}"] = encode(figure, picture)
-        drawn[f"{name}.pdf"] = encode(figure, "pdf")
-    return drawn
+        pictures[f"{name}.{picture}"] = encode(figure, picture)
+        pictures[f"{name}.pdf"] = encode(figure, "pdf")
+    return pictures

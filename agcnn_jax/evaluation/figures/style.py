@@ -1,4 +1,4 @@
-"""What all figures share: styles, a grid of panels with one panel per finding, encoding."""
+"""Styles, a grid of panels with one panel per finding, and encoding, for all figures."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y: in 0 to 1, `[N]`.
     """
     steps = np.round(np.stack([x, y]) / _CURVE_STEP)
-    kept = np.ones(len(x), bool)
-    kept[1:-1] = (np.diff(steps, axis=1)[:, :-1] != 0).any(axis=0)
-    return x[kept], y[kept]
+    mask = np.ones(len(x), bool)
+    mask[1:-1] = (np.diff(steps, axis=1)[:, :-1] != 0).any(axis=0)
+    return x[mask], y[mask]
 
 
 def encode(figure: Figure, image_format: str = "png", dpi: int = 130) -> bytes:

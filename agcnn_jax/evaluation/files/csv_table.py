@@ -34,13 +34,13 @@ class CsvTable(NamedTuple):
         Raises:
             UserError: if there is none or more than one.
         """
-        found = [i for i, column in enumerate(self.header) if plain(column) == plain(name)]
-        if len(found) > 1:
-            raise UserError(f"{self.path}: has {len(found)} columns {name!r}; keep one")
-        if not found:
+        matches = [i for i, column in enumerate(self.header) if plain(column) == plain(name)]
+        if len(matches) > 1:
+            raise UserError(f"{self.path}: has {len(matches)} columns {name!r}; keep one")
+        if not matches:
             shown = ", ".join(self.header[:6]) + (", ..." if len(self.header) > 6 else "")
             raise UserError(f"{self.path}: has no column {name!r}; its columns are: {shown[:200]}")
-        return found[0]
+        return matches[0]
 
     def image_column(self) -> int:
         """Return the index of the column of image names: the first of `IMAGE_COLUMNS` there.

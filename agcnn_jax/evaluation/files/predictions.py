@@ -49,11 +49,11 @@ class Predictions:
 
     def take(self, rows: Sequence[int], columns: Sequence[int] | None = None) -> Predictions:
         """Return the predictions of some images, in their order, and of all or some labels."""
-        chosen = range(len(self.labels)) if columns is None else columns
-        cells = np.ix_(rows, chosen)
+        indices = range(len(self.labels)) if columns is None else columns
+        cells = np.ix_(rows, indices)
         return Predictions(
             [self.image_ids[row] for row in rows],
-            tuple(self.labels[column] for column in chosen),
+            tuple(self.labels[column] for column in indices),
             self.probabilities[cells],
             None if self.logits is None else self.logits[cells],
         )
@@ -103,39 +103,40 @@ def read_predictions(path: str | Path, known: Collection[str], logits: bool = Fa
     """
     table = read_csv(path)
     image_ids = table.image_ids()
-    given, of_logits = _columns(table, PREFIX, known), _columns(table, LOGIT_PREFIX, known)
-    if not given and not of_logits:
-        given = _columns(table, "", known)
-    if not given and not of_logits:
+    columns = _columns(table, PREFIX, known)
+    of_logits = _columns(table, LOGIT_PREFIX, known)
+    if not columns and not of_logits:
+        columns = _columns(table, "", known)
+    if not columns and not of_logits:
         raise UserError(f"{path}: has no column of probabilities, such as {PREFIX}{LABELS[0]}")
     if of_logits and logits:
         raise UserError(
             f"{path}: has {LOGIT_PREFIX} columns, which are read as such; leave --logits out"
         )
-    for one, other, prefix in ((given, of_logits, LOGIT_PREFIX), (of_logits, given, PREFIX)):
+    for one, other, prefix in ((columns, of_logits, LOGIT_PREFIX), (of_logits, columns, PREFIX)):
         if other and (lacking := [label for label in one if label not in other]):
             raise UserError(
                 f"{path}: has no column {prefix}{lacking[0]}, but others with {prefix}; add it, "
                 f"or leave out all columns with {LOGIT_PREFIX}"
             )
-    labels = tuple(given or of_logits)
+    labels = tuple(columns or of_logits)
     if logits:
-        values = _numbers(table, given, any_number=True)
+        values = _numbers(table, columns, any_number=True)
         if ((values >= 0) & (values <= 1)).all():
-            where = _where(table, 0, next(iter(given.values())))
+            where = _where(table, 0, next(iter(columns.values())))
             raise UserError(
                 f"{where}: {values[0, 0]:g}, and all numbers are from 0 to 1, so they are "
                 f"probabilities; leave --logits out, or name columns of logits "
                 f"{LOGIT_PREFIX}<finding>"
             )
         return Predictions(image_ids, labels, expit(values), values)
-    found = (
+    logit_values = (
         _numbers(table, {label: of_logits[label] for label in labels}, True) if of_logits else None
     )
-    probabilities = _numbers(table, given, any_number=False) if given else expit(found)
-    if given and found is not None:
-        _check_sigmoid(table, given, probabilities, found)
-    return Predictions(image_ids, labels, probabilities, found)
+    probabilities = _numbers(table, columns, False) if columns else expit(logit_values)
+    if columns and logit_values is not None:
+        _check_sigmoid(table, columns, probabilities, logit_values)
+    return Predictions(image_ids, labels, probabilities, logit_values)
 
 
 def _check_sigmoid(
@@ -161,14 +162,14 @@ def _columns(table: CsvTable, prefix: str, known: Collection[str]) -> dict[str, 
     """Return the column of each predicted label with this prefix, in the file's order."""
     path, header = table.path, table.header
     if prefix:
-        chosen = [i for i, column in enumerate(header) if plain(column).startswith(plain(prefix))]
+        indices = [i for i, column in enumerate(header) if plain(column).startswith(plain(prefix))]
     else:
         # pandas calls its nameless index "Unnamed: 0" when it reads it back.
         ignored = (*map(plain, IMAGE_COLUMNS), "", "unnamed:0")
-        chosen = [i for i, column in enumerate(header) if plain(column) not in ignored]
+        indices = [i for i, column in enumerate(header) if plain(column) not in ignored]
     by_plain_name = {plain(label): label for label in known}
     columns: dict[str, int] = {}
-    for i in chosen:
+    for i in indices:
         label = by_plain_name.get(plain(header[i]).removeprefix(plain(prefix)))
         if label is None:
             raise UserError(

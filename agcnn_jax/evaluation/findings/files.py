@@ -50,7 +50,7 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     header += [f"{name}_{end}" for name in NUMBERS for end in ("low", "high")]
     rows: list[Sequence[Any]] = []
     for branch, scores in results.items():
-        for label, found in measures.findings[branch].items():
+        for label, metrics in measures.findings[branch].items():
             platt = _platt(measures, branch, label) or (None, None)
             rows.append(
                 (
@@ -58,10 +58,10 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
                     cohort.positives[label] / cohort.images,
                     scores.auc[label],
                     *ends(scores.intervals[label]),
-                    *(getattr(found, name, None) for name in NUMBERS),
+                    *(getattr(metrics, name, None) for name in NUMBERS),
                     *platt,
-                    *(found.positives + found.negatives if found else ()),
-                    *(x for name in NUMBERS if found for x in ends(found.intervals[name])),
+                    *(metrics.positives + metrics.negatives if metrics else ()),
+                    *(x for name in NUMBERS if metrics for x in ends(metrics.intervals[name])),
                 )
             )
     return csv_text(header, rows)
@@ -93,14 +93,14 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
             label: {
                 "auc": scores.auc[label],
                 "interval": scores.intervals[label],
-                **_finding(found),
+                **_finding(metrics),
                 "platt": _platt(measures, branch, label),
                 "operating_points": {
                     rule: point and _point(measures, point)
                     for rule, point in _points(measures, branch, label).items()
                 },
             }
-            for label, found in measures.findings[branch].items()
+            for label, metrics in measures.findings[branch].items()
         }
         for branch, scores in results.items()
     }
@@ -120,8 +120,8 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
     return json_text(record)
 
 
-def _finding(found: FindingMetrics | None) -> dict[str, Any]:
-    if found is None:
+def _finding(metrics: FindingMetrics | None) -> dict[str, Any]:
+    if metrics is None:
         return dict.fromkeys(
             (
                 *NUMBERS,
@@ -135,28 +135,28 @@ def _finding(found: FindingMetrics | None) -> dict[str, Any]:
             )
         )
     return {
-        **{name: getattr(found, name) for name in NUMBERS},
-        "intervals": dict(found.intervals),
+        **{name: getattr(metrics, name) for name in NUMBERS},
+        "intervals": dict(metrics.intervals),
         "reliability": {
-            **{k: v.tolist() for k, v in found.reliability._asdict().items()},
+            **{k: v.tolist() for k, v in metrics.reliability._asdict().items()},
             **dict(
                 zip(
                     ("observed_low", "observed_high"),
-                    _lists(found.reliability_interval),
+                    _lists(metrics.reliability_interval),
                     strict=True,
                 )
             ),
         },
-        "decision_curve": found.decision_curve.tolist(),
+        "decision_curve": metrics.decision_curve.tolist(),
         **dict(
             zip(
                 ("decision_curve_low", "decision_curve_high"),
-                _lists(found.decision_interval),
+                _lists(metrics.decision_interval),
                 strict=True,
             )
         ),
-        "positives": found.positives,
-        "negatives": found.negatives,
+        "positives": metrics.positives,
+        "negatives": metrics.negatives,
     }
 
 

@@ -58,31 +58,31 @@ POINTS_NOTE = (
 def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Cohort) -> Table:
     """Build the table of one branch's measures, a row for each label."""
     rows = []
-    for label, found in measures.findings[branch].items():
+    for label, metrics in measures.findings[branch].items():
         cells = [label, f"{cohort.positives[label]:,}"]
         cells.append(f"{100 * cohort.positives[label] / cohort.images:.1f} %")
         cells.append(number(scores.auc[label]))
-        if found is None:
+        if metrics is None:
             rows.append((*cells, *[DASH] * 8))
             continue
         rows.append(
             (
                 *cells,
-                number(found.average_precision),
-                number(found.brier),
-                number(found.slope, 2),
-                number(found.intercept, 2, "+"),
-                number(found.expected_calibration_error),
-                number(found.net_benefit_at_prevalence, 4, "+"),
-                _quartiles(found.positives),
-                _quartiles(found.negatives),
+                number(metrics.average_precision),
+                number(metrics.brier),
+                number(metrics.slope, 2),
+                number(metrics.intercept, 2, "+"),
+                number(metrics.expected_calibration_error),
+                number(metrics.net_benefit_at_prevalence, 4, "+"),
+                _quartiles(metrics.positives),
+                _quartiles(metrics.negatives),
             )
         )
-    measured = ("AUC", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+    names = ("AUC", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "Positives", "Prevalence", *measured)),
+            ("", ("Finding", "Positives", "Prevalence", *names)),
             ("median [quartiles] of", ("positives", "negatives")),
         ),
         rows=tuple(rows),
@@ -95,8 +95,8 @@ def intervals_table(branch: str, measures: Measures) -> Table:
     """Build the table of the intervals of one branch's measures, a row for each label."""
     places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
     rows = []
-    for label, found in measures.findings[branch].items():
-        intervals = found.intervals if found else dict.fromkeys(NUMBERS)
+    for label, metrics in measures.findings[branch].items():
+        intervals = metrics.intervals if metrics else dict.fromkeys(NUMBERS)
         digits = (places.get(name, 4) for name in NUMBERS)
         ends = map(interval_text, intervals.values(), digits)
         rows.append((label, *ends))
@@ -107,8 +107,8 @@ def intervals_table(branch: str, measures: Measures) -> Table:
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
     """Build the table of one branch's operating points by one rule, a row for each label."""
     rows = []
-    chosen = measures.calibration
-    assert chosen is not None
+    calibration = measures.calibration
+    assert calibration is not None
     for label, of_rule in measures.operating_points[branch].items():
         point = of_rule.get(rule)
         if point is None:
@@ -116,7 +116,7 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
             continue
         counts = (getattr(point, name) for name in COUNTS)
         shares = (getattr(point, name) for name in SHARES)
-        threshold = probability_text(chosen.probability(point.threshold))
+        threshold = probability_text(calibration.probability(point.threshold))
         rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
     return Table(
         above=(),

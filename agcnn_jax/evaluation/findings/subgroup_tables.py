@@ -79,9 +79,9 @@ def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
         (one for one in _of(measures.comparisons, attribute, branch) if one.finding != MEAN),
         key=lambda one: _labels(measures).index(one.finding),
     ):
-        found = aucs[one.group, one.finding]
-        cells = [f"{one.finding}, {one.group}", f"{found.positive_patients:,}"]
-        cells.append(_with_interval(found.auc, found.interval))
+        auc = aucs[one.group, one.finding]
+        cells = [f"{one.finding}, {one.group}", f"{auc.positive_patients:,}"]
+        cells.append(_with_interval(auc.auc, auc.interval))
         cells.append(_share(one.auc_difference, 3, "+"))
         for name in _SHARES:
             cells.append(_share(getattr(one, name), 2))
@@ -191,10 +191,10 @@ def _covered(findings: Sequence[str], everything: Sequence[str]) -> str:
 
 def _by_group(rows: Iterable[Any]) -> list[dict[str, Any]]:
     """Group rows of all branches by their group of images."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
     for one in rows:
-        found.setdefault((one.attribute, one.group), {})[one.branch] = one
-    return list(found.values())
+        groups.setdefault((one.attribute, one.group), {})[one.branch] = one
+    return list(groups.values())
 
 
 def _of(rows: Iterable[Any], attribute: str, branch: str) -> list[Any]:

@@ -78,14 +78,14 @@ def _calibration_in_words(measures: Measures, branch: str) -> str:
     A slope of 1 alone says little: probabilities that are all ten times too high may have it. A
     median alone says little, too: half of the findings may err in each direction.
     """
-    found = [one for one in measures.findings[branch].values() if one is not None]
-    if not found:
+    metrics = [one for one in measures.findings[branch].values() if one is not None]
+    if not metrics:
         return ""
-    errors = [one.expected_calibration_error for one in found]
-    slopes = [one.slope for one in found if one.slope is not None]
-    shifts = [one.intercept for one in found if one.intercept is not None]
-    right = sum(_is_calibrated(one) for one in found)
-    count = f"{len(found)} finding{'s' * (len(found) > 1)}"
+    errors = [one.expected_calibration_error for one in metrics]
+    slopes = [one.slope for one in metrics if one.slope is not None]
+    shifts = [one.intercept for one in metrics if one.intercept is not None]
+    right = sum(_is_calibrated(one) for one in metrics)
+    count = f"{len(metrics)} finding{'s' * (len(metrics) > 1)}"
     return (
         f"Calibration, medians over {count}: slope {_median(slopes, 2)} (1 is right), "
         f"intercept {_median(shifts, 2, '+')} (0 is right), ECE {_median(errors, 3)}. "
@@ -94,13 +94,13 @@ def _calibration_in_words(measures: Measures, branch: str) -> str:
     )
 
 
-def _is_calibrated(found: FindingMetrics) -> bool:
+def _is_calibrated(metrics: FindingMetrics) -> bool:
     return (
-        found.slope is not None
-        and found.intercept is not None
-        and abs(found.slope - 1) <= _SLOPE
-        and abs(found.intercept) <= _SHIFT
-        and found.expected_calibration_error <= _ECE
+        metrics.slope is not None
+        and metrics.intercept is not None
+        and abs(metrics.slope - 1) <= _SLOPE
+        and abs(metrics.intercept) <= _SHIFT
+        and metrics.expected_calibration_error <= _ECE
     )
 
 

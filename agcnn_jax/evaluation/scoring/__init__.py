@@ -1,1 +1,1 @@
-"""What an evaluation computes from labels and predictions, before anything is shown."""
+"""Everything that an evaluation computes from labels and predictions, before it is shown."""

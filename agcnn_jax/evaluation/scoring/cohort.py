@@ -123,7 +123,7 @@ def leakage(cohort: Cohort) -> str | None:
 
 def check_overlap(
     run: Run,
-    seen: Lineage,
+    trained: Lineage,
     name: str,
     split: str,
     indices: np.ndarray,
@@ -133,7 +133,7 @@ def check_overlap(
 
     Args:
         run: of the evaluation, whose data and split may differ from a run's.
-        seen: what the model was trained on.
+        trained: what the model was trained on.
         name: the option that names the model.
         split: name of the subset.
         indices: records of the subset, int64 `[N]`.
@@ -144,7 +144,7 @@ def check_overlap(
             `include_trained` is False.
     """
     records = run.records
-    overlap = seen.overlap(
+    overlap = trained.overlap(
         records.collection, records.image_ids[indices], records.patient_ids[indices]
     )
     if overlap.images and split != "train" and not include_trained:
@@ -221,21 +221,21 @@ class Subset:
 def subsets_of(run: Run) -> list[Subset]:
     """Describe the subsets of a prepared data set that have images."""
     records = run.records
-    found = []
+    subsets = []
     for name in ("train", "validation", "test"):
-        chosen = getattr(run.split, name)
-        if len(chosen):
+        indices = getattr(run.split, name)
+        if len(indices):
             about = (records.ages, records.sexes, records.views)
-            found.append(
+            subsets.append(
                 Subset(
                     name,
-                    records.patient_ids[chosen],
+                    records.patient_ids[indices],
                     records.labels,
-                    records.label_matrix[chosen],
-                    *(np.asarray(column)[chosen] for column in about),
+                    records.label_matrix[indices],
+                    *(np.asarray(column)[indices] for column in about),
                 )
             )
-    return found
+    return subsets
 
 
 def subset_of_table(scored: ScoredImages, labels: Labels) -> Subset:

@@ -102,7 +102,7 @@ def choose_examples(
     rarer findings come first), the worst misses the fewest.
     """
     scores = list(scored.ranked.values())[-1]
-    found: dict[bool, list[tuple[float, int, Example]]] = {True: [], False: []}
+    candidates: dict[bool, list[tuple[float, int, Example]]] = {True: [], False: []}
     for finding in scored.findings:
         column = list(scored.labels).index(finding)
         positive = scored.label_matrix[:, column] == 1
@@ -114,16 +114,16 @@ def choose_examples(
             below = np.searchsorted(negatives, scores[row, column])
             example = Example(row, column, caught, float(below / len(negatives)))
             rank = -example.beaten if caught else example.beaten
-            found[caught].append((rank, len(rows), example))
-    chosen: list[Example] = []
+            candidates[caught].append((rank, len(rows), example))
+    examples: list[Example] = []
     for caught, count in ((True, catches), (False, misses)):
-        used = {example.row for example in chosen}
-        for *_, example in sorted(found[caught]):
+        used = {example.row for example in examples}
+        for *_, example in sorted(candidates[caught]):
             if count and example.row not in used:
-                chosen.append(example)
+                examples.append(example)
                 used.add(example.row)
                 count -= 1
-    return chosen
+    return examples
 
 
 def show_films(
@@ -151,8 +151,8 @@ def show_films(
     records, recipe = run.records, run.recipe
     if scored.boxes is None:  # no crop was read: show the attended region itself
         recipe = dataclasses.replace(recipe, local_input="crop")
-    chosen = indices[[example.row for example in examples]]
-    batch = read_batch(records.images_and_labels(), chosen)
+    shown = indices[[example.row for example in examples]]
+    batch = read_batch(records.images_and_labels(), shown)
 
     @jax.jit
     def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
@@ -172,7 +172,7 @@ def show_films(
         answers=[_answers(scored, example.row) for example in examples],
         branch=list(scored.probabilities)[-1],
         read=scored.boxes is not None,
-        true_boxes=[_true_boxes(run, int(record)) for record in chosen],
+        true_boxes=[_true_boxes(run, int(record)) for record in shown],
     )
 
 
@@ -193,14 +193,14 @@ def _answers(scored: ScoredImages, row: int) -> list[Answer]:
 def _true_boxes(run: Run, record: int) -> list[tuple[str, tuple[float, float, float, float]]]:
     """Return an image's annotated boxes in pixels of the model's input."""
     records = run.records
-    chosen = np.flatnonzero(records.boxes.records == record)
+    indices = np.flatnonzero(records.boxes.records == record)
     size = np.array([records.widths[record], records.heights[record]])
     boxes = to_input_pixels(
-        records.boxes.corners[chosen], run.recipe.input_size, records.image_size, size
+        records.boxes.corners[indices], run.recipe.input_size, records.image_size, size
     )
     return [
         (str(finding), (xmin, ymin, xmax, ymax))
         for finding, (xmin, ymin, xmax, ymax) in zip(
-            records.boxes.findings[chosen], boxes.tolist(), strict=True
+            records.boxes.findings[indices], boxes.tolist(), strict=True
         )
     ]

@@ -1,4 +1,4 @@
-"""Where a run looked, against the annotated boxes of the scored images.
+"""Regions that a run attended to, against the annotated boxes of the scored images.
 
 The attended region is the paper's, which does not depend on the finding. Grad-CAM and Grad-CAM++ of
 the global branch ask for one finding, and may give several boxes. Four controls show what one
@@ -133,10 +133,10 @@ def localise(
     scores: dict[float, dict[str, dict[str, Scores]]] = {
         tau: {way: {} for way in WAYS} for tau in taus
     }
-    chosen = np.concatenate([np.empty(0, np.int64), *(one.records for one in annotated.values())])
+    indices = np.concatenate([np.empty(0, np.int64), *(one.records for one in annotated.values())])
     outputs = [columns[finding] for finding, one in annotated.items() for _ in one.records]
     if outputs:
-        points, boxes = find_boxes(run, variables, chosen, np.array(outputs), taus)
+        points, boxes = find_boxes(run, variables, indices, np.array(outputs), taus)
     others = [way for way in WAYS if way != ATTENDED]
     differences: dict[str, dict[str, Scores]] = {way: {} for way in (*others, BEST_CONTROL)}
     counts: dict[str, Count] = {}
@@ -149,10 +149,10 @@ def localise(
         if counts[finding].patients > 1:
             own[PRIOR], priors = location_priors(images, taus, recipe.input_size)
         for tau in taus:
-            found = {name: stack_boxes(boxes[tau][name][start:end]) for name in MAPS}
+            boxes_of = {name: stack_boxes(boxes[tau][name][start:end]) for name in MAPS}
             if tau in priors:
-                found[PRIOR] = priors[tau]
-            hits = _hits(images, found, own, recipe.input_size)
+                boxes_of[PRIOR] = priors[tau]
+            hits = _hits(images, boxes_of, own, recipe.input_size)
             for way, reached in hits.items():
                 scores[tau][way][finding] = score_hits(reached)
                 if tau == recipe.tau and way != ATTENDED:
@@ -164,8 +164,8 @@ def localise(
                 )
     total = Count(
         sum(count.boxes for count in counts.values()),
-        len(np.unique(chosen)),
-        len(np.unique(records.patient_ids[chosen])),
+        len(np.unique(indices)),
+        len(np.unique(records.patient_ids[indices])),
     )
     return Localisation(recipe.tau, recipe.statistic, total, counts, scores, differences)
 
@@ -203,8 +203,8 @@ def annotated_boxes(run: Run, indices: np.ndarray) -> dict[str, Annotated]:
     annotated = {}
     for finding in records.labels:
         mine = np.flatnonzero(scored & (boxes.findings == finding))
-        chosen = np.unique(boxes.records[mine])
-        if not len(chosen):
+        rows = np.unique(boxes.records[mine])
+        if not len(rows):
             continue
         own = [
             to_input_pixels(
@@ -213,9 +213,9 @@ def annotated_boxes(run: Run, indices: np.ndarray) -> dict[str, Annotated]:
                 records.image_size,
                 np.array([records.widths[record], records.heights[record]]),
             )
-            for record in chosen
+            for record in rows
         ]
-        annotated[finding] = Annotated(chosen, records.patient_ids[chosen], stack_boxes(own))
+        annotated[finding] = Annotated(rows, records.patient_ids[rows], stack_boxes(own))
     return annotated
 
 

@@ -66,7 +66,7 @@ def response_maps(
 def find_boxes(
     run: Run,
     variables: Variables,
-    chosen: np.ndarray,
+    indices: np.ndarray,
     columns: np.ndarray,
     taus: list[float],
 ) -> tuple[dict[str, np.ndarray], dict[float, dict[str, list[np.ndarray]]]]:
@@ -78,17 +78,17 @@ def find_boxes(
     recipe = run.recipe
     source = run.records.images_and_labels()
     # One device's share of a batch.
-    size = min(len(chosen), max(1, run.config.eval_batch_size // run.mesh.size))
+    size = min(len(indices), max(1, run.config.eval_batch_size // run.mesh.size))
     compute = jax.jit(functools.partial(response_maps, recipe=recipe))
     points: dict[str, list[np.ndarray]] = {name: [] for name in MAPS}
     boxes: dict[float, dict[str, list[np.ndarray]]] = {
         tau: {name: [] for name in MAPS} for tau in taus
     }
-    for start in range(0, len(chosen), size):
+    for start in range(0, len(indices), size):
         # The last batch is filled up with the first images, whose results are left out.
-        rows = np.arange(start, start + size) % len(chosen)
-        count = min(size, len(chosen) - start)
-        batch = read_batch(source, chosen[rows])
+        rows = np.arange(start, start + size) % len(indices)
+        count = min(size, len(indices) - start)
+        batch = read_batch(source, indices[rows])
         responses, maps = compute(variables, batch["image"], batch["record"], columns[rows])
         for name, response in zip(MAPS, np.asarray(responses), strict=True):
             points[name].append(map_peaks(response[:count], recipe.input_size))

@@ -105,10 +105,10 @@ def measure(scored: ScoredImages, calibration: Calibration | None, note: str = "
 
 def thresholds_note(measures: Measures) -> str:
     """Say which images the thresholds were chosen on, or why there are none."""
-    chosen = measures.calibration
-    if chosen is None:
+    calibration = measures.calibration
+    if calibration is None:
         return f"No operating points and no Platt's numbers: {measures.note}."
-    images = f"{chosen.images:,} validation images of {chosen.patients:,} patients"
+    images = f"{calibration.images:,} validation images of {calibration.patients:,} patients"
     caution = f"; {measures.note}" if measures.note else ""
     return f"Thresholds and Platt's numbers come from {images}{caution}."
 

@@ -30,11 +30,11 @@ def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
     """
     files = []
     for path in paths:
-        given = read_predictions(path, {*LABELS, *labels.lines}, logits)
-        found = match_names(given.image_ids, labels.of_image)
-        image_ids = [found.get(name, name) for name in given.image_ids]
+        predictions = read_predictions(path, {*LABELS, *labels.lines}, logits)
+        in_table = match_names(predictions.image_ids, labels.of_image)
+        image_ids = [in_table.get(name, name) for name in predictions.image_ids]
         refuse_repeated(image_ids, path)
-        files.append(dataclasses.replace(given, image_ids=image_ids))
+        files.append(dataclasses.replace(predictions, image_ids=image_ids))
     return files
 
 
@@ -43,25 +43,25 @@ def read_subset(path: str | Path, labels: Labels, labels_path: str | Path) -> se
     listed = dict.fromkeys(read_names(Path(path)))
     if not listed:
         raise UserError(f"{path}: names no image; give a list with an image name a line")
-    found = match_names(listed, labels.of_image)
-    unknown = [name for name in listed if name not in found]
+    in_table = match_names(listed, labels.of_image)
+    unknown = [name for name in listed if name not in in_table]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown):,} of {len(listed):,} names, the first {unknown[0]!r}, are not "
             f"in {labels_path}, whose first is {next(iter(labels.of_image))!r}; give a list of the "
             f"images in that table"
         )
-    return set(found.values())
+    return set(in_table.values())
 
 
 def keep(
-    given: Predictions, path: str | Path, listed: set[str], subset_path: str | Path
+    predictions: Predictions, path: str | Path, listed: set[str], subset_path: str | Path
 ) -> Predictions:
     """Keep the predictions of listed images; `UserError` if there are none."""
-    kept = [i for i, name in enumerate(given.image_ids) if name in listed]
+    kept = [i for i, name in enumerate(predictions.image_ids) if name in listed]
     if not kept:
         raise UserError(f"{path}: has none of the images in {subset_path}; give another --subset")
-    return given.take(kept)
+    return predictions.take(kept)
 
 
 def align(second: Predictions, first: Predictions, paths: Paths) -> Predictions:
@@ -148,24 +148,28 @@ def validate_on(
     Raises:
         UserError: if the file is unusable, lacks scored findings, or has scored images.
     """
-    (given,) = read_files([path], labels, logits)
+    (predictions,) = read_files([path], labels, logits)
     images = set(scored.image_ids)
-    shared = [name for name in given.image_ids if name in images]
+    shared = [name for name in predictions.image_ids if name in images]
     if shared:
         raise UserError(
-            f"{path}: {len(shared):,} of {len(given.image_ids):,} images, the first {shared[0]!r}, "
-            f"are scored too; give predictions of other images"
+            f"{path}: {len(shared):,} of {len(predictions.image_ids):,} images, the first "
+            f"{shared[0]!r}, are scored too; give predictions of other images"
         )
-    lacking = [name for name in scored.labels if name not in given.labels]
+    lacking = [name for name in scored.labels if name not in predictions.labels]
     if lacking:
         raise UserError(
             f"{path}: lacks {len(lacking):,} of the scored findings, the first {lacking[0]!r}; "
             f"give predictions of the same findings"
         )
-    columns = [given.labels.index(name) for name in scored.labels]
+    columns = [predictions.labels.index(name) for name in scored.labels]
     (model,) = scored.probabilities
     chosen_on = label_images(
-        [given.take(range(len(given.image_ids)), columns)], [model], labels, path, str(labels_path)
+        [predictions.take(range(len(predictions.image_ids)), columns)],
+        [model],
+        labels,
+        path,
+        str(labels_path),
     )
     calibration = fit_calibration(chosen_on, on_logits=bool(scored.logits))
     return Validated(calibration, shared_patients(chosen_on.patient_ids, scored))

@@ -101,11 +101,11 @@ def covered(labels: tuple[str, ...], values: np.ndarray) -> np.ndarray:
     Returns:
         float64 `[N, 4]`; NaN for a finding of whose labels one is missing.
     """
-    found = np.full((len(values), len(FINDINGS)), np.nan)
+    largest = np.full((len(values), len(FINDINGS)), np.nan)
     for i, parts in enumerate(FINDINGS.values()):
         if parts and set(parts) <= set(labels):
-            found[:, i] = values[:, [labels.index(part) for part in parts]].max(axis=1)
-    return found
+            largest[:, i] = values[:, [labels.index(part) for part in parts]].max(axis=1)
+    return largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +193,8 @@ def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Share:
 
 def _share(hits: np.ndarray, among: np.ndarray, patients: np.ndarray, parts: Any) -> Share:
     """Return the share of `hits` where `among` is 1; nothing for findings that NIH has not."""
-    chosen = among == 1
-    return share_of(hits[chosen] == 1, patients[chosen]) if parts else Share(None, None)
+    mask = among == 1
+    return share_of(hits[mask] == 1, patients[mask]) if parts else Share(None, None)
 
 
 def against_radiologists(
@@ -241,15 +241,15 @@ def keep_read(
     Raises:
         UserError: if no image has both.
     """
-    kept = [i for i, name in enumerate(predictions.image_ids) if name in readings.read]
-    if not kept:
+    rows = [i for i, name in enumerate(predictions.image_ids) if name in readings.read]
+    if not rows:
         raise UserError(
             f"{path}: none of its {len(predictions.image_ids):,} images is in {labels_path}; give "
             f"predictions for images that the radiologists read"
         )
     counts = (
-        f"{len(kept):,} images have predictions and readings; "
-        f"{len(predictions.image_ids) - len(kept):,} predictions and "
-        f"{len(readings.read) - len(kept):,} readings have no counterpart."
+        f"{len(rows):,} images have predictions and readings; "
+        f"{len(predictions.image_ids) - len(rows):,} predictions and "
+        f"{len(readings.read) - len(rows):,} readings have no counterpart."
     )
-    return predictions.take(kept), counts
+    return predictions.take(rows), counts

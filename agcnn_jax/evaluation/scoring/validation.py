@@ -1,4 +1,4 @@
-"""What a model's validation images choose: thresholds, Platt's numbers, the spread of features."""
+"""Calibration on validation images: thresholds, Platt's numbers, the spread of features."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def plan_validation(
 
 def calibrate_run(run: Run, weights: Mapping[str, str], images: ScoredImages) -> Calibration:
     """Fit a run's calibration on its validation images, and keep it in the workdir."""
-    chosen = fit_calibration(images)
+    calibration = fit_calibration(images)
     if images.pooled is not None:
         features = fit_features(images.pooled, np.asarray(images.patient_ids))
-        chosen = dataclasses.replace(chosen, features=features)
-    write_calibration(run.workdir, chosen, weights, run.config.eval.crops)
-    return chosen
+        calibration = dataclasses.replace(calibration, features=features)
+    write_calibration(run.workdir, calibration, weights, run.config.eval.crops)
+    return calibration
 
 
 def fit_calibration(scored: ScoredImages, on_logits: bool = True) -> Calibration:
