@@ -1,4 +1,4 @@
-"""Tables and lists of other programs: delimited text, plain or gzipped, in UTF-8."""
+"""Delimited text: reading tables and lists of other programs, plain or gzipped; writing CSV."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,3 +222,15 @@ def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
             by_stem[key] = None if key in by_stem else image
     found = {name: name if name in images else by_stem.get(stem(name)) for name in wanted}
     return {name: image for name, image in found.items() if image is not None}
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Return a table as CSV, with lines that end in `\n`.
+
+    Args:
+        header: names of the columns.
+        rows: cells of each row; None is an empty cell, and floats have all their digits.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
