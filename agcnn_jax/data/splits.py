@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.data.list_files import find_lists
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
@@ -25,6 +24,8 @@ LISTED = ("official", "lists")
 OFFICIAL_VALIDATION = 1 / 8
 # Largest share of the images that lists may leave out; beyond it, a list is probably truncated.
 MAX_UNLISTED = 0.01
+# Words in the names of list files, such as chexnet_val_list.txt.gz.
+_LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,7 @@ def _from_lists(
             "name it with --config.data.lists=FOLDER"
         )
     if isinstance(lists, str | Path):
-        lists = find_lists(expanded_path(lists))
+        lists = _find_lists(expanded_path(lists))
     if set(lists) != set(SUBSETS):
         raise UserError(
             f"config.data.lists for {', '.join(sorted(lists)) or 'nothing'}: "
@@ -239,3 +240,25 @@ def _from_lists(
                 absent += 1
         members.append(member)
     return members, absent
+
+
+def _find_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of each subset; `UserError` unless the folder has one of each."""
+    if not folder.is_dir():
+        raise UserError(f"config.data.lists {folder}: no such folder; check the path")
+    found: dict[str, Path] = {}
+    for subset, words in _LIST_WORDS.items():
+        matches = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.name.endswith((".txt", ".txt.gz"))
+            and set(path.name.lower().split(".")[0].replace("-", "_").split("_")) & set(words)
+        ]
+        if len(matches) != 1:
+            found_names = f" ({', '.join(path.name for path in matches)})" if matches else ""
+            raise UserError(
+                f"config.data.lists {folder}: {len(matches)} files named like {words[0]}_list.txt"
+                f"{found_names}; there must be one for the {subset} subset"
+            )
+        found[subset] = matches[0]
+    return found
