@@ -1,6 +1,6 @@
-"""How wide an interval to expect for the positives at hand.
+"""Power analysis: the width of an interval to expect for the positives at hand.
 
-    python -m agcnn_jax.metrics.planning
+    python -m agcnn_jax.metrics.power_analysis
 
 Prints a table of the widths of an AUC's interval, by AUC and number of positive patients, for
 one image a patient and ten times as many negative patients. The variance is that of exponential
