@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import stdtrit
 
-from agcnn_jax.metrics.influence import Influence, jackknife_variance
-from agcnn_jax.metrics.interval import LEVEL, Interval
+from agcnn_jax.metrics.influence import JACKKNIFE, Influence, estimate_variance
+from agcnn_jax.metrics.interval import LEVEL, Interval, t_quantile
 
 PRIOR_DEGREES = 10
 """Chosen by simulation: fewer cover high AUCs too rarely, more widen intervals."""
@@ -40,10 +39,10 @@ def auc_interval(
         The interval within (0, 1); None where nothing varies, as with an AUC of 0 or 1, or fewer
         than two patients are positive or fewer than two negative.
     """
-    found = jackknife_variance(influence)
-    if found is None or not 0 < auc < 1:
+    estimate = estimate_variance(influence, JACKKNIFE)
+    if estimate is None or not 0 < auc < 1:
         return None
-    variance, degrees = found
+    variance, degrees = estimate
     positives, negatives = (
         _independent(weights, count)
         for weights, count in zip(influence.weights[:, 0], images, strict=True)
@@ -65,7 +64,7 @@ def score_interval(
         level: coverage of the interval.
     """
     total = degrees + PRIOR_DEGREES
-    factor = stdtrit(total, (1 + level) / 2) ** 2 * (degrees * ratio + PRIOR_DEGREES) / total
+    factor = t_quantile(total, level) ** 2 * (degrees * ratio + PRIOR_DEGREES) / total
 
     def rejected(candidate: float) -> float:
         return (auc - candidate) ** 2 - factor * hanley_mcneil(candidate, *independent)

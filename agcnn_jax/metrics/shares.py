@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
-from agcnn_jax.metrics.interval import LEVEL
+from agcnn_jax.metrics.interval import LEVEL, t_quantile
 
 
 class Estimates(NamedTuple):
@@ -88,4 +87,4 @@ def _ratio(values: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _quantile(count: int, level: float) -> float:
-    return float(stdtrit(count - 1, (1 + level) / 2)) if count > 1 else np.nan
+    return t_quantile(count - 1, level) if count > 1 else np.nan
