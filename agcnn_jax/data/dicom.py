@@ -90,13 +90,13 @@ def _check_kind(header: Header) -> None:
     modality = header.text("Modality")
     if modality in MODALITIES:
         return
-    listed = ", ".join(MODALITIES)
+    modalities = ", ".join(MODALITIES)
     if modality:
         # Anything may stand there, even a name.
         name = modality if modality in _OTHER_MODALITIES.split() else "unknown"
-        raise UnreadableImageError(f"modality {name}, not one of {listed}")
+        raise UnreadableImageError(f"modality {name}, not one of {modalities}")
     # Anonymised objects may lack it. Without pixels, the file may end before it.
     if storage not in _RADIOGRAPHS and "PixelData" in header:
         raise UnreadableImageError(
-            f"no modality (of {listed}), and not the storage class of a radiograph"
+            f"no modality (of {modalities}), and not the storage class of a radiograph"
         )

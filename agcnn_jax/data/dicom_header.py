@@ -187,8 +187,8 @@ def read_header(data: bytes) -> Header:
     elements, _ = _elements(data, at, len(data), encoding)
     if not syntax and "PixelData" in elements and elements["PixelData"].fragments is None:
         syntax = EXPLICIT_LITTLE
-    written = Element("UI", syntax.encode("latin-1"))
-    return Header({**meta, **elements, "TransferSyntaxUID": written}, encoding.little)
+    declared = Element("UI", syntax.encode("latin-1"))
+    return Header({**meta, **elements, "TransferSyntaxUID": declared}, encoding.little)
 
 
 def _start(data: bytes) -> int:

@@ -137,19 +137,19 @@ def _run_lengths(data: bytes, header: Header, allocated: int) -> np.ndarray:
 
 def _unpack_bits(data: bytes, size: int) -> np.ndarray:
     """Decode a segment of PackBits (PS3.5, G.3.2) to uint8 `[size]`."""
-    found = bytearray()
+    plane = bytearray()
     at = 0
-    while len(found) < size:
+    while len(plane) < size:
         if at + 1 >= len(data):
             raise UnreadableImageError(_CUT)
         head = data[at]
         if head < 128:
-            found += data[at + 1 : at + 2 + head]
+            plane += data[at + 1 : at + 2 + head]
             at += 2 + head
         else:
-            found += data[at + 1 : at + 2] * (257 - head if head > 128 else 0)
+            plane += data[at + 1 : at + 2] * (257 - head if head > 128 else 0)
             at += 2 if head > 128 else 1
-    return np.frombuffer(found, np.uint8, size)
+    return np.frombuffer(plane, np.uint8, size)
 
 
 def _name_of(syntax: str) -> str:

@@ -154,7 +154,7 @@ def _decode_picture(data: bytes, kind: str) -> np.ndarray:
         raise UnreadableImageError("claims more pixels than any radiograph") from None
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
         if kind == "TIFF":
-            tiff.refuse(data)
+            tiff.check_decodable(data)
         reason = " ".join(str(error).split())[:200]
         if "cannot identify" in reason:
             reason = f"no {kind} that can be decoded"

@@ -135,13 +135,13 @@ def _branch_auc(
     present = tuple(finding for finding in findings if finding in influences)
     frequent = [f for f in present if (influences[f].weights[0] > 0).sum() >= FEW_PATIENTS]
 
-    def mean_over(chosen: Sequence[str]) -> Mean:
-        influence = stack([influences[finding] for finding in chosen], patients)
-        value = mean_auc({finding: values[finding] for finding in chosen}).mean
-        interval = intervals[chosen[0]] if len(chosen) == 1 else None
-        if value is not None and len(chosen) > 1:
+    def mean_over(names: Sequence[str]) -> Mean:
+        influence = stack([influences[finding] for finding in names], patients)
+        value = mean_auc({finding: values[finding] for finding in names}).mean
+        interval = intervals[names[0]] if len(names) == 1 else None
+        if value is not None and len(names) > 1:
             interval = mean_interval(value, influence, level)
-        return Mean(tuple(chosen), value, interval, influence)
+        return Mean(tuple(names), value, interval, influence)
 
     return BranchAUC(
         values,
