@@ -84,7 +84,7 @@ def stack(influences: Sequence[Influence], count: int) -> Influence:
     return Influence(values, weights)
 
 
-def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> Interval | None:
+def mean_interval(mean: float, influence: Influence) -> Interval | None:
     """Compute the interval of the mean of F AUCs on the logit scale, where its error is symmetric.
 
     Each influence is divided by 1 minus its patient's weight, as in the jackknife.
@@ -93,7 +93,7 @@ def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> In
         The interval within (0, 1); None where nothing varies, or no finding has two patients
         on one of the sides.
     """
-    reach = _reach(influence, JACKKNIFE, level)
+    reach = _reach(influence, JACKKNIFE)
     return None if reach is None else logit_interval(mean, reach)
 
 
@@ -145,7 +145,7 @@ def variance_of_mean(influence: Influence) -> Variance:
     return Variance(each, max(0.0, total - float((each**2).sum())), degrees)
 
 
-def _reach(influence: Influence, power: float, level: float) -> float | None:
+def _reach(influence: Influence, power: float, level: float = LEVEL) -> float | None:
     """Return half the width of the interval of the mean of F AUCs; None if it is unknown."""
     estimate = estimate_variance(influence, power)
     if estimate is None:

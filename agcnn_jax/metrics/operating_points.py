@@ -47,9 +47,7 @@ class OperatingPoint(NamedTuple):
     specificity: Share
     ppv: Share  # positive predictive value
     npv: Share  # negative predictive value
-    positive_likelihood_ratio: (
-        Share  # likelihood ratio of a positive call, sensitivity / (1 - specificity)
-    )
+    positive_likelihood_ratio: Share  # of a positive call, sensitivity / (1 - specificity)
     negative_likelihood_ratio: Share  # of a negative call, (1 - sensitivity) / specificity
 
 

@@ -19,7 +19,6 @@ from scipy.special import stdtr
 
 from agcnn_jax.metrics.influence import NO_VARIANCE, Variance
 from agcnn_jax.metrics.interval import (
-    LEVEL,
     Interval,
     difference_within,
     logit_interval,
@@ -72,7 +71,7 @@ class OverSeeds(NamedTuple):
     p: float | None = None
 
 
-def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+def over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
     """Average the estimates of at least one seed, as differences have it: on a linear scale.
 
     The degrees of freedom combine those of MS and Cov (Hillis 2007; Satterthwaite).
@@ -82,19 +81,19 @@ def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds
     if error_and_degrees is None:
         return OverSeeds(mean, _deviation(values), None, len(values))
     error, degrees = error_and_degrees
-    interval = difference_within(mean, t_quantile(degrees, level) * error)
+    interval = difference_within(mean, t_quantile(degrees) * error)
     p = float(2 * stdtr(degrees, -abs(mean) / error))
     return OverSeeds(mean, _deviation(values), interval, len(values), p)
 
 
-def auc_over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+def auc_over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
     """Average AUCs of at least one seed; the interval is on the logit scale, within (0, 1)."""
     values = np.array([one.value for one in estimates])
     mean, error_and_degrees = float(values.mean()), _error(estimates)
     interval = None
     if error_and_degrees is not None:
         error, degrees = error_and_degrees
-        interval = logit_interval(mean, t_quantile(degrees, level) * error)
+        interval = logit_interval(mean, t_quantile(degrees) * error)
     return OverSeeds(mean, _deviation(values), interval, len(values))
 
 
