@@ -1,4 +1,4 @@
-"""What becomes of attended boxes: whole numbers, the same on the host and on the device."""
+"""Boxes moved to the centre: whole numbers, the same on the host and on the device."""
 
 from __future__ import annotations
 

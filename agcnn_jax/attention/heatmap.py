@@ -9,13 +9,15 @@ import numpy as np
 from agcnn_jax.attention.resample import PRECISION
 
 STATISTICS = ("max", "l1", "l2")
-"""The channel statistics of Section III-B and Table III."""
+"""The reductions over channels of Section III-B and Table III."""
 
 _BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 
 
 def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.Array:
-    """Count the channels' activations, resized to the input and then scaled to 0..1 per image.
+    """Reduce a feature map over its channels, resize it to the input and scale it to 0..1.
+
+    Each image is scaled by itself; see `scale_map`.
 
     Args:
         feature_map: `[B, h, w, K]`.
@@ -28,11 +30,11 @@ def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.A
     Raises:
         ValueError: for any other `statistic`.
     """
-    return scale_map(channel_response(feature_map, statistic), size)
+    return scale_map(reduce_channels(feature_map, statistic), size)
 
 
-def channel_response(feature_map: jax.Array, statistic: str = "max") -> jax.Array:
-    """Count the channels' activations at every position of the feature map.
+def reduce_channels(feature_map: jax.Array, statistic: str = "max") -> jax.Array:
+    """Reduce the activations' absolute values over the channels, at every position.
 
     `max` is Eq. 3, `H = max_k |f_k|`; `l1` is `1/K sum_k |f_k|`; `l2` is `1/K sqrt(sum_k f_k^2)`.
 

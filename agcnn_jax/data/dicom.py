@@ -10,23 +10,18 @@ import math
 import numpy as np
 
 from agcnn_jax.data.dicom_display import display_shares, unpadded_range
-from agcnn_jax.data.dicom_elements import begins_like_dicom, read_header, storage_class
-from agcnn_jax.data.dicom_header import Header
+from agcnn_jax.data.dicom_header import Header, is_directory, read_header
 from agcnn_jax.data.dicom_pixels import stored_values
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels, look_up
 
 MODALITIES = ("CR", "DX", "RG", "SC")
 """Computed, digital and conventional radiography, and secondary capture."""
 
-HEAD_BYTES = 4096
-"""What `is_dicom` and `is_directory` need of a file."""
-
 _RADIOGRAPHS = tuple(
     f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("1", "1.1", "1.1.1", "7", "7.2", "7.3")
 )
 """Storage classes (PS3.4, B.5): CR, DX for presentation and for processing, secondary capture, and
 secondary captures of gray bytes and words, which hold one frame or more."""
-_DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory
 _OTHER_MODALITIES = (
     "AR BDUS BI BMD CT CTPROTOCOL DG DMS DOC ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS"
     " KER KO LEN LP LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT"
@@ -35,16 +30,6 @@ _OTHER_MODALITIES = (
 )
 """The standard's other terms (PS3.3, C.7.3.1.1.1), which a message may repeat."""
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
-
-
-def is_dicom(data: bytes) -> bool:
-    """Return True if a file, or its first `HEAD_BYTES`, is DICOM beyond doubt."""
-    return begins_like_dicom(data)
-
-
-def is_directory(data: bytes) -> bool:
-    """Return True if the first `HEAD_BYTES` are those of a medium's directory (a DICOMDIR)."""
-    return storage_class(data) == _DIRECTORY
 
 
 def decode_dicom(data: bytes) -> np.ndarray:
@@ -105,13 +90,13 @@ def _check_kind(header: Header) -> None:
     modality = header.text("Modality")
     if modality in MODALITIES:
         return
-    listed = ", ".join(MODALITIES)
+    modalities = ", ".join(MODALITIES)
     if modality:
         # Anything may stand there, even a name.
         name = modality if modality in _OTHER_MODALITIES.split() else "unknown"
-        raise UnreadableImageError(f"modality {name}, not one of {listed}")
+        raise UnreadableImageError(f"modality {name}, not one of {modalities}")
     # Anonymised objects may lack it. Without pixels, the file may end before it.
     if storage not in _RADIOGRAPHS and "PixelData" in header:
         raise UnreadableImageError(
-            f"no modality (of {listed}), and not the storage class of a radiograph"
+            f"no modality (of {modalities}), and not the storage class of a radiograph"
         )

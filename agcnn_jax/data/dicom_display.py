@@ -1,4 +1,4 @@
-"""What a viewer shows of a DICOM object's stored values at first.
+"""Gray levels of a DICOM object: what a viewer shows of its stored values at first.
 
 Stored values go through the modality LUT or rescaling (PS3.3, C.11.1), then the VOI LUT or window
 (C.11.2); the presentation LUT's shape (C.11.6) or else MONOCHROME1 (C.7.6.3.1.2) inverts them last.

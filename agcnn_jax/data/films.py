@@ -9,7 +9,9 @@ import stat
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from agcnn_jax.data import dicom, jpeg, png, tiff
+from agcnn_jax.data import jpeg, png, tiff
+from agcnn_jax.data.dicom import decode_dicom
+from agcnn_jax.data.dicom_header import is_dicom
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 from agcnn_jax.runtime.paths import expand
 
@@ -76,7 +78,7 @@ def decode_film(data: bytes) -> np.ndarray:
         raise UnreadableImageError("empty file")
     if len(data) > MAX_BYTES:
         raise UnreadableImageError(f"{len(data)} bytes, more than any radiograph")
-    if ImageFile.LOAD_TRUNCATED_IMAGES and not dicom.is_dicom(data):
+    if ImageFile.LOAD_TRUNCATED_IMAGES and not is_dicom(data):
         # A setting of the whole process, with which Pillow makes missing pixels black.
         raise UnreadableImageError(
             "not readable for sure while PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set; unset it"
@@ -84,8 +86,8 @@ def decode_film(data: bytes) -> np.ndarray:
     if data.startswith(png.SIGNATURE):
         return png.decode_png(data)
     # Some DICOM files begin like a TIFF, for programs that know nothing else.
-    if dicom.is_dicom(data):
-        return dicom.decode_dicom(data)
+    if is_dicom(data):
+        return decode_dicom(data)
     if data.startswith(jpeg.SIGNATURE):
         jpeg.check_jpeg(data)
         return _decode_picture(data, "JPEG")
@@ -152,7 +154,7 @@ def _decode_picture(data: bytes, kind: str) -> np.ndarray:
         raise UnreadableImageError("claims more pixels than any radiograph") from None
     except Exception as error:  # decoders raise anything from OSError to SyntaxError for bad data
         if kind == "TIFF":
-            tiff.refuse(data)
+            tiff.check_decodable(data)
         reason = " ".join(str(error).split())[:200]
         if "cannot identify" in reason:
             reason = f"no {kind} that can be decoded"

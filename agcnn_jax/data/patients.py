@@ -71,11 +71,11 @@ def read_patients(
                 f"{path}, line {line}: {column!r} is {patient!r}, not a whole number; write the "
                 f"ids without decimal point and exponent, such as 13"
             )
-        known = first.setdefault(_number(patient), patient)
-        if not nih and known != patient:
+        usual = first.setdefault(_number(patient), patient)
+        if not nih and usual != patient:
             raise UserError(
-                f"{path}, line {line}: {column!r} is {patient!r}, but {known!r} on line "
-                f"{line_of[known]}; write one patient in one way, and others differently"
+                f"{path}, line {line}: {column!r} is {patient!r}, but {usual!r} on line "
+                f"{line_of[usual]}; write one patient in one way, and others differently"
             )
     return [patient_key(patient) for patient in patients] if nih else list(patients)
 

@@ -1,4 +1,4 @@
-"""What all decoders of films share: limits, the error, and how deep pixels become 8 bits."""
+"""Limits and error that all decoders of films share, and the way from deep pixels to 8 bits."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def _checked(data: bytes) -> bytes:
         The file with its critical chunks alone.
     """
     view = memoryview(data)
-    kept = [view[: len(SIGNATURE)]]
-    known = False
+    chunks = [view[: len(SIGNATURE)]]
+    has_header = False
     position = len(SIGNATURE)
     while True:
         if position + 12 > len(data):
@@ -65,14 +65,14 @@ def _checked(data: bytes) -> bytes:
             raise UnreadableImageError("damaged: a checksum does not match")
         if kind == b"IHDR" and length == 13:
             check_pixels(*struct.unpack_from(">II", data, position + 8))
-            known = True
+            has_header = True
         if kind == b"acTL" and length == 8 and struct.unpack_from(">I", data, position + 8)[0] > 1:
             raise UnreadableImageError("holds several pictures; save each as a file of its own")
         if kind in _CRITICAL:
-            kept.append(view[position : end + 4])
+            chunks.append(view[position : end + 4])
         if kind == b"IEND":
             break
         position = end + 4
-    if not known:
+    if not has_header:
         raise UnreadableImageError("damaged: no header")
-    return b"".join(kept)
+    return b"".join(chunks)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.data.list_files import find_lists
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
@@ -25,6 +24,8 @@ LISTED = ("official", "lists")
 OFFICIAL_VALIDATION = 1 / 8
 # Largest share of the images that lists may leave out; beyond it, a list is probably truncated.
 MAX_UNLISTED = 0.01
+# Words in the names of list files, such as chexnet_val_list.txt.gz.
+_LIST_WORDS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +186,8 @@ def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarr
         records.patient_ids[train_val], (1 - OFFICIAL_VALIDATION, OFFICIAL_VALIDATION, 0), seed
     )
     members = [np.zeros(len(records), bool) for _ in subset]
-    for member, chosen in zip(members, subset, strict=True):
-        member[train_val] = chosen
+    for member, part in zip(members, subset, strict=True):
+        member[train_val] = part
     here = int(np.count_nonzero(records.official != ""))
     return [members[0], members[1], records.official == "test"], records.official_names - here
 
@@ -201,7 +202,7 @@ def _from_lists(
             "name it with --config.data.lists=FOLDER"
         )
     if isinstance(lists, str | Path):
-        lists = find_lists(expanded_path(lists))
+        lists = _find_lists(expanded_path(lists))
     if set(lists) != set(SUBSETS):
         raise UserError(
             f"config.data.lists for {', '.join(sorted(lists)) or 'nothing'}: "
@@ -211,14 +212,14 @@ def _from_lists(
     owner: dict[str, str] = {}
     members = []
     absent = 0
-    listed = {
+    names_of = {
         subset: read_names(Path(source)) if isinstance(source, str | Path) else source
         for subset, source in lists.items()
     }
     for subset in SUBSETS:
-        names = listed[subset]
-        found = match_names(names, index)
-        if names and not found:
+        names = names_of[subset]
+        images = match_names(names, index)
+        if names and not images:
             raise UserError(
                 f"config.data.protocol 'lists': none of the {len(records)} records in "
                 f"{records.directory} is in the {subset} subset, whose list begins with "
@@ -227,7 +228,7 @@ def _from_lists(
             )
         member = np.zeros(len(records), bool)
         # Names of one image that is not in the data count once.
-        for name, image in {found.get(name, stem(name)): name for name in names}.items():
+        for name, image in {images.get(name, stem(name)): name for name in names}.items():
             if owner.setdefault(name, subset) != subset:
                 raise UserError(
                     f"config.data.lists: {image} is in the {owner[name]} list and in the {subset} "
@@ -239,3 +240,25 @@ def _from_lists(
                 absent += 1
         members.append(member)
     return members, absent
+
+
+def _find_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of each subset; `UserError` unless the folder has one of each."""
+    if not folder.is_dir():
+        raise UserError(f"config.data.lists {folder}: no such folder; check the path")
+    paths: dict[str, Path] = {}
+    for subset, words in _LIST_WORDS.items():
+        matches = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.name.endswith((".txt", ".txt.gz"))
+            and set(path.name.lower().split(".")[0].replace("-", "_").split("_")) & set(words)
+        ]
+        if len(matches) != 1:
+            names = f" ({', '.join(path.name for path in matches)})" if matches else ""
+            raise UserError(
+                f"config.data.lists {folder}: {len(matches)} files named like {words[0]}_list.txt"
+                f"{names}; there must be one for the {subset} subset"
+            )
+        paths[subset] = matches[0]
+    return paths

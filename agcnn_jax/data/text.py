@@ -1,4 +1,4 @@
-"""Tables and lists of other programs: delimited text, plain or gzipped, in UTF-8."""
+"""Delimited text: reading tables and lists of other programs, plain or gzipped; writing CSV."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,7 +138,7 @@ def _decode(path: Path) -> tuple[str, bool]:
         raise UserError(f"{path}: the gzip file is corrupt; download it again") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path and its permissions") from None
-    _refuse_others(path, data)
+    _check_is_text(path, data)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -151,7 +151,7 @@ def _decode(path: Path) -> tuple[str, bool]:
     return text.removeprefix("\ufeff"), text.startswith("\ufeff")
 
 
-def _refuse_others(path: Path, data: bytes) -> None:
+def _check_is_text(path: Path, data: bytes) -> None:
     """Raise `UserError` for UTF-16 and for files that are no text, with their kind."""
     for magic, (kind, remedy) in _OTHERS.items():
         if data.startswith(magic):
@@ -214,11 +214,23 @@ def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
         `stem`. Names that fit none, or several, are left out.
     """
     images = dict.fromkeys(known)
-    wanted = dict.fromkeys(names)
+    unique = dict.fromkeys(names)
     by_stem: dict[str, str | None] = {}
-    if not wanted.keys() <= images.keys():
+    if not unique.keys() <= images.keys():
         for image in images:
             key = stem(image)
             by_stem[key] = None if key in by_stem else image
-    found = {name: name if name in images else by_stem.get(stem(name)) for name in wanted}
-    return {name: image for name, image in found.items() if image is not None}
+    meant = {name: name if name in images else by_stem.get(stem(name)) for name in unique}
+    return {name: image for name, image in meant.items() if image is not None}
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Return a table as CSV, with lines that end in `\n`.
+
+    Args:
+        header: names of the columns.
+        rows: cells of each row; None is an empty cell, and floats have all their digits.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()

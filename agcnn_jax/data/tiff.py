@@ -52,7 +52,7 @@ def check_samples(tags: Mapping[int, Any]) -> Samples:
     return samples
 
 
-def refuse(data: bytes) -> None:
+def check_decodable(data: bytes) -> None:
     """Raise `UnreadableImageError` for a TIFF that Pillow cannot decode, if the reason is known."""
     tags: Mapping[int, Any] = {}
     try:

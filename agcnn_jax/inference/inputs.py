@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.dicom import HEAD_BYTES, is_dicom, is_directory
+from agcnn_jax.data.dicom_header import HEAD_BYTES, is_dicom, is_directory
 from agcnn_jax.inference.folder import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand

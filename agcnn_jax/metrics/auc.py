@@ -48,23 +48,12 @@ def rank_scores(labels: np.ndarray, scores: np.ndarray, name: str = "") -> Ranks
     )
 
 
-def weighted_aucs(ranks: Ranks, weights: np.ndarray) -> np.ndarray:
-    """AUC for each row of weights `[R, N]`; float64 `[R]`, NaN where a class has no weight."""
-    cumulative = np.zeros((len(weights), len(ranks.negatives) + 1), weights.dtype)
-    np.cumsum(weights[:, ranks.negatives], axis=1, out=cumulative[:, 1:])
-    positive = weights[:, ranks.positives].astype(np.float64)
-    # A positive wins against every negative below it; a tie counts half.
-    twice_wins = cumulative[:, ranks.below].astype(np.float64) + cumulative[:, ranks.not_above]
-    pairs = positive.sum(axis=1) * cumulative[:, -1]
-    wins = np.einsum("rp,rp->r", positive, twice_wins) / 2
-    return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-
-
 def plain_auc(ranks: Ranks) -> float | None:
-    """AUC that counts each image once; None without a positive or without a negative."""
-    ones = np.ones((1, len(ranks.positives) + len(ranks.negatives)), np.int64)
-    value = float(weighted_aucs(ranks, ones)[0])
-    return None if np.isnan(value) else value
+    """AUC from ranks; None without a positive or without a negative."""
+    pairs = len(ranks.positives) * len(ranks.negatives)
+    # A positive wins against every negative below it; a tie counts half.
+    twice_wins = int(ranks.below.sum() + ranks.not_above.sum())
+    return twice_wins / 2 / pairs if pairs else None
 
 
 def patient_influence(ranks: Ranks, patient: np.ndarray, patients: int) -> Influence:
@@ -87,9 +76,7 @@ def patient_influence(ranks: Ranks, patient: np.ndarray, patients: int) -> Influ
     return influence_of(wins, (patient[ranks.positives], patient[ranks.negatives]), patients)
 
 
-def auc(
-    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None, name: str = ""
-) -> float | None:
+def auc(labels: np.ndarray, scores: np.ndarray, name: str = "") -> float | None:
     """The probability that a positive image scores above a negative one; ties count half.
 
     This is the Mann-Whitney statistic, computed from ranks in O(N log N). It equals
@@ -98,20 +85,15 @@ def auc(
     Args:
         labels: `[N]`, 0 or 1.
         scores: `[N]`, any real numbers; only their order matters.
-        weights: `[N]`, not negative: how often each image counts. None counts each once.
         name: the finding, for error messages.
 
     Returns:
-        The AUC in [0, 1], or None if no positive or no negative has a positive weight.
+        The AUC in [0, 1], or None without a positive or without a negative.
 
     Raises:
         ValueError: if shapes differ, a label is neither 0 nor 1, or a score is NaN.
     """
-    ranks = rank_scores(labels, scores, name)
-    if weights is None:
-        return plain_auc(ranks)
-    value = float(weighted_aucs(ranks, np.asarray(weights)[None])[0])
-    return None if np.isnan(value) else value
+    return plain_auc(rank_scores(labels, scores, name))
 
 
 def mean_auc(values: Mapping[str, float | None]) -> MeanAUC:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import stdtrit
 
-from agcnn_jax.metrics.influence import Influence, jackknife_variance
-from agcnn_jax.metrics.interval import LEVEL, Interval
+from agcnn_jax.metrics.influence import JACKKNIFE, Influence, estimate_variance
+from agcnn_jax.metrics.interval import Interval, t_quantile
 
 PRIOR_DEGREES = 10
 """Chosen by simulation: fewer cover high AUCs too rarely, more widen intervals."""
@@ -25,35 +24,32 @@ _ALIKE = 0.2  # assumed correlation between images of one patient, for the varia
 _END = 1e-9  # no interval reaches 0 or 1
 
 
-def auc_interval(
-    auc: float, influence: Influence, images: tuple[int, int], level: float = LEVEL
-) -> Interval | None:
+def auc_interval(auc: float, influence: Influence, images: tuple[int, int]) -> Interval | None:
     """Compute the interval of one AUC over patients.
 
     Args:
         auc: in [0, 1].
         influence: of K patients on it, `[2, 1, K]`.
         images: the numbers of positive and of negative images.
-        level: coverage of the interval.
 
     Returns:
         The interval within (0, 1); None where nothing varies, as with an AUC of 0 or 1, or fewer
         than two patients are positive or fewer than two negative.
     """
-    found = jackknife_variance(influence)
-    if found is None or not 0 < auc < 1:
+    estimate = estimate_variance(influence, JACKKNIFE)
+    if estimate is None or not 0 < auc < 1:
         return None
-    variance, degrees = found
+    variance, degrees = estimate
     positives, negatives = (
         _independent(weights, count)
         for weights, count in zip(influence.weights[:, 0], images, strict=True)
     )
     ratio = variance / hanley_mcneil(auc, positives, negatives)
-    return score_interval(auc, ratio, degrees, (positives, negatives), level)
+    return score_interval(auc, ratio, degrees, (positives, negatives))
 
 
 def score_interval(
-    auc: float, ratio: float, degrees: float, independent: tuple[float, float], level: float
+    auc: float, ratio: float, degrees: float, independent: tuple[float, float]
 ) -> Interval:
     """Return all AUCs that a score test does not reject.
 
@@ -62,10 +58,9 @@ def score_interval(
         ratio: of its estimated variance to `hanley_mcneil`'s.
         degrees: of freedom of the estimated variance.
         independent: the numbers of positive and of negative images that would vary as these do.
-        level: coverage of the interval.
     """
     total = degrees + PRIOR_DEGREES
-    factor = stdtrit(total, (1 + level) / 2) ** 2 * (degrees * ratio + PRIOR_DEGREES) / total
+    factor = t_quantile(total) ** 2 * (degrees * ratio + PRIOR_DEGREES) / total
 
     def rejected(candidate: float) -> float:
         return (auc - candidate) ** 2 - factor * hanley_mcneil(candidate, *independent)

@@ -17,7 +17,7 @@ from agcnn_jax.metrics.auc import (
 )
 from agcnn_jax.metrics.auc_interval import auc_interval
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval, stack
-from agcnn_jax.metrics.interval import LEVEL, Interval
+from agcnn_jax.metrics.interval import Interval
 
 FEW_PATIENTS = 10
 """The AUC of a finding with fewer positive patients than this says little."""
@@ -69,7 +69,6 @@ def auc_table(
     labels: Sequence[str],
     findings: Sequence[str],
     patient_ids: Sequence[Any] | np.ndarray,
-    level: float = LEVEL,
 ) -> dict[str, BranchAUC]:
     """Compute the AUC of every branch and label, and their means, with intervals.
 
@@ -83,7 +82,6 @@ def auc_table(
         labels: names of the C columns.
         findings: the labels to average over.
         patient_ids: `[N]`, the patient of each image.
-        level: coverage of the intervals.
 
     Returns:
         Per branch, in the order of `scores`, its `BranchAUC`.
@@ -108,7 +106,6 @@ def auc_table(
             tuple(findings),
             patient,
             patients,
-            level,
         )
         for branch, matrix in scores.items()
     }
@@ -119,7 +116,6 @@ def _branch_auc(
     findings: tuple[str, ...],
     patient: np.ndarray,
     patients: int,
-    level: float,
 ) -> BranchAUC:
     """Summarise a branch from each label's ranks."""
     values = {label: plain_auc(one) for label, one in ranks.items()}
@@ -131,17 +127,17 @@ def _branch_auc(
     intervals: dict[str, Interval | None] = dict.fromkeys(ranks)
     for label, influence in influences.items():
         images = len(ranks[label].positives), len(ranks[label].negatives)
-        intervals[label] = auc_interval(values[label] or 0.0, influence, images, level)
+        intervals[label] = auc_interval(values[label] or 0.0, influence, images)
     present = tuple(finding for finding in findings if finding in influences)
     frequent = [f for f in present if (influences[f].weights[0] > 0).sum() >= FEW_PATIENTS]
 
-    def mean_over(chosen: Sequence[str]) -> Mean:
-        influence = stack([influences[finding] for finding in chosen], patients)
-        value = mean_auc({finding: values[finding] for finding in chosen}).mean
-        interval = intervals[chosen[0]] if len(chosen) == 1 else None
-        if value is not None and len(chosen) > 1:
-            interval = mean_interval(value, influence, level)
-        return Mean(tuple(chosen), value, interval, influence)
+    def mean_over(names: Sequence[str]) -> Mean:
+        influence = stack([influences[finding] for finding in names], patients)
+        value = mean_auc({finding: values[finding] for finding in names}).mean
+        interval = intervals[names[0]] if len(names) == 1 else None
+        if value is not None and len(names) > 1:
+            interval = mean_interval(value, influence)
+        return Mean(tuple(names), value, interval, influence)
 
     return BranchAUC(
         values,
@@ -153,9 +149,7 @@ def _branch_auc(
     )
 
 
-def paired_difference(
-    first: Mean, second: Mean, level: float = LEVEL
-) -> tuple[float, Interval | None] | None:
+def paired_difference(first: Mean, second: Mean) -> tuple[float, Interval | None] | None:
     """Subtract one branch's mean AUC from another's, with the interval of the difference.
 
     Both must come from one `auc_table` call and cover the same findings. The difference is taken
@@ -168,4 +162,4 @@ def paired_difference(
         return None
     difference = first.value - second.value
     influence = first.influence.minus(second.influence)
-    return difference, difference_interval(difference, influence, level)
+    return difference, difference_interval(difference, influence)

@@ -1,4 +1,4 @@
-"""How well the probabilities of one finding agree with its labels, and what decisions they allow.
+"""Calibration of one finding's probabilities, and the net benefit of decisions by them.
 
 The measures follow Van Calster et al. (2025, arXiv:2412.10288): for calibration the slope, the
 intercept and the reliability curve, and for decisions the net benefit.
@@ -63,9 +63,9 @@ def fit_line(labels: np.ndarray, logits: np.ndarray) -> Line | None:
     # On a scale of its own, Newton's method converges for any units of the logits.
     middle, spread = logits.mean(), logits.std()
     design = np.stack([np.ones(len(logits)), (logits - middle) / spread], axis=1)
-    found = np.array([logit(labels.mean()), 0.0])
+    parameters = np.array([logit(labels.mean()), 0.0])
     for _ in range(100):
-        probabilities = expit(design @ found)
+        probabilities = expit(design @ parameters)
         weights = probabilities * (1 - probabilities)
         gradient = design.T @ (labels - probabilities)
         try:
@@ -73,15 +73,15 @@ def fit_line(labels: np.ndarray, logits: np.ndarray) -> Line | None:
         except np.linalg.LinAlgError:
             return None
         # A full step may overshoot where most probabilities are near 0 or 1.
-        while _log_likelihood(labels, design @ (found + step)) < (
-            _log_likelihood(labels, design @ found) - 1e-9
+        while _log_likelihood(labels, design @ (parameters + step)) < (
+            _log_likelihood(labels, design @ parameters) - 1e-9
         ):
             step = step / 2
-        found = found + step
+        parameters = parameters + step
         if np.abs(step).max() < 1e-9:
             break
-    slope = float(found[1] / spread)
-    return Line(slope, float(found[0] - slope * middle))
+    slope = float(parameters[1] / spread)
+    return Line(slope, float(parameters[0] - slope * middle))
 
 
 def _log_likelihood(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -107,12 +107,12 @@ def intercept(labels: np.ndarray, logits: np.ndarray) -> float | None:
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
     """Compute the reliability curve of labels `[N]` and probabilities `[N]`."""
-    chosen = bins_of(probabilities)
-    count = np.bincount(chosen, minlength=BINS)
-    filled = count > 0
-    sums = (np.bincount(chosen, values, BINS)[filled] for values in (probabilities, labels))
-    predicted, observed = (total / count[filled] for total in sums)
-    return Reliability(predicted, observed, count[filled])
+    bins = bins_of(probabilities)
+    count = np.bincount(bins, minlength=BINS)
+    occupied = count > 0
+    sums = (np.bincount(bins, values, BINS)[occupied] for values in (probabilities, labels))
+    predicted, observed = (total / count[occupied] for total in sums)
+    return Reliability(predicted, observed, count[occupied])
 
 
 def bins_of(probabilities: np.ndarray) -> np.ndarray:
@@ -144,9 +144,9 @@ def net_benefit(
     Returns:
         float64 `[T]`, at most the prevalence.
     """
-    found = []
+    counts = []
     for values in (probabilities[labels == 1], probabilities[labels == 0]):
         ordered = np.sort(values)
-        found.append(len(values) - np.searchsorted(ordered, thresholds, side="left"))
-    true, false = found
+        counts.append(len(values) - np.searchsorted(ordered, thresholds, side="left"))
+    true, false = counts
     return np.asarray((true - false * thresholds / (1 - thresholds)) / len(labels))

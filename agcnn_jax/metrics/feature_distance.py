@@ -1,4 +1,4 @@
-"""How far an image's pooled features are from those of validation images."""
+"""Mahalanobis distance of an image's pooled features from those of validation images."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def _fit(features: np.ndarray) -> FeatureStatistics:
     images, size = features.shape
     components = max(1, min(COMPONENTS, images // 2, size - 1))
     # Faster than a decomposition of the features where images outnumber them, as they mostly do.
-    found = PCA(components, svd_solver="covariance_eigh").fit(features)
+    analysis = PCA(components, svd_solver="covariance_eigh").fit(features)
     # ReLUs leave directions without any variance, in which float32 still has rounding.
-    floor = 1e-6 * float(found.explained_variance_[0])
+    floor = 1e-6 * float(analysis.explained_variance_[0])
     return FeatureStatistics(
-        mean=found.mean_.astype(np.float32),
-        components=found.components_.astype(np.float32),
-        variances=np.maximum(found.explained_variance_, floor).astype(np.float32),
-        noise=max(float(found.noise_variance_), floor),
+        mean=analysis.mean_.astype(np.float32),
+        components=analysis.components_.astype(np.float32),
+        variances=np.maximum(analysis.explained_variance_, floor).astype(np.float32),
+        noise=max(float(analysis.noise_variance_), floor),
         threshold=np.inf,
     )

@@ -17,7 +17,7 @@ from agcnn_jax.metrics.calibration import (
     net_benefit,
     reliability,
 )
-from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.interval import Interval, logit_interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUMBERS = (
@@ -93,10 +93,10 @@ def finding_metrics(
     error = over.errors(labels, patients)
     reach = error.reach
     intervals = {
-        "average_precision": over.within_0_and_1(
+        "average_precision": logit_interval(
             precision, reach(over.average_precision_influence(labels, ranked))
         ),
-        "brier": over.within_0_and_1(brier, reach(over.brier_influence(labels, probabilities))),
+        "brier": logit_interval(brier, reach(over.brier_influence(labels, probabilities))),
         "slope": line
         and over.linear(line.slope, reach(over.slope_influence(labels, finite, line))),
         "intercept": None

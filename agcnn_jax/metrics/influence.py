@@ -18,12 +18,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit
 
-from agcnn_jax.metrics.interval import LEVEL, Interval
+from agcnn_jax.metrics.interval import (
+    LEVEL,
+    Interval,
+    difference_within,
+    logit_interval,
+    t_quantile,
+)
 
-# Sums of influences have rounding errors of about 1e-17; a smaller variance counts as zero.
-_NO_VARIANCE = 1e-28
+JACKKNIFE, UNBIASED = 1.0, 0.5
+"""Estimates of a variance: influences are divided by this power of 1 minus a patient's weight."""
+
+NO_VARIANCE = 1e-28
+"""Sums of influences have rounding errors of about 1e-17; a smaller variance counts as zero."""
+
 # Keeps the scale of a side with one patient finite; that side borrows its variance.
 _LARGEST_WEIGHT = 0.9
 
@@ -75,7 +84,7 @@ def stack(influences: Sequence[Influence], count: int) -> Influence:
     return Influence(values, weights)
 
 
-def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> Interval | None:
+def mean_interval(mean: float, influence: Influence) -> Interval | None:
     """Compute the interval of the mean of F AUCs on the logit scale, where its error is symmetric.
 
     Each influence is divided by 1 minus its patient's weight, as in the jackknife.
@@ -84,11 +93,8 @@ def mean_interval(mean: float, influence: Influence, level: float = LEVEL) -> In
         The interval within (0, 1); None where nothing varies, or no finding has two patients
         on one of the sides.
     """
-    error = _error(influence, 1.0, level)
-    if error is None or not 0 < mean < 1:
-        return None
-    middle, reach = logit(mean), error / (mean * (1 - mean))
-    return Interval(float(expit(middle - reach)), float(expit(middle + reach)))
+    reach = _reach(influence, JACKKNIFE)
+    return None if reach is None else logit_interval(mean, reach)
 
 
 def difference_interval(
@@ -108,10 +114,8 @@ def difference_interval(
         The interval within [-1, 1]; None where nothing varies, or no finding has two patients
         on one of the sides.
     """
-    error = _error(influence, 0.5, level)
-    if error is None:
-        return None
-    return Interval(max(-1.0, difference - error), min(1.0, difference + error))
+    reach = _reach(influence, UNBIASED, level)
+    return None if reach is None else difference_within(difference, reach)
 
 
 class Variance(NamedTuple):
@@ -133,39 +137,21 @@ class Variance(NamedTuple):
 
 def variance_of_mean(influence: Influence) -> Variance:
     """Compute the variance of the mean of F AUCs, or of the difference of two such means."""
-    found = _variance(influence, 0.5)
-    each = _scaled(influence, 0.5).sum(axis=(0, 1))
-    if found is None:
+    estimate = estimate_variance(influence, UNBIASED)
+    each = _scaled(influence, UNBIASED).sum(axis=(0, 1))
+    if estimate is None:
         return Variance(each, 0.0, None)
-    total, degrees = found
+    total, degrees = estimate
     return Variance(each, max(0.0, total - float((each**2).sum())), degrees)
 
 
-def jackknife_variance(influence: Influence) -> tuple[float, float] | None:
-    """Return the jackknife's variance of the mean of F AUCs, and its degrees of freedom.
-
-    Returns:
-        Both; None where nothing varies, or no finding has two patients on one of the sides.
-    """
-    return _variance(influence, 1.0)
-
-
-def variance_of_difference(influence: Influence) -> tuple[float, float] | None:
-    """Return the unbiased variance that `difference_interval` uses, and its degrees of freedom.
-
-    Returns:
-        Both; None where nothing varies, or no finding has two patients on one of the sides.
-    """
-    return _variance(influence, 0.5)
-
-
-def _error(influence: Influence, power: float, level: float) -> float | None:
+def _reach(influence: Influence, power: float, level: float = LEVEL) -> float | None:
     """Return half the width of the interval of the mean of F AUCs; None if it is unknown."""
-    found = _variance(influence, power)
-    if found is None:
+    estimate = estimate_variance(influence, power)
+    if estimate is None:
         return None
-    total, degrees = found
-    return float(stdtrit(degrees, (1 + level) / 2) * np.sqrt(total))
+    variance, degrees = estimate
+    return float(t_quantile(degrees, level) * np.sqrt(variance))
 
 
 def _scaled(influence: Influence, power: float) -> np.ndarray:
@@ -173,14 +159,23 @@ def _scaled(influence: Influence, power: float) -> np.ndarray:
     weights = influence.weights
     values = influence.values / influence.values.shape[1]
     values = values / (1 - np.minimum(weights, _LARGEST_WEIGHT)) ** power
-    if power == 1.0:
+    if power == JACKKNIFE:
         here = (weights > 0).sum(axis=-1, keepdims=True)
         values = values * np.sqrt((here - 1) / here)
     return values
 
 
-def _variance(influence: Influence, power: float) -> tuple[float, float] | None:
-    """Return the variance of the mean of F AUCs and its degrees of freedom; None if unknown."""
+def estimate_variance(influence: Influence, power: float) -> tuple[float, float] | None:
+    """Estimate the variance of the mean of F AUCs, or of the difference of two such means.
+
+    Args:
+        influence: of K patients.
+        power: `JACKKNIFE` or `UNBIASED`.
+
+    Returns:
+        The variance and its degrees of freedom; None where nothing varies, or no finding has two
+        patients on one of the sides.
+    """
     patients, weights = influence.values.shape[-1], influence.weights
     values = _scaled(influence, power)
     total = (values.sum(axis=(0, 1)) ** 2).sum()
@@ -201,7 +196,7 @@ def _variance(influence: Influence, power: float) -> tuple[float, float] | None:
         variances[side][lone] = pooled
         freedom[side][lone] = freedom[side][known].sum()
         total += pooled * lone.sum()
-    if total < _NO_VARIANCE:
+    if total < NO_VARIANCE:
         return None
     # The covariance of findings and sides rests on all patients.
     shared = max(total - variances.sum(), 0) ** 2 / (patients - 1)

@@ -1,4 +1,4 @@
-"""How well boxes and points found in images agree with annotated boxes.
+"""Agreement of boxes and points found in images with annotated boxes.
 
 Boxes are half-open, `xmin, ymin, xmax, ymax`, in any unit that all boxes of an image share. A box
 of NaN stands for none, so that images with different numbers of boxes fit into one array.

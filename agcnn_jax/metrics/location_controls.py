@@ -53,12 +53,12 @@ def maps_of_others(annotated: np.ndarray, patients: np.ndarray, size: int) -> It
     _, patient = np.unique(patients, return_inverse=True)
 
     def cover(rows: np.ndarray) -> np.ndarray:
-        covered = np.zeros((size, size), np.int64)
+        counts = np.zeros((size, size), np.int64)
         boxes = annotated[rows].reshape(-1, 4)
         for xmin, ymin, xmax, ymax in boxes[~np.isnan(boxes[:, 0])]:
             columns = (xmin <= centres) & (centres < xmax)
-            covered += np.outer((ymin <= centres) & (centres < ymax), columns)
-        return covered
+            counts += np.outer((ymin <= centres) & (centres < ymax), columns)
+        return counts
 
     # A map for each patient would not fit into memory for many.
     centres = np.arange(size) + 0.5

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit
 
 from agcnn_jax.metrics.calibration import (
     THRESHOLDS,
@@ -22,7 +22,7 @@ from agcnn_jax.metrics.calibration import (
     expected_calibration_error,
     net_benefit,
 )
-from agcnn_jax.metrics.interval import LEVEL, Interval
+from agcnn_jax.metrics.interval import Interval, t_quantile
 from agcnn_jax.metrics.shares import shares
 
 
@@ -45,14 +45,14 @@ class Errors(NamedTuple):
         return self.factor * np.sqrt((of_patient**2).sum(axis=0))
 
 
-def errors(labels: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Errors:
+def errors(labels: np.ndarray, patients: np.ndarray) -> Errors:
     """Prepare the intervals of one finding, from labels `[N]` with both and patients `[N]`."""
     order = np.argsort(patients, kind="stable")
     starts = np.flatnonzero(np.diff(patients[order], prepend=patients.min() - 1))
     n = min(len(np.unique(patients[labels == side])) for side in (0, 1))
     factor = np.nan
     if n > 1:
-        factor = float(stdtrit(n - 1, (1 + level) / 2) * np.sqrt(n / (n - 1)))
+        factor = float(t_quantile(n - 1) * np.sqrt(n / (n - 1)))
     return Errors(order, starts, factor)
 
 
@@ -64,14 +64,6 @@ def linear(value: float, reach: np.ndarray, least: float = -np.inf) -> Interval 
     if not 0 < reach < np.inf:
         return None
     return Interval(max(value - float(reach), least), value + float(reach))
-
-
-def within_0_and_1(value: float, reach: np.ndarray) -> Interval | None:
-    """Return the interval on the logit scale; None where nothing varies."""
-    if not reach > 0 or not 0 < value < 1:
-        return None
-    middle, far = logit(value), reach / (value * (1 - value))
-    return Interval(float(expit(middle - far)), float(expit(middle + far)))
 
 
 def average_precision_influence(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -147,14 +139,11 @@ def decision_curve_interval(
 
 
 def reliability_interval(
-    labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, level: float = LEVEL
+    labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both ends of the share of positives in each bin, float64 `[B]`; see `shares`."""
     bins = bins_of(probabilities)
-    ends = [
-        shares(labels[bins == one] == 1, patients[bins == one], level)[1:]
-        for one in np.unique(bins)
-    ]
+    ends = [shares(labels[bins == one] == 1, patients[bins == one])[1:] for one in np.unique(bins)]
     low, high = np.array(ends).T
     return low, high
 

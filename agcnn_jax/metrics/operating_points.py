@@ -1,4 +1,4 @@
-"""What happens at a threshold: chosen on some images, judged on others."""
+"""Operating points: thresholds chosen on some images, and what they reach on others."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agcnn_jax.metrics.shares import shares
 
 WANTED = 0.9
 RULES = ("youden", "specificity_0.9", "sensitivity_0.9")
-"""How thresholds are chosen: by the largest Youden's index (sensitivity + specificity - 1); by the
-largest sensitivity with a specificity of at least 0.9; by the largest specificity with a
+"""The ways to choose a threshold: by the largest Youden's index (sensitivity + specificity - 1), by
+the largest sensitivity with a specificity of at least 0.9, or by the largest specificity with a
 sensitivity of at least 0.9."""
 
 
@@ -47,9 +47,7 @@ class OperatingPoint(NamedTuple):
     specificity: Share
     ppv: Share  # positive predictive value
     npv: Share  # negative predictive value
-    positive_likelihood_ratio: (
-        Share  # likelihood ratio of a positive call, sensitivity / (1 - specificity)
-    )
+    positive_likelihood_ratio: Share  # of a positive call, sensitivity / (1 - specificity)
     negative_likelihood_ratio: Share  # of a negative call, (1 - sensitivity) / specificity
 
 
@@ -73,11 +71,11 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> dict[str, float
     # Rounding must not turn 9 of 10 into less than 0.9.
     specific = false <= 1 - WANTED + 1e-9
     sensitive = true >= WANTED - 1e-9
-    chosen: dict[str, float | None] = {"youden": float(thresholds[np.argmax(true - false)])}
+    choices: dict[str, float | None] = {"youden": float(thresholds[np.argmax(true - false)])}
     best = np.argmax(np.where(specific, true, -1))
-    chosen["specificity_0.9"] = float(thresholds[best]) if specific.any() else None
-    chosen["sensitivity_0.9"] = float(thresholds[np.argmax(sensitive)])
-    return chosen
+    choices["specificity_0.9"] = float(thresholds[best]) if specific.any() else None
+    choices["sensitivity_0.9"] = float(thresholds[np.argmax(sensitive)])
+    return choices
 
 
 def operating_point(

@@ -1,4 +1,4 @@
-"""Whether two models rank the same images differently: DeLong's test for clustered data.
+"""DeLong's test for clustered data: do two models rank the same images differently?
 
 DeLong et al. (1988) compare the AUCs of two models on one set of images, each image independent of
 the others. Obuchowski (1997) extends the test to clusters, here the images of one patient: the
@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
-from agcnn_jax.metrics.influence import Influence, variance_of_difference
+from agcnn_jax.metrics.influence import UNBIASED, Influence, estimate_variance
 
 
 class PairedTest(NamedTuple):
@@ -44,10 +44,10 @@ def paired_test(difference: float, influence: Influence) -> PairedTest:
     Returns:
         The test, by the variance over patients and the t distribution.
     """
-    found = variance_of_difference(influence)
-    if found is None:
+    estimate = estimate_variance(influence, UNBIASED)
+    if estimate is None:
         return PairedTest(difference, None, None)
-    variance, degrees = found
+    variance, degrees = estimate
     error = float(np.sqrt(variance))
     if (influence.weights > 0).sum(axis=-1).min() < FEW_PATIENTS:
         return PairedTest(difference, error, None)

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import stdtr
 
-from agcnn_jax.metrics.influence import Variance
-from agcnn_jax.metrics.interval import LEVEL, Interval
-
-_NO_VARIANCE = 1e-28
+from agcnn_jax.metrics.influence import NO_VARIANCE, Variance
+from agcnn_jax.metrics.interval import (
+    Interval,
+    difference_within,
+    logit_interval,
+    t_quantile,
+)
 
 
 class Estimate(NamedTuple):
@@ -68,33 +71,29 @@ class OverSeeds(NamedTuple):
     p: float | None = None
 
 
-def over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+def over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
     """Average the estimates of at least one seed, as differences have it: on a linear scale.
 
     The degrees of freedom combine those of MS and Cov (Hillis 2007; Satterthwaite).
     """
     values = np.array([one.value for one in estimates])
-    found = _error(estimates)
-    mean = float(values.mean())
-    if found is None:
+    mean, error_and_degrees = float(values.mean()), _error(estimates)
+    if error_and_degrees is None:
         return OverSeeds(mean, _deviation(values), None, len(values))
-    error, degrees = found
-    reach = float(stdtrit(degrees, (1 + level) / 2)) * error
-    interval = Interval(max(-1.0, mean - reach), min(1.0, mean + reach))
+    error, degrees = error_and_degrees
+    interval = difference_within(mean, t_quantile(degrees) * error)
     p = float(2 * stdtr(degrees, -abs(mean) / error))
     return OverSeeds(mean, _deviation(values), interval, len(values), p)
 
 
-def auc_over_seeds(estimates: Sequence[Estimate], level: float = LEVEL) -> OverSeeds:
+def auc_over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
     """Average AUCs of at least one seed; the interval is on the logit scale, within (0, 1)."""
     values = np.array([one.value for one in estimates])
-    found, mean = _error(estimates), float(values.mean())
+    mean, error_and_degrees = float(values.mean()), _error(estimates)
     interval = None
-    if found is not None and 0 < mean < 1:
-        error, degrees = found
-        reach = float(stdtrit(degrees, (1 + level) / 2)) * error / (mean * (1 - mean))
-        middle = logit(mean)
-        interval = Interval(float(expit(middle - reach)), float(expit(middle + reach)))
+    if error_and_degrees is not None:
+        error, degrees = error_and_degrees
+        interval = logit_interval(mean, t_quantile(degrees) * error)
     return OverSeeds(mean, _deviation(values), interval, len(values))
 
 
@@ -105,8 +104,8 @@ def _deviation(values: np.ndarray) -> float | None:
 def _error(estimates: Sequence[Estimate]) -> tuple[float, float] | None:
     """Return the standard error of the mean and its degrees of freedom; None if unknown."""
     parts = [one.variance for one in estimates]
-    known = [part.degrees for part in parts if part.degrees is not None]
-    if len(known) < len(parts):
+    degrees = [part.degrees for part in parts if part.degrees is not None]
+    if len(degrees) < len(parts):
         return None
     matrix = np.stack([part.contributions for part in parts])
     covariances = matrix @ matrix.T
@@ -120,9 +119,9 @@ def _error(estimates: Sequence[Estimate]) -> tuple[float, float] | None:
     # A single patient is the same in all seeds.
     shared += float(np.mean([part.borrowed for part in parts]))
     total = between + shared
-    if total < _NO_VARIANCE:
+    if total < NO_VARIANCE:
         return None
-    uncertainty = shared**2 / min(known)
+    uncertainty = shared**2 / min(degrees)
     if seeds > 1:
         uncertainty += between**2 / (seeds - 1)
     return float(np.sqrt(total)), float(total**2 / uncertainty)

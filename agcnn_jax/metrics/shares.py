@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
-from agcnn_jax.metrics.interval import LEVEL
+from agcnn_jax.metrics.interval import t_quantile
 
 
 class Estimates(NamedTuple):
@@ -24,7 +23,7 @@ class Estimates(NamedTuple):
     high: np.ndarray
 
 
-def shares(hits: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Estimates:
+def shares(hits: np.ndarray, patients: np.ndarray) -> Estimates:
     """Compute the share of hits among N observations, for any number of criteria at once.
 
     Where all observations of a criterion agree, every patient counts as one observation.
@@ -32,13 +31,12 @@ def shares(hits: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Esti
     Args:
         hits: bool `[N, ...]`, N at least 1.
         patients: `[N]`, the patient of each observation.
-        level: coverage of the intervals.
 
     Returns:
         `[...]`, within 0..1. With one patient there are values but no intervals.
     """
     value, variance, count = _ratio(hits, patients)
-    quantile = _quantile(count, level)
+    quantile = _quantile(count)
     observations = len(hits)
     with np.errstate(divide="ignore", invalid="ignore"):
         design_effect = variance / (value * (1 - value) / (observations - 1))
@@ -56,22 +54,20 @@ def shares(hits: np.ndarray, patients: np.ndarray, level: float = LEVEL) -> Esti
     )
 
 
-def means(
-    values: np.ndarray, patients: np.ndarray, least: float = -np.inf, level: float = LEVEL
-) -> Estimates:
+def means(values: np.ndarray, patients: np.ndarray, least: float = -np.inf) -> Estimates:
     """Compute the mean of N observations, for any number of criteria at once.
 
     Args:
         values: such as counts, or differences of hits; `[N, ...]`, N at least 1.
         patients: `[N]`, the patient of each observation.
         least: what no mean can fall below.
-        level: coverage of the intervals, which use the t distribution.
 
     Returns:
-        `[...]`. There is no interval where nothing varies, or with one patient.
+        `[...]`, with intervals by the t distribution; without where nothing varies, or with one
+        patient.
     """
     value, variance, count = _ratio(values, patients)
-    reach = _quantile(count, level) * np.sqrt(np.where(variance > 0, variance, np.nan))
+    reach = _quantile(count) * np.sqrt(np.where(variance > 0, variance, np.nan))
     return Estimates(value, np.maximum(value - reach, least), value + reach)
 
 
@@ -87,5 +83,5 @@ def _ratio(values: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.nda
     return mean, correction * (influence**2).sum(axis=0), count
 
 
-def _quantile(count: int, level: float) -> float:
-    return float(stdtrit(count - 1, (1 + level) / 2)) if count > 1 else np.nan
+def _quantile(count: int) -> float:
+    return t_quantile(count - 1) if count > 1 else np.nan

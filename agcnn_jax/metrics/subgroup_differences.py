@@ -77,14 +77,14 @@ def compare_groups(
         patients: int `[N]`, the patient of each image.
     """
     _, patient = np.unique(patients, return_inverse=True)
-    found = []
+    comparisons = []
     for attribute, of_image in groups.items():
-        known = [r for r in rows if r.attribute == attribute and r.group != UNKNOWN]
-        if not known:
+        with_group = [r for r in rows if r.attribute == attribute and r.group != UNKNOWN]
+        if not with_group:
             continue
-        reference = max(known, key=lambda row: row.patients).group
+        reference = max(with_group, key=lambda row: row.patients).group
         for branch, matrix in scores.items():
-            here = [row for row in known if row.branch == branch]
+            of_branch = [row for row in with_group if row.branch == branch]
             sides = {
                 (row.group, row.finding): _side(
                     row.auc,
@@ -94,14 +94,14 @@ def compare_groups(
                     called.get(branch, {}).get(row.finding),
                     patient,
                 )
-                for row in here
+                for row in of_branch
                 if row.auc is not None and row.finding != MEAN
             }
-            of_reference = {row.finding: row for row in here if row.group == reference}
-            for row in here:
+            of_reference = {row.finding: row for row in of_branch if row.group == reference}
+            for row in of_branch:
                 compare = _means if row.finding == MEAN else _findings
-                found.append(compare(row, of_reference[row.finding], sides))
-    return found
+                comparisons.append(compare(row, of_reference[row.finding], sides))
+    return comparisons
 
 
 class _Rate(NamedTuple):
@@ -121,18 +121,18 @@ class _Side(NamedTuple):
 
 def _side(
     auc: float,
-    chosen: np.ndarray,
+    in_group: np.ndarray,
     truth: np.ndarray,
     scores: np.ndarray,
     called: np.ndarray | None,
     patient: np.ndarray,
 ) -> _Side:
     count = int(patient.max()) + 1
-    ranks = rank_scores(truth[chosen], scores[chosen])
-    influence = patient_influence(ranks, patient[chosen], count)
+    ranks = rank_scores(truth[in_group], scores[in_group])
+    influence = patient_influence(ranks, patient[in_group], count)
     if called is None:
         return _Side(auc, influence, None)
-    positive, negative = chosen & (truth == 1), chosen & (truth == 0)
+    positive, negative = in_group & (truth == 1), in_group & (truth == 0)
     return _Side(
         auc,
         influence,

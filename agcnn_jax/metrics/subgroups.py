@@ -100,10 +100,10 @@ def subgroup_aucs(
         parts = {str(group): of_image == group for group in np.unique(of_image)}
         enough = {
             group: {
-                label: enough_patients(label_matrix[chosen, c], patients[chosen], FEW_PATIENTS)
+                label: enough_patients(label_matrix[in_group, c], patients[in_group], FEW_PATIENTS)
                 for c, label in enumerate(labels)
             }
-            for group, chosen in parts.items()
+            for group, in_group in parts.items()
         }
         counts = {
             group: sum(enough[group][f] for f in findings) for group in parts if group != UNKNOWN
@@ -111,17 +111,17 @@ def subgroup_aucs(
         most = max(counts.values(), default=0)
         large = [group for group, count in counts.items() if count and 2 * count >= most]
         shared = tuple(f for f in findings if large and all(enough[one][f] for one in large))
-        for group, chosen in parts.items():
+        for group, in_group in parts.items():
             # The mean of the groups' own findings would compare different findings.
-            covered = shared if group in large else ()
+            findings_of_mean = shared if group in large else ()
             rows += _of_group(
                 (attribute, group),
-                label_matrix[chosen],
-                {branch: matrix[chosen] for branch, matrix in scores.items()},
-                patients[chosen],
+                label_matrix[in_group],
+                {branch: matrix[in_group] for branch, matrix in scores.items()},
+                patients[in_group],
                 labels,
                 enough[group],
-                covered,
+                findings_of_mean,
             )
     return rows
 
@@ -157,10 +157,10 @@ def _of_group(
         if not shared:
             rows.append(Subgroup(*place, *size, branch, MEAN, (), None, None, None, None))
         else:
-            chosen = [present.index(label) for label in shared]
+            places = [present.index(label) for label in shared]
             mean = float(np.mean([result.auc[label] for label in shared]))
             interval = result.intervals[shared[0]]
             if len(shared) > 1:
-                interval = mean_interval(mean, Influence(values[:, chosen], weights[:, chosen]))
+                interval = mean_interval(mean, Influence(values[:, places], weights[:, places]))
             rows.append(Subgroup(*place, *size, branch, MEAN, shared, None, None, mean, interval))
     return rows

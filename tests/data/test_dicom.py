@@ -32,6 +32,7 @@ from pydicom.uid import (  # noqa: E402
 )
 
 from agcnn_jax.data import dicom  # noqa: E402
+from agcnn_jax.data.dicom_header import is_dicom, is_directory, read_header  # noqa: E402
 from agcnn_jax.data.films import decode_film, load_film  # noqa: E402
 from agcnn_jax.data.pixels import UnreadableImageError  # noqa: E402
 from tests.data.dicom_files import (  # noqa: E402
@@ -76,7 +77,7 @@ def test_other_modalities_are_refused_by_name(name, modality):
 def test_published_luts_are_applied():
     """A test pattern, whose LUTs turn every other encoding of it into the same picture."""
     films = [
-        dicom.gray_film(dicom.read_header(example(f"{name}.dcm").read_bytes()))
+        dicom.gray_film(read_header(example(f"{name}.dcm").read_bytes()))
         for name in ("vlut_04", "mlut_18")
     ]
     difference = np.abs(films[0].astype(int) - films[1])
@@ -86,7 +87,7 @@ def test_published_luts_are_applied():
 
 def test_lossless_jpeg_is_decoded():
     pytest.importorskip("gdcm", reason="needs python-gdcm")
-    film = dicom.gray_film(dicom.read_header(example("JPEG-LL.dcm").read_bytes()))
+    film = dicom.gray_film(read_header(example("JPEG-LL.dcm").read_bytes()))
     assert film.shape == (1024, 256)
     assert (film.min(), film.max()) == (0, 255)
 
@@ -532,7 +533,7 @@ def test_files_without_preamble_or_meta_information(make):
     ],
 )
 def test_what_is_not_dicom_beyond_doubt_is_none(data):
-    assert not dicom.is_dicom(data)
+    assert not is_dicom(data)
     with pytest.raises(UnreadableImageError, match="not a PNG, JPEG, TIFF or DICOM file"):
         decode_film(data)
 
@@ -541,7 +542,7 @@ def test_a_directory_is_refused_by_name():
     dataset = radiograph(VALUES, SOPClassUID=None, PixelData=None, Modality=None)
     dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     data = encoded(dataset)
-    assert dicom.is_directory(data) and not dicom.is_directory(encoded(radiograph(VALUES)))
+    assert is_directory(data) and not is_directory(encoded(radiograph(VALUES)))
     with pytest.raises(UnreadableImageError, match="directory"):
         decode_film(data)
 

@@ -1,4 +1,4 @@
-"""Which ids stand for one patient: in ChestX-ray14, whose patients are numbers, and elsewhere."""
+"""Ids that stand for one patient: in ChestX-ray14, whose patients are numbers, and elsewhere."""
 
 import pytest
 from hypothesis import given

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agcnn_jax.data.text import match_names, read_names, stem
+from agcnn_jax.data.text import csv_text, match_names, read_names, stem
 
+ENDS = st.sampled_from(["", ".png", ".PNG"])
 NAMES = ["00000001_000.png", "00000013_005.png", "00030805_012.png"]
 
 
@@ -69,6 +70,13 @@ def test_only_extensions_of_images_are_left_out():
 
 
 @settings(max_examples=20)
-@given(st.lists(st.from_regex(r"[a-z]{1,3}(\.png|\.PNG|)", fullmatch=True), unique=True))
+@given(st.sets(st.tuples(st.text("abc", min_size=1, max_size=3), ENDS).map("".join)))
 def test_known_names_mean_themselves(names):
     assert match_names(names, names) == {name: name for name in names}
+
+
+def test_a_written_table_has_empty_cells_for_none_and_all_digits():
+    rows = [("a, b", 0.1 + 0.2, None), ('say "c"', 3, "é\nf")]
+    assert csv_text(["name", "x", "note"], iter(rows)) == (
+        'name,x,note\n"a, b",0.30000000000000004,\n"say ""c""",3,"é\nf"\n'
+    )

@@ -28,17 +28,6 @@ def test_equals_scikit_learn(case):
     assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
-@given(scored(), st.integers(0, 2**32 - 1))
-def test_weights_equal_scikit_learn_and_repetition(case, seed):
-    labels, scores = case
-    weights = np.random.default_rng(seed).integers(0, 4, len(labels))
-    weights[:2] = 1, 2
-    value = auc(labels, scores, weights)
-    assert value == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights), abs=1e-12)
-    repeated = auc(np.repeat(labels, weights), np.repeat(scores, weights))
-    assert value == pytest.approx(repeated, abs=1e-12)
-
-
 @given(scored())
 def test_only_the_order_matters(case):
     labels, scores = case

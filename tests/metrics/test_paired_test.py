@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
-from agcnn_jax.metrics.influence import difference_interval, variance_of_difference
+from agcnn_jax.metrics.influence import UNBIASED, difference_interval, estimate_variance
 from agcnn_jax.metrics.paired_test import holm, paired_test
 from tests.support.programs import ROOT
 
@@ -68,7 +68,7 @@ def test_one_image_a_patient_is_what_r_computes(drawn, aucs, variances, test_and
     for scores, auc, variance in zip(models, aucs, variances, strict=True):
         found, influence = influence_on(labels, scores, patient)
         assert found == pytest.approx(auc, abs=1e-11)
-        assert variance_of_difference(influence)[0] == pytest.approx(variance, abs=1e-11)
+        assert estimate_variance(influence, UNBIASED)[0] == pytest.approx(variance, abs=1e-11)
     test = compare(labels, *models, patient)
     statistic = test.difference / test.error
     # R takes the normal distribution, whose p is smaller.
@@ -104,7 +104,8 @@ def test_several_images_a_patient_is_obuchowskis_formula(seed, each):
     labels[:2], labels[2:4] = 0, 1
     patient = np.repeat(np.arange(12), each)
     scores = scores[patient] + np.random.default_rng(seed).normal(size=len(patient)).round(1)
-    variance, _ = variance_of_difference(influence_on(labels[patient], scores, patient)[1])
+    _, influence = influence_on(labels[patient], scores, patient)
+    variance, _ = estimate_variance(influence, UNBIASED)
     assert variance == pytest.approx(obuchowski(labels[patient], scores, patient), abs=1e-14)
 
 
@@ -178,7 +179,7 @@ def test_few_patients_on_a_side_are_not_tested(positives, negatives):
     assert (test.p is None) == (min(positives, negatives) < 10)
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("several", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_size_with_ten_positive_patients(several):
     """A short form of the benchmark; by the normal distribution it is 0.07 to 0.1."""
     by_t, by_normal = sizes(single(10, 0.75, several), 1000)

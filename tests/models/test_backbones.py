@@ -66,6 +66,7 @@ def test_stride_sits_in_the_3x3():
     assert block["conv2"]["__call__"][0].shape[1] == 8
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     backbone = make_backbone("resnet_small", dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(1), (4, 64, 64, 1))

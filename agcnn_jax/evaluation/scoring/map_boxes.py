@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agcnn_jax.attention.class_maps import grad_cam, grad_cam_plus_plus
-from agcnn_jax.attention.heatmap import channel_response, heat_map_mask, scale_map
+from agcnn_jax.attention.heatmap import heat_map_mask, reduce_channels, scale_map
 from agcnn_jax.attention.regions import all_region_boxes_host, region_box_host
 from agcnn_jax.data.augment import centre_crop
 from agcnn_jax.data.pipeline import read_batch
@@ -54,7 +54,7 @@ def response_maps(
     )(records)
     responses = jnp.stack(
         [
-            channel_response(features, recipe.statistic),
+            reduce_channels(features, recipe.statistic),
             grad_cam(features, weights),
             grad_cam_plus_plus(features, weights, recipe.model.pooling),
             noise,

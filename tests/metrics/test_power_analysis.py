@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.planning import expected_interval, table
+from agcnn_jax.metrics.power_analysis import expected_interval, table
 
 
 @pytest.mark.parametrize(("positives", "auc"), [(20, 0.8), (100, 0.9)])
