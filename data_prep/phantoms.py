@@ -4,7 +4,7 @@
         [--prevalence floor|real] [--workers N]
 
 Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (in pixels
-of these files), `train_val_list.txt`, `test_list.txt` and finally `phantoms.json`, which says that
+of these files), `train_val_list.txt`, `test_list.txt` and finally `dataset.json`, which says that
 the images are synthetic. After an interruption, the same command continues.
 """
 
@@ -25,7 +25,7 @@ import argparse
 import json
 from pathlib import Path
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 from data_prep.phantom import cohort
 from data_prep.phantom.generate import generate
@@ -82,7 +82,7 @@ def main() -> None:
         new = generate(
             given.out_dir, given.patients, given.size, given.seed, given.workers, given.prevalence
         )
-        images = json.loads((given.out_dir / MARKER).read_text())["images"]
+        images = json.loads((given.out_dir / FILE).read_text())["images"]
         note = "" if new else "already complete: "
         _say(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")
 

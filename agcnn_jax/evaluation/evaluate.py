@@ -196,6 +196,7 @@ def report(
         protocol=run.split.protocol,
         backbone=config.backbone,
         provenance=records.provenance,
+        synthetic=records.synthetic,
         overlap=overlap,
         setting=subject.setting,
         images_digest=run.split.digests[split],

@@ -178,7 +178,7 @@ def _scores(results: Mapping[str, BranchAUC], cohort: Cohort) -> dict[str, Any]:
             "interval": {finding: scores.intervals[finding] for finding in scores.findings},
         }
     facts = dataclasses.asdict(cohort)
-    del facts["overlap"]
+    del facts["overlap"], facts["synthetic"]
     keep = ("split", "protocol", "images")
     return {
         **{key: facts.pop(key) for key in keep},

@@ -39,7 +39,7 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "tables": {
             field: str(path) if path else None for field, path in plan.tables._asdict().items()
         },
-        "provenance": plan.provenance,
+        "provenance": plan.collection.provenance,
         "image_size": plan.context.image_size,
         "box_size": plan.context.box_size,
         "files_seen": len(written) + len(set_aside),

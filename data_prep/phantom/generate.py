@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.progress import Progress
 from data_prep.phantom import cohort
@@ -64,8 +64,15 @@ def generate(
 def _generate(
     out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str
 ) -> bool:
-    options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
-               "prevalence": prevalence, "patients": count}  # fmt: skip
+    options = {
+        "provenance": PROVENANCE,
+        "synthetic": True,
+        "version": VERSION,
+        "box_size": size,
+        "seed": seed,
+        "prevalence": prevalence,
+        "patients": count,
+    }
     if is_complete(out_dir, options):
         return False
     work = open_output(out_dir, options)
@@ -84,10 +91,9 @@ def _generate(
             _draw_parallel(pending, workers, progress)
     boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
     write_tables(out_dir, people, boxes, size)
-    marker = work / MARKER
     content = options | {"collection": collection(seed, prevalence), "images": total}
-    marker.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(marker, out_dir / MARKER)
+    (work / FILE).write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(work / FILE, out_dir / FILE)
     shutil.rmtree(work)
     return True
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 
 UNFINISHED = "unfinished"
@@ -26,17 +26,17 @@ def is_complete(out_dir: Path, options: dict) -> bool:
     """Return True if `out_dir` holds the phantoms of these options.
 
     Raises:
-        UserError: it holds other phantoms, or its marker is damaged.
+        UserError: it holds other phantoms, or its `dataset.json` is damaged.
     """
-    marker = out_dir / MARKER
-    if not marker.exists():
+    path = out_dir / FILE
+    if not path.exists():
         return False
-    found = read_json(marker)
-    if not isinstance(found, dict) or not isinstance(found.get("images"), int):
+    drawn = read_json(path)
+    if not isinstance(drawn, dict) or not isinstance(drawn.get("images"), int):
         raise errors.UserError(
-            f"{marker}: damaged; remove {out_dir} and run again, or choose another --out_dir"
+            f"{path}: damaged; remove {out_dir} and run again, or choose another --out_dir"
         )
-    different = [key for key, value in options.items() if found.get(key) != value]
+    different = [key for key, value in options.items() if drawn.get(key) != value]
     if different:
         raise errors.UserError(
             f"{out_dir} holds other phantoms (different {', '.join(different)}); "

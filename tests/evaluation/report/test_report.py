@@ -237,8 +237,8 @@ def test_published_results_are_those_of_the_split():
     assert "Published results" not in text
 
 
-def test_phantoms_are_never_beside_published_numbers():
-    content = make_content(provenance="phantoms (synthetic)")
+def test_synthetic_images_are_never_beside_published_numbers():
+    content = make_content(synthetic=True)
     text, _ = check(content)
     assert text.count(SYNTHETIC_NOTE) == 2
     assert "paper" not in " ".join(summary(content.results, content.measures, content.cohort))

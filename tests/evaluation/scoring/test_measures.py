@@ -52,6 +52,7 @@ def files(folder, scored, calibration, note=""):
         protocol="random",
         backbone="resnet50",
         provenance="ChestX-ray14",
+        synthetic=False,
         overlap=None,
     )
     write_measures(folder, measure(scored, calibration, note), results, cohort)
