@@ -27,7 +27,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
-from data_prep.nih import publish, tables, workers
+from data_prep.nih import publish, shards, tables
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
 from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
@@ -130,10 +130,10 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     store = data_dir / NAME / VERSION
     with lock_data_dir(data_dir):
         if store.exists():
-            _require_same(store, plan)
+            _check_same(store, plan)
             return f"{store} is already prepared from these files with these options"
         started = time.monotonic()
-        new_images = workers.write_shards(plan, num_workers)
+        new_images = shards.write_units(plan.units, plan.context, plan.images, num_workers)
         seconds = time.monotonic() - started
         outcome = publish.collect(plan.units, plan.context.scratch)
         report = make_report(plan, outcome)
@@ -149,7 +149,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     return f"{summary(report)}, {new_images / max(seconds, 1e-9):.0f} files/s: {store}"
 
 
-def _require_same(store: Path, plan: Plan) -> None:
+def _check_same(store: Path, plan: Plan) -> None:
+    """Raise `UserError` if the store was made from other files or options."""
     try:
         digest = (store / INPUTS).read_text().strip()
     except (OSError, ValueError):

@@ -84,15 +84,18 @@ def test_a_folder_of_somebody_elses_unfinished_things_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ['{"a', "[]", "", b"\xff", None])
-@pytest.mark.parametrize("name", ["dataset.json", "unfinished/options.json"])
-def test_damaged_state_is_named(tmp_path, name, damage):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dataset.json", "holds other phantoms"), ("unfinished/options.json", "unfinished phantoms")],
+)
+def test_damaged_state_is_refused(tmp_path, name, said, damage):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     if damage is None:
         path.mkdir()
     else:
         path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
-    with pytest.raises(UserError, match=f"{name}: damaged; remove {tmp_path} and run again"):
+    with pytest.raises(UserError, match=f"{said}.*choose another --out_dir or remove it"):
         phantoms.generate(tmp_path, 60, SIZE, seed=3, workers=1)
 
 
