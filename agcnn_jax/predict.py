@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         errors.say(f"files in the folders left out, since they are no films: {found.others:,}")
     if model.lineage.synthetic:
         errors.say(
-            "SYNTHETIC: the model was trained on phantoms, which a program draws; what it learned "
-            "from them says nothing about patients"
+            "SYNTHETIC: the model was trained on synthetic images; what it learned from them says "
+            "nothing about patients"
         )
     if model.calibration is None:
         errors.say(

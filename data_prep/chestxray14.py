@@ -27,7 +27,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
-from data_prep.nih import publish, tables, workers
+from data_prep.nih import publish, shards, tables
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir
 from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
@@ -76,8 +76,9 @@ class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             metadata=tfds.core.MetadataDict(
                 labels=list(tables.LABELS),
                 findings=list(tables.FINDINGS),
-                provenance=self._plan.provenance,
-                collection=self._plan.collection,
+                provenance=self._plan.collection.provenance,
+                collection=self._plan.collection.name,
+                synthetic=self._plan.collection.synthetic,
                 image_size=context.image_size,
                 fingerprint=publish.fingerprint(self._records, self._columns, context.image_size),
                 digests=self._columns.digests,
@@ -129,10 +130,10 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     store = data_dir / NAME / VERSION
     with lock_data_dir(data_dir):
         if store.exists():
-            _require_same(store, plan)
+            _check_same(store, plan)
             return f"{store} is already prepared from these files with these options"
         started = time.monotonic()
-        new_images = workers.write_shards(plan, num_workers)
+        new_images = shards.write_units(plan.units, plan.context, plan.images, num_workers)
         seconds = time.monotonic() - started
         outcome = publish.collect(plan.units, plan.context.scratch)
         report = make_report(plan, outcome)
@@ -148,7 +149,8 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
     return f"{summary(report)}, {new_images / max(seconds, 1e-9):.0f} files/s: {store}"
 
 
-def _require_same(store: Path, plan: Plan) -> None:
+def _check_same(store: Path, plan: Plan) -> None:
+    """Raise `UserError` if the store was made from other files or options."""
     try:
         digest = (store / INPUTS).read_text().strip()
     except (OSError, ValueError):

@@ -4,7 +4,7 @@
         [--prevalence floor|real] [--workers N]
 
 Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (in pixels
-of these files), `train_val_list.txt`, `test_list.txt` and finally `phantoms.json`, which says that
+of these files), `train_val_list.txt`, `test_list.txt` and finally `dataset.json`, which says that
 the images are synthetic. After an interruption, the same command continues.
 """
 
@@ -25,7 +25,7 @@ import argparse
 import json
 from pathlib import Path
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 from data_prep.phantom import cohort
 from data_prep.phantom.generate import generate
@@ -36,7 +36,7 @@ DEFAULT_PATIENTS = 1200
 MIN_PATIENTS, MIN_SIZE, MAX_SIZE = 10, 64, 1024
 
 
-def _options() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = errors.OneLineParser(description="Draw synthetic chest radiographs (phantoms).")
     parser.add_argument("--out_dir", type=Path, help="output folder, in NIH's layout")
     parser.add_argument("--patients", type=int, default=DEFAULT_PATIENTS,
@@ -50,21 +50,21 @@ def _options() -> argparse.Namespace:
                         help="processes; do not change the output (%(default)s)")  # fmt: skip
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE",
                         help="save a picture of each finding as FILE")  # fmt: skip
-    given = parser.parse_args()
-    if given.out_dir is None and given.contact_sheet is None:
+    options = parser.parse_args()
+    if options.out_dir is None and options.contact_sheet is None:
         raise errors.UserError("--out_dir is missing; name the output folder")
     for option, value, low, high in (
-        ("--patients", given.patients, MIN_PATIENTS, 99_999_999),
-        ("--size", given.size, MIN_SIZE, MAX_SIZE),
-        ("--seed", given.seed, 0, 2**32 - 1),
-        ("--workers", given.workers, 1, 4096),
+        ("--patients", options.patients, MIN_PATIENTS, 99_999_999),
+        ("--size", options.size, MIN_SIZE, MAX_SIZE),
+        ("--seed", options.seed, 0, 2**32 - 1),
+        ("--workers", options.workers, 1, 4096),
     ):
         if not low <= value <= high:
             raise errors.UserError(f"{option} {value} is outside {low} to {high}")
-    sheet = given.contact_sheet
+    sheet = options.contact_sheet
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise errors.UserError(f"--contact_sheet {sheet}: the file name must end in .png")
-    return given
+    return options
 
 
 def _say(text: str) -> None:
@@ -74,17 +74,16 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command."""
-    given = _options()
-    if given.contact_sheet is not None:
-        contact_sheet(given.contact_sheet, given.seed, given.size)
-        _say(f"{given.contact_sheet}: {PROVENANCE}")
-    if given.out_dir is not None:
-        new = generate(
-            given.out_dir, given.patients, given.size, given.seed, given.workers, given.prevalence
-        )
-        images = json.loads((given.out_dir / MARKER).read_text())["images"]
+    options = _parse_arguments()
+    if options.contact_sheet is not None:
+        contact_sheet(options.contact_sheet, options.seed, options.size)
+        _say(f"{options.contact_sheet}: {PROVENANCE}")
+    if (out_dir := options.out_dir) is not None:
+        count, size, seed = options.patients, options.size, options.seed
+        new = generate(out_dir, count, size, seed, options.workers, options.prevalence)
+        images = json.loads((out_dir / FILE).read_text())["images"]
         note = "" if new else "already complete: "
-        _say(f"{given.out_dir}: {note}{images} images of {given.patients} patients, {PROVENANCE}")
+        _say(f"{out_dir}: {note}{images} images of {count} patients, {PROVENANCE}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import agcnn_jax
 from agcnn_jax.config.check import check_config, flatten, is_read
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED
-from agcnn_jax.config.kinds import ANY, TEXT, WHOLE, count_from, require_entries
+from agcnn_jax.config.kinds import ANY, TEXT, TRUTH, WHOLE, count_from, require_entries
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
@@ -24,9 +24,13 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 _ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay", "remat")
 """Keys that version 0.1 did not have; their defaults are what it did."""
 
-_DATA = dict.fromkeys(("provenance", "fingerprint", "protocol"), (TEXT, ANY)) | dict.fromkeys(
-    ("images", "train", "validation", "test", "shared_patients"), (WHOLE, count_from(0))
-)
+_DATA = {
+    **dict.fromkeys(("provenance", "fingerprint", "protocol"), (TEXT, ANY)),
+    "synthetic": (TRUTH, ANY),
+    **dict.fromkeys(
+        ("images", "train", "validation", "test", "shared_patients"), (WHOLE, count_from(0))
+    ),
+}
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:

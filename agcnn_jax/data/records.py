@@ -45,9 +45,10 @@ class Records:
         directory: the folder of the dataset itself.
         labels: names of the columns of `label_matrix`.
         findings: the labels over which AUC is averaged.
-        provenance: origin of the images; says "synthetic" for phantoms.
+        provenance: origin of the images.
         collection: the set in which image ids are unique: `ChestX-ray14`, or one cohort of
             phantoms.
+        synthetic: a program made the images; see `Collection`.
         image_size: side S of the stored images in pixels.
         fingerprint: hex digest of all columns, boxes and pixels in record order.
         image_ids: file names, str `[N]`.
@@ -70,6 +71,7 @@ class Records:
     findings: tuple[str, ...]
     provenance: str
     collection: str
+    synthetic: bool
     image_size: int
     fingerprint: str
     image_ids: np.ndarray
@@ -188,6 +190,7 @@ def _open(directory: Path) -> Records:
         findings=tuple(metadata["findings"]),
         provenance=metadata["provenance"],
         collection=metadata["collection"],
+        synthetic=metadata["synthetic"],
         image_size=metadata["image_size"],
         fingerprint=metadata["fingerprint"],
         image_ids=text("image_id"),

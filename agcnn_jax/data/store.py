@@ -18,8 +18,8 @@ SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
 TABLES = ("records.csv", "boxes.csv")
 # The keys of `metadata.json` that `Records` needs.
 METADATA = (
-    *("labels", "findings", "provenance", "collection", "image_size", "fingerprint", "digests"),
-    "official_names",
+    *("labels", "findings", "provenance", "collection", "synthetic", "image_size", "fingerprint"),
+    *("digests", "official_names"),
 )
 
 
@@ -102,4 +102,6 @@ def read_columns(path: Path) -> dict[str, list[str]]:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: missing or damaged; delete the dataset and prepare it again")
+    return UserError(
+        f"{path}: missing, damaged or of another version; delete the dataset and prepare it again"
+    )

@@ -245,6 +245,7 @@ def cohort_of(
         protocol=run.split.protocol,
         backbone=run.config.backbone,
         provenance=run.records.provenance,
+        synthetic=run.records.synthetic,
         overlap=overlap,
         setting=subject.setting,
         images_digest=run.split.digests[split],

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.collection import NIH, read_collection
 from agcnn_jax.data.labels import NO_FINDING
-from agcnn_jax.data.marker import read_marker
-from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.evaluation.auc.aucs import auc_table
 from agcnn_jax.evaluation.files.csv_table import read_csv
@@ -140,12 +139,10 @@ def evaluate_predictions(
 
 def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:
     """Describe the scored images, of which the files say neither split nor model."""
-    # The phantoms' marker beside the labels makes the table say that they are synthetic.
-    marker = read_marker(Path(labels_path).parent)
+    collection = read_collection(Path(labels_path).parent)
     provenance = f"{' and '.join(Path(path).name for path in paths)} on {Path(labels_path).name}"
-    if marker:
-        provenance += f", {marker['provenance']}"
-    collection = marker.get("collection", CHESTXRAY14)
+    if collection != NIH:
+        provenance += f", {collection.provenance}"
     return describe_cohort(
         scored.label_matrix,
         scored.labels,
@@ -154,8 +151,9 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
         protocol=None,
         backbone=None,
         provenance=provenance,
+        synthetic=collection.synthetic,
         overlap=_lineage_beside(paths).overlap(
-            collection, list(scored.image_ids), list(scored.patient_ids)
+            collection.name, list(scored.image_ids), list(scored.patient_ids)
         ),
         images_digest=digest_of(np.sort(scored.image_ids)),
     )

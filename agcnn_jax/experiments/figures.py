@@ -16,6 +16,7 @@ from agcnn_jax.evaluation.figures.style import (
     style,
 )
 from agcnn_jax.evaluation.files.table import plain_name
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import DIFFERENCE
 from agcnn_jax.experiments.summary import BY_FINDING
@@ -33,7 +34,7 @@ def draw(content: Mapping[str, Any], backbone: str) -> Figure:
         figure = _by_finding(rows)
     else:
         figure = _by_row(name, rows)
-    synthetic = " — SYNTHETIC PHANTOMS" if "synthetic" in content["provenance"] else ""
+    synthetic = f" — {SYNTHETIC}" if content["synthetic"] else ""
     over = "seeds and patients" if seeds > 1 else "patients"
     figure.suptitle(
         f"{content['title']}{synthetic}\n{backbone}, {seeds} seed{'s' * (seeds != 1)}, "
@@ -46,14 +47,14 @@ def draw(content: Mapping[str, Any], backbone: str) -> Figure:
 def _by_finding(rows: Mapping[str, Any]) -> Figure:
     """Draw fusion minus global for each finding and their mean."""
     (row,) = rows.values()
-    found = {plain_name(f): d for f, d in row[f"{DIFFERENCE} by finding"].items()}
-    found = {"Mean": row[DIFFERENCE], **found}
-    figure = Figure(figsize=(6.4, 0.3 * len(found) + 1.9), layout="constrained")
+    differences = {plain_name(f): d for f, d in row[f"{DIFFERENCE} by finding"].items()}
+    differences = {"Mean": row[DIFFERENCE], **differences}
+    figure = Figure(figsize=(6.4, 0.3 * len(differences) + 1.9), layout="constrained")
     axes = figure.subplots()
-    _ranges(axes, list(found.values()), np.arange(len(found)), "#000000")
+    _ranges(axes, list(differences.values()), np.arange(len(differences)), "#000000")
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.axhline(0.5, color="0.9", linewidth=0.8)
-    _name_rows(axes, list(found))
+    _name_rows(axes, list(differences))
     axes.set_xlabel("Fusion minus global, AUC", fontsize=TITLE_SIZE)
     return figure
 
@@ -63,9 +64,9 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(8.6, 0.55 * len(rows) + 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for offset, branch in zip((-0.2, 0.0, 0.2), BRANCHES, strict=True):
-        found = [row["branches"][branch] for row in rows.values()]
+        estimates = [row["branches"][branch] for row in rows.values()]
         places = np.arange(len(rows)) + offset
-        _ranges(left, found, places, style(branch, 0)[0], branch)
+        _ranges(left, estimates, places, style(branch, 0)[0], branch)
     _ranges(right, [row[DIFFERENCE] for row in rows.values()], np.arange(len(rows)), "#000000")
     right.axvline(0, color="0.6", linewidth=0.8)
     _name_rows(left, list(rows))
@@ -80,13 +81,17 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> Figure:
 
 
 def _ranges(
-    axes: Axes, found: Sequence[Mapping[str, Any]], places: np.ndarray, color: str, label: str = ""
+    axes: Axes,
+    estimates: Sequence[Mapping[str, Any]],
+    places: np.ndarray,
+    color: str,
+    label: str = "",
 ) -> None:
     """Draw estimates with their intervals, one a row."""
-    for place, one in zip(places, found, strict=True):
+    for place, one in zip(places, estimates, strict=True):
         if one["interval"]:
             axes.plot(one["interval"], (place, place), color=color, linewidth=1.2)
-    values = [np.nan if one["value"] is None else one["value"] for one in found]
+    values = [np.nan if one["value"] is None else one["value"] for one in estimates]
     axes.plot(values, places, "o", color=color, markersize=4.5, label=label)
 
 
@@ -103,14 +108,14 @@ def _tau_curves(rows: Mapping[str, Any]) -> Figure:
     panels = figure.subplots(1, 2)
     taus = [float(row) for row in rows]
     for axes, branch in zip(panels, ("local", "fusion"), strict=True):
-        found = [row["branches"][branch] for row in rows.values()]
+        estimates = [row["branches"][branch] for row in rows.values()]
         color = style(branch, 0)[0]
-        for tau, one in zip(taus, found, strict=True):
+        for tau, one in zip(taus, estimates, strict=True):
             if one["interval"]:
                 axes.plot((tau, tau), one["interval"], color=color, linewidth=1)
-        values = [one["value"] for one in found]
+        values = [one["value"] for one in estimates]
         axes.plot(taus, values, "o-", color=color, markersize=4.5, label="test")
-        values = [one["validation"] for one in found]
+        values = [one["validation"] for one in estimates]
         axes.plot(taus, values, "s--", color="0.55", markersize=4, label="validation")
         values = [row["branches"]["global"]["value"] for row in rows.values()]
         color = style("global", 0)[0]

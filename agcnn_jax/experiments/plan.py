@@ -168,12 +168,12 @@ def plan(
     for name, seed in itertools.product(names, range(seeds)):
         for row, changes in EXPERIMENTS[name].rows.items():
             if not only or row in only:
-                changed = _changed(config, {**changes, "seed": seed})
-                runs.append(PlannedRun(name, row, seed, changed, config))
+                own = _with_changes(config, {**changes, "seed": seed})
+                runs.append(PlannedRun(name, row, seed, own, config))
     return runs
 
 
-def _changed(
+def _with_changes(
     config: ml_collections.ConfigDict, changes: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
     new = config.copy_and_resolve_references()
@@ -183,7 +183,7 @@ def _changed(
     return new
 
 
-def refuse_overruled(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:
+def check_overrides(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:
     """Raise `UserError` if the command line sets a key that every run sets itself or ignores.
 
     A key that only some of the runs ignore is dropped from these.
@@ -195,9 +195,9 @@ def refuse_overruled(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -
             "--config.eval.crops has no effect on experiments, which score the centre; leave it out"
         )
     for key in overrides:
-        used = (key in run.values and key not in run.changes for run in runs)
-        if KEYS[key].changes in (FIXED, SCORED) and not any(used):
-            names = " and ".join(dict.fromkeys(run.experiment for run in runs))
+        uses = (key in planned.values and key not in planned.changes for planned in runs)
+        if KEYS[key].changes in (FIXED, SCORED) and not any(uses):
+            names = " and ".join(dict.fromkeys(planned.experiment for planned in runs))
             raise UserError(
                 f"--config.{key} has no effect on {names}, whose runs set it or do not read it; "
                 f"leave it out"

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,12 @@ from agcnn_jax.evaluation.figures.style import encode
 from agcnn_jax.evaluation.files.table import as_markdown, as_text
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.experiments import figures, summary, tables
-from agcnn_jax.experiments.clock import Clock
 from agcnn_jax.experiments.plan import OF_BACKBONE, PlannedRun, plan
-from agcnn_jax.experiments.result import Result
+from agcnn_jax.experiments.result import RunResult
 from agcnn_jax.experiments.runs import (
+    check_start,
     complete_run,
     keep_base,
-    refuse_new_start,
     remaining,
     survey,
 )
@@ -34,7 +34,6 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import (
     announce,
     from_primary,
-    is_primary,
     require_agreement,
     sync_call,
 )
@@ -49,38 +48,44 @@ def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
     """
     place = checkpoint_place(workdir)
     keep_compilations()
-    require_agreement(lambda: {"experiments": [run.name for run in runs]})
-    experiment = sync_call(lambda: open_run(runs[0].config, place))
-    data = experiment.data_summary
+    require_agreement(lambda: {"experiments": [planned.name for planned in runs]})
+    run = sync_call(lambda: open_run(runs[0].config, place))
+    data = run.data_summary
 
     def begin() -> list[int]:
-        known = survey(place, runs[0], data)
-        for name in dict.fromkeys(run.experiment for run in runs):
-            _refuse_other_files(place / name)
-        left = remaining(known, runs)
+        inventory = survey(place, runs[0], data)
+        for name in dict.fromkeys(planned.experiment for planned in runs):
+            _check_folder(place / name)
+        left = remaining(inventory, runs)
         if left:
-            refuse_new_start(experiment, known)
+            check_start(run, inventory)
         keep_base(place, runs[0])
         return left
 
     left = from_primary(begin)
-    # Only the primary announces how much time is left.
-    known = survey(place, runs[0], data).runs if is_primary() else {}
-    clock, number = Clock(experiment, [runs[i] for i in left], known), 0
+    seconds: list[float] = []
     for name, of_experiment in itertools.groupby(enumerate(runs), key=lambda x: x[1].experiment):
-        for i, run in of_experiment:
+        for i, planned in of_experiment:
             if i in left:
-                announce(f"run {number + 1} of {len(left)}: {run.name}{clock.left(number)}")
-                clock.start()
-                complete_run(place, run, data)
-                clock.stop(number)
-                number += 1
+                count = f"run {len(seconds) + 1} of {len(left)}"
+                announce(f"{count}: {planned.name}{_time_left(seconds, len(left))}")
+                began = time.perf_counter()
+                complete_run(place, planned, data)
+                seconds.append(time.perf_counter() - began)
         asked = runs[0].asked
         text = from_primary(functools.partial(_write, place, name, asked, runs[0], data))
         announce(f"\n{text}")
 
 
-def _refuse_other_files(folder: epath.Path) -> None:
+def _time_left(seconds: Sequence[float], runs: int) -> str:
+    """Say how much time is left of so many runs, given the seconds of those that are done."""
+    if not seconds:
+        return ""
+    minutes = sum(seconds) / len(seconds) * (runs - len(seconds)) / 60
+    return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than 1 min left"
+
+
+def _check_folder(folder: epath.Path) -> None:
     """Raise `UserError` if a table would replace a folder that holds something else."""
     with reported(folder, "read"):
         used = folder.exists() and not (folder / "table.json").exists() and any(folder.iterdir())
@@ -92,12 +97,12 @@ def _write(
     place: epath.Path,
     name: str,
     asked: ml_collections.ConfigDict,
-    run: PlannedRun,
+    planned: PlannedRun,
     data: Mapping[str, Any],
 ) -> str:
     """Write an experiment's folder, with all rows and seeds that have results; return the text."""
-    groups = collect(survey(place, run, data).results, plan([name], asked, seeds=1))
-    content = summary.summarise(name, groups, data["provenance"])
+    groups = collect(survey(place, planned, data).results, plan([name], asked, seeds=1))
+    content = summary.summarise(name, groups)
     shown = [table for backbone in groups for table in tables.as_tables(content, backbone)]
     with replace_directory(place / name) as folder:
         text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -114,19 +119,19 @@ def _write(
     return f"{texts}\n\nwritten to {place / name}"
 
 
-def collect(results: Sequence[Result], rows: Sequence[PlannedRun]) -> dict[str, summary.Group]:
+def collect(results: Sequence[RunResult], rows: Sequence[PlannedRun]) -> dict[str, summary.Group]:
     """Find the results of an experiment's rows, of all seeds and backbones.
 
     Returns:
         Per backbone, named with the other keys in which it has several, the results of each row.
     """
-    kinds: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
-    for row in rows:
-        wanted = _without(row.values, "seed", *OF_BACKBONE)
+    kinds: dict[tuple[Any, ...], dict[str, list[RunResult]]] = {}
+    for planned in rows:
+        wanted = _without(planned.values, "seed", *OF_BACKBONE)
         for result in results:
             if saved_config.same(_without(result.values, "seed", *OF_BACKBONE), wanted):
                 kind = tuple(str(result.values.get(key)) for key in OF_BACKBONE)
-                kinds.setdefault(kind, {}).setdefault(row.row, []).append(result)
+                kinds.setdefault(kind, {}).setdefault(planned.row, []).append(result)
     order = list(BACKBONES)
     sorted_kinds = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1:]))
     return {

@@ -50,7 +50,7 @@ _DEFAULTS = {name: key.default for name, key in KEYS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class RunResult:
     """What a finished run reached.
 
     Attributes:
@@ -82,61 +82,62 @@ class Result:
         return value
 
 
-def make_result(path: str, content: Mapping[str, Any]) -> Result:
+def make_result(path: str, content: Mapping[str, Any]) -> RunResult:
     """Make a result of the content of its file; `UserError` if that is damaged."""
     try:
-        # A key that a file lacks is newer than the file; its default is what the run did.
-        config = {**_DEFAULTS, **content["config"]}
-        values = read_values({key: check_value(key, value) for key, value in config.items()})
-        result = Result(path, values, content, _unpack(content["test"]))
+        values = {key: check_value(key, value) for key, value in content["config"].items()}
+        if read_values({**_DEFAULTS, **values}) != values:
+            raise ValueError("not the keys that a run reads")
+        result = RunResult(path, values, content, _unpack(content["test"]))
         for branch, subset in itertools.product(BRANCHES, ("test", "validation")):
             for finding in content["test"]["auc"]["global"]:
                 float(result.auc(branch, finding, subset) or 0)
             float(result.mean(branch, subset) or 0)
-        kept = content["data"]["protocol"], content["weights"]["global"], content["attention"]
-        dict(kept[2]), content["init"], content["test"]["images"], content["validation"]["images"]
+        data, _ = content["data"], content["weights"]["global"]
+        data["protocol"], data["provenance"], data["synthetic"], dict(content["attention"])
+        content["init"], content["test"]["images"], content["validation"]["images"]
     except (UserError, KeyError, TypeError, AttributeError, ValueError, zlib.error):
-        raise UserError(f"{path} is damaged; {MEASURE_AGAIN}") from None
+        raise UserError(f"{path} is damaged or of another version; {MEASURE_AGAIN}") from None
     return result
 
 
 def _unpack(test: Mapping[str, Any]) -> dict[str, Estimate]:
     """Read the estimates that `_estimates` wrote."""
-    known, count = test["estimates"], test["patients"]
-    packed = zlib.decompress(base64.b64decode(known["contributions"]))
-    matrix = np.frombuffer(packed, np.float16).reshape(len(known["rows"]), count)
-    borrowed = known.get("borrowed") or [0.0] * len(matrix)
-    if not np.isfinite([*known["values"], *borrowed]).all():
+    stored, count = test["estimates"], test["patients"]
+    packed = zlib.decompress(base64.b64decode(stored["contributions"]))
+    matrix = np.frombuffer(packed, np.float16).reshape(len(stored["rows"]), count)
+    if not np.isfinite([*stored["values"], *stored["borrowed"]]).all():
         raise ValueError("not finite")
-    columns = zip(known["rows"], known["values"], known["degrees"], borrowed, matrix, strict=True)
+    names = ("rows", "values", "degrees", "borrowed")
+    columns = zip(*(stored[name] for name in names), matrix, strict=True)
     return {
         row: Estimate(float(value), Variance(each.astype(np.float64) / count, float(lent), degrees))
         for row, value, degrees, lent, each in columns
     }
 
 
-def measure_run(experiment: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
+def measure_run(run: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
     """Predict validation and test with a run's weights, and return the content of its file.
 
     All processes predict; what they return is the same.
     """
     branches = tuple(branch for branch in BRANCHES if branch in variables["params"])
-    step = make_predict_step(experiment.recipe, experiment.mesh, branches)
-    placed = replicate(experiment.mesh, variables)
+    step = make_predict_step(run.recipe, run.mesh, branches)
+    placed = replicate(run.mesh, variables)
     content: dict[str, Any] = {
         "versions": {name: metadata.version(name) for name in saved_config.LIBRARIES},
         "device": jax.devices()[0].device_kind,
-        "devices": experiment.mesh.size,
+        "devices": run.mesh.size,
         "seconds": seconds,
     }
     for subset in ("validation", "test"):
-        indices = getattr(experiment.split, subset)
-        made = predict(step, placed, experiment, indices, subset)
-        scored = scored_images(experiment, experiment.records.labels, indices, made)
+        indices = getattr(run.split, subset)
+        made = predict(step, placed, run, indices, subset)
+        scored = scored_images(run, run.records.labels, indices, made)
         content[subset] = _scores(scored)
         if subset == "test":
-            content[subset] |= _estimates(scored, _box_areas(experiment, indices))
-            content["attention"] = _attention(experiment, variables, indices)
+            content[subset] |= _estimates(scored, _box_areas(run, indices))
+            content["attention"] = _attention(run, variables, indices)
     return content
 
 
@@ -179,15 +180,15 @@ def _estimates(scored: ScoredImages, areas: Mapping[str, np.ndarray]) -> dict[st
         if all(pair):
             one, other = (_mean_estimate(parts, count) for parts in pair if parts)
             estimates[f"{DIFFERENCE} {finding}"] = one.minus(other)
-    found = [one.variance for one in estimates.values()]
-    packed = np.array([one.contributions * count for one in found], np.float16).reshape(-1, count)
-    text = base64.b64encode(zlib.compress(packed.tobytes(), 9))
+    variances = [one.variance for one in estimates.values()]
+    packed = np.array([one.contributions * count for one in variances], np.float16)
+    text = base64.b64encode(zlib.compress(packed.reshape(-1, count).tobytes(), 9))
     return {
         "estimates": {
             "rows": list(estimates),
             "values": [one.value for one in estimates.values()],
-            "degrees": [one.degrees for one in found],
-            "borrowed": [one.borrowed for one in found],
+            "degrees": [one.degrees for one in variances],
+            "borrowed": [one.borrowed for one in variances],
             "contributions": text.decode(),
         }
     }
@@ -212,8 +213,8 @@ def _of_branch(
             continue
         rows[finding] = [(value, patient_influence(ranks, patient, count))]
         rows[""] += rows[finding]
-        for size, chosen in _thirds(areas.get(finding)).items():
-            kept = (labels == 0) | chosen
+        for size, third in _thirds(areas.get(finding)).items():
+            kept = (labels == 0) | third
             ranks = rank_scores(labels[kept], scores[finding][kept])
             if (value := plain_auc(ranks)) is not None:
                 rows[size].append((value, patient_influence(ranks, patient[kept], count)))
@@ -237,30 +238,30 @@ def _thirds(areas: np.ndarray | None) -> dict[str, np.ndarray]:
     return masks
 
 
-def _box_areas(experiment: Run, indices: np.ndarray) -> dict[str, np.ndarray]:
+def _box_areas(run: Run, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Return, per finding, the area of each image's largest annotated box; NaN without one."""
     places = {record: i for i, record in enumerate(indices)}
     areas = {}
-    for finding, annotated in annotated_boxes(experiment, indices).items():
+    for finding, annotated in annotated_boxes(run, indices).items():
         areas[finding] = np.full(len(indices), np.nan)
         largest = np.nanmax(box_areas(annotated.boxes), axis=1)
         areas[finding][[places[record] for record in annotated.records]] = largest
     return areas
 
 
-def _attention(experiment: Run, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
+def _attention(run: Run, variables: Variables, indices: np.ndarray) -> dict[str, Any]:
     """Return how often the attended region, and chance, point into the annotated boxes."""
     if "global" not in variables["params"]:
         return {}
-    labels = experiment.records.labels
-    found = localise(experiment, variables, match_outputs(labels, labels), indices)
-    of_tau = {way: found.scores[found.tau][way] for way in (ATTENDED, *CHANCE)}
+    labels = run.records.labels
+    measured = localise(run, variables, match_outputs(labels, labels), indices)
+    of_tau = {way: measured.scores[measured.tau][way] for way in (ATTENDED, *CHANCE)}
     return {
-        "tau": found.tau,
-        "statistic": found.statistic,
-        "images": {finding: count.images for finding, count in found.counts.items()},
+        "tau": measured.tau,
+        "statistic": measured.statistic,
+        "images": {finding: count.images for finding, count in measured.counts.items()},
         "pointing": {way: _pointing(scores) for way, scores in of_tau.items()},
-        "attended minus": {way: _pointing(found.differences[way]) for way in CHANCE},
+        "attended minus": {way: _pointing(measured.differences[way]) for way in CHANCE},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from etils import epath
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import flatten
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, PlannedRun
-from agcnn_jax.experiments.result import MEASURE_AGAIN, Result, make_result, measure_run
+from agcnn_jax.experiments.result import MEASURE_AGAIN, RunResult, make_result, measure_run
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
@@ -29,7 +30,7 @@ that all have in common."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class Inventory:
     """What a workdir holds.
 
     Attributes:
@@ -38,80 +39,80 @@ class Known:
     """
 
     runs: dict[str, dict[str, Any]]
-    results: list[Result]
+    results: list[RunResult]
 
-    def result(self, run: PlannedRun) -> Result | None:
+    def result(self, planned: PlannedRun) -> RunResult | None:
         """Return the result of a run, wherever it lies."""
         for result in self.results:
-            if saved_config.same(result.values, run.values):
+            if saved_config.same(result.values, planned.values):
                 return result
         return None
 
 
-def survey(place: epath.Path, run: PlannedRun, data: Mapping[str, Any]) -> Known:
+def survey(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]) -> Inventory:
     """List what a workdir of experiments holds; `UserError` if it does not belong together.
 
     Args:
         place: the workdir.
-        run: one of those asked for.
+        planned: one of the runs asked for.
         data: `Run.data_summary` of the data asked for.
     """
     if exists(place / "config.json"):
         raise UserError(f"--workdir {place} is a run of train.py; choose another for experiments")
     if exists(place / BASE):
-        _refuse_other_base(place / BASE, run)
+        _check_base(place / BASE, planned)
     folders: dict[str, dict[str, Any]] = {}
     starts: dict[str, tuple[str | None, epath.Path]] = {}
     for folder in _listed(place / RUNS):
         config = saved_config.read_config(folder)
         if config is not None:
             folders[str(folder)] = flat = flatten(config.to_dict())
-            _refuse_other(folder, read_values(flat), read_json(folder / "data.json"), run, data)
-            _refuse_other_start(starts, flat["init"], lineage.read(folder)[1], folder)
-    results: list[Result] = []
+            trained_on = read_json(folder / "data.json")
+            _check_alike(folder, read_values(flat), trained_on, planned, data)
+            _check_same_start(starts, flat["init"], lineage.read(folder)[1], folder)
+    results: list[RunResult] = []
     for path in _listed(place / RESULTS):
         if path.suffix == ".json":
-            found = make_result(str(path), read_json(path, MEASURE_AGAIN))
-            _refuse_other(path, found.values, found.content["data"], run, data)
-            _refuse_other_start(starts, found.values["init"], found.content["init"], path)
+            result = make_result(str(path), read_json(path, MEASURE_AGAIN))
+            _check_alike(path, result.values, result.content["data"], planned, data)
+            _check_same_start(starts, result.values["init"], result.content["init"], path)
             for other in results:
-                if saved_config.same(other.values, found.values):
+                if saved_config.same(other.values, result.values):
                     raise UserError(f"{path} and {other.path} are of the same run; delete one")
-            results.append(found)
-    return Known(folders, results)
+            results.append(result)
+    return Inventory(folders, results)
 
 
-def keep_base(place: epath.Path, run: PlannedRun) -> None:
+def keep_base(place: epath.Path, planned: PlannedRun) -> None:
     """Write what all runs of a workdir have in common, unless it is there."""
     if not exists(place / BASE):
-        write_json(place / BASE, {"config": run.base})
+        write_json(place / BASE, {"config": planned.base})
 
 
-def _refuse_other_base(path: epath.Path, run: PlannedRun) -> None:
+def _check_base(path: epath.Path, planned: PlannedRun) -> None:
     """Raise `UserError` if the workdir was begun with another config, the backbone's keys apart."""
-    begun = read_json(path, "delete it, and run the command that the workdir was begun with")
-    theirs = begun.get("config")
-    for key, value in run.base.items():
-        known = theirs.get(key, value) if isinstance(theirs, dict) else None
-        if key not in OF_BACKBONE and not saved_config.same(known, value):
+    base = read_json(path, "delete it, and run the command that the workdir was begun with")
+    for key, value in planned.base.items():
+        theirs = base.get("config", {}).get(key)
+        if key not in OF_BACKBONE and not saved_config.same(theirs, value):
             raise UserError(
-                f"{path} says that these experiments began with config.{key} {known!r}, but "
+                f"{path} says that these experiments began with config.{key} {theirs!r}, but "
                 f"{value!r} is asked for; choose another --workdir, or repeat that config"
             )
 
 
-def _refuse_other_start(
+def _check_same_start(
     starts: dict[str, tuple[str | None, epath.Path]],
     init: str,
     digest: str | None,
     path: epath.Path,
 ) -> None:
     """Raise `UserError` if two runs started from different weights under one name."""
-    known, first = starts.setdefault(init, (digest, path))
-    if init != "random" and known != digest:
+    first_digest, first = starts.setdefault(init, (digest, path))
+    if init != "random" and first_digest != digest:
         raise UserError(
             f"{path} started from other weights in config.init {init} (digest {digest}) than "
-            f"{first} (digest {known}); choose another --workdir, or delete one of them"
+            f"{first} (digest {first_digest}); choose another --workdir, or delete one of them"
         )
 
 
@@ -120,15 +121,15 @@ def _listed(folder: epath.Path) -> list[epath.Path]:
         return sorted(folder.iterdir()) if folder.exists() else []
 
 
-def _refuse_other(
+def _check_alike(
     path: epath.Path,
     values: Mapping[str, Any],
     trained_on: Mapping[str, Any],
-    run: PlannedRun,
+    planned: PlannedRun,
     data: Mapping[str, Any],
 ) -> None:
     """Raise `UserError` if a run differs in more than experiments and backbones may differ in."""
-    wanted = run.values
+    wanted = planned.values
     may_differ = {*VARIED, *OF_BACKBONE, *_unread_beside(wanted, values)}
     for key in sorted({*wanted, *values} - may_differ):
         if not saved_config.same(wanted.get(key), values.get(key)):
@@ -153,23 +154,23 @@ def _unread_beside(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> set[
     )
 
 
-def remaining(known: Known, runs: Sequence[PlannedRun]) -> list[int]:
+def remaining(inventory: Inventory, runs: Sequence[PlannedRun]) -> list[int]:
     """Return the indices of the runs without a result, each run once."""
     left: list[int] = []
-    for i, run in enumerate(runs):
-        planned = any(saved_config.same(run.values, runs[j].values) for j in left)
-        if not planned and known.result(run) is None:
+    for i, planned in enumerate(runs):
+        twice = any(saved_config.same(planned.values, runs[j].values) for j in left)
+        if not twice and inventory.result(planned) is None:
             left.append(i)
     return left
 
 
-def refuse_new_start(experiment: Run, known: Known) -> None:
+def check_start(run: Run, inventory: Inventory) -> None:
     """Raise `UserError` if `config.init` holds other weights than the runs that began with it."""
-    init = experiment.config.init
-    begun = [r for r in known.results if r.values["init"] == init]
+    init = run.config.init
+    begun = [result for result in inventory.results if result.values["init"] == init]
     if init == "random" or not begun:
         return
-    digest = lineage.digest(read_init(experiment)[0])
+    digest = lineage.digest(read_init(run)[0])
     if digest != begun[0].content["init"]:
         raise UserError(
             f"config.init {init} holds other weights (digest {digest}) than {begun[0].path} "
@@ -178,41 +179,41 @@ def refuse_new_start(experiment: Run, known: Known) -> None:
         )
 
 
-def complete_run(place: epath.Path, run: PlannedRun, data: Mapping[str, Any]) -> None:
+def complete_run(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]) -> None:
     """Train what remains of a run, and write its result."""
 
     def choose() -> list[Any]:
-        known = survey(place, run, data)
-        mine = [f for f, c in known.runs.items() if saved_config.same(read_values(c), run.values)]
+        runs, values = survey(place, planned, data).runs, planned.values
+        own = [path for path, flat in runs.items() if saved_config.same(read_values(flat), values)]
         used = {path.stem for path in _listed(place / RESULTS)}
         used |= {folder.name for folder in _listed(place / RUNS)}
-        free = (name for name in _names(run.name) if name not in used)
-        return [mine[0] if mine else str(place / RUNS / next(free)), list(known.runs)]
+        free = (name for name in _names(planned.name) if name not in used)
+        return [own[0] if own else str(place / RUNS / next(free)), list(runs)]
 
     folder, donors = from_primary(choose)
     began = time.perf_counter()
-    train(run.config, folder, donors)
+    train(planned.config, folder, donors)
     trained = time.perf_counter()
+    strategy = planned.config.strategy
 
     def opened() -> tuple[Run, Any]:
-        experiment = open_run(run.config, epath.Path(folder))
-        strategy = run.config.strategy
-        return experiment, finished_variables(experiment.workdir, strategy, experiment.identity)[0]
+        run = open_run(planned.config, epath.Path(folder))
+        return run, finished_variables(run.workdir, strategy, run.identity)[0]
 
-    experiment, variables = sync_call(opened)
+    run, variables = sync_call(opened)
     seconds = {"training": round(trained - began, 1)}
-    content = measure_run(experiment, variables, seconds)
+    content = measure_run(run, variables, seconds)
     seconds["measuring"] = round(time.perf_counter() - trained, 1)
 
     def keep() -> None:
         weights: dict[str, str] = {}
-        for _, result in finished_stages(experiment.workdir, run.config.strategy):
+        for _, result in finished_stages(run.workdir, strategy):
             weights |= result["weights"]
-        seen, init = lineage.read(experiment.workdir)
+        images, init = lineage.read(run.workdir)
         about = {
-            "config": run.values,
-            "data": experiment.data_summary,
-            "lineage": seen.digest,
+            "config": planned.values,
+            "data": run.data_summary,
+            "lineage": images.digest,
             "init": init,
             "weights": weights,
         }
@@ -224,7 +225,4 @@ def complete_run(place: epath.Path, run: PlannedRun, data: Mapping[str, Any]) ->
 
 def _names(name: str) -> Iterable[str]:
     yield name
-    number = 2
-    while True:
-        yield f"{name}_{number}"
-        number += 1
+    yield from (f"{name}_{number}" for number in itertools.count(2))

@@ -10,12 +10,12 @@ import numpy as np
 
 from agcnn_jax.evaluation.scoring.references import PAPER_SETTING, paper_rows
 from agcnn_jax.experiments.plan import EXPERIMENTS
-from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, Result
+from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, RunResult
 from agcnn_jax.metrics.paired_test import holm
 from agcnn_jax.metrics.seeds import Estimate, OverSeeds, auc_over_seeds, over_seeds
 from agcnn_jax.models.agcnn import BRANCHES
 
-Group = Mapping[str, Sequence[Result]]
+Group = Mapping[str, Sequence[RunResult]]
 """The results of one backbone: per row of the experiment, one a seed."""
 
 PAPER_BACKBONE = "resnet50"
@@ -25,21 +25,19 @@ BY_FINDING = "table1"
 """The experiment whose table has a row for each finding."""
 
 
-def summarise(name: str, groups: Mapping[str, Group], provenance: str) -> dict[str, Any]:
+def summarise(name: str, groups: Mapping[str, Group]) -> dict[str, Any]:
     """Return all numbers of an experiment, as its `table.json` holds them.
 
     Args:
         name: of the experiment.
         groups: the results of each backbone, by its name.
-        provenance: of the images.
     """
     experiment = EXPERIMENTS[name]
     any_result = next(iter(next(iter(groups.values())).values()))[0].content
     return {
         "experiment": name,
         "title": experiment.title,
-        "provenance": provenance,
-        "protocol": any_result["data"]["protocol"],
+        **{key: any_result["data"][key] for key in ("provenance", "synthetic", "protocol")},
         "images": {subset: any_result[subset]["images"] for subset in ("validation", "test")},
         "patients": any_result["test"]["patients"],
         "backbones": {
@@ -67,7 +65,7 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
             "sizes": {s: _estimated(results, f"{branch} {s}", auc_over_seeds) for s in SIZES},
             "findings": _findings(results, branch, paper),
         }
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "seeds": [result.values["seed"] for result in results],
         "branches": branches,
         DIFFERENCE: _subtracted(results, "fusion", results, "global"),
@@ -82,14 +80,14 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
         },
     }
     if name == BY_FINDING:
-        found["attention"] = _attention([r.content["attention"] for r in results])
+        summary["attention"] = _attention([r.content["attention"] for r in results])
     if reference and row != reference and reference in group:
-        found["minus reference"] = {
+        summary["minus reference"] = {
             estimate: _subtracted(results, estimate, group[reference], estimate)
             for branch in BRANCHES
             for estimate in (branch, *(f"{branch} {size}" for size in SIZES))
         }
-    return found
+    return summary
 
 
 def _corrected(differences: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -101,7 +99,9 @@ def _corrected(differences: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _findings(results: Sequence[Result], branch: str, paper: Mapping[str, Any]) -> dict[str, Any]:
+def _findings(
+    results: Sequence[RunResult], branch: str, paper: Mapping[str, Any]
+) -> dict[str, Any]:
     findings = {}
     for finding in results[0].content["test"]["auc"][branch]:
         values = [result.auc(branch, finding) for result in results]
@@ -148,7 +148,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _estimated(
-    results: Sequence[Result],
+    results: Sequence[RunResult],
     name: str,
     combine: Callable[[Sequence[Estimate]], OverSeeds] = over_seeds,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _estimated(
 
 
 def _subtracted(
-    results: Sequence[Result], name: str, others: Sequence[Result], other_name: str
+    results: Sequence[RunResult], name: str, others: Sequence[RunResult], other_name: str
 ) -> dict[str, Any]:
     """Average the difference of two estimates, paired by seed and by patient."""
     of_seed = {other.values["seed"]: other for other in others}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agcnn_jax.evaluation.auc.comparison import p_text
@@ -53,9 +53,9 @@ def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
         groups, lines = _where_it_points(attention)
         tables.append(Table(above, groups, lines, 0, ()))
     partial = [
-        f"{row or 'the table'} with seeds {', '.join(map(str, found['seeds']))}"
-        for row, found in rows.items()
-        if found["seeds"] != seeds
+        f"{row or 'the table'} with seeds {', '.join(map(str, of_row['seeds']))}"
+        for row, of_row in rows.items()
+        if of_row["seeds"] != seeds
     ]
     unequal = (f"Not all rows have all seeds: {'; '.join(partial)}.",) if partial else ()
     below = (*unequal, *_notes(content, len(seeds)))
@@ -90,13 +90,13 @@ def _by_size(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
         *([(f"fusion − fusion of {reference}", _INTERVAL)] if reference else []),
     )
     lines = []
-    for row, found in rows.items():
+    for row, of_row in rows.items():
         for size in SIZES:
-            of_size = [found["branches"][branch]["sizes"][size] for branch in BRANCHES]
+            of_size = [of_row["branches"][branch]["sizes"][size] for branch in BRANCHES]
             cells = (f"{row} {size}".strip(), *(number(one["value"]) for one in of_size))
-            cells += _signed(found[f"{DIFFERENCE} by size"][size])
+            cells += _signed(of_row[f"{DIFFERENCE} by size"][size])
             if reference:
-                minus = found.get("minus reference")
+                minus = of_row.get("minus reference")
                 cells += _signed(minus[f"fusion {size}"]) if minus else (DASH, DASH)
             lines.append(cells)
     return groups, tuple(lines)
@@ -112,11 +112,11 @@ def _where_it_points(attention: Mapping[str, Any]) -> tuple[Groups, Lines]:
     lines = tuple(
         (
             finding,
-            f"{found['images']:,}",
-            *(number(found["pointing"].get(way)) for way in ways),
-            *(str(found["above"][way]) for way in CHANCE),
+            f"{of_finding['images']:,}",
+            *(number(of_finding["pointing"].get(way)) for way in ways),
+            *(str(of_finding["above"][way]) for way in CHANCE),
         )
-        for finding, found in attention.items()
+        for finding, of_finding in attention.items()
     )
     return groups, lines
 
@@ -154,39 +154,39 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
         *([(f"fusion − fusion of {reference}", _INTERVAL)] if reference else []),
     )
     lines = []
-    for row, found in rows.items():
+    for row, of_row in rows.items():
         cells: tuple[str, ...] = (row,)
         for branch in shown:
-            of = found["branches"][branch]
+            of = of_row["branches"][branch]
             value, deviation, paper, difference = _compared(of)
             more = (number(of["validation"]),) if name == "tau" else ()
             cells += (value, deviation, _interval(of), *more, paper, difference)
-        cells += _signed(found[DIFFERENCE])
+        cells += _signed(of_row[DIFFERENCE])
         if experiment.reference:
-            minus = found.get("minus reference")
+            minus = of_row.get("minus reference")
             cells += _signed(minus["fusion"]) if minus else (DASH, DASH)
         lines.append(cells)
     return groups, tuple(lines)
 
 
-def _compared(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _compared(estimate: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Return cells for a value, its deviation between seeds, the paper's value, the difference."""
-    value, paper = found["value"], found["paper"]
+    value, paper = estimate["value"], estimate["paper"]
     difference = None if value is None or paper is None else value - paper
     return (
         number(value),
-        number(found["deviation"]),
+        number(estimate["deviation"]),
         number(paper),
         number(difference, sign="+"),
     )
 
 
-def _interval(found: Mapping[str, Any]) -> str:
-    return interval_text(found["interval"] and Interval(*found["interval"]))
+def _interval(estimate: Mapping[str, Any]) -> str:
+    return interval_text(estimate["interval"] and Interval(*estimate["interval"]))
 
 
-def _signed(found: Mapping[str, Any]) -> tuple[str, str]:
-    return number(found["value"], sign="+"), _interval(found)
+def _signed(estimate: Mapping[str, Any]) -> tuple[str, str]:
+    return number(estimate["value"], sign="+"), _interval(estimate)
 
 
 def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
     notes.append(f"Paper: Guan et al. 2018; {which}, {where}.")
     if content["experiment"] == "tau":
         notes.append(f"Of other thresholds the paper prints: {load()['tau']['note']}.")
-    if "synthetic" in content["provenance"]:
+    if content["synthetic"]:
         notes.append(
             "The images are synthetic: differences from the paper say nothing about either."
         )
@@ -222,32 +222,25 @@ def as_csv(content: Mapping[str, Any]) -> str:
         ["backbone", "row", "quantity", "finding", "value", "sd", "low", "high", "seeds", "paper"]
     )
     for backbone, of_backbone in content["backbones"].items():
-        for row, found in of_backbone["rows"].items():
-
-            def write(quantity: str, finding: str, one: Mapping[str, Any]) -> None:
-                low, high = one.get("interval") or (None, None)
-                writer.writerow(
-                    [
-                        *(backbone, row, quantity, finding),  # noqa: B023
-                        *(one["value"], one["deviation"], low, high),
-                        *(one.get("seeds"), one.get("paper")),
-                    ]
-                )
-
-            for branch, of in found["branches"].items():
-                write(branch, "Mean", of)
-                write(
-                    f"{branch}, validation", "Mean", {"value": of["validation"], "deviation": None}
-                )
-                for finding, one in of["findings"].items():
-                    write(branch, finding, one)
-                for size, one in of["sizes"].items():
-                    write(f"{branch}, {size} lesions", "Mean", one)
-            write(DIFFERENCE, "Mean", found[DIFFERENCE])
-            for finding, one in found[f"{DIFFERENCE} by finding"].items():
-                write(DIFFERENCE, finding, one)
-            for size, one in found[f"{DIFFERENCE} by size"].items():
-                write(f"{DIFFERENCE}, {size} lesions", "Mean", one)
-            for branch, one in found.get("minus reference", {}).items():
-                write(f"{branch} minus reference", "Mean", one)
+        for row, of_row in of_backbone["rows"].items():
+            for quantity, finding, one in _numbers(of_row):
+                spread = one.get("deviation"), *(one.get("interval") or (None, None))
+                cells = one["value"], *spread, one.get("seeds"), one.get("paper")
+                writer.writerow([backbone, row, quantity, finding, *cells])
     return text.getvalue()
+
+
+def _numbers(of_row: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield the quantity and the finding of each number of a row, and the number."""
+    for branch, of in of_row["branches"].items():
+        yield branch, "Mean", of
+        yield f"{branch}, validation", "Mean", {"value": of["validation"]}
+        yield from ((branch, finding, one) for finding, one in of["findings"].items())
+        yield from ((f"{branch}, {size} lesions", "Mean", one) for size, one in of["sizes"].items())
+    yield DIFFERENCE, "Mean", of_row[DIFFERENCE]
+    for finding, one in of_row[f"{DIFFERENCE} by finding"].items():
+        yield DIFFERENCE, finding, one
+    for size, one in of_row[f"{DIFFERENCE} by size"].items():
+        yield f"{DIFFERENCE}, {size} lesions", "Mean", one
+    for branch, one in of_row.get("minus reference", {}).items():
+        yield f"{branch} minus reference", "Mean", one

@@ -187,6 +187,7 @@ def _cohort(model: Model, data: Mapping[str, Any], evaluation: Evaluation | None
         backbone=model.backbone,
         setting=None,
         provenance=data["provenance"],
+        synthetic=data["synthetic"],
         images=data["test"],
         patients=scores.get("patients", 0),
         overlap=Overlap(trained, shared, complete, scores.get("shared_patients", 0) is not None),

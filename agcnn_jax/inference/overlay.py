@@ -36,7 +36,7 @@ def overlay(result: Result) -> Figure:
 
     Bars are the model's probabilities; a mark is the calibrated one; a coloured bar is a finding
     that is called positive at Youden's threshold. The picture says if the film is unlike those that
-    the model knows, and if the model was trained on phantoms.
+    the model knows, and if the model was trained on synthetic images.
     """
     figure = Picture(figsize=(9.6, 4.4), layout="constrained")
     film, heat, bars = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
@@ -61,7 +61,7 @@ def overlay(result: Result) -> Figure:
 
 def _marks(result: Result) -> str:
     """Say what a reader must know before anything else; "" if there is nothing."""
-    marks = ["SYNTHETIC: the model was trained on phantoms"] if result.synthetic else []
+    marks = ["SYNTHETIC: the model was trained on synthetic images"] if result.synthetic else []
     if result.unlike:
         marks.append(f"UNLIKE the films that the model knows (distance {result.distance:.2g})")
     return "\n".join(marks)

@@ -102,7 +102,7 @@ class Result:
         stored_size: side in pixels to which the model resizes a film before it crops the centre.
         distance: of the film from those that the model knows, by its pooled features: above 1 it is
             farther than 99 % of validation images; None where the calibration knows no features.
-        synthetic: the model was trained on phantoms; pictures say so.
+        synthetic: the model was trained on synthetic images; pictures say so.
     """
 
     name: str

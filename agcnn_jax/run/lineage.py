@@ -39,21 +39,27 @@ class Lineage:
         seen: `{collection: {image id: patient id}}`; an unknown patient is "".
         unlisted: collections of which the weights have seen unknown images; `ANY_COLLECTION` if
             not even the collection is known.
+        synthetic_collections: those of `seen` whose images a program made; see `Collection`.
     """
 
     seen: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     unlisted: frozenset[str] = frozenset()
+    synthetic_collections: frozenset[str] = frozenset()
 
     @property
     def synthetic(self) -> bool:
-        """True if phantoms are among the images: their answers say nothing about patients."""
-        return any("phantom" in collection.lower() for collection in self.seen)
+        """True if synthetic images were seen: the weights' answers say nothing about patients."""
+        return bool(self.synthetic_collections)
 
     def joined(self, other: Lineage) -> Lineage:
         """Return the images that either has seen."""
         collections = sorted({*self.seen, *other.seen})
         seen = {c: {**self.seen.get(c, {}), **other.seen.get(c, {})} for c in collections}
-        return Lineage(seen, self.unlisted | other.unlisted)
+        return Lineage(
+            seen,
+            self.unlisted | other.unlisted,
+            self.synthetic_collections | other.synthetic_collections,
+        )
 
     def overlap(
         self, collection: str, image_ids: Sequence[str], patient_ids: Sequence[str]
@@ -85,7 +91,8 @@ class Lineage:
     def to_json(self) -> dict[str, Any]:
         """Return the lineage as JSON for `from_json`."""
         seen = {c: dict(sorted(images.items())) for c, images in sorted(self.seen.items())}
-        return {"seen": seen, "unlisted": sorted(self.unlisted)}
+        synthetic = sorted(self.synthetic_collections)
+        return {"seen": seen, "unlisted": sorted(self.unlisted), "synthetic": synthetic}
 
     @property
     def digest(self) -> str:
@@ -97,16 +104,18 @@ class Lineage:
         """Return the lineage of a `to_json`; `ValueError` if it is none."""
         seen: Any = value.get("seen")
         unlisted: Any = value.get("unlisted")
+        synthetic: Any = value.get("synthetic")
         well_formed = (
             isinstance(seen, dict)
-            and isinstance(unlisted, list)
             and all(isinstance(images, dict) for images in seen.values())
             and all(isinstance(p, str) for images in seen.values() for p in images.values())
-            and all(isinstance(collection, str) for collection in unlisted)
+            and isinstance(unlisted, list)
+            and isinstance(synthetic, list)
+            and all(isinstance(collection, str) for collection in [*unlisted, *synthetic])
         )
         if not well_formed:
             raise ValueError("not a lineage")
-        return Lineage(seen, frozenset(unlisted))
+        return Lineage(seen, frozenset(unlisted), frozenset(synthetic))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +157,17 @@ UNKNOWN = Lineage(unlisted=frozenset({ANY_COLLECTION}))
 """The lineage of weights of unknown origin."""
 
 
-def lineage_of(collection: str, image_ids: Iterable[str], patient_ids: Iterable[str]) -> Lineage:
-    """Return the lineage of weights trained on images `[N]` of patients `[N]`."""
+def lineage_of(
+    collection: str,
+    image_ids: Iterable[str],
+    patient_ids: Iterable[str],
+    *,
+    synthetic: bool,
+) -> Lineage:
+    """Return the lineage of weights trained on images `[N]` of patients `[N]` of a collection."""
     pairs = zip(image_ids, patient_ids, strict=True)
-    return Lineage({collection: {str(name): str(patient) for name, patient in pairs}})
+    seen = {collection: {str(name): str(patient) for name, patient in pairs}}
+    return Lineage(seen, synthetic_collections=frozenset({collection} if synthetic else ()))
 
 
 def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
@@ -183,7 +199,7 @@ def write(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
 
 
 def read(workdir: epath.Path) -> tuple[Lineage, str | None]:
-    """Read a run's `lineage.json` as (lineage, init); `UserError` if it is missing or damaged."""
+    """Read a run's `lineage.json` as (lineage, init); `UserError` if it cannot be read."""
     path = workdir / FILE
     if not exists(path):
         raise UserError(f"{path} is missing, so the training images are unknown; {TRAIN_AGAIN}")
@@ -191,4 +207,4 @@ def read(workdir: epath.Path) -> tuple[Lineage, str | None]:
     try:
         return Lineage.from_json(record), record["init"]
     except (KeyError, ValueError):
-        raise UserError(f"{path} is damaged; {TRAIN_AGAIN}") from None
+        raise UserError(f"{path} is damaged or of another version; {TRAIN_AGAIN}") from None

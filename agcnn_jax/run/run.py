@@ -43,6 +43,7 @@ class Run:
         """Return what a run records about its data, and must find unchanged when it resumes."""
         return {
             "provenance": self.records.provenance,
+            "synthetic": self.records.synthetic,
             "fingerprint": self.records.fingerprint,
             "images": len(self.records),
             **self.split.summary(),

@@ -72,7 +72,10 @@ def open_start(run: Run, needed: bool) -> Start:
         )
     else:
         seen = lineage.lineage_of(
-            records.collection, records.image_ids[split.train], records.patient_ids[split.train]
+            records.collection,
+            records.image_ids[split.train],
+            records.patient_ids[split.train],
+            synthetic=records.synthetic,
         ).joined(inherited)
     tested = seen.overlap(
         records.collection, records.image_ids[split.test], records.patient_ids[split.test]

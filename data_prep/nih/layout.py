@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.runtime.errors import UserError
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 # Archives of these kinds are not read: a message advises to unpack them.
 OTHER_SUFFIXES = (*ARCHIVE_SUFFIXES, ".tar.bz2", ".tar.xz", ".7z", ".rar")
-PROVENANCE = COLLECTION = CHESTXRAY14
-BOX_SIZE = 1024
 
 
 class Input(NamedTuple):

@@ -31,15 +31,15 @@ def match_boxes(
     boxes: dict[str, tuple[Box, ...]], labels: Collection[str], path: Path, table: Path
 ) -> dict[str, tuple[Box, ...]]:
     """Name the images of the box list `path` as the label table does; say if it has none."""
-    found = match_names(boxes, labels)
-    if boxes and not found:
+    in_table = match_names(boxes, labels)
+    if boxes and not in_table:
         say(
             f"{path}: the data set gets no boxes, since none of the images, such as "
             f"{next(iter(boxes))!r}, is in {table}, whose first is {next(iter(labels))!r}"
         )
     matched: dict[str, tuple[Box, ...]] = {}
     for name, own in boxes.items():
-        image = found.get(name, name)
+        image = in_table.get(name, name)
         matched[image] = matched.get(image, ()) + own
     return matched
 
@@ -58,11 +58,11 @@ def read_official(train_val: Path, test: Path, labels: Collection[str]) -> dict[
     """
     lists = {"train_val": read_names(train_val), "test": read_names(test)}
     names = [name for listed in lists.values() for name in listed]
-    found = match_names(names, labels)
+    in_table = match_names(names, labels)
     subsets: dict[str, str] = {}
     for subset, listed in lists.items():
         for name in listed:
-            if subsets.setdefault(found.get(name, name), subset) != subset:
+            if subsets.setdefault(in_table.get(name, name), subset) != subset:
                 raise UserError(
                     f"{name} is in both {train_val} and {test}; download both lists again"
                 )

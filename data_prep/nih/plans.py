@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.marker import read_marker
+from agcnn_jax.data.collection import NIH, Collection, read_collection
 from data_prep.nih import layout, shards
 from data_prep.nih.names import match_boxes, read_official
 from data_prep.nih.shards import Context, Unit
@@ -27,8 +27,7 @@ class Plan(NamedTuple):
         context: what each unit needs.
         tables: paths of the tables.
         official: image name -> "train_val" or "test"; empty without official lists.
-        provenance: origin of the images.
-        collection: the set in which image names are unique.
+        collection: of the images.
         units: the shards to write.
         digest: hex SHA-256 of the inputs and options.
         images: number of image files; None with archives, whose content is not known yet.
@@ -37,8 +36,7 @@ class Plan(NamedTuple):
     context: Context
     tables: layout.Tables
     official: dict[str, str]
-    provenance: str
-    collection: str
+    collection: Collection
     units: list[Unit]
     digest: str
     images: int | None
@@ -63,37 +61,36 @@ def make_plan(
         labels: label csv, or None to look for it.
         boxes: box list, or None to look for it.
         lists: folder with the official lists, or None to look for them.
-        box_size: side in pixels of the images that the box list refers to; by default the value in
-            the phantoms' marker, else 1024 as for NIH's.
+        box_size: side in pixels of the images that the box list refers to; by default the
+            collection's.
 
     Raises:
         UserError: an input is missing or malformed.
     """
     inputs = layout.find_inputs(raw_dir)
     tables = layout.find_tables(raw_dir, labels, boxes, lists)
-    marker = read_marker(raw_dir)
-    box_size = box_size or int(marker.get("box_size", layout.BOX_SIZE))
-    rows = read_labels(tables.labels, synthetic=bool(marker))
+    collection = read_collection(raw_dir)
+    box_size = box_size or collection.box_size
+    rows = read_labels(tables.labels, nih=collection.name == NIH.name)
     official = {}
     if tables.train_val and tables.test:
         official = read_official(tables.train_val, tables.test, rows)
-    found = {}
+    matched = {}
     if tables.boxes:
-        found = match_boxes(read_boxes(tables.boxes, box_size), rows, tables.boxes, tables.labels)
-    context = Context(raw_dir, data_dir / SCRATCH, rows, found, box_size, image_size)
+        listed = read_boxes(tables.boxes, box_size)
+        matched = match_boxes(listed, rows, tables.boxes, tables.labels)
+    context = Context(raw_dir, data_dir / SCRATCH, rows, matched, box_size, image_size)
     settings = [FORMAT, image_size, box_size] + [
         hashlib.sha256(path.read_bytes()).hexdigest() if path else None
         for path in (tables.labels, tables.boxes)
     ]
     units = shards.split_units(inputs, json.dumps(settings))
-    provenance = marker.get("provenance", layout.PROVENANCE)
-    collection = marker.get("collection", layout.COLLECTION)
-    whole = [provenance, collection, sorted(official.items()), [unit.key for unit in units]]
+    described = [collection.name, collection.provenance, collection.synthetic]
+    whole = [*described, sorted(official.items()), [unit.key for unit in units]]
     return Plan(
         context,
         tables,
         official,
-        provenance,
         collection,
         units,
         hashlib.sha256(json.dumps(whole).encode()).hexdigest(),

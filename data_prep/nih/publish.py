@@ -79,16 +79,16 @@ def collect(units: list[Unit], scratch: Path) -> Outcome:
     Of several files with the same name, the one with the smallest pixel digest is kept, wherever it
     is. The others are set aside: as duplicates or, if their pixels differ, as conflicts.
     """
-    found = []
+    candidates = []
     set_aside = []
     for unit in units:
         result = read_result(scratch, unit)
         assert result is not None
         set_aside += result.set_aside
-        found += [Record(entry, unit, at) for at, entry in enumerate(result.written)]
-    found.sort(key=lambda one: (one.entry.image_id, *_content(one.entry), one.entry.file))
+        candidates += [Record(entry, unit, at) for at, entry in enumerate(result.written)]
+    candidates.sort(key=lambda one: (one.entry.image_id, *_content(one.entry), one.entry.file))
     records: list[Record] = []
-    for record in found:
+    for record in candidates:
         entry, kept = record.entry, records[-1].entry if records else None
         if kept is None or kept.image_id != entry.image_id:
             records.append(record)

@@ -27,8 +27,8 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     """Return the content of `prepare_report.json`; `files_seen` = `written` + set aside."""
     set_aside = outcome.set_aside
     written = {record.entry.image_id for record in outcome.records}
-    seen = written | {entry.image_id for entry in set_aside}
-    absent = [name for name in plan.context.labels if name not in seen]
+    images = written | {entry.image_id for entry in set_aside}
+    absent = [name for name in plan.context.labels if name not in images]
     counts = Counter(entry.reason for entry in set_aside)
     lists = {
         "absent_names": len(plan.official.keys() - written),
@@ -39,7 +39,7 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "tables": {
             field: str(path) if path else None for field, path in plan.tables._asdict().items()
         },
-        "provenance": plan.provenance,
+        "provenance": plan.collection.provenance,
         "image_size": plan.context.image_size,
         "box_size": plan.context.box_size,
         "files_seen": len(written) + len(set_aside),
@@ -67,8 +67,8 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         UserError: too many files were set aside; gives their number, the reasons and an example.
     """
     bad = [entry for entry in report["set_aside"] if entry["reason"] != shards.DUPLICATE]
-    seen = report["written"] + len(bad)
-    if not seen:
+    files = report["written"] + len(bad)
+    if not files:
         raise UserError(
             f"--raw_dir {report['raw_dir']}: the archives contain no *.png; give NIH's archives"
         )
@@ -76,12 +76,12 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         ((reason, count),) = Counter(entry["reason"] for entry in bad).most_common(1)
         first = next(entry for entry in bad if entry["reason"] == reason)
         raise UserError(
-            f"none of the {seen} files can be used: {count} for {reason}, such as {first['file']} "
+            f"none of the {files} files can be used: {count} for {reason}, such as {first['file']} "
             f"({first['detail']}); {REMEDIES[reason].format(**report)}; {path} lists them all"
         )
-    if len(bad) > max_bad * seen:
+    if len(bad) > max_bad * files:
         raise UserError(
-            f"{len(bad)} of {seen} files cannot be used{_reasons(bad)}, more than "
+            f"{len(bad)} of {files} files cannot be used{_reasons(bad)}, more than "
             f"--max_bad {max_bad:g} allows, such as {bad[0]['file']} ({bad[0]['detail']}); {path} "
             "lists them all"
         )
@@ -130,9 +130,9 @@ def missing(report: dict[str, Any]) -> str | None:
 
 def _reasons(set_aside: list[dict[str, str]]) -> str:
     """Return the number of files set aside for each reason, in parentheses; empty if none."""
-    found = Counter(entry["reason"] for entry in set_aside)
-    counts = [f"{found[reason]} {reason}" for reason in shards.REASONS if found[reason]]
-    return f" ({', '.join(counts)})" if counts else ""
+    counts = Counter(entry["reason"] for entry in set_aside)
+    parts = [f"{counts[reason]} {reason}" for reason in shards.REASONS if counts[reason]]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +23,13 @@ from array_record.python import array_record_module
 from agcnn_jax.data.films import WrongSizeError, read_film
 from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.progress import Progress
 from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input
 from data_prep.nih.names import row_name
 from data_prep.nih.raw_files import read_files
 from data_prep.nih.tables import LABELS, Box, LabelRow
+from data_prep.workers import run_tasks
 
 UNREADABLE = "unreadable image"
 NO_ROW = "no label row"
@@ -127,6 +130,42 @@ def read_result(scratch: Path, unit: Unit) -> UnitResult | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def write_units(units: list[Unit], context: Context, files: int | None, workers: int) -> int:
+    """Write the units that no earlier run has finished, and show the progress.
+
+    Args:
+        units: all units.
+        context: folders, tables and sizes.
+        files: number of image files in all units; None if not known.
+        workers: number of processes.
+
+    Returns:
+        The number of images in the units that were written now.
+    """
+    _remove_stale(context.scratch, units)
+    results = [read_result(context.scratch, unit) for unit in units]
+    finished = [result for result in results if result is not None]
+    before = sum(len(result.written) + len(result.set_aside) for result in finished)
+    pending = [unit for unit, result in zip(units, results, strict=True) if result is None]
+    with Progress("preparing", files, "files", before) as bar:
+
+        def report(images: int, done: int) -> None:
+            shard = f"shard {len(finished) + done} of {len(units)}"
+            bar.update(before + images - bar.done, shard)
+
+        return run_tasks(write_unit, pending, context, context.scratch, workers, report)
+
+
+def _remove_stale(scratch: Path, units: list[Unit]) -> None:
+    """Remove what earlier runs left and this one cannot use."""
+    current = {unit.key for unit in units} | {"lock"}
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".part" or path.name.split(".")[0] not in current:
+            path.unlink()
 
 
 def write_unit(unit: Unit, context: Context, progress: Callable[[], None]) -> None:

@@ -61,12 +61,12 @@ class Box(NamedTuple):
         return Box(self.finding, *(factor * side for side in self[1:]))
 
 
-def read_labels(path: Path, synthetic: bool = False) -> dict[str, LabelRow]:
+def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
     Args:
         path: the csv, gzipped or not. Columns that are not in `COLUMNS` or `RENAMED` are ignored.
-        synthetic: the images are phantoms, although they have names like the NIH's.
+        nih: the images are ChestX-ray14's, and not others with names like these.
 
     Returns:
         Image name, as `file_name` returns it -> its row.
@@ -97,7 +97,7 @@ def read_labels(path: Path, synthetic: bool = False) -> dict[str, LabelRow]:
         lines.append(line)
     if not fields:
         raise UserError(f"{path}: no rows below the header; download the file again")
-    nih = not synthetic and all(nih_name(field["image_id"]) for field in fields)
+    nih = nih and all(nih_name(field["image_id"]) for field in fields)
     ids = [field["patient_id"] for field in fields]
     patients = read_patients(ids, lines, path, COLUMNS["patient_id"], nih)
     return _label_rows(path, lines, fields, patients)

@@ -52,15 +52,15 @@ class Canvas:
         A line thinner than a pixel is drawn one pixel wide and fainter, so that a film of 128
         pixels looks like one of 1024 pixels after shrinking.
         """
-        wanted = width * self.size
-        drawn = max(1, round(wanted))
-        value = 255 * level * min(1.0, wanted / drawn)
+        exact = width * self.size
+        thickness = max(1, round(exact))
+        value = 255 * level * min(1.0, exact / thickness)
         # One transform for all paths, since a film has hundreds of them.
         pixels, points = self.pixels(np.concatenate(paths)), []
         for path in paths:
             points.append(pixels[: len(path)])
             pixels = pixels[len(path) :]
-        cv2.polylines(layer, points, False, value, drawn, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(layer, points, False, value, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def strokes(
         self, paths: Sequence[Array], width: float, level: float = 1.0, soften: float = 0.0

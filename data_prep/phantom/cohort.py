@@ -189,15 +189,15 @@ def in_test(cohort: list[Patient]) -> list[bool]:
     Patients are grouped by their rarest finding, and each group is divided in this ratio, so that
     rare findings are in both lists. The second patient of a group is its first test patient.
     """
-    seen: Counter[str] = Counter()
-    chosen = []
+    sizes: Counter[str] = Counter()
+    tested = []
     for person in cohort:
         ever = {finding for film in person.films for finding in film.findings}
         group = next((finding for finding in FINDINGS_BY_RARITY if finding in ever), NO_FINDING)
-        rank = seen[group]
-        seen[group] += 1
-        chosen.append(int((rank + 3.4) * TEST_SHARE) > int((rank + 2.4) * TEST_SHARE))
-    return chosen
+        rank = sizes[group]
+        sizes[group] += 1
+        tested.append(int((rank + 3.4) * TEST_SHARE) > int((rank + 2.4) * TEST_SHARE))
+    return tested
 
 
 @functools.lru_cache(maxsize=8)
@@ -223,10 +223,10 @@ def _sets(seed: int, prevalence: str, number: int) -> list[tuple[str, ...]]:
     keep = (begin[2] + index * STEPS[2]) % 1.0 < KEEP
     names, shares = label_sets(prevalence)
     at = np.searchsorted(shares, (begin[1] + index * STEPS[1]) % 1.0, side="right")
-    drawn: list[tuple[str, ...]] = []
+    sets: list[tuple[str, ...]] = []
     for k in range(len(index)):
-        drawn.append(drawn[-1] if k and keep[k] else names[int(at[k])])
-    return drawn
+        sets.append(sets[-1] if k and keep[k] else names[int(at[k])])
+    return sets
 
 
 @functools.lru_cache(maxsize=8)

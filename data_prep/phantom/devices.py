@@ -1,4 +1,4 @@
-"""What is on a film besides the patient: devices, side marker, collimation borders."""
+"""Devices, side marker and collimation borders on a film."""
 
 from __future__ import annotations
 

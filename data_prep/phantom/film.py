@@ -1,4 +1,4 @@
-"""From the body to a film: attenuation along each ray, then exposure.
+"""A film of the body: attenuation along each ray, then exposure.
 
 Attenuation is 1 for the soft tissue of an average chest. Transmitted radiation darkens the film.
 """

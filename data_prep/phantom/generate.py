@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.progress import Progress
 from data_prep.phantom import cohort
 from data_prep.phantom.cohort import Patient
-from data_prep.phantom.output import UNFINISHED, is_complete, open_output, read_json
+from data_prep.phantom.output import is_complete, open_output
 from data_prep.phantom.render import PROVENANCE, render
 from data_prep.phantom.tables import BOX_NAMES, corner_and_size, file_name, write_tables
+from data_prep.workers import run_tasks
 
 VERSION = 1
 PATIENTS_A_TASK = 24
+
+
+class Task(NamedTuple):
+    """Patients whose films one process draws, and the file of their boxes."""
+
+    boxes: Path
+    people: list[Patient]
+
+
+class Context(NamedTuple):
+    """What every task needs: the cohort's seed, the side of the images in pixels, the folder."""
+
+    seed: int
+    size: int
+    out_dir: Path
 
 
 def collection(seed: int, prevalence: str) -> str:
@@ -64,91 +78,57 @@ def generate(
 def _generate(
     out_dir: Path, count: int, size: int, seed: int, workers: int, prevalence: str
 ) -> bool:
-    options = {"provenance": PROVENANCE, "version": VERSION, "box_size": size, "seed": seed,
-               "prevalence": prevalence, "patients": count}  # fmt: skip
+    options = {
+        "provenance": PROVENANCE,
+        "synthetic": True,
+        "version": VERSION,
+        "box_size": size,
+        "seed": seed,
+        "prevalence": prevalence,
+        "patients": count,
+    }
     if is_complete(out_dir, options):
         return False
     work = open_output(out_dir, options)
     people = list(cohort.patients(seed, count, prevalence))
-    tasks = [people[i : i + PATIENTS_A_TASK] for i in range(0, count, PATIENTS_A_TASK)]
-    cohort_seed = cohort.cohort_seed(seed, prevalence)
-    pending = [(cohort_seed, size, out_dir, i, task) for i, task in enumerate(tasks)
-            if not _boxes_file(work, i).exists()]  # fmt: skip
+    tasks = [
+        Task(work / f"boxes_{i:05d}.json", people[start : start + PATIENTS_A_TASK])
+        for i, start in enumerate(range(0, count, PATIENTS_A_TASK))
+    ]
+    pending = [task for task in tasks if not task.boxes.exists()]
+    context = Context(cohort.cohort_seed(seed, prevalence), size, out_dir)
     total = sum(len(person.films) for person in people)
-    done = total - sum(len(p.films) for *_, task in pending for p in task)
-    with Progress("phantoms", total, "images", done) as progress:
-        if workers == 1 or len(pending) <= 1:
-            for job in pending:
-                progress.update(_draw(*job))
-        elif pending:
-            _draw_parallel(pending, workers, progress)
-    boxes = [row for i in range(len(tasks)) for row in _read_boxes(_boxes_file(work, i))]
+    before = total - sum(len(person.films) for task in pending for person in task.people)
+    with Progress("phantoms", total, "images", before) as bar:
+
+        def report(images: int, done: int) -> None:
+            bar.update(before + images - bar.done)
+
+        run_tasks(_draw, pending, context, work, workers, report)
+    boxes = [row for task in tasks for row in json.loads(task.boxes.read_text())]
     write_tables(out_dir, people, boxes, size)
-    marker = work / MARKER
     content = options | {"collection": collection(seed, prevalence), "images": total}
-    marker.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(marker, out_dir / MARKER)
+    (work / FILE).write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(work / FILE, out_dir / FILE)
     shutil.rmtree(work)
     return True
 
 
-def _draw_parallel(pending: list[tuple], workers: int, progress: Progress) -> None:
-    """Run `_draw` in spawned processes, which do not inherit the caller's threads."""
-    context = multiprocessing.get_context("spawn")
-    count = min(workers, len(pending))
-    with ProcessPoolExecutor(count, context, _ignore_interrupts) as pool:
-        try:
-            # The processes begin with this one's mask, so that none ends while it imports.
-            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                drawn = pool.map(_draw, *zip(*pending, strict=True))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-            for films in drawn:
-                progress.update(films)
-        except BrokenProcessPool as error:
-            raise errors.UserError(
-                f"--workers {workers}: a worker was killed, perhaps for lack of memory; run again "
-                "with fewer to continue"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _ignore_interrupts() -> None:
-    """Ignore Ctrl-C, which a terminal sends to all processes; the parent handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _draw(cohort_seed: int, size: int, out_dir: Path, task: int, people: list[Patient]) -> int:
+def _draw(task: Task, context: Context, progress: Callable[[], None]) -> None:
     """Draw the films of some patients; their boxes, written last, mark them as complete."""
     cv2.setNumThreads(1)
     rows: list[list[str | int]] = []
-    films = 0
-    for person in people:
+    for person in task.people:
         for film in person.films:
-            image, found = render(cohort_seed, person, film, size)
+            image, lesions = render(context.seed, person, film, context.size)
             name = file_name(person.number, film.follow_up)
-            path = out_dir / "images" / name
+            path = context.out_dir / "images" / name
             # Not imwrite, which crashes on names that are not UTF-8 and hides why it fails.
             path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-            films += 1
-            for finding, boxes in found:
+            for finding, boxes in lesions:
                 label = BOX_NAMES.get(finding, finding)
                 rows += [[name, label, *corner_and_size(box)] for box in boxes.tolist()]
-    target = _boxes_file(out_dir / UNFINISHED, task)
-    target.with_suffix(".part").write_text(json.dumps(rows))
-    os.replace(target.with_suffix(".part"), target)
-    return films
-
-
-def _boxes_file(work: Path, task: int) -> Path:
-    return work / f"boxes_{task:05d}.json"
-
-
-def _read_boxes(path: Path) -> list[list[str | int]]:
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise errors.UserError(f"{path}: damaged; remove it and run the same command again")
-    return rows
+            progress()
+    part = task.boxes.with_suffix(".part")
+    part.write_text(json.dumps(rows))
+    os.replace(part, task.boxes)

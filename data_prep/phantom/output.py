@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.runtime import errors
 
 UNFINISHED = "unfinished"
 
 
-def read_json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     """Return the content of a JSON file, or None if it is damaged or missing."""
     try:
         return json.loads(path.read_text("utf-8"))
@@ -26,17 +26,13 @@ def is_complete(out_dir: Path, options: dict) -> bool:
     """Return True if `out_dir` holds the phantoms of these options.
 
     Raises:
-        UserError: it holds other phantoms, or its marker is damaged.
+        UserError: it holds other phantoms.
     """
-    marker = out_dir / MARKER
-    if not marker.exists():
+    path = out_dir / FILE
+    if not path.exists():
         return False
-    found = read_json(marker)
-    if not isinstance(found, dict) or not isinstance(found.get("images"), int):
-        raise errors.UserError(
-            f"{marker}: damaged; remove {out_dir} and run again, or choose another --out_dir"
-        )
-    different = [key for key, value in options.items() if found.get(key) != value]
+    content = _read_json(path) or {}
+    different = [key for key, value in options.items() if content.get(key) != value]
     if different:
         raise errors.UserError(
             f"{out_dir} holds other phantoms (different {', '.join(different)}); "
@@ -64,12 +60,7 @@ def open_output(out_dir: Path, options: dict) -> Path:
     if out_dir.exists() and not out_dir.is_dir():
         raise errors.UserError(f"{out_dir} is a file; choose another --out_dir")
     if note.exists():
-        begun = read_json(note)
-        if not isinstance(begun, dict):
-            raise errors.UserError(
-                f"{note}: damaged; remove {out_dir} and run again, or choose another --out_dir"
-            )
-        if begun != options:
+        if _read_json(note) != options:
             raise errors.UserError(
                 f"{out_dir} holds unfinished phantoms of other options; choose another --out_dir "
                 "or remove it"

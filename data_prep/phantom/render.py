@@ -65,15 +65,15 @@ def render(
         body = lesions.deform(name, body, location_rng(name), severity)
     scene = draw_chest(Canvas(size, pose), body, patient_rng(DETAILS))
     lesions.add_incidental_findings(scene, patient_rng(INCIDENTAL))
-    found = []
+    labelled = []
     for name, severity in severities.items():
         rng = film_rng(LESION, FINDINGS.index(name), 1)
         boxes = lesions.paint(name, scene, location_rng(name), rng, severity)
         if name != overlooked:
-            found.append((name, boxes))
+            labelled.append((name, boxes))
     devices.add_devices(scene, film_rng(DEVICES), film.portable)
     rng = film_rng(NOISE)
-    return devices.add_marker_and_borders(expose(scene, exposure, rng), rng), found
+    return devices.add_marker_and_borders(expose(scene, exposure, rng), rng), labelled
 
 
 def _draw_severities(

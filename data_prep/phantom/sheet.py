@@ -27,8 +27,8 @@ def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:
         person = cohort.patient(seed, 501 + i, "real")
         findings = () if name == cohort.NO_FINDING else (name,)
         film = cohort.Film(0, findings, person.films[0].age, portable=i % 5 == 3)
-        image, found = render(seed, person, film, size, label_noise=False)
-        for _, boxes in found:
+        image, lesions = render(seed, person, film, size, label_noise=False)
+        for _, boxes in lesions:
             for x0, y0, x1, y1 in boxes.tolist():
                 cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
         tiles.append(np.vstack([image, _caption(name.replace("_", " "), size)]))

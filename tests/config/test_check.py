@@ -336,9 +336,12 @@ class TestFiles:
 
 
 # What a run knows of its data.
-DATA = {"provenance": "here", "fingerprint": "1", "protocol": "patient"} | dict.fromkeys(
-    ("images", "train", "validation", "test", "shared_patients"), 1
-)
+DATA = {
+    "provenance": "here",
+    "synthetic": False,
+    "fingerprint": "1",
+    "protocol": "patient",
+} | dict.fromkeys(("images", "train", "validation", "test", "shared_patients"), 1)
 
 
 class TestSaved:

@@ -204,7 +204,7 @@ def test_damaged_tables(copy, name, edit, words):
 @pytest.mark.parametrize("name", ["records.csv", "boxes.csv"])
 def test_missing_table(copy, name):
     (copy / STORE / name).unlink()
-    with pytest.raises(UserError, match=f"{name}: missing or damaged.*prepare it again"):
+    with pytest.raises(UserError, match=f"{name}: missing, damaged or .*prepare it again"):
         open_records(copy)
 
 

@@ -78,17 +78,19 @@ def test_records_match_the_raw_files(tmp_path, capsys):
     assert (metadata["labels"], metadata["findings"]) == (list(LABELS), list(FINDINGS))
 
 
-def test_phantoms_keep_their_provenance_and_box_size(tmp_path):
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_store_is_what_the_file_beside_the_images_says(tmp_path, synthetic):
     raw = make_raw(tmp_path / "raw")
-    marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 800}
-    (raw / "phantoms.json").write_text(json.dumps(marker))
+    about = {"provenance": "phantoms", "collection": "c", "box_size": 800, "synthetic": synthetic}
+    (raw / "dataset.json").write_text(json.dumps(about))
     prepare(raw, tmp_path / "data")
     records = open_records(tmp_path / "data")
-    assert (records.provenance, records.collection) == ("phantoms (synthetic)", "these")
+    assert (records.provenance, records.collection) == ("phantoms", "c")
+    assert records.synthetic is synthetic
     np.testing.assert_allclose(records.boxes.corners, [[8, 16, 32.04, 48]], rtol=1e-6)
-    (raw / "phantoms.json").write_text("{}")
-    with pytest.raises(UserError, match=r"phantoms\.json"):
-        prepare(raw, tmp_path / "other")
+    (raw / "dataset.json").write_text(json.dumps({**about, "synthetic": not synthetic}))
+    with pytest.raises(UserError, match="made from other files or with other options"):
+        prepare(raw, tmp_path / "data")
 
 
 def test_complete_dataset_is_not_changed(tmp_path, capsys):

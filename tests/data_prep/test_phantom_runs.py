@@ -36,7 +36,7 @@ def test_an_interrupted_run_is_completed_by_the_same_command(raw, tmp_path, monk
     monkeypatch.setattr(generate, "_draw", draw_once)
     with pytest.raises(KeyboardInterrupt):
         phantoms.generate(folder, 60, SIZE, seed=3, workers=1)
-    assert not (folder / "phantoms.json").exists()
+    assert not (folder / "dataset.json").exists()
     with pytest.raises(UserError, match="other options"):
         phantoms.generate(folder, 61, SIZE, seed=3, workers=1)
     monkeypatch.setattr(generate, "_draw", draw)
@@ -84,15 +84,18 @@ def test_a_folder_of_somebody_elses_unfinished_things_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ['{"a', "[]", "", b"\xff", None])
-@pytest.mark.parametrize("name", ["phantoms.json", "unfinished/options.json"])
-def test_damaged_state_is_named(tmp_path, name, damage):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dataset.json", "holds other phantoms"), ("unfinished/options.json", "unfinished phantoms")],
+)
+def test_damaged_state_is_refused(tmp_path, name, said, damage):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     if damage is None:
         path.mkdir()
     else:
         path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
-    with pytest.raises(UserError, match=f"{name}: damaged; remove {tmp_path} and run again"):
+    with pytest.raises(UserError, match=f"{said}.*choose another --out_dir or remove it"):
         phantoms.generate(tmp_path, 60, SIZE, seed=3, workers=1)
 
 
@@ -118,12 +121,12 @@ def test_a_full_disk_gives_one_line_and_the_run_can_continue(tmp_path):
         done = draw_in_a_process(folder, allowed)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and f"--out_dir {folder}: File too large" in done.stderr
-        assert not (folder / "phantoms.json").exists()
+        assert not (folder / "dataset.json").exists()
     assert draw_in_a_process(folder).returncode == 0
     image = next((folder / "images").iterdir())
     whole = files(folder)
-    marker = json.loads(whole["phantoms.json"])
-    (folder / "phantoms.json").unlink()
+    marker = json.loads(whole["dataset.json"])
+    (folder / "dataset.json").unlink()
     shutil.rmtree(folder / "images")
     (folder / "images").mkdir()
     (folder / "unfinished").mkdir()
@@ -145,7 +148,7 @@ def test_names_that_are_not_utf8(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "raw\\udcff: " in done.stdout
     files = sorted((folder / "images").iterdir())
-    assert len(files) == json.loads((folder / "phantoms.json").read_text())["images"]
+    assert len(files) == json.loads((folder / "dataset.json").read_text())["images"]
     assert cv2.imdecode(np.frombuffer(files[0].read_bytes(), np.uint8), -1).shape == (64, 64)
 
 
@@ -211,7 +214,7 @@ def test_ctrl_c_ends_with_one_line_and_no_marker(tmp_path):
     assert running.returncode == 130
     assert "run the same command again" in complaint
     assert "Traceback" not in complaint
-    assert not (folder / "phantoms.json").exists()
+    assert not (folder / "dataset.json").exists()
 
 
 def test_drawing_does_not_import_jax():

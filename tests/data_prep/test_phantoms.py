@@ -67,8 +67,8 @@ def test_lists_share_no_patient_and_both_have_rare_findings(raw):
 
 
 def test_marker_says_synthetic(raw):
-    marker = json.loads((raw / "phantoms.json").read_text())
-    assert marker["provenance"] == "phantoms (synthetic)"
+    marker = json.loads((raw / "dataset.json").read_text())
+    assert (marker["provenance"], marker["synthetic"]) == ("phantoms (synthetic)", True)
     assert marker["box_size"] == SIZE
     assert marker["patients"] == 60
     assert marker["images"] == len(table(raw))
@@ -83,13 +83,13 @@ def test_neither_workers_nor_the_number_of_patients_change_a_film(raw, tmp_path)
 
 
 def test_file_names_are_unique_in_a_collection(raw, tmp_path):
-    marker = json.loads((raw / "phantoms.json").read_text())
+    marker = json.loads((raw / "dataset.json").read_text())
     for number, (patients, seed, prevalence) in enumerate(
         [(12, 3, "floor"), (10, 4, "floor"), (12, 3, "real")]
     ):
         folder = tmp_path / str(number)
         phantoms.generate(folder, patients, SIZE, seed, workers=1, prevalence=prevalence)
-        other = json.loads((folder / "phantoms.json").read_text())
+        other = json.loads((folder / "dataset.json").read_text())
         same = [
             path.read_bytes() == (raw / "images" / path.name).read_bytes()
             for path in (folder / "images").iterdir()

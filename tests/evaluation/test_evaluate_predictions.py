@@ -10,6 +10,7 @@ from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.files.table import as_text
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
 from agcnn_jax.runtime.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
@@ -36,12 +37,15 @@ def test_table_of_predictions(write):
     assert table.above == ("4 images of 3 patients; p.csv on l.csv",)
 
 
-def test_phantoms_labels_say_so(write):
-    marker = {"provenance": "phantoms (synthetic)", "collection": "these", "box_size": 1024}
-    write("phantoms.json", json.dumps(marker))
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_labels_say_whether_images_are_synthetic(write, synthetic):
+    """Whatever words their provenance has."""
+    words = "drawn by us" if synthetic else "radiographs of a phantom, with synthetic noise"
+    about = {"provenance": words, "collection": "c", "box_size": 1024, "synthetic": synthetic}
+    write("dataset.json", json.dumps(about))
     table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS))
-    assert table.above[0] == table.below[-1]
-    assert "SYNTHETIC" in table.above[0]
+    assert (SYNTHETIC_NOTE in (*table.above, *table.below)) == synthetic
+    assert table.above[-1] == f"4 images of 3 patients; p.csv on l.csv, {words}"
 
 
 def test_a_finding_that_no_image_has_is_a_dash(write):

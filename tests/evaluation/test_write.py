@@ -31,7 +31,7 @@ def given(**changes):
     """Evaluate four images; `changes` are fields of them, or of the evaluation, to replace."""
     labels = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]], np.uint8)
     scores = np.array([0.9, 0.6, 0.5, 0.1], np.float32)[:, None].repeat(3, axis=1)
-    provenance = changes.pop("provenance", "ChestX-ray14")
+    synthetic = changes.pop("synthetic", False)
     films = changes.pop("films", None)
     localisation = changes.pop("localisation", None)
     scored = ScoredImages(
@@ -50,7 +50,8 @@ def given(**changes):
         split="test",
         protocol="official",
         backbone="resnet50",
-        provenance=provenance,
+        provenance="ChestX-ray14",
+        synthetic=synthetic,
         overlap=Overlap(0, 0, True),
     )
     evaluation = compute(dataclasses.replace(scored, **changes), cohort, NOT_VALIDATED)
@@ -211,7 +212,7 @@ def test_mistakes(tmp_path):
 
 def test_films_reach_the_report(tmp_path):
     films = make_films(2)
-    write(tmp_path / "t", given(films=films, provenance="phantoms (synthetic)"))
+    write(tmp_path / "t", given(films=films, synthetic=True))
     page = (tmp_path / "t" / "report.html").read_text()
     assert page.count("<img ") == len(FIGURES) + 2
     assert {"catches.jpeg", "catches.pdf", "misses.jpeg", "misses.pdf"} <= names(tmp_path / "t")

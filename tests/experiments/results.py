@@ -10,11 +10,11 @@ from tests.configs import demo
 BRANCHES = ("global", "local", "fusion")
 
 
-def content_of(test, validation, seed=0, attention=None):
+def content_of(test, validation, seed=0, attention=None, **data):
     """The content of a result's file, as it comes back from JSON."""
     content = {
         "config": {**read_values(flatten(demo.get_config().to_dict())), "seed": seed},
-        "data": {"protocol": "random"},
+        "data": {"provenance": "ours", "synthetic": False, "protocol": "random", **data},
         "init": None,
         "weights": {"global": "0"},
         "attention": attention or {},

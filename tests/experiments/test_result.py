@@ -109,6 +109,8 @@ def broken(change):
         lambda c: c.update(config=None),
         lambda c: c.update(config=[]),
         lambda c: c["config"].update(unknown=1),
+        lambda c: c["config"].pop("attention.crop_from"),
+        lambda c: c["data"].pop("synthetic"),
         lambda c: c["config"].update(backbone="vgg"),
         lambda c: c["config"].update(seed="one"),
         lambda c: c.update(data=[]),
@@ -130,7 +132,7 @@ def broken(change):
     ],
 )
 def test_damaged_results_are_named(change):
-    with pytest.raises(UserError, match=r"^r.json is damaged; delete it"):
+    with pytest.raises(UserError, match=r"^r.json is damaged or of another version; delete it"):
         make_result("r.json", broken(change))
 
 

@@ -27,17 +27,20 @@ ATTENTION = {
 }
 
 
-def result(seed, place=0):
+def result(seed, place=0, **data):
     scored = draw(1000 * place + seed, BRANCHES)
     areas = np.where(scored.label_matrix[:, 0] == 1, np.arange(240.0), np.nan)
     test = {**_scores(scored), **_estimates(scored, {"Mass": areas})}
-    return made(test, _scores(draw(99 + seed, BRANCHES)), seed=seed, attention=ATTENTION)
+    return made(test, _scores(draw(99 + seed, BRANCHES)), seed=seed, attention=ATTENTION, **data)
 
 
-def summarised(name, provenance="ChestX-ray14", backbone="resnet50", seeds=3):
+def summarised(name, backbone="resnet50", seeds=3, **data):
     rows = EXPERIMENTS[name].rows
-    group = {row: [result(s, place) for s in range(seeds)] for place, row in enumerate(rows)}
-    return summary.summarise(name, {backbone: group}, provenance), group
+    group = {
+        row: [result(seed, place, **data) for seed in range(seeds)]
+        for place, row in enumerate(rows)
+    }
+    return summary.summarise(name, {backbone: group}), group
 
 
 def test_a_row_is_the_mean_over_its_seeds():
@@ -71,7 +74,7 @@ def test_rows_are_compared_with_the_reference_seed_by_seed():
 
 def test_seeds_of_the_reference_alone_are_not_compared():
     group = {"max": [result(0), result(1), result(2)], "l1": [result(0, 1)]}
-    content = summary.summarise("table3", {"resnet50": group}, "ChestX-ray14")
+    content = summary.summarise("table3", {"resnet50": group})
     found = content["backbones"]["resnet50"]["rows"]["l1"]["minus reference"]["fusion"]
     assert found["seeds"] == 1
 
@@ -127,15 +130,17 @@ def test_cells():
     assert widths == {sum(len(headers) for _, headers in main.groups)}
 
 
-def test_notes_say_what_intervals_cover_and_that_phantoms_are_synthetic():
-    content, _ = summarised("tau", "phantoms (synthetic)", seeds=1)
+def test_notes_say_what_intervals_cover_and_that_images_are_synthetic():
+    """Whatever words their provenance has."""
+    content, _ = summarised("tau", seeds=1, synthetic=True)
+    assert content["synthetic"] is True
     (table,) = tables.as_tables(content, "resnet50")
     text = " ".join(table.below)
     assert "patients alone, since there is one seed" in text
-    assert "synthetic" in text and "local 0.828 at tau 0.1" in text
-    content, _ = summarised("table2", seeds=2)
+    assert "images are synthetic" in text and "local 0.828 at tau 0.1" in text
+    content, _ = summarised("table2", seeds=2, provenance="real, of synthetic phantoms")
     text = " ".join(tables.as_tables(content, "resnet50")[0].below)
-    assert "training seeds and patients" in text and "synthetic" not in text
+    assert "training seeds and patients" in text and "images are synthetic" not in text
 
 
 def test_csv_has_every_number_with_full_precision():
@@ -155,7 +160,7 @@ def test_csv_has_every_number_with_full_precision():
 
 @pytest.mark.parametrize("name", ["table1", "control", "tau"])
 def test_figures_show_what_the_table_has(name):
-    content, _ = summarised(name, "phantoms (synthetic)", seeds=2)
+    content, _ = summarised(name, seeds=2, synthetic=True)
     figure = figures.draw(content, "resnet50")
     rows = content["backbones"]["resnet50"]["rows"]
     assert "SYNTHETIC" in figure.get_suptitle() and "2 seeds" in figure.get_suptitle()

@@ -424,7 +424,7 @@ def test_the_picture_has_a_key_and_says_what_to_beware_of(model, raw):
     key, marks = words(strange.show())
     assert key == ["attended region", "called positive (Youden)", "called negative"]
     assert marks == (
-        "SYNTHETIC: the model was trained on phantoms\n"
+        "SYNTHETIC: the model was trained on synthetic images\n"
         "UNLIKE the films that the model knows (distance 1)"
     )
     real = dataclasses.replace(

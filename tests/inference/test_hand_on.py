@@ -92,7 +92,7 @@ def test_the_card(workdir, folder):
     assert (workdir / "eval/test/auc.md").read_text().strip() in text
     data = json.loads((workdir / "data.json").read_text())
     for words in (
-        "SYNTHETIC PHANTOMS",
+        "SYNTHETIC IMAGES",
         "official protocol, 85 images to train",
         "85 image(s) of ",
         f"images trained on: 0 of {data['test']}".capitalize(),

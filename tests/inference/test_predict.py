@@ -250,7 +250,7 @@ def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys
     names = [str(films / "noise.tif"), str(films / "as_dicom.dcm")]
     assert call(bare, out, "--overlays", *names) == 0
     said = capsys.readouterr().err
-    assert "no calibration" in said and "SYNTHETIC: the model was trained on phantoms" in said
+    assert "no calibration" in said and "SYNTHETIC: the model was trained on synth" in said
     rows = table(out / "predictions.csv")
     assert [row["path"] for row in rows] == names  # the order given
     pictures = ["overlays/noise_000001.jpeg", "overlays/as_dicom_000002.jpeg"]

@@ -69,7 +69,10 @@ def test_over_any_number_of_steps(records, data_dir, tmp_path, capsys):
     def seen(steps):
         index = np.concatenate(parts[:steps])
         return lineage.lineage_of(
-            records.collection, records.image_ids[index], records.patient_ids[index]
+            records.collection,
+            records.image_ids[index],
+            records.patient_ids[index],
+            synthetic=True,
         )
 
     first = run(records, data_dir, tmp_path / "1", train=parts[0], **others)

@@ -801,8 +801,8 @@ FAULTS = (
     Fault(
         "lesions of one size against all other images",
         "agcnn_jax/experiments/result.py",
-        "kept = (labels == 0) | chosen",
-        "labels, kept = chosen.astype(int), np.ones(len(labels), bool)",
+        "kept = (labels == 0) | third",
+        "labels, kept = third.astype(int), np.ones(len(labels), bool)",
         ("tests/experiments/test_result.py",),
     ),
     Fault(

@@ -14,11 +14,12 @@ lineages = st.builds(
     Lineage,
     st.dictionaries(st.sampled_from(["x", "y"]), st.dictionaries(names, st.sampled_from("pq"))),
     st.frozensets(st.sampled_from(["x", "y", ANY_COLLECTION])),
+    st.frozensets(st.sampled_from(["x", "y"])),
 )
 
 
 def test_counts_images_and_patients_of_the_same_collection():
-    seen = lineage.lineage_of("x", ["a", "b", "c"], ["1", "1", "2"])
+    seen = lineage.lineage_of("x", ["a", "b", "c"], ["1", "1", "2"], synthetic=False)
     overlap = seen.overlap("x", ["b", "d", "e", "f"], ["1", "1", "2", "3"])
     assert overlap == lineage.Overlap(images=1, patients=2, complete=True)
     assert seen.overlap("y", ["b"], ["1"]) == lineage.Overlap(0, 0, True)
@@ -42,7 +43,8 @@ def test_the_same_number_is_one_patient_whatever_its_zeros():
     tested = [f"{patient:08d}_001.png" for patient in range(1, 42)]
     for write in (str, "{:08d}".format, "{:03d}".format):
         of_lists = lineage.lineage_of_names(trained)
-        of_store = lineage.lineage_of(CHESTXRAY14, trained, [write(i) for i in range(1, 27)])
+        patients = [write(i) for i in range(1, 27)]
+        of_store = lineage.lineage_of(CHESTXRAY14, trained, patients, synthetic=False)
         for seen in (of_lists, of_store):
             overlap = seen.overlap(CHESTXRAY14, tested, [str(i) for i in range(1, 42)])
             assert overlap == lineage.Overlap(images=0, patients=26, complete=True)
@@ -77,6 +79,16 @@ def test_a_join_has_all_images_of_both(first, second, image_ids):
         assert whole.images >= max(part.images for part in parts)
         assert whole.images <= sum(part.images for part in parts)
         assert whole.complete == all(part.complete for part in parts)
+    assert both.synthetic == (first.synthetic or second.synthetic)
+
+
+def test_weights_that_saw_synthetic_images_say_so_after_other_training_too():
+    """Whatever the collections are called."""
+    drawn = lineage.lineage_of("ours", ["a"], ["1"], synthetic=True)
+    real = lineage.lineage_of("phantoms, synthetic", ["b"], ["1"], synthetic=False)
+    assert drawn.synthetic and not real.synthetic
+    assert real.joined(drawn).synthetic and drawn.joined(real).synthetic
+    assert Lineage.from_json(drawn.to_json()).synthetic
 
 
 @given(lineages)
@@ -85,7 +97,14 @@ def test_json_round_trip(some):
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"seen": [], "unlisted": []}, {"seen": {"x": {"a": 1}}, "unlisted": []}]
+    "value",
+    [
+        {},
+        {"seen": {}, "unlisted": []},
+        {"seen": {}, "unlisted": [], "synthetic": True},
+        {"seen": [], "unlisted": [], "synthetic": []},
+        {"seen": {"x": {"a": 1}}, "unlisted": [], "synthetic": []},
+    ],
 )
 def test_other_json_is_refused(value):
     with pytest.raises(ValueError, match="not a lineage"):

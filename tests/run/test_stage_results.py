@@ -21,6 +21,7 @@ RESULT = {
 }
 DATA = {
     "provenance": "films",
+    "synthetic": False,
     "fingerprint": "f",
     "protocol": "official",
     "images": 9,

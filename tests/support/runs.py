@@ -24,6 +24,7 @@ def make_run(experiment, variables, branches):
         records.collection,
         records.image_ids[split.train].tolist(),
         records.patient_ids[split.train].tolist(),
+        synthetic=records.synthetic,
     )
     lineage.write(workdir, seen, None)
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())

@@ -388,7 +388,7 @@ class TestStartingFromConvertedWeights:
     def test_that_were_trained_on_images_of_the_test_subset(self, make, tmp_path):
         experiment = opened(make())
         listed = sorted(names(experiment, "test"))[:3]
-        seen = lineage_of(experiment.records.collection, listed, [""] * 3)
+        seen = lineage_of(experiment.records.collection, listed, [""] * 3, synthetic=True)
         init = converted(tmp_path / "weights", make(), seen)
         text = refusal(train, make(init=init), str(tmp_path / "new"))
         assert f"was trained on 3 of the {len(experiment.split.test)} images" in text

@@ -49,7 +49,7 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
             "interval": {finding: result.intervals[finding] for finding in result.findings},
         }
     facts = dataclasses.asdict(cohort)
-    del facts["overlap"]
+    del facts["overlap"], facts["synthetic"]
     keep = ("split", "protocol", "images")
     return {
         **{key: facts.pop(key) for key in keep},

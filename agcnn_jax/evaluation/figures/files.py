@@ -6,7 +6,7 @@ from agcnn_jax.evaluation.figures import curves
 from agcnn_jax.evaluation.figures.localisation_figure import overlap_figure, pointing_figure
 from agcnn_jax.evaluation.figures.panels import films_figure
 from agcnn_jax.evaluation.figures.style import encode
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 
 EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}
@@ -28,7 +28,7 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
         figures["localisation"] = overlap_figure(localisation, cohort)
         figures["pointing"] = pointing_figure(localisation, cohort)
     if films is not None:
-        synthetic = f" — {SYNTHETIC_NOTE.split(':')[0]}" if cohort.synthetic else ""
+        synthetic = f" — {SYNTHETIC}" if cohort.synthetic else ""
         for kind in dict.fromkeys(films.kinds):
             figures[kind] = films_figure(films.of_kind(kind), EXAMPLES[kind] + synthetic)
     pictures = {}

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.scoring.cohort import Cohort
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC, Cohort
 
 # Okabe and Ito's colours are distinct for colour-blind readers, the line styles in grey print.
 _STYLES = {
@@ -53,7 +53,7 @@ def heading(name: str, cohort: Cohort, counts: str = "") -> str:
     parts = [name, cohort.backbone, cohort.split and f"{cohort.split} split"]
     title = ", ".join(part for part in parts if part)
     counts = counts or f"{cohort.images:,} images of {cohort.patients:,} patients"
-    return f"{title}{' — SYNTHETIC PHANTOMS' if cohort.synthetic else ''}\n{counts}"
+    return f"{title}{f' — {SYNTHETIC}' if cohort.synthetic else ''}\n{counts}"
 
 
 def panel_grid(

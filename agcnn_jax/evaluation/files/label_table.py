@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agcnn_jax.data.collection import NIH, read_collection
 from agcnn_jax.data.labels import LABELS, NO_FINDING, parse_age
-from agcnn_jax.data.marker import read_marker
 from agcnn_jax.data.patients import nih_name, read_patients
 from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.files.csv_table import CsvTable, read_csv
@@ -104,7 +104,7 @@ def read_labels(source: str | Path | CsvTable) -> Labels:
     def by_image(column: int) -> dict[str, str]:
         return dict(zip(image_ids, (row[column] for _, row in table.rows), strict=True))
 
-    nih = not read_marker(Path(path).parent) and all(map(nih_name, image_ids))
+    nih = read_collection(Path(path).parent).name == NIH.name and all(map(nih_name, image_ids))
     patients = read_patients(
         [row[patient] for _, row in table.rows],
         [line for line, _ in table.rows],

@@ -18,7 +18,8 @@ from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json
 
-SYNTHETIC_NOTE = "SYNTHETIC PHANTOMS, drawn by a program: these numbers say nothing about patients."
+SYNTHETIC = "SYNTHETIC IMAGES"
+SYNTHETIC_NOTE = f"{SYNTHETIC}: these numbers say nothing about patients."
 
 PREPARED = "prepare_report.json"
 """The report of its preparation, beside a data set."""
@@ -33,7 +34,8 @@ class Cohort:
         protocol: the split protocol; None for predictions whose split is not known.
         backbone: as in the config, such as "densenet121"; None when not known.
         setting: how the run was trained, to find the paper's run; None when not known.
-        provenance: where the images come from; the word "phantom" marks them as synthetic.
+        provenance: where the images come from.
+        synthetic: a program made them, so that scores must not be compared with patients'.
         images: number of images.
         patients: number of patients.
         overlap: the images and patients that the weights were trained on; None when not known.
@@ -48,6 +50,7 @@ class Cohort:
     backbone: str | None
     setting: Setting | None
     provenance: str
+    synthetic: bool
     images: int
     patients: int
     overlap: Overlap | None
@@ -55,11 +58,6 @@ class Cohort:
     positive_patients: dict[str, int]
     images_digest: str | None = None
     crops: str | None = None
-
-    @property
-    def synthetic(self) -> bool:
-        """True for phantoms, whose scores must not be compared with patients'."""
-        return "phantom" in self.provenance.lower()
 
 
 def describe_cohort(
@@ -71,6 +69,7 @@ def describe_cohort(
     protocol: str | None,
     backbone: str | None,
     provenance: str,
+    synthetic: bool,
     overlap: Overlap | None,
     setting: Setting | None = None,
     images_digest: str | None = None,
@@ -85,6 +84,7 @@ def describe_cohort(
         backbone=backbone,
         setting=setting,
         provenance=provenance,
+        synthetic=synthetic,
         images=len(label_matrix),
         patients=len(np.unique(patients)),
         overlap=overlap,

@@ -28,7 +28,7 @@ FINDINGS = LABELS[:3]
 
 def scored(
     backbone="resnet50",
-    provenance="ChestX-ray14",
+    synthetic=False,
     protocol="random",
     shared=0,
     trained=0,
@@ -52,7 +52,8 @@ def scored(
         split=split,
         protocol=protocol,
         backbone=backbone,
-        provenance=provenance,
+        provenance="ChestX-ray14",
+        synthetic=synthetic,
         overlap=Overlap(trained, shared, True),
         setting=dataclasses.replace(PAPER_SETTING, **setting),
     )
@@ -124,7 +125,7 @@ def test_no_paper_beside_another_setting(run, why):
 
 
 def test_others_results_on_the_same_split_only():
-    """Wang et al. and Yao et al. split at random as well; phantoms are compared with nobody."""
+    """Wang et al. and Yao et al. split at random as well; synthetic images have no rivals."""
 
     def published(**run):
         table = aucs.build_table(*scored(**run))
@@ -135,7 +136,7 @@ def test_others_results_on_the_same_split_only():
     assert published(protocol="patient") == []
     assert published(split="validation") == []
     assert published(trained=3) == []
-    assert published(provenance="phantoms") == []
+    assert published(synthetic=True) == []
 
 
 def test_rare_findings_and_the_means():
@@ -155,6 +156,7 @@ def test_rare_findings_and_the_means():
         backbone="resnet50",
         setting=PAPER_SETTING,
         provenance="ChestX-ray14",
+        synthetic=False,
         overlap=None,
     )
     table = aucs.build_table(results, cohort)
@@ -170,8 +172,8 @@ def test_rare_findings_and_the_means():
     assert float(rows[4][2]) == results["global"].auc["Mass"]
 
 
-def test_phantoms_are_not_compared_with_patients():
-    results, cohort = scored(provenance="phantoms (synthetic)")
+def test_synthetic_images_are_not_compared_with_patients():
+    results, cohort = scored(synthetic=True)
     table = aucs.build_table(results, cohort)
     assert table.above[0] == table.below[-1] == SYNTHETIC_NOTE
     for text in (

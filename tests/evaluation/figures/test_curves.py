@@ -39,10 +39,10 @@ def test_roc(case):
     assert "SYNTHETIC" not in figure.get_suptitle()
 
 
-def test_phantoms_are_named(case):
+def test_synthetic_images_are_named(case):
     scored, results, _, cohort = case
-    synthetic = dataclasses.replace(cohort, provenance="phantoms (synthetic)")
-    assert "SYNTHETIC PHANTOMS" in curves.roc_figure(scored, results, synthetic).get_suptitle()
+    synthetic = dataclasses.replace(cohort, synthetic=True)
+    assert "SYNTHETIC IMAGES" in curves.roc_figure(scored, results, synthetic).get_suptitle()
 
 
 def test_all_findings_of_a_branch(case):

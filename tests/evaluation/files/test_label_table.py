@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from agcnn_jax.data.marker import MARKER
+from agcnn_jax.data.collection import FILE
 from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.runtime.errors import UserError
 
@@ -68,14 +70,15 @@ def test_patients_of_chestxray14_are_whole_numbers(write):
 
 @pytest.mark.parametrize("named", ["film", "phantom"])
 def test_patients_of_other_tables_are_text(write, named):
-    """The names say what is not ChestX-ray14; of phantoms, which have such names, their marker."""
+    """The names say what is not ChestX-ray14; of phantoms, which have such names, their file."""
 
     def table(*patients):
         text = nih_table(*patients)
         return text if named == "phantom" else text.replace("0000", "film")
 
     if named == "phantom":
-        write(MARKER, '{"provenance": "phantoms", "collection": "phantoms 1", "box_size": 1}')
+        about = {"provenance": "p", "collection": "p 1", "box_size": 1, "synthetic": True}
+        write(FILE, json.dumps(about))
     labels = read_labels(write("l.csv", table("007", "008", "P1", "1.50")))
     assert list(labels.patient.values()) == ["007", "008", "P1", "1.50"]
     with pytest.raises(UserError, match=r"line 5: 'Patient ID' is '7', but '007' on line 2; write"):

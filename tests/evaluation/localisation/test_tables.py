@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.localisation.tables import (
     localisation_markdown,
     localisation_tables,
 )
-from agcnn_jax.evaluation.scoring.cohort import describe_cohort
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, describe_cohort
 from agcnn_jax.evaluation.scoring.localisation import (
     BEST_CONTROL,
     MEAN_BOX,
@@ -57,7 +57,7 @@ def make():
     return Localisation(0.7, "max", Count(3, 3, 2), counts, scores, differences)
 
 
-def cohort(provenance="ChestX-ray14"):
+def cohort(synthetic=False):
     return describe_cohort(
         np.eye(3, 2, dtype=np.uint8),
         ("Nodule", "Hernia"),
@@ -65,7 +65,8 @@ def cohort(provenance="ChestX-ray14"):
         split="test",
         protocol="official",
         backbone="resnet50",
-        provenance=provenance,
+        provenance="ChestX-ray14",
+        synthetic=synthetic,
         overlap=None,
     )
 
@@ -112,7 +113,7 @@ def test_json_reads_back_with_null_where_nothing_is_known():
     assert set(read["published"]["iobb"]["0.9"]) == {"accuracy"}
 
 
-def test_markdown_compares_radiographs_with_wang_et_al_and_phantoms_with_nobody():
+def test_markdown_compares_radiographs_with_wang_et_al_and_synthetic_images_with_nobody():
     text = localisation_markdown(make(), cohort())
     assert "3 annotated boxes in 3 images of 2 patients" in text
     assert "| Nodule | Wang et al. 2017 | 0.165 | 0.051 | 0.013 | 0.013 | 0.013 |" in text
@@ -120,9 +121,9 @@ def test_markdown_compares_radiographs_with_wang_et_al_and_phantoms_with_nobody(
     assert text.count("| Wang et al. 2017 |") == 1
     assert "multiples of 1/984" in text
     assert "| Hernia | Wang" not in text
-    synthetic = localisation_markdown(make(), cohort("phantoms (synthetic)"))
+    synthetic = localisation_markdown(make(), cohort(synthetic=True))
     assert "Wang" not in synthetic
-    assert synthetic.count("SYNTHETIC PHANTOMS") == 2
+    assert synthetic.count(SYNTHETIC_NOTE) == 2
 
 
 def test_means_cover_the_same_findings_for_all_ways():

@@ -237,8 +237,8 @@ def test_published_results_are_those_of_the_split():
     assert "Published results" not in text
 
 
-def test_phantoms_are_never_beside_published_numbers():
-    evaluation = make_evaluation(provenance="phantoms (synthetic)")
+def test_synthetic_images_are_never_beside_published_numbers():
+    evaluation = make_evaluation(synthetic=True)
     text, _ = check(evaluation)
     assert text.count(SYNTHETIC_NOTE) == 2
     assert "paper" not in " ".join(

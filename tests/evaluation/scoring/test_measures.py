@@ -53,6 +53,7 @@ def files(folder, scored, calibration, note=""):
         protocol="random",
         backbone="resnet50",
         provenance="ChestX-ray14",
+        synthetic=False,
         overlap=None,
     )
     evaluation = Evaluation(scored, cohort, results, measure(scored, calibration, note))

@@ -169,7 +169,9 @@ def test_the_files_of_other_tables(write, tmp_path, monkeypatch):
         (None, "Images trained on: not known; patients shared with training: not known."),
         (lineage.NOTHING, "Images trained on: 0 of 4; patients shared with training: 0 of 4."),
         (
-            lineage.lineage_of(lineage.CHESTXRAY14, ["a.png", "y.png"], ["1", "2"]),
+            lineage.lineage_of(
+                lineage.CHESTXRAY14, ["a.png", "y.png"], ["1", "2"], synthetic=False
+            ),
             "Images trained on: 1 of 4; patients shared with training: 2 of 4.",
         ),
     ],

@@ -1,0 +1,65 @@
+"""The collection of raw images, as `dataset.json` beside them describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from agcnn_jax.data.patients import CHESTXRAY14
+from agcnn_jax.runtime.errors import UserError
+
+FILE = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """A set of images in which a file name means one image.
+
+    Attributes:
+        name: such as `ChestX-ray14`, or one cohort of phantoms.
+        provenance: where the images come from, in words.
+        box_size: side of the images that annotated boxes refer to, in pixels.
+        synthetic: a program made the images, so that numbers from them say nothing about patients.
+    """
+
+    name: str
+    provenance: str
+    box_size: int
+    synthetic: bool
+
+
+NIH = Collection(CHESTXRAY14, CHESTXRAY14, box_size=1024, synthetic=False)
+"""Images without a `dataset.json`: NIH's download has none."""
+
+
+def read_collection(raw_dir: Path) -> Collection:
+    """Read the `dataset.json` in the folder of raw images or, as for the tables, in the one above.
+
+    Raises:
+        UserError: it is not JSON, or an entry is missing or impossible.
+    """
+    for folder in (raw_dir, raw_dir.absolute().parent):
+        if (folder / FILE).is_file():
+            return _parse(folder / FILE)
+        # Phantoms as they were drawn before this file had its name would pass for NIH's images.
+        if (folder / "phantoms.json").is_file():
+            raise UserError(
+                f"{folder / 'phantoms.json'}: phantoms of another version of "
+                "data_prep/phantoms.py; draw them again"
+            )
+    return NIH
+
+
+def _parse(path: Path) -> Collection:
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        values = [entries[key] for key in ("collection", "provenance", "box_size", "synthetic")]
+        if list(map(type, values)) != [str, str, int, bool] or values[2] < 1:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UserError(
+            f"{path}: must have collection and provenance (texts), box_size (a whole number of "
+            "pixels) and synthetic (true or false); correct it, or draw phantoms again"
+        ) from None
+    return Collection(*values)
