@@ -33,7 +33,7 @@ from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary, is_primary, require_agreement, sync_call
+from agcnn_jax.runtime.processes import check_agreement, from_primary, is_primary, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place
 from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
@@ -97,9 +97,9 @@ def evaluate(
     directory = checkpoint_place(workdir)
     run_config = sync_call(lambda: read_run_config(config, directory, overrides))
     run = sync_call(lambda: open_evaluated_run(run_config, directory, overrides))
-    require_agreement(lambda: saved_config.describe_run(run_config, run.data_summary))
+    check_agreement(lambda: saved_config.describe_run(run_config, run.data_summary))
     loaded, _ = sync_call(lambda: finished_variables(directory, run_config.strategy, run.identity))
-    require_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
+    check_agreement(lambda: {"--split": split, "weights in --workdir": digest(loaded)})
     attention = run_config.attention
     subject = Subject(
         variables=loaded,

@@ -21,7 +21,7 @@ from agcnn_jax.evaluation.results_directory import require_new
 from agcnn_jax.evaluation.scoring.scored import columns_of
 from agcnn_jax.interop import weights
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary, require_agreement, sync_call
+from agcnn_jax.runtime.processes import check_agreement, from_primary, sync_call
 from agcnn_jax.runtime.storage import absolute
 
 
@@ -64,7 +64,7 @@ def evaluate_weights(
     from_primary(lambda: require_new(folder))
     run = sync_call(lambda: open_evaluation(config, folder))
     notes = match_notes(about["classes"], run.records.labels, name)
-    require_agreement(
+    check_agreement(
         lambda: {
             **saved_config.describe_run(config, run.data_summary),
             "--split": split,

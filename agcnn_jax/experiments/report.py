@@ -33,9 +33,9 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import (
     announce,
+    check_agreement,
     from_primary,
     is_primary,
-    require_agreement,
     sync_call,
 )
 from agcnn_jax.runtime.storage import checkpoint_place, reported
@@ -49,7 +49,7 @@ def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
     """
     place = checkpoint_place(workdir)
     keep_compilations()
-    require_agreement(lambda: {"experiments": [run.name for run in runs]})
+    check_agreement(lambda: {"experiments": [run.name for run in runs]})
     experiment = sync_call(lambda: open_run(runs[0].config, place))
     data = experiment.data_summary
 

@@ -79,7 +79,7 @@ def from_primary(function: Callable[[], Result]) -> Result:
     return exchange(result)[0]  # type: ignore[no-any-return]
 
 
-def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
+def check_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
     """Raise `UserError` in every process if `facts`, JSON values by name, differ between them.
 
     A run of one process does not call `facts`, since hashing sources and weights takes time.
@@ -96,7 +96,7 @@ def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
                 )
 
 
-def require_shared(workdir: epath.Path) -> None:
+def check_shared(workdir: epath.Path) -> None:
     """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
     if process_share()[1] == 1:
         return
