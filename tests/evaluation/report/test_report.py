@@ -256,6 +256,7 @@ def test_no_auc_at_all():
     assert sentence in check(content)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_the_numbers(tmp_path):
     content = make_content()
