@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agcnn_jax.data.pixels import UnreadableImageError
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import packages_of
 
 _JPEG = {f"1.2.840.10008.1.2.4.{number}": "JPEGCodec" for number in (50, 51, 53, 55, 57, 70)}
 _JPEG_LS = {f"1.2.840.10008.1.2.4.{number}": "JPEGLSCodec" for number in (80, 81)}

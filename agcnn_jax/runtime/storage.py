@@ -15,8 +15,7 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from agcnn_jax.runtime.errors import UserError, too_many_files
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import UserError, packages_of, too_many_files
 from agcnn_jax.runtime.paths import expand
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
