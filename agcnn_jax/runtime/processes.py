@@ -103,10 +103,10 @@ def check_shared(workdir: epath.Path) -> None:
     # A new name, which no host can remember as missing or from an earlier run.
     mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
     from_primary(lambda: write_json(mark, {}))
-    seen = exchange(sync_call(lambda: exists(mark)))
+    visible = exchange(sync_call(lambda: exists(mark)))
     from_primary(lambda: delete(mark))
-    if not all(seen):
+    if not all(visible):
         raise UserError(
-            f"process {seen.index(False)} does not see what process 0 writes to --workdir "
+            f"process {visible.index(False)} does not see what process 0 writes to --workdir "
             f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )
