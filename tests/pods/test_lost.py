@@ -120,7 +120,7 @@ def test_the_others_never_come(tmp_path, process):
     [line] = lines
     assert address in line
     assert "5 s" in line
-    assert 5 < seconds < 40
+    assert seconds > 5  # and less than the 120 of `start`, on a busy machine too
     assert not (tmp_path / "run").exists()
 
 
