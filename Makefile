@@ -39,7 +39,7 @@ SHARED := -n $(WORKERS) --dist loadfile
 SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
-.PHONY: again help install demo bench test test-all parity parity-sample mutants lint types clean
+.PHONY: again help install demo bench test test-all all-tests all-parity parity parity-sample mutants lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 4 minutes"
@@ -129,10 +129,19 @@ bench: $(VENV)/installed-parity
 test: $(VENV)/installed-test
 	$(PYTEST) $(SHARED) -m "not slow"
 
+# Goes on after a part that fails, and names it at the end.
 test-all: $(VENV)/installed-parity
+	@began=$$(date +%s); failed=; \
+	for part in all-tests all-parity mutants; do \
+	  $(MAKE) "$$part" || failed="$$failed $$part"; done; \
+	echo "make test-all took $$(( ($$(date +%s) - began) / 60 )) minutes;" \
+	  "$${failed:+failed:}$${failed:-all passed}"; [ -z "$$failed" ]
+
+all-tests: $(VENV)/installed-test
 	$(PYTEST) $(SHARED) tests
+
+all-parity: $(VENV)/installed-parity
 	$(PYTEST) tests/parity
-	$(BIN)/python -m tests.mutation.mutants
 
 parity: $(VENV)/installed-parity
 	$(PYTEST) tests/parity -m "not slow"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
-from agcnn_jax.runtime.large_pages import restart_with_large_pages
+from agcnn_jax.runtime.machine import available_cores, restart_with_large_pages
 
 if TYPE_CHECKING:
     from agcnn_jax.inference.model import Model
@@ -34,7 +34,6 @@ SOURCES = ("workdir", "weights", "from")
 def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
     from agcnn_jax.metrics.operating_points import RULES
-    from agcnn_jax.runtime.cores import available_cores
 
     parser = OneLineParser(
         prog="python -m agcnn_jax.predict",

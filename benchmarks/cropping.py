@@ -38,7 +38,7 @@ from agcnn_jax.attention.heatmap import heat_map, heat_map_mask
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import Stored, crop_stored
 from agcnn_jax.data.augment import Augmentation, augmented_views
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 
 TAU = 0.7
 CHANNELS = 64

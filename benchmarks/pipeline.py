@@ -41,7 +41,7 @@ from machine import describe_machine, spread
 from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 

@@ -38,7 +38,7 @@ from agcnn_jax.inference.stream import Settings, predict_files
 from agcnn_jax.models.agcnn import init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.recipe import make_recipe
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 from data_prep.phantoms import generate
 
 BATCH = 32

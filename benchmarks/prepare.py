@@ -24,7 +24,7 @@ import numpy as np
 from machine import describe_machine
 from PIL import Image
 
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 
 COMMAND = Path(__file__).resolve().parents[1] / "data_prep" / "chestxray14.py"
 HEADER = (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.large_pages import large_pages
+from agcnn_jax.runtime.machine import large_pages
 
 OF_THEIR_OWN = ("jax_deterministic", "torch_large_pages")
 """Sides with a process of their own, for other flags."""

@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 
 from machine import describe_machine, spread
 
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 

@@ -34,8 +34,7 @@ from agcnn_jax.config.check import flatten, is_read, refuse_unread  # noqa: E402
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED  # noqa: E402
 from agcnn_jax.data.records import Records, open_records  # noqa: E402
 from agcnn_jax.data.splits import SUBSETS, Split, make_split  # noqa: E402
-from agcnn_jax.runtime.errors import UserError  # noqa: E402
-from agcnn_jax.runtime.extras import packages_of  # noqa: E402
+from agcnn_jax.runtime.errors import UserError, packages_of  # noqa: E402
 from agcnn_jax.runtime.storage import read_json, write_json  # noqa: E402
 
 ONLY = {

@@ -25,8 +25,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from agcnn_jax.runtime.cores import available_cores
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
+from agcnn_jax.runtime.machine import available_cores
 from data_prep.nih import publish, shards, tables
 from data_prep.nih.examples import record_features
 from data_prep.nih.lock import lock_data_dir

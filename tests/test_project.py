@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import agcnn_jax
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import packages_of
 from tests.support.programs import ROOT
 
 # As strings: YAML would make dates and numbers of some.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from agcnn_jax.attention.regions import region_box_host
 from agcnn_jax.attention.stored import Stored, stored_boxes
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 
 # Images are shared out to threads; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)

@@ -22,7 +22,7 @@ from agcnn_jax.config.file import load_config
 from agcnn_jax.config.keys import KEYS, check_value
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
-from agcnn_jax.runtime.large_pages import restart_with_large_pages
+from agcnn_jax.runtime.machine import restart_with_large_pages
 from agcnn_jax.runtime.paths import expand
 
 FLAGS = flags.FLAGS

@@ -10,7 +10,7 @@ import numpy as np
 
 from agcnn_jax.data.dicom_header import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Header
 from agcnn_jax.data.pixels import UnreadableImageError
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import packages_of
 
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = {f"1.2.840.10008.1.2.4.{number}": "JPEGCodec" for number in (50, 51, 53, 55, 57, 70)}

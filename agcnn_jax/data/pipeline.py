@@ -11,7 +11,7 @@ from typing import Any, Protocol, SupportsIndex
 import grain
 import numpy as np
 
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 
 Batch = dict[str, Any]
 

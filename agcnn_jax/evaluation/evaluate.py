@@ -44,7 +44,7 @@ from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary, is_primary, require_agreement, sync_call
+from agcnn_jax.runtime.processes import check_agreement, from_primary, is_primary, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place
 from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
@@ -120,7 +120,7 @@ def check_subset(split: str) -> None:
 def open_agreed(opened: Callable[[], tuple[Run, Subject]], split: str) -> tuple[Run, Subject]:
     """Open what is scored in all processes; `UserError` if it is not the same in all of them."""
     run, subject = sync_call(opened)
-    require_agreement(
+    check_agreement(
         lambda: {
             **describe_run(run.config, run.data_summary),
             "--split": split,

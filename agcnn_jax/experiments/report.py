@@ -33,8 +33,8 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import (
     announce,
+    check_agreement,
     from_primary,
-    require_agreement,
     sync_call,
 )
 from agcnn_jax.runtime.storage import checkpoint_place, reported
@@ -48,7 +48,7 @@ def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
     """
     place = checkpoint_place(workdir)
     keep_compilations()
-    require_agreement(lambda: {"experiments": [planned.name for planned in runs]})
+    check_agreement(lambda: {"experiments": [planned.name for planned in runs]})
     run = sync_call(lambda: open_run(runs[0].config, place))
     data = run.data_summary
 

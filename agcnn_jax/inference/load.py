@@ -36,7 +36,7 @@ from agcnn_jax.run.calibration import calibration_of, read_calibration
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
-from agcnn_jax.runtime.devices import require_devices
+from agcnn_jax.runtime.devices import check_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
@@ -53,7 +53,7 @@ def load(source: str | os.PathLike[str]) -> Model:
             was forked after another model was loaded.
     """
     require_not_forked()
-    require_devices()
+    check_devices()
     if os.fspath(source).startswith(hub.SCHEME):
         return load_folder(source)
     folder = absolute(source)

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import UserError, packages_of
 
 METADATA_KEY = "agcnn_jax"
 """Entry of a safetensors file's metadata that describes one of our exports."""

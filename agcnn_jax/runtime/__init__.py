@@ -1,1 +1,1 @@
-"""What any program on many hosts needs: storage, devices, processes, how programs end."""
+"""The needs of any program on many hosts: storage, devices, processes, how programs end."""

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, and how they end together.
+"""Finding the other processes of a run, and ending together with them.
 
 `jax.distributed.initialize` finds them on TPU pods, Slurm, Open MPI and Kubernetes, and its
 heartbeat notices a lost process. Added here: a process that stops by itself tells the others why.

@@ -27,7 +27,7 @@ REPLICATED = PartitionSpec()
 SHARDED = PartitionSpec(BATCH_AXIS)
 
 
-def require_devices() -> None:
+def check_devices() -> None:
     """Raise `UserError` unless JAX finds the devices that `JAX_PLATFORMS` asks for, or any."""
     try:
         jax.devices()

@@ -1,4 +1,4 @@
-"""How programs end: user errors as one line on stderr, and the exit statuses."""
+"""Ends of programs: user errors as one line on stderr, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ PIPE_STATUS = 141
 VERSION = f"agcnn-jax {agcnn_jax.__version__}"
 
 _OTHER_DEVICES = "unset JAX_PLATFORMS to compute on the devices that JAX finds"
+
+_PACKAGES = {
+    "cuda": "jax[cuda]",
+    "tpu": "jax[tpu]",
+    "gcs": "gcsfs and etils[epath-gcs]",
+    "s3": "s3fs and etils[epath-s3]",
+    "dicom": "python-gdcm",
+    "parity": "torch",
+}
+"""The optional packages of `pyproject.toml`."""
 
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
@@ -124,6 +134,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # Python's own attempt at the end would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
+
+
+def packages_of(extra: str) -> str:
+    """Name the packages of an extra, and the command that installs them.
+
+    It names the packages themselves, because whoever has no checkout gets them by these names.
+    """
+    return f"{_PACKAGES[extra]} (in a checkout: make install EXTRA={extra})"
 
 
 def surroundings(error: BaseException) -> str | None:

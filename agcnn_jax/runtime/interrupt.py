@@ -3,6 +3,7 @@
 Imports only built-in modules, so that little time passes before it takes effect.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -29,8 +30,26 @@ def hold_back() -> None:
 def raise_again() -> None:
     """Let Ctrl-C raise `KeyboardInterrupt` again, where `end_quietly` has changed that."""
     if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, raise_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt`: a handler of SIGINT that JAX's garbage collection does not lose.
+
+    JAX has a hook in Python's garbage collector, and Python prints and drops what a hook raises. A
+    signal that arrives there comes again a moment later.
+    """
+    hooks = [getattr(hook, "__code__", None) for hook in gc.callbacks]
+    at = frame
+    while at is not None:
+        if at.f_code in hooks:
+            import threading  # only now: see above
+
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+            return
+        at = at.f_back
+    signal.default_int_handler(number, frame)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -14,6 +14,7 @@ import jax
 from orbax.checkpoint.utils import reached_preemption
 
 from agcnn_jax.runtime.errors import Stopped
+from agcnn_jax.runtime.interrupt import raise_interrupt
 from agcnn_jax.runtime.progress import write_line
 
 StopRequest = Callable[[], bool]
@@ -40,7 +41,8 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def hold(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in _caught:
-            signal.default_int_handler(number, frame)
+            raise_interrupt(number, frame)
+            return  # It comes again.
         _caught.append(number)
         if number == signal.SIGINT:
             write_line("stopping after this step; Ctrl-C again stops at once", sys.stderr)

@@ -79,7 +79,7 @@ def from_primary(function: Callable[[], Result]) -> Result:
     return exchange(result)[0]  # type: ignore[no-any-return]
 
 
-def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
+def check_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
     """Raise `UserError` in every process if `facts`, JSON values by name, differ between them.
 
     A run of one process does not call `facts`, since hashing sources and weights takes time.
@@ -96,17 +96,17 @@ def require_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
                 )
 
 
-def require_shared(workdir: epath.Path) -> None:
+def check_shared(workdir: epath.Path) -> None:
     """Raise `UserError` unless all processes see what process 0 writes to the workdir."""
     if process_share()[1] == 1:
         return
     # A new name, which no host can remember as missing or from an earlier run.
     mark = workdir / from_primary(lambda: f".shared-{uuid.uuid4().hex}")
     from_primary(lambda: write_json(mark, {}))
-    seen = exchange(sync_call(lambda: exists(mark)))
+    visible = exchange(sync_call(lambda: exists(mark)))
     from_primary(lambda: delete(mark))
-    if not all(seen):
+    if not all(visible):
         raise UserError(
-            f"process {seen.index(False)} does not see what process 0 writes to --workdir "
+            f"process {visible.index(False)} does not see what process 0 writes to --workdir "
             f"{workdir}; give a folder that all hosts share, or gs://BUCKET/PATH"
         )

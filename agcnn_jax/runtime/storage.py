@@ -15,8 +15,7 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from agcnn_jax.runtime.errors import UserError, too_many_files
-from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.errors import UserError, packages_of, too_many_files
 from agcnn_jax.runtime.paths import expand
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
@@ -126,8 +125,8 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
 def error_number(error: BaseException) -> int | None:
     """Return the system's number of an error (`errno`), or None."""
     number = getattr(error, "errno", None)
-    if number is None and (found := _TENSORSTORE_CODE.search(str(error))):
-        number = int(found[1])
+    if number is None and (code := _TENSORSTORE_CODE.search(str(error))):
+        number = int(code[1])
     return number
 
 

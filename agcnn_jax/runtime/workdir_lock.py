@@ -62,12 +62,12 @@ def lock_workdir(
 
 
 class Lock:
-    """The lock file, this process's entry for it, and what it has seen of another's."""
+    """The lock file, this process's entry for it, and another's at the last look."""
 
     def __init__(self, path: epath.Path, timeout: float):
         self.path, self.timeout, self.patience = path, timeout, timeout
         self.began = self.changed = float("inf")  # times of the first look and of the last change
-        self.seen: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None  # the file's entry at the last look
         self.entry: dict[str, Any] = {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -81,8 +81,8 @@ class Lock:
     def wait(self, stop_requested: StopRequest) -> None:
         """Take the lock as soon as no other training holds it; see `lock_workdir`."""
         told = not is_primary()
-        while (found := from_primary(self.take)) is not None:
-            holder, over = found
+        while (refusal := from_primary(self.take)) is not None:
+            holder, over = refusal
             text = f"{self.path.parent} is being trained by {holder}"
             if over:
                 raise Stopped(f"{text}; end that, or choose another --workdir, and run this again")
@@ -98,16 +98,16 @@ class Lock:
         remote = is_remote(self.path)
         remedy = None if remote else "make it writable, or choose another --workdir"
         with reported(self.path, "written", remedy):
-            found, now = self.read(), time.monotonic()
+            entry, now = self.read(), time.monotonic()
             self.began = min(self.began, now)
-            if found != self.seen:
-                self.seen, self.changed = found, now
-            other = found or {}
+            if entry != self.last:
+                self.last, self.changed = entry, now
+            other = entry or {}
             self.patience = max(self.patience, other.get("peer_timeout", 0))  # the longer timeout
             stale = has_ended(other) or now - self.changed >= self.patience
-            if found is not None and stale:
+            if entry is not None and stale:
                 self.path.unlink(missing_ok=True)
-            if (found is None or stale) and create_json(self.path, self.entry):
+            if (entry is None or stale) and create_json(self.path, self.entry):
                 time.sleep(self.timeout / 60 if stale or remote else 0)
                 if self.is_ours():
                     return None

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grain
 import jax
+from etils import epath
 
 from agcnn_jax.data.pipeline import iterate, training_batches
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
-from agcnn_jax.runtime.errors import Stopped
+from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import announce, from_primary, process_share, sync_call
-from agcnn_jax.runtime.profile import Profile
+from agcnn_jax.runtime.processes import (
+    announce,
+    from_primary,
+    is_primary,
+    process_share,
+    sync_call,
+)
+from agcnn_jax.runtime.storage import upload
 from agcnn_jax.training.first_look import first_look
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.memory import check_memory, step_memory
@@ -137,3 +146,36 @@ def compile_step(
         needed = memory["peak"] / 2**20
         announce(f"stage {schedule.stage.name}: a step needs {needed:,.0f} MiB on each device")
     return step
+
+
+class Profile(contextlib.ExitStack):
+    """Traces `steps` steps of a stage, or those that it reaches, on the primary process.
+
+    XProf and TensorBoard show the traces.
+    """
+
+    def __init__(self, directory: epath.Path, steps: int, resumed: int, total: int):
+        super().__init__()
+        # After ten steps of warm-up, or fewer in a short stage; the first of them compiles.
+        first = max(resumed + 2, min(resumed + 10, total - steps) + 1)
+        self._steps = range(first, first + steps) if is_primary() else range(0)
+        self._directory = directory
+
+    def before(self, step: int) -> None:
+        """Start the trace if this is its first step."""
+        if step in self._steps[:1]:
+            # The profiler writes to disks only; the workdir may be in an object store.
+            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="agcnn-profile-"))
+            self.push(functools.partial(self._upload, Path(folder)))
+            self.enter_context(jax.profiler.trace(folder))
+
+    def after(self, step: int, outputs: Any) -> None:
+        """End the trace if this was its last step, once the devices have finished it."""
+        if step in self._steps[-1:]:
+            jax.block_until_ready(outputs)
+            self.close()
+
+    def _upload(self, folder: Path, failure: type[BaseException] | None, *details: Any) -> None:
+        # A trace that cannot be written must not hide why the training ends.
+        with contextlib.suppress(*([UserError] if failure else [])):
+            upload(folder, self._directory)

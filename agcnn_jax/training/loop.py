@@ -18,9 +18,9 @@ from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.preemption import stop_requests
 from agcnn_jax.runtime.processes import (
     announce,
+    check_agreement,
+    check_shared,
     from_primary,
-    require_agreement,
-    require_shared,
     sync_call,
 )
 from agcnn_jax.runtime.storage import checkpoint_place
@@ -46,7 +46,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str]
             return
         with lock_workdir(place, config.peer_timeout, stop_requested):
             from_primary(lambda: keep_start(run, start))
-            require_shared(place)
+            check_shared(place)
             announce(describe(run, start))
             variables, seen = start.variables, start.lineage.digest
             for taken in from_primary(lambda: take_over(run, seen, start.init, donors)):
@@ -71,10 +71,10 @@ def open_training(config: ml_collections.ConfigDict, workdir: str) -> tuple[Run,
         return run
 
     run = sync_call(prepare)
-    require_agreement(lambda: saved_config.describe_run(config, run.data_summary))
+    check_agreement(lambda: saved_config.describe_run(config, run.data_summary))
     needed = from_primary(lambda: needs_init(run))
     start = sync_call(lambda: open_start(run, needed))
-    require_agreement(
+    check_agreement(
         lambda: {
             "weights in config.init": lineage.digest(start.variables),
             "what they were trained on": start.lineage.digest,

@@ -182,6 +182,7 @@ def test_a_step_is_timed_and_traced(tmp_path):
     side_jax.forget()
 
 
+@pytest.mark.slow
 def test_it_needs_no_packages_for_data_and_configs():
     blocked = ("array_record", "grain", "ml_collections", "tensorboardX", "tensorflow_datasets")
     run(

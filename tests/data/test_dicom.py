@@ -44,8 +44,8 @@ from tests.data.dicom_files import (  # noqa: E402
     radiograph,
 )
 from tests.support.programs import ROOT  # noqa: E402
+from tests.support.shared import DICOM_FILMS  # noqa: E402
 
-FILMS = ROOT.parent / "shared" / "films" / "dicom"
 VALUES = np.array([[0, 100, 150], [200, 4000, 4095]], np.uint16)
 WINDOW = {"WindowCenter": 150, "WindowWidth": 101}
 
@@ -565,17 +565,21 @@ def test_nothing_of_the_header_is_warned_of_or_logged(caplog, capfd):
     assert not caplog.records and capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(not FILMS.is_dir(), reason=f"no reference films: {FILMS} does not exist")
+@pytest.mark.skipif(
+    not DICOM_FILMS.is_dir(), reason=f"no reference films: {DICOM_FILMS} does not exist"
+)
 def test_reference_films(capfd):
     """Against gray levels from the standard's arithmetic, where DCMTK agrees."""
     pytest.importorskip("gdcm", reason="needs python-gdcm")
     same = ("no_preamble", "no_SamplesPerPixel", "mod_lower")
-    for path in sorted(FILMS.glob("*.dcm")):
+    for path in sorted(DICOM_FILMS.glob("*.dcm")):
         if path.stem == "trunc_file_j2k":
             with pytest.raises(UnreadableImageError, match=r"^truncated"):
                 load_film(path)
             continue
-        with Image.open(FILMS / f"{'rescale_empty' if path.stem in same else path.stem}.png") as x:
+        with Image.open(
+            DICOM_FILMS / f"{'rescale_empty' if path.stem in same else path.stem}.png"
+        ) as x:
             difference = np.abs(load_film(path).astype(int) - np.asarray(x))
         if path.stem == "jpeg12":
             assert difference.mean() <= 1, path.stem

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.data.pipeline import evaluation_batches, iterate, training_batches
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 
 
 class Numbers:

@@ -18,8 +18,7 @@ from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
 from agcnn_jax.data.text import read_names
 from agcnn_jax.runtime.errors import UserError
 from configs import common
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "chestxray14"
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 
 def make_records(patients, official=None, names=None, absent=0):
@@ -300,12 +299,10 @@ def test_mistakes(arguments, words):
         make_split(make_records([0] * 10), *arguments)
 
 
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real ChestX-ray14 sample is not beside the project"
-)
+@needs_chest_xray14
 def test_public_chexnet_lists_share_no_patient():
     lists = {
-        subset: SHARED / "lists" / f"chexnet_{word}_list.txt.gz"
+        subset: CHEST_XRAY14 / "lists" / f"chexnet_{word}_list.txt.gz"
         for subset, word in zip(SUBSETS, ("train", "val", "test"), strict=True)
     }
     names = [read_names(lists[subset]) for subset in SUBSETS]

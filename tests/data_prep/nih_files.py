@@ -8,7 +8,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -16,7 +15,6 @@ from data_prep.chestxray14 import main
 from data_prep.nih.tables import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared" / "chestxray14"
 STORE = "chest_xray14/1.0.0"
 HEADER_2020 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -24,9 +22,6 @@ HEADER_2020 = (
 )
 HEADER_2017 = HEADER_2020 + ","
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real ChestX-ray14 sample is not beside the project"
-)
 
 
 def png(array, mode=None, **options):

@@ -18,16 +18,15 @@ from data_prep.chestxray14 import main
 from data_prep.nih.tables import FINDINGS, LABELS
 from tests.data_prep.nih_files import (
     ROOT,
-    SHARED,
     STORE,
     command,
     contents,
     images,
     make_raw,
-    needs_shared,
     prepare,
     report,
 )
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 
 def test_preparing_counts_listed_names_and_unlisted_images(tmp_path, capsys):
@@ -184,20 +183,20 @@ def test_command_line_fails_in_one_line(tmp_path):
         assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
-@needs_shared
+@needs_chest_xray14
 def test_real_originals(tmp_path):
-    options = ["--raw_dir", str(SHARED / "raw"), "--data_dir", str(tmp_path), "--workers=2"]
+    options = ["--raw_dir", str(CHEST_XRAY14 / "raw"), "--data_dir", str(tmp_path), "--workers=2"]
     assert main(options) == 0
     result = report(tmp_path)
     assert (result["files_seen"], result["written"], result["set_aside"]) == (102, 102, [])
     found = images(tmp_path)
     modes = set()
-    for path in sorted((SHARED / "raw" / "images").glob("*.png"))[::6]:
+    for path in sorted((CHEST_XRAY14 / "raw" / "images").glob("*.png"))[::6]:
         original = Image.open(path)
         modes.add(original.mode)
         expected = original.convert("L").resize((256, 256), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(found[path.name]["image"], expected)
-    with gzip.open(SHARED / "BBox_List_2017.csv.gz", "rt") as file:
+    with gzip.open(CHEST_XRAY14 / "BBox_List_2017.csv.gz", "rt") as file:
         boxed = [line.split(",") for line in file if line.split(",")[0] in found]
     assert sum(len(example["boxes"]) for example in found.values()) == len(boxed) > 0
     for name, _, *corner in boxed:
@@ -206,12 +205,12 @@ def test_real_originals(tmp_path):
         assert (np.abs(found[name]["boxes"] - expected_box).max(-1) < 1e-3).any()
 
 
-@needs_shared
+@needs_chest_xray14
 def test_real_small_images_report_the_rest_of_the_table(tmp_path):
-    options = ["--raw_dir", str(SHARED / "small"), "--data_dir", str(tmp_path), "--workers=1"]
+    options = ["--raw_dir", str(CHEST_XRAY14 / "small"), "--data_dir", str(tmp_path), "--workers=1"]
     assert main(options) == 0
     result = report(tmp_path)
     assert (result["files_seen"], result["written"], result["set_aside"]) == (621, 621, [])
     assert result["rows_without_image"]["count"] == 111_499
-    path = sorted((SHARED / "small" / "images").glob("*.png"))[17]
+    path = sorted((CHEST_XRAY14 / "small" / "images").glob("*.png"))[17]
     np.testing.assert_array_equal(images(tmp_path)[path.name]["image"], Image.open(path))

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 from data_prep.phantom import cohort
 from data_prep.phantom.lesions import FINDINGS
-from tests.data_prep.nih_files import ROOT, SHARED
+from tests.data_prep.nih_files import ROOT
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 
 def statistics(label_sets):
@@ -80,10 +81,9 @@ def test_demo_tests_thirty_patients_with_each_finding(seed):
         assert min(positive[finding] for finding in FINDINGS) >= least
 
 
+@needs_chest_xray14
 def test_label_sets_match_the_real_table():
-    source = SHARED / "Data_Entry_2017_v2020.csv.gz"
-    if not source.exists():
-        pytest.skip(f"NIH's {source.name} is not here")
+    source = CHEST_XRAY14 / "Data_Entry_2017_v2020.csv.gz"
     with gzip.open(source, "rt") as file:
         real = Counter(row["Finding Labels"] for row in csv.DictReader(file))
     with cohort.LABEL_SETS.open() as file:

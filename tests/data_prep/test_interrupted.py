@@ -65,7 +65,9 @@ def interrupted(raw, data, number):
     return process, process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_interrupted_run_resumes_to_the_same_dataset(many, tmp_path, number):
     raw, expected = many
     process, (_, errors) = interrupted(raw, tmp_path, number)

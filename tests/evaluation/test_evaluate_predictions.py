@@ -1,7 +1,6 @@
 import csv
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -12,8 +11,8 @@ from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
 from agcnn_jax.runtime.errors import UserError
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
-REAL = Path(__file__).parents[3] / "shared" / "chestxray14"
 LABELS = """Image Index,Finding Labels,Follow-up #,Patient ID
 a.png,Mass,0,1
 b.png,No Finding,0,2
@@ -159,12 +158,12 @@ def test_missing_file_and_folder(tmp_path, write):
             evaluate_predictions(path, write("l.csv", LABELS))
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="../shared/chestxray14 is not here")
+@needs_chest_xray14
 def test_published_pytorch_aucs_to_six_digits():
-    predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
-    labels = REAL / "Data_Entry_2017_v2020.csv.gz"
+    predictions = CHEST_XRAY14 / "pytorch_chexnet_predictions.csv.gz"
+    labels = CHEST_XRAY14 / "Data_Entry_2017_v2020.csv.gz"
     table = evaluate_predictions(predictions, labels)
-    with open(REAL / "pytorch_chexnet_aucs.csv", encoding="utf-8") as file:
+    with open(CHEST_XRAY14 / "pytorch_chexnet_aucs.csv", encoding="utf-8") as file:
         published = {row["label"]: f"{float(row['auc']):.6f}" for row in csv.DictReader(file)}
     assert {row[0]: row[2] for row in table.rows[:-1]} == published
     assert "Hernia                     42  0.917525" in as_text(table)

@@ -20,6 +20,7 @@ from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.inference import stream
+from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.rows import overlay_name
 from agcnn_jax.interop import weights
@@ -208,13 +209,13 @@ def test_predictions_never_mix(out, run_dir, films, tmp_path):
         call(run_dir, out, films, "--rule=sensitivity_0.9")
     with pytest.raises(UserError, match="predictions of other films"):
         call(run_dir, out, films / "noise.tif")
-    progress = json.loads((out / "progress.json").read_text())
-    progress["identity"]["weights"] = "0" * 16
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    (copy / "progress.json").write_text(json.dumps(progress))
-    with pytest.raises(UserError, match=f"holds predictions with weights {'0' * 16}, not"):
-        call(run_dir, copy, films)
+    model = load_run(run_dir)
+    other = dataclasses.replace(model, digest="0123456789abcdef")
+    settings = stream.Settings("youden", overlays=False, batch_size=8, workers=2)
+    with pytest.raises(UserError, match=f"with weights {model.digest}, not {other.digest}"):
+        stream.predict_files(other, find_films([films], copy).films, copy, settings)
     (copy / "progress.json").write_text("{}")
     with pytest.raises(UserError, match="choose another --out"):
         call(run_dir, copy, films)

@@ -13,6 +13,7 @@ import pytest
 
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.runtime.errors import UserError
+from tests.support.programs import run
 
 NAME = "timm/resnet50.tv_in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -131,33 +132,24 @@ def server(small_state):
     server.server_close()
 
 
-def start(tmp_path, endpoint, *arguments):
-    home = tmp_path / "home"
-    home.mkdir(exist_ok=True)
-    program = ("tests/support/tiny.py", "data_prep/torch_weights.py")
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments, "--out", tmp_path / "out/w"],
-        env={
-            **os.environ,
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(home),
-            "NO_PROXY": "127.0.0.1",
-            "PYTHONPATH": ".",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def call(tmp_path, endpoint, *arguments):
+    """The arguments of `run` or `subprocess.Popen` for a conversion of weights from a hub."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+    variables = {"HF_ENDPOINT": endpoint, "HF_HOME": f"{tmp_path}/home", "NO_PROXY": "127.0.0.1"}
+    command = ["data_prep/torch_weights.py", *arguments, "--out", str(tmp_path / "out/w")]
+    return command, {**os.environ, **variables, "PYTHONPATH": "."}
 
 
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+def convert(tmp_path, endpoint, *arguments):
+    """Convert; return exit status, standard output and standard error."""
+    command, environment = call(tmp_path, endpoint, *arguments)
+    done = run(*command, env=environment, check=False, timeout=120)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_download(tmp_path, server):
     arguments = ("--weights", "owner/model", "--revision", "main", "--backbone", "resnet_small")
-    status, out, err = finish(start(tmp_path, server.url, *arguments))
+    status, out, err = convert(tmp_path, server.url, *arguments)
     assert status == 0, err
     about = weights.describe(tmp_path / "out/w")
     assert about["source"] == f"owner/model@{COMMIT}"
@@ -173,7 +165,7 @@ def one_line(err):
 
 def test_the_pinned_commit_is_asked_for_and_its_file_checked(tmp_path, server):
     arguments = ("--weights", NAME, "--backbone", "resnet50")
-    status, _, err = finish(start(tmp_path, server.url, *arguments))
+    status, _, err = convert(tmp_path, server.url, *arguments)
     pin = hub.PINNED[NAME]
     assert any(f"/{NAME}/resolve/{pin.revision}/model.safetensors" in r for r in server.requests)
     assert status == 2
@@ -191,7 +183,7 @@ def test_the_pinned_commit_is_asked_for_and_its_file_checked(tmp_path, server):
 )
 def test_the_hub_says_no(tmp_path, server, name, revision, message):
     arguments = ("--weights", name, "--revision", revision, "--backbone", "resnet50")
-    status, _, err = finish(start(tmp_path, server.url, *arguments))
+    status, _, err = convert(tmp_path, server.url, *arguments)
     assert status == 2
     assert message in one_line(err)[0]
     assert "Traceback" not in err
@@ -200,7 +192,7 @@ def test_the_hub_says_no(tmp_path, server, name, revision, message):
 @pytest.mark.slow
 def test_unreachable(tmp_path):
     arguments = ("--weights", NAME, "--backbone", "resnet50")
-    status, _, err = finish(start(tmp_path, "http://127.0.0.1:9", *arguments))
+    status, _, err = convert(tmp_path, "http://127.0.0.1:9", *arguments)
     assert status == 2
     (line,) = one_line(err)
     assert "cannot be reached" in line
@@ -210,19 +202,27 @@ def test_unreachable(tmp_path):
     assert os.listdir(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_download_leaves_nothing(tmp_path, server, how):
     server.stall = True
     arguments = ("--weights", "owner/model", "--revision", "main", "--backbone", "resnet_small")
-    process = start(tmp_path, server.url, *arguments)
+    command, environment = call(tmp_path, server.url, *arguments)
+    process = subprocess.Popen(
+        [sys.executable, "tests/support/tiny.py", *command],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while len(server.requests) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(how)
-    status, _, err = finish(process)
-    assert status == 130, err
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert os.listdir(tmp_path / "out") == []
     server.stall = False
-    assert finish(start(tmp_path, server.url, *arguments))[0] == 0
+    assert convert(tmp_path, server.url, *arguments)[0] == 0

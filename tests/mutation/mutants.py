@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from agcnn_jax.runtime.cores import available_cores
+from agcnn_jax.runtime.machine import available_cores
 from tests.mutation.faults import FAULTS, Fault
 from tests.support.programs import ROOT
 

@@ -1,8 +1,5 @@
 """The whole AG-CNN on real radiographs: probabilities of all three branches."""
 
-import os
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -16,8 +13,9 @@ from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import BATCH_AXIS, device_mesh, replicate, shard_batch
 from agcnn_jax.training.predict_step import make_predict_step
 from tests.parity import bridge, twin
+from tests.support.shared import CHEST_XRAY14
 
-IMAGES = Path(os.path.relpath(Path(__file__).parents[3] / "shared/chestxray14/small/images"))
+IMAGES = CHEST_XRAY14 / "small" / "images"
 CLASSES, BATCH, TAU, MARGIN = 15, 16, 0.7, 16
 # Heat maps agree to about 1e-6: a pixel closer to tau than this may fall on either side of it.
 ROUNDING = 2e-6

@@ -203,11 +203,19 @@ def region_box(mask):
 
 def attend(images, feature_map, tau):
     """Apply Section III-B to gray levels `[B, S, S]`: local images and boxes."""
+    heat_maps = normalised_heat_maps(feature_map, images.shape[-1])
+    boxes = np.stack([region_box(heat > tau) for heat in heat_maps])
+    return crop(images, boxes), boxes
+
+
+def crop(images, boxes):
+    """Cut boxes `[B, 4]` out of gray levels `[B, S, S]` and resize them to S."""
     size = images.shape[-1]
-    local_images, boxes = [], []
-    for image, heat in zip(images.numpy(), normalised_heat_maps(feature_map, size), strict=True):
-        box = region_box(heat > tau)
-        xmin, ymin, xmax, ymax = box
-        local_images.append(enlarge(image[ymin:ymax, xmin:xmax], size))
-        boxes.append(box)
-    return torch.from_numpy(np.stack(local_images)), np.stack(boxes)
+    return torch.from_numpy(
+        np.stack(
+            [
+                enlarge(image[ymin:ymax, xmin:xmax], size)
+                for image, (xmin, ymin, xmax, ymax) in zip(images.numpy(), boxes, strict=True)
+            ]
+        )
+    )

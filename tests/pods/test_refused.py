@@ -126,6 +126,7 @@ class TestProcessesThatDiffer:
         with training(*args, devices=1, **settings) as run:
             return run.finish(timeout=120)
 
+    @pytest.mark.slow
     def test_config(self, data_dir, tmp_path):
         ends = self.finish(data_dir, tmp_path / "run", each={1: ("--config.seed=1",)})
         refused(ends, "process 1 differs from process 0 in config.seed: 1 instead of 0")

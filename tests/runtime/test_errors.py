@@ -69,7 +69,7 @@ class TestDevices:
     def test_that_are_not_there(self, without, capsys, value, words):
         without(value)
         with pytest.raises(UserError) as caught:
-            devices.require_devices()
+            devices.check_devices()
         assert words in str(caught.value)
 
         def main():

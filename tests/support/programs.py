@@ -9,6 +9,9 @@ from pathlib import Path
 from tests.support.started import Started
 
 ROOT = Path(__file__).parents[2]
+FORKED = ("train.py", "eval.py", "data_prep/torch_weights.py", "agcnn_jax.experiments")
+"""Programs that run in a fork of a process with their imports done."""
+
 _STARTED: list[Started] = []
 
 
@@ -16,7 +19,8 @@ def run(*arguments, cwd=None, check=True, env=None, timeout=None):
     """Run a program as a user does, but without the seconds that its imports take."""
     command = [str(argument) for argument in arguments]
     env = env or os.environ
-    if command[0].startswith("-") or not command[0].endswith(("train.py", "eval.py")):
+    program = command[1] if command[0] == "-m" else command[0]
+    if not program.endswith(FORKED):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=cwd or ROOT,

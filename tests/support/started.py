@@ -31,8 +31,14 @@ IMPORTS = (
     "agcnn_jax.evaluation.evaluate_predictions",
     "agcnn_jax.evaluation.report.report",
 )
-READ_LATER = {"XLA_FLAGS", "PYTEST_CURRENT_TEST"}
-"""Environment variables that no import reads."""
+JAX_OPTIONS = ("JAX_LOG_COMPILES", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+"""Environment variables that JAX reads when it is imported; they are read again in a fork."""
+
+READ_LATER = {
+    *("XLA_FLAGS", "PYTEST_CURRENT_TEST", "PYTHONPATH", *JAX_OPTIONS),
+    *("HF_ENDPOINT", "HF_HOME", "NO_PROXY"),
+}
+"""Environment variables that no import reads, or that are read again."""
 
 
 class Started:
@@ -103,11 +109,19 @@ def _serve():
 
 def _become(command):
     """Run a program as `python` does; return its exit status."""
-    sys.argv[:] = command
+    import jax
+
+    for name in JAX_OPTIONS:
+        jax.config.update(name.lower(), os.environ.get(name) == "1")
     sys.orig_argv[:] = [sys.executable, str(TINY), *command]
-    sys.path[0] = str(Path(command[0]).absolute().parent)
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        if command[0] == "-m":
+            sys.argv[:] = command[1:]
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv[:] = command
+            sys.path[0] = str(Path(command[0]).absolute().parent)
+            runpy.run_path(command[0], run_name="__main__")
         status = 0
     except SystemExit as leaving:
         status = leaving.code or 0

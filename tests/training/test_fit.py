@@ -21,7 +21,6 @@ from agcnn_jax.run.run import open_run
 from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import SHARDED, device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.profile import Profile
 from agcnn_jax.training import fit, prediction
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
@@ -151,7 +150,7 @@ def test_a_trace_leaves_nothing_beside_the_workdir(tmp_path, monkeypatch):
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     add = jax.jit(lambda x: x + 1)
-    with Profile(epath.Path(tmp_path) / "profile", steps=1, resumed=4, total=9) as profile:
+    with fit.Profile(epath.Path(tmp_path) / "profile", steps=1, resumed=4, total=9) as profile:
         traced = []
         for step in range(5, 10):
             profile.before(step)

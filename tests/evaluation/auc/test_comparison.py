@@ -1,7 +1,6 @@
 """Two files of predictions, a list of images, and logits: eval.py --compare, --subset, --logits."""
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from agcnn_jax.evaluation.scoring.comparison import compare_models
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.runtime.errors import UserError
 from tests.support.programs import run
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
-REAL = Path(__file__).parents[4] / "shared" / "chestxray14"
 LABELS = "Image Index,Finding Labels,Patient ID\n" + "".join(
     f"{i}.png,{'Mass' if i % 3 == 0 else 'No Finding'},{i // 2}\n" for i in range(40)
 )
@@ -169,15 +168,15 @@ def test_flags_of_predictions_without_predictions(flag):
     assert f"{flag.split('=')[0]} goes with --predictions" in done.stderr
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/chestxray14")
+@needs_chest_xray14
 def test_the_published_predictions_on_the_official_test_list():
     table = evaluate_predictions(
-        REAL / "pytorch_chexnet_predictions.csv.gz",
-        REAL / "Data_Entry_2017_v2020.csv.gz",
-        subset_path=REAL / "lists" / "official_test_list.txt.gz",
+        CHEST_XRAY14 / "pytorch_chexnet_predictions.csv.gz",
+        CHEST_XRAY14 / "Data_Entry_2017_v2020.csv.gz",
+        subset_path=CHEST_XRAY14 / "lists" / "official_test_list.txt.gz",
     )
     assert table.above[0].startswith("5,213 images")
-    with gzip.open(REAL / "lists" / "official_test_list.txt.gz", "rt") as file:
+    with gzip.open(CHEST_XRAY14 / "lists" / "official_test_list.txt.gz", "rt") as file:
         listed = len(file.read().split())
     assert f"Of {listed:,} images" in table.below[0]
     [mean] = [row for row in table.rows if row[0].startswith("Mean (14")]

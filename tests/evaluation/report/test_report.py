@@ -260,6 +260,7 @@ def test_no_auc_at_all():
     assert sentence in check(evaluation)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_the_numbers(tmp_path):
     evaluation = make_evaluation()

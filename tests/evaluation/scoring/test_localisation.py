@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import functools
 import gzip
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -32,9 +31,8 @@ from agcnn_jax.models.agcnn import apply_branch
 from agcnn_jax.run.run import open_run
 from agcnn_jax.training.predict_step import predict_step
 from tests.configs import demo
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 from tests.support.small_steps import random_variables
-
-REAL = Path(__file__).parents[4] / "shared" / "chestxray14"
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -181,10 +179,10 @@ def test_the_location_prior_is_where_others_overlap():
     np.testing.assert_array_equal(found[0.3][3], [[2, 2, 10, 10]])
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/chestxray14")
+@needs_chest_xray14
 def test_the_location_prior_on_the_annotated_radiographs():
     """Findings on either side: the mean box lies between the lungs, the mode in one of them."""
-    with gzip.open(REAL / "BBox_List_2017.csv.gz", "rt") as file:
+    with gzip.open(CHEST_XRAY14 / "BBox_List_2017.csv.gz", "rt") as file:
         rows = list(csv.reader(file))[1:]
     pointing = {}
     for finding in ("Effusion", "Pneumonia", "Pneumothorax"):

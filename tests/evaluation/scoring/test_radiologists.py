@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from agcnn_jax.evaluation.scoring.radiologists import covered, read_radiologists
 from agcnn_jax.metrics.shares import shares
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
-REAL = Path(__file__).parents[4] / "shared" / "chestxray14"
 HEADER = (
     "Image Index,Finding Labels,Patient ID,Fracture,Pneumothorax,Airspace opacity,Nodule or mass,"
     "Set Id\n"
@@ -184,10 +183,10 @@ def test_a_lineage_beside_the_predictions(write, tmp_path, seen, said):
     assert any(line.startswith(said) for line in table.below), table.below
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/chestxray14")
+@needs_chest_xray14
 def test_the_published_predictions_against_radiologists():
-    readings = REAL / "google2019_nih-chest-xray-labels.csv.gz"
-    predictions = REAL / "pytorch_chexnet_predictions.csv.gz"
+    readings = CHEST_XRAY14 / "google2019_nih-chest-xray-labels.csv.gz"
+    predictions = CHEST_XRAY14 / "pytorch_chexnet_predictions.csv.gz"
     table = evaluate_predictions(predictions, readings)
     found = {row[0]: (row[1], row[3], row[5], *(x[:4] for x in row[7:])) for row in table.rows}
     assert found["Pneumothorax, pooled"] == ("935", "0.904", "0.915", "0.48", "0.39")

@@ -1,5 +1,4 @@
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from agcnn_jax.evaluation.scoring.references import (
     published_row,
     published_rows,
 )
-
-REAL = Path(__file__).parents[4] / "shared" / "chestxray14"
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 
 def test_row_of_table_one():
@@ -127,12 +125,12 @@ def test_results_on_chexnets_lists_are_named_in_the_table():
     assert [row.mean_reported for row in rows if row.branch == "fusion"] == [0.841]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/chestxray14")
+@needs_chest_xray14
 @pytest.mark.parametrize(
     ("split", "file"), [("CheXNet lists", "chexnet"), ("official", "official")]
 )
 def test_digests_are_those_of_the_lists(split, file):
-    with gzip.open(REAL / "lists" / f"{file}_test_list.txt.gz", "rt") as names:
+    with gzip.open(CHEST_XRAY14 / "lists" / f"{file}_test_list.txt.gz", "rt") as names:
         listed = np.array(sorted(names.read().split()))
     [known] = [known for known in load()["test_lists"] if known["split"] == split]
     assert (known["images"], known["digest"]) == (len(listed), digest_of(listed))

@@ -1,4 +1,4 @@
-"""Large pages for a program's memory, where Linux gives them on request alone."""
+"""Cores and memory that this machine gives the process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from agcnn_jax.runtime.interrupt import hold_back
 VARIABLE = "GLIBC_TUNABLES"
 REQUEST = "glibc.malloc.hugetlb=1"
 MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+"""Where Linux says whether it gives large pages always, on request (`madvise`) or never."""
+
+
+def available_cores() -> int:
+    """Return how many cores the scheduler lets this process use, at least 1.
+
+    `os.cpu_count` counts those of the whole machine: under taskset, Slurm or a container's cpuset,
+    that many threads would take turns on fewer cores.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def large_pages() -> dict[str, str]:

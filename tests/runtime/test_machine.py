@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from agcnn_jax.runtime import large_pages
+from agcnn_jax.runtime import machine
 from tests.support.programs import ROOT
 
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from agcnn_jax.runtime import large_pages
-large_pages.MODES = Path(sys.argv[1])
+from agcnn_jax.runtime import machine
+machine.MODES = Path(sys.argv[1])
 print(os.getpid(), flush=True)
-large_pages.restart_with_large_pages()
+machine.restart_with_large_pages()
 print(os.environ.get("GLIBC_TUNABLES"), sys.argv[2:], sys.flags.utf8_mode)
 """
 
@@ -23,7 +23,7 @@ print(os.environ.get("GLIBC_TUNABLES"), sys.argv[2:], sys.flags.utf8_mode)
 @pytest.mark.parametrize(
     ("modes", "before", "starts", "request_"),
     [
-        ("always [madvise] never", None, 2, large_pages.REQUEST),
+        ("always [madvise] never", None, 2, machine.REQUEST),
         ("always [madvise] never", "glibc.malloc.check=1", 1, "glibc.malloc.check=1"),
         ("[always] madvise never", None, 1, None),
         (None, None, 1, None),
