@@ -27,7 +27,7 @@ from etils import epath
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread
 
 from agcnn_jax.config import command_line
 from agcnn_jax.config.check import refuse_unread

@@ -36,7 +36,7 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread
 
 from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records

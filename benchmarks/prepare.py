@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine
 from PIL import Image
+from reporting import describe_machine
 
 from agcnn_jax.runtime.cores import available_cores
 

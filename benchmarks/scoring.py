@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread
 
 from agcnn_jax.data.text import read_delimited
 

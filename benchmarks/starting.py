@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread
 
 from agcnn_jax.runtime.cores import available_cores
 from data_prep.chestxray14 import main as prepare
