@@ -98,7 +98,7 @@ def measure(processes: Processes, case: Row, peaks: Row, end: float, traces: Pat
     Its row has the results by side, or what went wrong. It is not `finished` if a side was late,
     and does not fit (`fits`) if a side ran out of memory.
     """
-    flops = answer(processes.ask("torch", "limits.flops", case), end)
+    flops = answer(processes.ask("torch", "flops", case), end)
     prepared = prepare(processes, case, end - MEASURING)
     ready = [side for side in case["sides"] if isinstance(prepared.get(side), dict)]
     timed = {} if doomed(prepared) else run_in_turn(processes, ready, end - 3)
@@ -163,7 +163,7 @@ def line(row: Row) -> str:
 def measure_all(plan: Plan, options: Any, processes: Processes, end: float) -> None:
     """Measure the cases that the file lacks, until the time is up."""
     dtypes = sorted({case[COLUMNS.index("dtype")] for case in plan})
-    torch = processes.ask("torch", "limits.peaks", options.product, dtypes)
+    torch = processes.ask("torch", "peaks", options.product, dtypes)
     processes.ask("jax", "forget").result()
     peaks = answer(torch, end)
     if isinstance(peaks, Failure):

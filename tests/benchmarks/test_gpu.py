@@ -42,9 +42,9 @@ class Sides:
         return future
 
     def answer(self, side, function, *arguments):
-        if function == "limits.peaks":
+        if function == "peaks":
             return LIMITS
-        if function == "limits.flops":
+        if function == "flops":
             return 1e9
         if function == "longest_operations":
             return [{"operation": "fusion", "ms": 1.0}]
