@@ -18,19 +18,18 @@ images to the host, crops back), and the number of boxes that differ from the fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+from reporting import write_rows
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.crop import boxes_host, crop_stored_host, resample_host
@@ -182,13 +181,8 @@ def main() -> None:
             f"{row['boxes_that_differ']} boxes differ"
         )
     if options.out:
-        found: dict[str, Any] = {
-            "devices": devices,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-        }
-        found |= {"images": count, "size": size, "rows": rows}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        facts = {"devices": devices, "cores": os.cpu_count(), "jax": jax.__version__}
+        write_rows(options.out, facts | {"images": count, "size": size}, rows)
 
 
 if __name__ == "__main__":

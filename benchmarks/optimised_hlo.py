@@ -1,4 +1,4 @@
-"""What a TPU program moves, read from the text of its optimised HLO."""
+"""Bytes that a TPU program moves, read from the text of its optimised HLO."""
 
 from __future__ import annotations
 

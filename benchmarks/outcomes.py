@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from etils import epath  # noqa: E402
-from train_twin import differences  # noqa: E402
+from etils import epath
+from reporting import table
+from train_twin import differences
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run  # noqa: E402
-from agcnn_jax.runtime.storage import read_json  # noqa: E402
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.storage import read_json
 
 BRANCHES = ("global", "local", "fusion")
 CONFIDENCE, POWER = 0.95, 0.8
@@ -136,18 +136,15 @@ def average(side: list[Result], branch: str, finding: str) -> float | None:
 
 def as_markdown(found: Result) -> str:
     """Write the table."""
-    lines = [
-        "| mean test AUC | this package | PyTorch | difference | 95 % interval | detectable |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    titles = ["mean test AUC", "this package", "PyTorch"]
+    titles += ["difference", "95 % interval", "detectable"]
+    lines = []
     for name, row in found["rows"].items():
         sides = [f"{side['mean']:.4f}{spread(side)}" for side in (row["ours"], row["twin"])]
         interval = "{:+.4f} to {:+.4f}".format(*row["interval"]) if row["interval"] else ""
         shown = f"{row['detectable']:.4f}" if row["detectable"] is not None else ""
-        lines.append(
-            f"| {name} | {' | '.join(sides)} | {row['difference']:+.4f} | {interval} | {shown} |"
-        )
-    return "\n".join(lines)
+        lines.append([name, *sides, f"{row['difference']:+.4f}", interval, shown])
+    return table(titles, lines)
 
 
 def spread(side: dict[str, Any]) -> str:
@@ -174,12 +171,12 @@ def main() -> None:
         if len({one["seed"] for one in side}) < len(side):
             raise UserError(f"{option} has a seed twice; give each seed once")
     found = summarise(ours, twin)
-    table = as_markdown(found)
-    print(table)
+    text = as_markdown(found)
+    print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
-        options.out.with_suffix(".md").write_text(table + "\n")
+        options.out.with_suffix(".md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

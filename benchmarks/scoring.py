@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from reporting import describe_machine, spread
+from reporting import describe_machine, spread, write_rows
 
 from agcnn_jax.data.text import read_delimited
 
@@ -80,12 +79,12 @@ def main() -> None:
             times["table"].append(seconds(command))
             times["everything"].append(seconds([*command, *everything]))
             times["comparison"].append(seconds([*command, f"--compare={name}/compare.csv"]))
-    rows = [{"what": what, "images": images, **spread(taken)} for what, taken in times.items()]
+    rows = [{"what": what, "images": images, **spread(each)} for what, each in times.items()]
     print(*rows, sep="\n")
     if options.out:
-        what = {"what": __doc__.split("\n")[0], "unit": "seconds"}
-        made = describe_machine("numpy", "scipy", "matplotlib") | {"rows": rows}
-        options.out.write_text(json.dumps(what | made, indent=1) + "\n")
+        facts = {"what": __doc__.split("\n")[0], "unit": "seconds"}
+        facts |= describe_machine("numpy", "scipy", "matplotlib")
+        write_rows(options.out, facts, rows)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,8 @@ otherwise burn their cores while they wait for one another. It needs the extra `
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +22,18 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from agcnn_jax.config import command_line  # noqa: E402
-from agcnn_jax.config.check import flatten, is_read, refuse_unread  # noqa: E402
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED  # noqa: E402
-from agcnn_jax.data.records import Records, open_records  # noqa: E402
-from agcnn_jax.data.splits import SUBSETS, Split, make_split  # noqa: E402
-from agcnn_jax.runtime.errors import UserError  # noqa: E402
-from agcnn_jax.runtime.extras import packages_of  # noqa: E402
-from agcnn_jax.runtime.storage import read_json, write_json  # noqa: E402
+import reporting
+
+from agcnn_jax.config import command_line
+from agcnn_jax.config.check import flatten, is_read, refuse_unread
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED
+from agcnn_jax.data.records import Records, open_records
+from agcnn_jax.data.splits import SUBSETS, Split, make_split
+from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.extras import packages_of
+from agcnn_jax.runtime.storage import read_json, write_json
 
 ONLY = {
     "strategy": "G_L_F",
@@ -99,16 +96,8 @@ def describe_machine() -> dict[str, Any]:
     """Return what the seconds depend on."""
     import torch
 
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.exists() else ""
-    name = re.search(r"model name\s*:\s*(.*)", text)
-    return {
-        "processor": name[1] if name else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "scipy", "scikit-learn")},
-    }
+    facts = reporting.describe_machine("torch", "numpy", "scipy", "scikit-learn")
+    return {**facts["machine"], "threads": torch.get_num_threads(), **facts["versions"]}
 
 
 def load(records: Records, indices: np.ndarray) -> Any:

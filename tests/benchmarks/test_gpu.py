@@ -134,7 +134,7 @@ def test_results_of_another_machine_are_kept(tmp_path, monkeypatch):
     measure(tmp_path, Sides())
     other = Sides()
     other.made_with["jax"] = "another"
-    with pytest.raises(UserError, match="choose another --results"):
+    with pytest.raises(UserError, match="choose another file"):
         measure(tmp_path, other)
 
 
