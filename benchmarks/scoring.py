@@ -43,14 +43,14 @@ def make_others(predictions: Path, labels: Path, folder: Path) -> int:
     """Write another model's predictions, and some of validation images; count the images."""
     (_, header), *rows = read_delimited(predictions).rows()
     images = [row[0] for _, row in rows]
-    given = np.array([row[1:] for _, row in rows], np.float64)
+    values = np.array([row[1:] for _, row in rows], np.float64)
     random, scored = np.random.default_rng(0), set(images)
-    noisy = np.clip(given + random.normal(0, 0.01, given.shape), 0, 1)
+    noisy = np.clip(values + random.normal(0, 0.01, values.shape), 0, 1)
     write_predictions(folder / "compare.csv", header, images, noisy)
     _, *table = read_delimited(labels).rows()
     others = [row[0] for _, row in table if row[0] not in scored][: len(images) // 2]
-    drawn = random.random((len(others), given.shape[1]))
-    write_predictions(folder / "validation.csv", header, others, drawn)
+    probabilities = random.random((len(others), values.shape[1]))
+    write_predictions(folder / "validation.csv", header, others, probabilities)
     return len(images)
 
 

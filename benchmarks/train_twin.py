@@ -68,12 +68,12 @@ def describe_recipe(
 ) -> dict[str, Any]:
     """Return everything but the seed that a result depends on, as JSON values."""
     values = flatten(config.to_dict())
-    kept = {
+    settings = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
         if key != "seed" and KEYS[key].changes in (FIXED, SCORED) and is_read(key, values)
     }
-    return {"config": kept, "data": {"fingerprint": records.fingerprint, **split.summary()}}
+    return {"config": settings, "data": {"fingerprint": records.fingerprint, **split.summary()}}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -81,15 +81,15 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[A
 
     A key that one of them lacks is newer than it, or not read; its default counts.
     """
-    found = {}
+    pairs = {}
     for part in ("config", "data"):
         for key in sorted({*one[part], *other[part]}):
             default = KEYS[key].default if part == "config" and key in KEYS else None
             default = list(default) if isinstance(default, tuple) else default
             pair = one[part].get(key, default), other[part].get(key, default)
             if pair[0] != pair[1]:
-                found[f"{part}.{key}"] = pair
-    return found
+                pairs[f"{part}.{key}"] = pair
+    return pairs
 
 
 def describe_machine() -> dict[str, Any]:
@@ -125,11 +125,11 @@ def train_seed(
     stages, branches = {}, training.twin.BRANCHES
     for number, branch in enumerate(branches, start=1):
         plan = training.make_plan(config, branch, len(train.images))
-        found = training.train_stage(network, plan, train, validation, config, findings)
-        stages[f"{number}_{branch}"] = found
+        outcome = training.train_stage(network, plan, train, validation, config, findings)
+        stages[f"{number}_{branch}"] = outcome
         print(
-            f"seed {seed}, {branch}: mean validation AUC {found['best_val_auc_mean']:.4f} after "
-            f"epoch {found['best_epoch']} of {plan.epochs}, {found['seconds']:.0f} s",
+            f"seed {seed}, {branch}: mean validation AUC {outcome['best_val_auc_mean']:.4f} after "
+            f"epoch {outcome['best_epoch']} of {plan.epochs}, {outcome['seconds']:.0f} s",
             flush=True,
         )
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What benchmarks/roofline.py reads from a program, and its bounds, against values by hand."""
+"""Figures and bounds that benchmarks/roofline.py reads from a program, against values by hand."""
 
 import json
 import sys
