@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import re
@@ -15,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from sides import Failure, Processes, answer, process_of  # noqa: E402
+from reporting import Row, read_rows, write_rows
+from sides import Failure, Processes, answer, process_of
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError  # noqa: E402
+from agcnn_jax.runtime.errors import OneLineParser, UserError
 
 BACKBONES = ("resnet50", "densenet121", "resnet_small")
 JOINT = "global+local+fusion"
@@ -31,7 +30,6 @@ ROUNDS, ROUND_SECONDS = 5, 0.5
 STARTING, MEASURING = 45.0, 20.0
 """Seconds that must be left to start a case, and those kept to measure what is compiled by then."""
 
-Row = dict[str, Any]
 Plan = Sequence[tuple[str, str, str, int, tuple[str, ...]]]
 
 
@@ -39,20 +37,20 @@ def prepare(processes: Processes, case: Row, until: float) -> dict[str, Any]:
     """Compile a case on all its sides at once; sides that are late are left out."""
     # Eager PyTorch needs the most memory and no compilation: it tells first what does not fit.
     eager = [side for side in case["sides"] if side == "torch_eager"]
-    asked, found = {}, {}
+    futures, answers = {}, {}
     try:
         for side in eager:
-            found[side] = answer(processes.ask(side, "prepare", side, case), until)
-            if isinstance(found[side], Failure) and found[side].out_of_memory:
-                return found
+            answers[side] = answer(processes.ask(side, "prepare", side, case), until)
+            if isinstance(answers[side], Failure) and answers[side].out_of_memory:
+                return answers
         for side in case["sides"]:
             if side not in eager:
-                asked[side] = processes.ask(side, "prepare", side, case)
-        for side, future in asked.items():
-            found[side] = answer(future, until)
+                futures[side] = processes.ask(side, "prepare", side, case)
+        for side, future in futures.items():
+            answers[side] = answer(future, until)
     except TimeoutError:
-        found |= {side: one.result() for side, one in asked.items() if one.done()}
-    return found
+        answers |= {side: one.result() for side, one in futures.items() if one.done()}
+    return answers
 
 
 def run_in_turn(processes: Processes, sides: list[str], until: float) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def run_in_turn(processes: Processes, sides: list[str], until: float) -> dict[st
                 seconds[side].append(took)
             else:  # the first round tells how many steps make a round
                 steps[side] = min(500, max(1, round(ROUND_SECONDS / took)))
-    return {side: found for side, found in seconds.items() if found}
+    return {side: rounds for side, rounds in seconds.items() if rounds}
 
 
 def summary(case: Row, facts: Row, seconds: Any, flops: float, peaks: Row) -> Row:
@@ -82,14 +80,14 @@ def summary(case: Row, facts: Row, seconds: Any, flops: float, peaks: Row) -> Ro
         return {"error": seconds.error}
     middle = statistics.median(seconds)
     rates = [round(case["batch"] / one, 1) for one in (middle, max(seconds), min(seconds))]
-    found = dict(zip(("images_per_second", "slowest", "fastest"), rates, strict=True)) | facts
+    row = dict(zip(("images_per_second", "slowest", "fastest"), rates, strict=True)) | facts
     if flops:
         products = flops * rates[0] / peaks[f"{case['dtype']}_tflops"] / 1e12
-        found["share_of_products"] = round(products, 3)
+        row["share_of_products"] = round(products, 3)
     if facts.get("bytes"):
         copying = facts["bytes"] / middle / peaks["copy_gb_per_second"] / 1e9
-        found["share_of_copying"] = round(copying, 3)
-    return found
+        row["share_of_copying"] = round(copying, 3)
+    return row
 
 
 def measure(processes: Processes, case: Row, peaks: Row, end: float, traces: Path | None) -> Row:
@@ -98,7 +96,7 @@ def measure(processes: Processes, case: Row, peaks: Row, end: float, traces: Pat
     Its row has the results by side, or what went wrong. It is not `finished` if a side was late,
     and does not fit (`fits`) if a side ran out of memory.
     """
-    flops = answer(processes.ask("torch", "limits.flops", case), end)
+    flops = answer(processes.ask("torch", "flops", case), end)
     prepared = prepare(processes, case, end - MEASURING)
     ready = [side for side in case["sides"] if isinstance(prepared.get(side), dict)]
     timed = {} if doomed(prepared) else run_in_turn(processes, ready, end - 3)
@@ -138,44 +136,39 @@ def file_stem(made_with: Row) -> str:
     return re.sub(r"\W+", "_", name.lower())
 
 
-def doomed(found: Row) -> bool:
+def doomed(answers: Row) -> bool:
     """Tell whether a side ran out of memory."""
-    return any(isinstance(one, Failure) and one.out_of_memory for one in found.values())
+    return any(isinstance(one, Failure) and one.out_of_memory for one in answers.values())
 
 
 def line(row: Row) -> str:
     """Say a row's results in a line."""
-    said = []
-    for side, found in row["results"].items():
-        if "error" in found:
-            said.append(f"{side}: {found['error'][:100]}")
+    parts = []
+    for side, result in row["results"].items():
+        if "error" in result:
+            parts.append(f"{side}: {result['error'][:100]}")
             continue
-        more = [f"{found['slowest']:,.0f} to {found['fastest']:,.0f}"]
+        more = [f"{result['slowest']:,.0f} to {result['fastest']:,.0f}"]
         for limit in ("products", "copying"):
-            if f"share_of_{limit}" in found:
-                more += [f"{found[f'share_of_{limit}']:.0%} of {limit}"]
-        more += [f"jax is {found['ratio']} x"] if "ratio" in found else []
-        said.append(f"{side} {found['images_per_second']:,.0f} img/s ({', '.join(more)})")
+            if f"share_of_{limit}" in result:
+                more += [f"{result[f'share_of_{limit}']:.0%} of {limit}"]
+        more += [f"jax is {result['ratio']} x"] if "ratio" in result else []
+        parts.append(f"{side} {result['images_per_second']:,.0f} img/s ({', '.join(more)})")
     name = f"{row['part']} {row['stage']} {row['dtype']}, {row['batch']} images"
-    return f"{name}: " + "; ".join(said or ["not finished in time"])
+    return f"{name}: " + "; ".join(parts or ["not finished in time"])
 
 
 def measure_all(plan: Plan, options: Any, processes: Processes, end: float) -> None:
     """Measure the cases that the file lacks, until the time is up."""
     dtypes = sorted({case[COLUMNS.index("dtype")] for case in plan})
-    torch = processes.ask("torch", "limits.peaks", options.product, dtypes)
+    torch = processes.ask("torch", "peaks", options.product, dtypes)
     processes.ask("jax", "forget").result()
     peaks = answer(torch, end)
     if isinstance(peaks, Failure):
         raise UserError(f"PyTorch does not run on the device: {peaks.error}")
     made_with = processes.made_with | {"cores": os.cpu_count(), "python": platform.python_version()}
     path = options.results / f"{file_stem(made_with)}_{options.backbone}.json"
-    kept: Row = made_with | {"rows": []}
-    if path.exists():
-        kept = json.loads(path.read_text())
-    rows: list[Row] = kept.pop("rows")
-    if kept != made_with:
-        raise UserError(f"{path} was made with {kept}; choose another --results")
+    rows = read_rows(path, made_with)
     print(f"{made_with}, limits {peaks}", flush=True)
     sizes, size = options.batch_sizes, options.input_size
     for columns in plan:
@@ -195,8 +188,7 @@ def measure_all(plan: Plan, options: Any, processes: Processes, end: float) -> N
             if row["fits"]:
                 break
         rows = [row for row in rows if row not in same] + [row]
-        options.results.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
+        write_rows(path, made_with, rows)
 
 
 def command(description: str, plan: Plan, batch_sizes: Sequence[int], product: int) -> None:
@@ -211,7 +203,7 @@ def command(description: str, plan: Plan, batch_sizes: Sequence[int], product: i
     parser = OneLineParser(description=description)
     parser.add_argument("--backbone", choices=BACKBONES, required=True)
     parser.add_argument("--minutes", type=float, default=9.0, help="for all, compilation too")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--traces", type=Path, help="folder for traces and compiled programs")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=batch_sizes)
     parser.add_argument("--input_size", type=int, default=224)

@@ -1,8 +1,13 @@
-"""Cohorts of patients whose AUCs are known, for the benchmarks of intervals and tests."""
+"""Simulated cohorts whose AUCs are known, and the command of the benchmarks that draw them."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,16 +81,16 @@ def draw(scenario: Scenario, generator: np.random.Generator) -> Cohort:
     for branch, gain in (("first", 0.0), ("second", scenario.gain)):
         together = np.sqrt(1 + scenario.spread**2)
         apart = together * norm.ppf(true) + gain
-        seen: np.ndarray | float = 1.0
+        visible: np.ndarray | float = 1.0
         aucs = norm.cdf(apart / together)
         if scenario.missed:
             part = (true - 0.5) / (norm.cdf(_PLAIN / together) - 0.5)
-            apart, seen = np.full(findings, _PLAIN + gain), luck < part
+            apart, visible = np.full(findings, _PLAIN + gain), luck < part
             aucs = part * norm.cdf(apart / together) + (1 - part) / 2
         own = np.sqrt(1 - scenario.alike) * noise()
         noises = np.sqrt(scenario.alike) * shared + own
         noises = np.where(labels, scenario.spread, 1) * noises
-        scores[branch] = noises + labels * seen * apart
+        scores[branch] = noises + labels * visible * apart
         truth[branch] = float(aucs.mean())
     return Cohort(labels, scores, patient, truth)
 
@@ -109,11 +114,62 @@ def single(positives: int, auc: float, several: bool, **changes: Any) -> Scenari
 
     Scores of one patient correlate by 0.5, and both branches are equally good.
     """
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "common": 0.2,
         "own": 0.3,
         "gain": 0.0,
         "patients": positives + 300,
         **changes,
     }
-    return Scenario(1, (positives, positives), aucs=(auc,), several=several, **given)
+    return Scenario(1, (positives, positives), aucs=(auc,), several=several, **values)
+
+
+def cohorts(scenario: Scenario, draws: int) -> Iterator[Cohort]:
+    """Draw so many cohorts, those of the seeds 0, 1, ..."""
+    return (draw(scenario, np.random.default_rng(seed)) for seed in range(draws))
+
+
+class Coverage(NamedTuple):
+    """Shares of the draws that have an interval, and the mean width of the interval."""
+
+    covered: float
+    truth_below: float
+    width: float
+
+
+def coverage_of(intervals: Iterable[tuple[float, float] | None], truth: float) -> Coverage:
+    """Count how often intervals contain the truth; None is no interval."""
+    ends = np.array([interval for interval in intervals if interval is not None], float)
+    low, high = ends.reshape(-1, 2).T
+    covered = (low <= truth) & (truth <= high)
+    return Coverage(float(covered.mean()), float((truth < low).mean()), float((high - low).mean()))
+
+
+Simulate = Callable[[Callable[..., Any], Iterable[Any]], list[Any]]
+"""Maps a function of a scenario and `draws` over scenarios."""
+
+
+def command(
+    description: str, draws: int, make_lines: Callable[[Simulate, int], Iterable[str]]
+) -> None:
+    """Run a command that simulates cohorts in some processes, and prints Markdown tables.
+
+    Args:
+        description: what the command is for, in a line.
+        draws: number of cohorts per scenario, unless `--draws` says another.
+        make_lines: makes the lines of the tables from a function that simulates, and the draws.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--draws", type=int, default=draws, help="cohorts per scenario")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="file for the tables")
+    options = parser.parse_args()
+    with multiprocessing.Pool(options.processes) as pool:
+
+        def simulate(function: Callable[..., Any], scenarios: Iterable[Any]) -> list[Any]:
+            return pool.map(functools.partial(function, draws=options.draws), scenarios, 1)
+
+        text = "\n".join(make_lines(simulate, options.draws)) + "\n"
+    print(text, end="")
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""How often intervals of mean AUCs contain the true value.
+"""Coverage of the intervals of mean AUCs: how often they contain the true value.
 
-    python benchmarks/coverage.py [--draws 1000] [--out FILE]
+    python benchmarks/coverage.py [--draws 1000] [--processes 1] [--out FILE]
 
 Draws cohorts of patients with several images each, 14 findings and two branches with correlated
 scores, from distributions whose AUCs are known. Computes intervals of one branch's mean AUC and of
@@ -11,19 +11,16 @@ contains the truth, the percentage whose truth lies below it, and the mean width
 
 from __future__ import annotations
 
-import argparse
-import functools
-import multiprocessing
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from cohorts import AUCS, Cohort, Scenario, draw
+from cohorts import AUCS, Cohort, Coverage, Scenario, Simulate, cohorts, command, coverage_of
+from reporting import table
 
 from agcnn_jax.metrics.auc_table import auc_table, paired_difference
 from agcnn_jax.metrics.interval import LEVEL
@@ -45,25 +42,14 @@ SCENARIOS = {
 }
 
 
-class Coverage(NamedTuple):
-    """Shares of the draws, and the mean width of the interval."""
-
-    covered: float
-    truth_below: float
-    width: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.covered:.1f}, {100 * self.truth_below:.1f}, {self.width:.3f}"
-
-
 def coverage(scenario: Scenario, draws: int) -> dict[tuple[str, str], Coverage]:
     """Measure the coverage of the intervals of the mean and of the difference, for each method."""
-    found: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
-    for seed in range(draws):
-        cohort = draw(scenario, np.random.default_rng(seed))
-        for key, (truth, (low, high)) in _intervals(cohort).items():
-            found.setdefault(key, []).append((low <= truth <= high, truth < low, high - low))
-    return {key: Coverage(*np.mean(values, axis=0).tolist()) for key, values in found.items()}
+    intervals: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    truths = {}
+    for cohort in cohorts(scenario, draws):
+        for key, (truths[key], interval) in _intervals(cohort).items():
+            intervals.setdefault(key, []).append(interval)
+    return {key: coverage_of(intervals[key], truth) for key, truth in truths.items()}
 
 
 def _intervals(cohort: Cohort) -> dict[tuple[str, str], tuple[float, tuple[float, float]]]:
@@ -80,40 +66,30 @@ def _intervals(cohort: Cohort) -> dict[tuple[str, str], tuple[float, tuple[float
         "mean": (second.value, second.interval, second.influence, truth["second"]),
         "difference": (*paired, gain, truth["second"] - truth["first"]),
     }
-    found: dict[tuple[str, str], tuple[float, tuple[float, float]]] = {}
+    intervals: dict[tuple[str, str], tuple[float, tuple[float, float]]] = {}
     for what, (point, interval, influence, true_value) in quantities.items():
         by_patient = influence.values.sum(axis=(0, 1)) / len(FINDINGS)
         reach = norm.ppf((1 + LEVEL) / 2) * float(np.sqrt((by_patient**2).sum()))
         assert interval is not None
-        found[what, "influence"] = true_value, interval
-        found[what, "uncorrected"] = true_value, (point - reach, point + reach)
-    return found
+        intervals[what, "influence"] = true_value, interval
+        intervals[what, "uncorrected"] = true_value, (point - reach, point + reach)
+    return intervals
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=1000, help="cohorts per scenario")
-    parser.add_argument("--out", type=Path, help="file for the table")
-    parser.add_argument("--processes", type=int, default=1)
-    options = parser.parse_args()
-    lines = [
-        f"Intervals of 95 %, {options.draws:,} draws: covered, truth below (%), mean width.",
-        "",
-        f"| cohort | of | {' | '.join(METHODS)} |",
-        f"| --- | --- |{' ---: |' * len(METHODS)}",
-    ]
-    job = functools.partial(coverage, draws=options.draws)
-    with multiprocessing.Pool(options.processes) as pool:
-        for name, found in zip(SCENARIOS, pool.map(job, SCENARIOS.values(), 1), strict=True):
-            for what in ("mean", "difference"):
-                shown = (found.get((what, method), "") for method in METHODS)
-                lines.append(f"| {name} | {what} | {' | '.join(map(str, shown))} |")
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+def lines(simulate: Simulate, draws: int) -> list[str]:
+    """Make the lines of a Markdown table."""
+    rows = []
+    for name, coverages in zip(SCENARIOS, simulate(coverage, SCENARIOS.values()), strict=True):
+        for what in ("mean", "difference"):
+            cells = (coverages[what, method] for method in METHODS)
+            rows.append([name, what, *map(_cell, cells)])
+    title = f"Intervals of 95 %, {draws:,} draws: covered, truth below (%), mean width."
+    return [title, "", table(["cohort", "of", *METHODS], rows, left=2)]
+
+
+def _cell(one: Coverage) -> str:
+    return f"{100 * one.covered:.1f}, {100 * one.truth_below:.1f}, {one.width:.3f}"
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__.splitlines()[0], 1000, lines)

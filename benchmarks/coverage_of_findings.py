@@ -1,4 +1,4 @@
-"""How often the intervals of one finding's AUC and other measures contain the true value.
+"""Coverage of the intervals of one finding's AUC and of its other measures.
 
     python benchmarks/coverage_of_findings.py [--draws 2000] [--processes 1] [--out FILE]
 
@@ -12,13 +12,9 @@ the mean width. Draws without an interval, such as those with an AUC of 1, are l
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import functools
 import itertools
-import multiprocessing
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,18 @@ from scipy.stats import norm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from cohorts import Cohort, Scenario, draw, single
+from cohorts import (
+    Cohort,
+    Coverage,
+    Scenario,
+    Simulate,
+    cohorts,
+    command,
+    coverage_of,
+    draw,
+    single,
+)
+from reporting import table
 
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.finding_metrics import finding_metrics
@@ -47,8 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
 METHODS = ("tables'", "logit scale", "over images")
 THRESHOLD = float(norm.ppf(0.9))
 SHARES = tuple(OperatingPoint._fields[5:])
-Covered = dict[str, tuple[float, float]]
-"""Per method or measure: the share of draws that cover, and the mean width."""
+Coverages = dict[str, Coverage]  # by method or measure
 
 
 def auc_intervals(cohort: Cohort) -> dict[str, Interval | None]:
@@ -66,85 +72,64 @@ def auc_intervals(cohort: Cohort) -> dict[str, Interval | None]:
     return dict(zip(METHODS, intervals, strict=True))
 
 
-def covered(intervals: list[dict[str, Interval | None]], truth: dict[str, float]) -> Covered:
+def coverages(intervals: list[dict[str, Interval | None]], truths: dict[str, float]) -> Coverages:
     """Count how often the intervals of all draws contain the truth."""
-    found = {}
-    for name, true in truth.items():
-        ends = np.array([one[name] for one in intervals if one[name] is not None], float)
-        low, high = ends.reshape(-1, 2).T
-        found[name] = float(((low <= true) & (true <= high)).mean()), float((high - low).mean())
-    return found
+    return {
+        name: coverage_of([one[name] for one in intervals], truth) for name, truth in truths.items()
+    }
 
 
-def auc_coverage(scenario: Scenario, draws: int) -> Covered:
+def auc_coverage(scenario: Scenario, draws: int) -> Coverages:
     """Measure the coverage of the intervals of one AUC."""
-    cohorts = (draw(scenario, np.random.default_rng(seed)) for seed in range(draws))
-    return covered(list(map(auc_intervals, cohorts)), dict.fromkeys(METHODS, scenario.aucs[0]))
+    intervals = [auc_intervals(cohort) for cohort in cohorts(scenario, draws)]
+    return coverages(intervals, dict.fromkeys(METHODS, scenario.aucs[0]))
 
 
 def measure(cohort: Cohort) -> tuple[dict[str, float], dict[str, Interval | None]]:
     """Compute all measures of the first branch with their intervals."""
     labels, scores = cohort.labels[:, 0], cohort.scores["first"][:, 0]
     logits = 1.5 * scores - 3  # too high and too extreme
-    found = finding_metrics(labels, expit(logits), cohort.patient, logits)
+    metrics = finding_metrics(labels, expit(logits), cohort.patient, logits)
     point = operating_point(labels, scores, THRESHOLD, cohort.patient)
-    values = {name: getattr(found, name) for name in found.intervals}
+    values = {name: getattr(metrics, name) for name in metrics.intervals}
     values |= {name: getattr(point, name).value for name in SHARES}
-    intervals = dict(found.intervals) | {name: getattr(point, name).interval for name in SHARES}
+    intervals = dict(metrics.intervals) | {name: getattr(point, name).interval for name in SHARES}
     return values, intervals
 
 
-def measure_coverage(positives: int, draws: int) -> Covered:
+def measure_coverage(positives: int, draws: int) -> Coverages:
     """Measure the coverage of the intervals of the measures, at an AUC of 0.85."""
     scenario = single(positives, 0.85, several=True)
     many = dataclasses.replace(
         scenario, few=(200 * positives, 200 * positives), patients=200 * scenario.patients
     )
     truth, _ = measure(draw(many, np.random.default_rng(0)))
-    cohorts = (draw(scenario, np.random.default_rng(seed)) for seed in range(draws))
-    return covered([measure(cohort)[1] for cohort in cohorts], truth)
+    return coverages([measure(cohort)[1] for cohort in cohorts(scenario, draws)], truth)
 
 
-def main() -> None:
-    """Print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=2000, help="cohorts per scenario")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="file for the tables")
-    options = parser.parse_args()
-    scenarios = {
-        (kind, auc, positives): single(positives, auc, **changes)
-        for kind, changes in KINDS.items()
-        for auc in AUCS
-        for positives in POSITIVES
-    }
+def lines(simulate: Simulate, draws: int) -> list[str]:
+    """Make the lines of two Markdown tables."""
+    keys = list(itertools.product(KINDS, AUCS, POSITIVES))
+    scenarios = [single(positives, auc, **KINDS[kind]) for kind, auc, positives in keys]
+    aucs = dict(zip(keys, simulate(auc_coverage, scenarios), strict=True))
     some = POSITIVES[1:]
-    with multiprocessing.Pool(options.processes) as pool:
-        aucs = pool.map(functools.partial(auc_coverage, draws=options.draws), scenarios.values(), 1)
-        measures = pool.map(functools.partial(measure_coverage, draws=options.draws), some, 1)
-    lines = [
-        f"Intervals of 95 %, {options.draws:,} draws: covered (%), mean width.",
-        "",
-        f"| patients have | AUC | positive patients: | {' | '.join(map(str, POSITIVES))} |",
-        f"| --- | ---: | --- |{' ---: |' * len(POSITIVES)}",
+    measures = simulate(measure_coverage, some)
+    titles = ["patients have", "AUC", "positive patients:", *POSITIVES]
+    rows = [
+        [kind, auc, method, *(_cell(aucs[kind, auc, count][method]) for count in POSITIVES)]
+        for kind, auc, method in itertools.product(KINDS, AUCS, METHODS)
     ]
-    of = dict(zip(scenarios, aucs, strict=True))
-    for kind, auc, method in itertools.product(KINDS, AUCS, METHODS):
-        cells = _cells(of[kind, auc, positives][method] for positives in POSITIVES)
-        lines.append(f"| {kind} | {auc} | {method} | {cells} |")
-    lines += ["", f"| measure, positive patients: | {' | '.join(map(str, some))} |"]
-    lines += [f"| --- |{' ---: |' * len(some)}"]
-    for name in measures[0]:
-        lines.append(f"| {name.replace('_', ' ')} | {_cells(one[name] for one in measures)} |")
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    others = [
+        [name.replace("_", " "), *(_cell(one[name]) for one in measures)] for name in measures[0]
+    ]
+    title = f"Intervals of 95 %, {draws:,} draws: covered (%), mean width."
+    lines = [title, "", table(titles, rows, left=3), ""]
+    return [*lines, table(["measure, positive patients:", *some], others, left=1)]
 
 
-def _cells(values: Iterable[tuple[float, float]]) -> str:
-    return " | ".join(f"{100 * share:.1f}, {width:.3f}" for share, width in values)
+def _cell(one: Coverage) -> str:
+    return f"{100 * one.covered:.1f}, {one.width:.3f}"
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__.splitlines()[0], 2000, lines)

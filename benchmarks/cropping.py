@@ -18,19 +18,18 @@ images to the host, crops back), and the number of boxes that differ from the fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+from reporting import write_rows
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.crop import boxes_host, crop_stored_host, resample_host
@@ -88,15 +87,15 @@ def variants(
         "bits": (as_bits, size * -(-size // 8)),
         "heat maps": (as_heat_maps, 4 * cells * cells),
     }
-    made, expected = {}, boxes_host(as_booleans())
+    ways, expected = {}, boxes_host(as_booleans())
     for name, (masks, count) in sent.items():
         different = int((boxes_host(masks()) != expected).any(axis=1).sum())
-        made[f"{name}, OpenCV"] = on_host(masks), count + 2 * image, different
-        made[f"{name}, devices"] = on_devices(masks), count + 4 * 4, different
+        ways[f"{name}, OpenCV"] = on_host(masks), count + 2 * image, different
+        ways[f"{name}, devices"] = on_devices(masks), count + 4 * 4, different
     attended = jax.jit(lambda maps: attend(images, maps, "max", TAU)[2:])
     different = int((np.asarray(attended(features)[0]) != expected).any(axis=1).sum())
-    made["nothing, devices"] = lambda: attended(features)[1], 0, different
-    return made
+    ways["nothing, devices"] = lambda: attended(features)[1], 0, different
+    return ways
 
 
 def stored_variants(
@@ -159,18 +158,18 @@ def main() -> None:
     cells = -(-size // 32)
     features = jax.device_put(rng.random((count, cells, cells, CHANNELS)).astype(np.float32) ** 20)
     with ThreadPoolExecutor(min(16, available_cores())) as executor:
-        made = variants(images, features, executor)
+        ways = variants(images, features, executor)
         for stored_size in options.stored_size:
-            made |= stored_variants(images, features, stored_size)
-        times = milliseconds({name: one[0] for name, one in made.items()}, count, options.seconds)
+            ways |= stored_variants(images, features, stored_size)
+        times = milliseconds({name: one[0] for name, one in ways.items()}, count, options.seconds)
     first = next(iter(times.values()))
     rows = [
         {
             "variant": name,
             "ms": round(ms, 3),
             "ratio": round(ms / first, 2),
-            "bytes": made[name][1],
-            "boxes_that_differ": made[name][2],
+            "bytes": ways[name][1],
+            "boxes_that_differ": ways[name][2],
         }
         for name, ms in times.items()
     ]
@@ -182,13 +181,8 @@ def main() -> None:
             f"{row['boxes_that_differ']} boxes differ"
         )
     if options.out:
-        found: dict[str, Any] = {
-            "devices": devices,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-        }
-        found |= {"images": count, "size": size, "rows": rows}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        facts = {"devices": devices, "cores": os.cpu_count(), "jax": jax.__version__}
+        write_rows(options.out, facts | {"images": count, "size": size}, rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a TPU program moves, read from the text of its optimised HLO."""
+"""Bytes that a TPU program moves, read from the text of its optimised HLO."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def parse(text: str) -> Program:
         if start := _COMPUTATION.match(line):
             current = computations[start[2]] = {}
             entry = start[2] if start[1] else entry
-        elif found := _INSTRUCTION.match(line):
-            root, name, result, operation, operands, attributes = found.groups()
+        elif parts := _INSTRUCTION.match(line):
+            root, name, result, operation, operands, attributes = parts.groups()
             called = _CALLED.search(attributes)
             names = tuple(re.findall(r"%([\w.-]+)", operands))
             current[name] = Instruction(

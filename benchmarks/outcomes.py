@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from etils import epath  # noqa: E402
-from train_twin import differences  # noqa: E402
+from etils import epath
+from reporting import table
+from train_twin import differences
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run  # noqa: E402
-from agcnn_jax.runtime.storage import read_json  # noqa: E402
+from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.storage import read_json
 
 BRANCHES = ("global", "local", "fusion")
 CONFIDENCE, POWER = 0.95, 0.8
@@ -38,19 +38,19 @@ Result = dict[str, Any]
 
 def read_twin(path: str) -> Result:
     """Read a file of benchmarks/train_twin.py."""
-    found = read_json(epath.Path(path), "give a file of benchmarks/train_twin.py")
-    if not {"seed", "branches", "recipe"} <= set(found):
+    result = read_json(epath.Path(path), "give a file of benchmarks/train_twin.py")
+    if not {"seed", "branches", "recipe"} <= set(result):
         raise UserError(f"--twin {path} is no file of benchmarks/train_twin.py; give one")
-    return found
+    return result
 
 
 def read_ours(path: str, recipe: Result) -> Result:
     """Read a result of an experiment; `UserError` unless it was made by the twin's recipe."""
-    found = read_json(epath.Path(path), "give a result of an experiment")
-    if not {"config", "data", "test"} <= set(found):
+    result = read_json(epath.Path(path), "give a result of an experiment")
+    if not {"config", "data", "test"} <= set(result):
         raise UserError(f"--ours {path} is no result of an experiment; give W/results/NAME.json")
-    config, test = found["config"], found["test"]
-    data = {key: found["data"].get(key) for key in recipe["data"]}
+    config, test = result["config"], result["test"]
+    data = {key: result["data"].get(key) for key in recipe["data"]}
     for key, pair in differences({"config": config, "data": data}, recipe).items():
         if key not in INDIFFERENT:
             raise UserError(
@@ -71,15 +71,15 @@ def compare(ours: list[float], twin: list[float]) -> dict[str, Any]:
         `detectable`, the true difference that a t-test with these deviations and numbers of seeds
         shows (p < 0.05) with a probability of 0.8. What one seed a side cannot tell is None.
     """
-    found: dict[str, Any] = {"difference": float(np.mean(ours) - np.mean(twin))}
+    row: dict[str, Any] = {"difference": float(np.mean(ours) - np.mean(twin))}
     for name, values in (("ours", ours), ("twin", twin)):
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found[name] = {"mean": float(np.mean(values)), "deviation": spread, "seeds": len(values)}
+        row[name] = {"mean": float(np.mean(values)), "deviation": spread, "seeds": len(values)}
     if min(len(ours), len(twin)) < 2:
-        return found | {"interval": None, "detectable": None}
+        return row | {"interval": None, "detectable": None}
     test = stats.ttest_ind(ours, twin, equal_var=False)
     low, high = test.confidence_interval(CONFIDENCE)
-    return found | {"interval": [float(low), float(high)], "detectable": detectable(ours, twin)}
+    return row | {"interval": [float(low), float(high)], "detectable": detectable(ours, twin)}
 
 
 def detectable(ours: list[float], twin: list[float]) -> float:
@@ -134,20 +134,17 @@ def average(side: list[Result], branch: str, finding: str) -> float | None:
     return None if None in values else float(np.mean(values))
 
 
-def as_markdown(found: Result) -> str:
+def as_markdown(summary: Result) -> str:
     """Write the table."""
-    lines = [
-        "| mean test AUC | this package | PyTorch | difference | 95 % interval | detectable |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in found["rows"].items():
+    titles = ["mean test AUC", "this package", "PyTorch"]
+    titles += ["difference", "95 % interval", "detectable"]
+    lines = []
+    for name, row in summary["rows"].items():
         sides = [f"{side['mean']:.4f}{spread(side)}" for side in (row["ours"], row["twin"])]
         interval = "{:+.4f} to {:+.4f}".format(*row["interval"]) if row["interval"] else ""
         shown = f"{row['detectable']:.4f}" if row["detectable"] is not None else ""
-        lines.append(
-            f"| {name} | {' | '.join(sides)} | {row['difference']:+.4f} | {interval} | {shown} |"
-        )
-    return "\n".join(lines)
+        lines.append([name, *sides, f"{row['difference']:+.4f}", interval, shown])
+    return table(titles, lines)
 
 
 def spread(side: dict[str, Any]) -> str:
@@ -173,13 +170,13 @@ def main() -> None:
     for option, side in (("--ours", ours), ("--twin", twin)):
         if len({one["seed"] for one in side}) < len(side):
             raise UserError(f"{option} has a seed twice; give each seed once")
-    found = summarise(ours, twin)
-    table = as_markdown(found)
-    print(table)
+    summary = summarise(ours, twin)
+    text = as_markdown(summary)
+    print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
-        options.out.with_suffix(".md").write_text(table + "\n")
+        options.out.write_text(json.dumps(summary, indent=1) + "\n")
+        options.out.with_suffix(".md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ With --check it writes nothing, and says whether the page is that of the files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
 from pathlib import Path
-from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
+
+from reporting import Row, table
 
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 
@@ -34,20 +37,18 @@ SIDES = {
 }
 COLUMNS = ("Case", "images", "side", "img/s", "slowest to fastest", "here / it", "limit's share")
 
-Row = dict[str, Any]
 
-
-def beside_pytorch(found: Row) -> str:
+def beside_pytorch(file: Row) -> str:
     """Make the table of a file of `cpu.py` or `gpu.py`."""
-    machine = found["device"] + (f", {found['instructions']}" if "instructions" in found else "")
-    machine += f", {found['cores']} cores, Python {found['python']}, jax {found['jax']}, "
-    machine += f"PyTorch {found['torch']}"
-    backbone = found["rows"][0]["backbone"]
-    peaks = found["rows"][-1]["peaks"]
+    machine = file["device"] + (f", {file['instructions']}" if "instructions" in file else "")
+    machine += f", {file['cores']} cores, Python {file['python']}, jax {file['jax']}, "
+    machine += f"PyTorch {file['torch']}"
+    backbone = file["rows"][0]["backbone"]
+    peaks = file["rows"][-1]["peaks"]
     limits = ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in peaks.items())
     lines = [
         line
-        for row in found["rows"]
+        for row in file["rows"]
         for side, result in row["results"].items()
         if (line := side_cells(row, side, result))
     ]
@@ -75,7 +76,7 @@ def side_cells(row: Row, side: str, result: Row) -> list[str] | None:
     ]
 
 
-def roofline(found: Row) -> str:
+def roofline(file: Row) -> str:
     """Make the table of `roofline.py`'s file."""
     titles = ["chips", "backbone", "program", "images a chip", "TFLOP", "GB of memory"]
     titles += ["GiB planned", "collectives", "ms: arithmetic, memory, interconnect"]
@@ -94,23 +95,23 @@ def roofline(found: Row) -> str:
             cell(row["images_per_second_per_chip"]),
         ]
         for row in sorted(
-            found["rows"], key=lambda row: (row["generation"], row["chips"], row["backbone"])
+            file["rows"], key=lambda row: (row["generation"], row["chips"], row["backbone"])
         )
     ]
-    return f"{described(found)}\n\n{table(titles, cells)}"
+    return f"{described(file)}\n\n{table(titles, cells)}"
 
 
-def plain(found: Row) -> str:
+def plain(file: Row) -> str:
     """Make the tables of any other file: machine and versions, its rows, and its other lists."""
-    lists = [value for value in found.values() if isinstance(value, list)]
-    note = f" Note: {found['note']}." if "note" in found else ""
-    return f"{described(found)}{note}\n\n" + "\n\n".join(map(rows_as_they_are, lists))
+    lists = [value for value in file.values() if isinstance(value, list)]
+    note = f" Note: {file['note']}." if "note" in file else ""
+    return f"{described(file)}{note}\n\n" + "\n\n".join(map(rows_as_they_are, lists))
 
 
-def described(found: Row) -> str:
+def described(file: Row) -> str:
     """Name the machine and the versions of a file, in a sentence."""
-    machine = found.get("machine") or found.get("devices") or found.get("device")
-    versions = found.get("versions") or {key: found[key] for key in ("jax",) if key in found}
+    machine = file.get("machine") or file.get("devices") or file.get("device")
+    versions = file.get("versions") or {key: file[key] for key in ("jax",) if key in file}
     return f"{cell(machine)}; {cell(versions)}."
 
 
@@ -134,28 +135,21 @@ def cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def table(titles: Iterable[str], rows: list[list[str]]) -> str:
-    """Make a Markdown table."""
-    titles = list(titles)
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def page() -> str:
     """Put the tables into the page's text, where it names their files."""
-    made = []
+    parts = []
     for line in WORDS.read_text().splitlines():
         if not line.startswith("@"):
-            made.append(line)
+            parts.append(line)
             continue
         paths = sorted(RESULTS.glob(line[1:]))
         if not paths:
-            made.append("Not yet measured.")
+            parts.append("Not yet measured.")
         for path in paths:
-            found = json.loads(path.read_text())
+            file = json.loads(path.read_text())
             render = RENDERERS.get(path.name.split("_")[0].removesuffix(".json"), plain)
-            made += [f"`benchmarks/results/{path.name}`: {render(found)}", ""]
-    return "\n".join(made).rstrip() + "\n"
+            parts += [f"`benchmarks/results/{path.name}`: {render(file)}", ""]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 RENDERERS = {"cpu": beside_pytorch, "gpu": beside_pytorch, "roofline": roofline}

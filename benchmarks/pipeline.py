@@ -36,7 +36,8 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from prepare import link_films
+from reporting import describe_machine, spread
 
 from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records
@@ -47,7 +48,6 @@ from data_prep.phantoms import generate
 
 PATIENTS, GPUS = 16, 8
 FILMS_OF_A_PATIENT = 4
-TABLE = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -93,18 +93,10 @@ def on_cores(cores: int, options: argparse.Namespace, data_dir: str, raw_dir: Pa
 
 def make_many(records: int, folder: Path) -> str:
     """Prepare one image under many names; return the folder of the data set."""
-    images = folder / "raw" / "images"
-    images.mkdir(parents=True)
     Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(folder / "film.png")
-    rows = [TABLE]
-    for index in range(records):
-        patient, film = divmod(index, FILMS_OF_A_PATIENT)
-        name = f"{patient:08d}_{film:03d}.png"
-        (images / name).symlink_to(folder / "film.png")
-        rows.append(f"{name},No Finding,{film},{patient},50,F,PA")
-    (images.parent / "Data_Entry_2017.csv").write_text("\n".join(rows))
+    link_films([folder / "film.png"], records, folder / "raw", FILMS_OF_A_PATIENT)
     data_dir = str(folder / "data")
-    prepare(["--raw_dir", str(images.parent), "--data_dir", data_dir, "--image_size", "64"])
+    prepare(["--raw_dir", str(folder / "raw"), "--data_dir", data_dir, "--image_size", "64"])
     return data_dir
 
 
@@ -144,16 +136,16 @@ def gpu_needs(read: float) -> list[dict[str, Any]]:
     """Compare one core's rate with what eight GPUs train, by their fastest measured step."""
     rows = []
     for path in sorted(RESULTS.glob("gpu_h100_*.json")):
-        found = json.loads(path.read_text())
+        file = json.loads(path.read_text())
         rates = [
             (row["results"]["jax"]["images_per_second"], row["stage"], row["dtype"])
-            for row in found["rows"]
+            for row in file["rows"]
             if row["part"] == "train" and "jax" in row.get("results", {})
             if "images_per_second" in row["results"]["jax"]
         ]
         if rates:
             fastest, stage, dtype = max(rates)
-            name = f"{GPUS} x {found['device']}, {found['rows'][0]['backbone']}, {stage}, {dtype}"
+            name = f"{GPUS} x {file['device']}, {file['rows'][0]['backbone']}, {stage}, {dtype}"
             needed = GPUS * fastest
             cores = math.ceil(needed / read)
             rows.append({"training": name, "needed": round(needed), "processes_of_a_core": cores})
@@ -207,15 +199,11 @@ def main() -> None:
         epochs.append(json.loads(read))
         print(epochs[-1])
     if options.out:
-        found = {"what": __doc__.split("\n")[0], "threads": options.threads or "as chosen"}
-        found |= {"unit": "images per second", "batch_size": options.batch_size}
-        found |= {
-            **describe_machine("grain", "array_record", "tensorflow-datasets"),
-            "rows": rows,
-            "gpus": needs,
-            "epochs": epochs,
-        }
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        facts = {"what": __doc__.split("\n")[0], "threads": options.threads or "as chosen"}
+        facts |= {"unit": "images per second", "batch_size": options.batch_size}
+        facts |= describe_machine("grain", "array_record", "tensorflow-datasets")
+        lists = {"rows": rows, "gpus": needs, "epochs": epochs}
+        options.out.write_text(json.dumps(facts | lists, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Links a few 1024 x 1024 PNGs, generated or from RAW, to the requested number of 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine
 from PIL import Image
+from reporting import describe_machine, write_rows
 
 from agcnn_jax.runtime.machine import available_cores
 
@@ -31,6 +30,19 @@ HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 )
 DISTINCT = 32
+
+
+def link_films(films: list[Path], count: int, raw_dir: Path, of_a_patient: int = 1) -> None:
+    """Make a folder in NIH's layout of `count` links to films, so many of each patient."""
+    images = raw_dir / "images"
+    images.mkdir(parents=True)
+    rows = [HEADER]
+    for index in range(count):
+        patient, number = divmod(index, of_a_patient)
+        name = f"{patient:08d}_{number:03d}.png"
+        (images / name).symlink_to(films[index % len(films)].resolve())
+        rows.append(f"{name},No Finding,{number},{patient},50,F,PA")
+    (raw_dir / "Data_Entry_2017.csv").write_text("\n".join(rows))
 
 
 def make_originals(folder: Path) -> list[Path]:
@@ -49,16 +61,10 @@ def make_originals(folder: Path) -> list[Path]:
 
 def measure(originals: list[Path], files: int, workers: int, folder: Path) -> dict[str, Any]:
     """Prepare `files` links to the originals; print and return the measurements."""
-    images = folder / str(files) / "images"
-    images.mkdir(parents=True)
-    rows = [HEADER]
-    for index in range(files):
-        name = f"{index:08d}_000.png"
-        (images / name).symlink_to(originals[index % len(originals)].resolve())
-        rows.append(f"{name},No Finding,0,{index},50,F,PA")
-    (images.parent / "Data_Entry_2017.csv").write_text("\n".join(rows))
-    command = [sys.executable, str(COMMAND), "--raw_dir", str(images.parent)]
-    command += ["--data_dir", str(images.parent / "data"), "--workers", str(workers)]
+    raw_dir = folder / str(files)
+    link_films(originals, files, raw_dir)
+    command = [sys.executable, str(COMMAND), "--raw_dir", str(raw_dir)]
+    command += ["--data_dir", str(raw_dir / "data"), "--workers", str(workers)]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -100,10 +106,9 @@ def main() -> None:
         rows = [measure(originals, files, options.workers, folder) for files in options.files]
     if options.out:
         kind = "given by --raw_dir" if options.raw_dir else "generated"
-        what = {"what": f"preparing 1024x1024 PNGs, {kind}", "image_kb": round(size / 1000)}
-        packages = ("numpy", "opencv-python-headless", "array_record")
-        found = what | describe_machine(*packages) | {"rows": rows}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        facts = {"what": f"preparing 1024x1024 PNGs, {kind}", "image_kb": round(size / 1000)}
+        facts |= describe_machine("numpy", "opencv-python-headless", "array_record")
+        write_rows(options.out, facts, rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ generating its code would take eight minutes more.
 from __future__ import annotations
 
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -26,12 +25,13 @@ import time
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from compiling import CONFIGS, STAGES, find_devices, prediction_program, training_program
 from jaxlib import _hlo, _jax  # type: ignore[attr-defined]  # what JAX itself counts with
 from optimised_hlo import everywhere, operations, parse, traffic
+from reporting import Row, read_rows, table, write_rows
 
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 
@@ -64,7 +64,6 @@ torus wrap around: 16 chips of v5e and v6e, 4 of v5p."""
 PARTS = (*STAGES, "predict")
 BATCH = {"resnet50": 128, "densenet121": 64}
 CASE = ("generation", "chips", "backbone", "part", "dtype", "remat", "batch_per_chip")
-Row = dict[str, Any]
 
 
 def study(case: Row) -> Row:
@@ -145,13 +144,12 @@ def bounds(row: Row) -> Row:
     }
 
 
-def table(rows: list[Row]) -> str:
+def as_markdown(rows: list[Row]) -> str:
     """Format rows as Markdown."""
-    lines = [
-        "| chips | backbone | part | images a chip | TFLOP | HBM GB | accessed GB | planned GiB "
-        "| all-reduces | ms: arithmetic | memory | interconnect | images/s a chip, at most |",
-        "| --- | --- | --- |" + " ---: |" * 10,
-    ]
+    titles = ["chips", "backbone", "part", "images a chip", "TFLOP", "HBM GB", "accessed GB"]
+    titles += ["planned GiB", "all-reduces", "ms: arithmetic", "memory", "interconnect"]
+    titles += ["images/s a chip, at most"]
+    lines = []
     for row in rows:
         name = f"{row['part']}, {row['dtype']}" + ", remat" * row["remat"]
         reduced = row["collectives"].get("all-reduce", {"count": 0})["count"]
@@ -161,8 +159,8 @@ def table(rows: list[Row]) -> str:
         cells += [f"{row['planned_memory'] / 2**30:.2f}", reduced]
         cells += [f"{value:.2f}" for value in row["milliseconds"].values()]
         cells.append(f"{row['images_per_second_per_chip']:,}")
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return table(titles, lines, left=3)
 
 
 def main() -> None:
@@ -178,25 +176,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to create or extend")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
-    made_with: Row = {name: version(name) for name in ("jax", "libtpu")}
-    kept: Row = {"what": __doc__.split("\n")[0], "machine": "compiler", "versions": made_with}
-    rows: list[Row] = []
-    if options.out and options.out.exists():
-        written = json.loads(options.out.read_text())
-        rows = written["rows"]
-        if written["versions"] != made_with:
-            raise UserError(f"--out {options.out} is of {written['versions']}; choose another file")
+    versions = {name: version(name) for name in ("jax", "libtpu")}
+    facts = {"what": __doc__.split("\n")[0], "machine": "compiler", "versions": versions}
+    rows = read_rows(options.out, facts)
     choices = (options.generations, options.chips, options.backbones, options.parts)
-    for chosen in itertools.product(*choices, options.dtypes):
-        batch = options.batch_size or BATCH[chosen[2]]
-        case = dict(zip(CASE, (*chosen, options.remat, batch), strict=True))
+    for values in itertools.product(*choices, options.dtypes):
+        batch = options.batch_size or BATCH[values[2]]
+        case = dict(zip(CASE, (*values, options.remat, batch), strict=True))
         if any(row.items() >= case.items() for row in rows):
             continue
         rows.append(study(case))
         print(rows[-1], file=sys.stderr, flush=True)
         if options.out:
-            options.out.write_text(json.dumps(kept | {"rows": rows}, indent=1) + "\n")
-    print(table(rows))
+            write_rows(options.out, facts, rows)
+    print(as_markdown(rows))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread, write_rows
 
 from agcnn_jax.data.text import read_delimited
 
@@ -44,14 +43,14 @@ def make_others(predictions: Path, labels: Path, folder: Path) -> int:
     """Write another model's predictions, and some of validation images; count the images."""
     (_, header), *rows = read_delimited(predictions).rows()
     images = [row[0] for _, row in rows]
-    given = np.array([row[1:] for _, row in rows], np.float64)
+    values = np.array([row[1:] for _, row in rows], np.float64)
     random, scored = np.random.default_rng(0), set(images)
-    noisy = np.clip(given + random.normal(0, 0.01, given.shape), 0, 1)
+    noisy = np.clip(values + random.normal(0, 0.01, values.shape), 0, 1)
     write_predictions(folder / "compare.csv", header, images, noisy)
     _, *table = read_delimited(labels).rows()
     others = [row[0] for _, row in table if row[0] not in scored][: len(images) // 2]
-    drawn = random.random((len(others), given.shape[1]))
-    write_predictions(folder / "validation.csv", header, others, drawn)
+    probabilities = random.random((len(others), values.shape[1]))
+    write_predictions(folder / "validation.csv", header, others, probabilities)
     return len(images)
 
 
@@ -80,12 +79,12 @@ def main() -> None:
             times["table"].append(seconds(command))
             times["everything"].append(seconds([*command, *everything]))
             times["comparison"].append(seconds([*command, f"--compare={name}/compare.csv"]))
-    rows = [{"what": what, "images": images, **spread(taken)} for what, taken in times.items()]
+    rows = [{"what": what, "images": images, **spread(each)} for what, each in times.items()]
     print(*rows, sep="\n")
     if options.out:
-        what = {"what": __doc__.split("\n")[0], "unit": "seconds"}
-        made = describe_machine("numpy", "scipy", "matplotlib") | {"rows": rows}
-        options.out.write_text(json.dumps(what | made, indent=1) + "\n")
+        facts = {"what": __doc__.split("\n")[0], "unit": "seconds"}
+        facts |= describe_machine("numpy", "scipy", "matplotlib")
+        write_rows(options.out, facts, rows)
 
 
 if __name__ == "__main__":

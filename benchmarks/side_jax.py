@@ -152,11 +152,11 @@ def prepare_cropping(case: dict[str, Any], mesh: Mesh, host: bool) -> tuple[Any,
 
     def work(steps: int) -> None:
         for _ in range(steps):
-            made = step(*inputs)
+            outputs = step(*inputs)
             if host:
-                found = np.unpackbits(jax.device_get(made), axis=-1, count=size)
-                made = resample_host(images, boxes_host(found))
-        jax.block_until_ready(made)
+                host_masks = np.unpackbits(jax.device_get(outputs), axis=-1, count=size)
+                outputs = resample_host(images, boxes_host(host_masks))
+        jax.block_until_ready(outputs)
 
     return step, work
 
@@ -215,12 +215,12 @@ def longest_operations(side: str, keep: str | None, steps: int = 3) -> list[dict
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             _runs[side](steps)
-        found = next(Path(folder).rglob("*.xplane.pb")).read_bytes()
+        trace = next(Path(folder).rglob("*.xplane.pb")).read_bytes()
     if keep:
         Path(keep).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{keep}.xplane.pb").write_bytes(found)
+        Path(f"{keep}.xplane.pb").write_bytes(trace)
         Path(f"{keep}.hlo.txt").write_text(_programs[side].as_text())
-    planes = list(jax.profiler.ProfileData.from_serialized_xspace(found).planes)
+    planes = list(jax.profiler.ProfileData.from_serialized_xspace(trace).planes)
     on_devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     total: collections.Counter[str] = collections.Counter()
     kernels: dict[str, str] = {}

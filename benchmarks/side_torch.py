@@ -1,4 +1,4 @@
-"""PyTorch's side of `cpu.py` and `gpu.py`: AG-CNN as its ports run it, eager and compiled.
+"""PyTorch's side of `cpu.py` and `gpu.py`: AG-CNN as its ports run it, and the device's limits.
 
 The networks are torchvision's, in channels-last format; where it is missing, those that the tests
 compare with. PyTorch's step gets augmented, normalised images, where this project's crops, flips
@@ -7,10 +7,11 @@ and normalises in the step.
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 # Not by way of `tests`: some installed packages have a folder of that name.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
@@ -243,3 +245,53 @@ def forget() -> None:
     torch._dynamo.reset()  # type: ignore[attr-defined]
     gc.collect()
     tidy()
+
+
+def flops(case: dict[str, Any]) -> float:
+    """Count a case's operations an image, two for each multiplication with its addition.
+
+    Those of the backbones, which cropping alone has none of.
+    """
+    if case["part"] == "crop":
+        return 0.0
+    trained = case["stage"].split("+") if case["part"] == "train" else []
+    backbones = 1 if case["stage"] == "global" else 2
+    with torch.device("meta"):
+        branch = Branch(case["backbone"])
+        images = torch.zeros(2, 3, case["input_size"], case["input_size"])
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        branch.eval()(images)
+    with FlopCounterMode(display=False) as both:
+        branch.train()(images)[-1].sum().backward()
+    learning = len({"global", "local"} & set(trained))
+    total = learning * both.get_total_flops()
+    total += (backbones - learning) * forward.get_total_flops()
+    return total / len(images)
+
+
+def peaks(size: int, dtypes: Sequence[str]) -> dict[str, float]:
+    """Measure the device: products of matrices of side `size` in TFLOP/s, a copy in GB/s."""
+    limits = {}
+    for name in dtypes:
+        dtype = getattr(torch, name)
+        left, right = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
+        seconds = fastest(functools.partial(torch.matmul, left, right))
+        limits[f"{name}_tflops"] = float(f"{2 * size**3 / seconds / 1e12:.5g}")
+    source = torch.randn(16 * size, size, device=DEVICE)
+    target = torch.empty_like(source)
+    seconds = fastest(lambda: target.copy_(source))
+    limits["copy_gb_per_second"] = float(f"{2 * source.nbytes / seconds / 1e9:.5g}")
+    tidy()
+    return limits
+
+
+def fastest(work: Callable[[], Any], rounds: int = 5, times: int = 10) -> float:
+    """Return the seconds that work takes in the fastest of some rounds."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(times):
+            work()
+        wait()
+        seconds.append((time.perf_counter() - started) / times)
+    return min(seconds)

@@ -39,8 +39,8 @@ class Failure:
 
 def attempt(name: str, *arguments: Any) -> Any:
     """Call `MODULE.FUNCTION` in a side's process."""
+    module, function = name.split(".")
     try:
-        module, function = name.split(".")
         return getattr(importlib.import_module(module), function)(*arguments)
     except Exception as error:
         return Failure(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
@@ -63,17 +63,14 @@ class Processes:
         self.made_with: dict[str, Any] = {}
 
     def ask(self, side: str, function: str, *arguments: Any) -> Future[Any]:
-        """Make a side call a function of its module, after all that it was asked for before.
-
-        `function` may be `MODULE.FUNCTION` of another module.
-        """
+        """Make a side call a function of its module, after all that it was asked for before."""
         name = process_of(side)
         if name not in self._running:
             self._start(name)
-        if "." not in function:
-            function = f"{module_of(name)}.{function}"
         try:
-            return self._running[name][0].submit(attempt, function, *arguments)
+            return self._running[name][0].submit(
+                attempt, f"{module_of(name)}.{function}", *arguments
+            )
         except BrokenProcessPool:  # what it was asked for before ended it
             self.end(name)
             return self.ask(side, function, *arguments)

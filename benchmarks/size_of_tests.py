@@ -1,6 +1,6 @@
-"""How often the paired test calls a difference between two models that are equally good.
+"""Size of the paired test: how often it calls two equally good models different.
 
-    python benchmarks/size_of_tests.py [--draws 10000] [--processes 2] [--out FILE]
+    python benchmarks/size_of_tests.py [--draws 10000] [--processes 1] [--out FILE]
 
 Draws cohorts of 300 negative patients and 10 to 200 positive ones, with one or several images each,
 and two models with the same AUC and correlated scores. Prints the share of draws with p < 0.05 from
@@ -10,9 +10,7 @@ findings at once: the share of draws in which any is called different after Holm
 
 from __future__ import annotations
 
-import argparse
 import functools
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -21,7 +19,8 @@ from scipy.stats import norm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from cohorts import Scenario, draw, single
+from cohorts import Cohort, Scenario, Simulate, cohorts, command, single
+from reporting import table
 
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import Influence
@@ -43,68 +42,54 @@ FAMILIES = {
 }
 
 
-def tests(scenario: Scenario, seed: int) -> list[PairedTest]:
-    """Draw a cohort, and test the difference of each finding."""
-    cohort = draw(scenario, np.random.default_rng(seed))
-    names = tuple(map(str, range(len(scenario.aucs))))
+def tests(cohort: Cohort) -> list[PairedTest]:
+    """Test the difference of each finding."""
+    names = tuple(map(str, range(cohort.labels.shape[1])))
     results = auc_table(
         cohort.labels, cohort.scores, labels=names, findings=names, patient_ids=cohort.patient
     )
     first, second = results["first"], results["second"]
     change = first.mean.influence.minus(second.mean.influence)
-    found = []
-    for i, name in enumerate(names):
-        one = Influence(change.values[:, i : i + 1], change.weights[:, i : i + 1])
-        found.append(paired_test((first.auc[name] or 0) - (second.auc[name] or 0), one))
-    return found
+    differences = [(first.auc[name] or 0) - (second.auc[name] or 0) for name in names]
+    return [
+        paired_test(difference, Influence(change.values[:, [i]], change.weights[:, [i]]))
+        for i, difference in enumerate(differences)
+    ]
 
 
 def sizes(scenario: Scenario, draws: int) -> tuple[float, float]:
     """Return the shares of draws with any rejection, by t and by the normal distribution."""
     rejected = np.zeros(2)
-    for seed in range(draws):
-        found = tests(scenario, seed)
+    for cohort in cohorts(scenario, draws):
+        by_finding = tests(cohort)
         normal = [
             None if one.error is None else float(2 * norm.sf(abs(one.difference) / one.error))
-            for one in found
+            for one in by_finding
         ]
-        for which, p_values in enumerate(([one.p for one in found], normal)):
+        for which, p_values in enumerate(([one.p for one in by_finding], normal)):
             rejected[which] += any(p is not None and p < LEVEL for p in holm(p_values))
     by_t, by_normal = (rejected / draws).tolist()
     return by_t, by_normal
 
 
-def main() -> None:
-    """Print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=10_000, help="cohorts per scenario")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="file for the tables")
-    options = parser.parse_args()
+def lines(simulate: Simulate, draws: int) -> list[str]:
+    """Make the lines of two Markdown tables."""
     scenarios = [make(positives) for make in KINDS.values() for positives in POSITIVES]
-    with multiprocessing.Pool(options.processes) as pool:
-        job = functools.partial(sizes, draws=options.draws)
-        found = pool.map(job, [*scenarios, *FAMILIES.values()], 1)
-    header = " | ".join(f"{positives} positive patients" for positives in POSITIVES)
-    lines = [
-        f"Share of {options.draws:,} draws in which a true hypothesis is rejected at 0.05: by t,",
-        "and in brackets by the normal distribution.",
+    shares = simulate(sizes, [*scenarios, *FAMILIES.values()])
+    cells = [f"{by_t:.3f} ({by_normal:.3f})" for by_t, by_normal in shares]
+    columns = len(POSITIVES)
+    rows = [[name, *cells[i * columns : (i + 1) * columns]] for i, name in enumerate(KINDS)]
+    families = zip(FAMILIES, cells[len(scenarios) :], strict=True)
+    titles = ["models", *(f"{positives} positive patients" for positives in POSITIVES)]
+    return [
+        f"Share of {draws:,} draws in which a true hypothesis is rejected at {LEVEL}: by t, and",
+        "in brackets by the normal distribution.",
         "",
-        f"| models | {header} |",
-        f"| --- |{' ---: |' * len(POSITIVES)}",
+        table(titles, rows, left=1),
+        "",
+        table(["any of several, after Holm's correction", ""], families, left=1),
     ]
-    cells = [f"{by_t:.3f} ({by_normal:.3f})" for by_t, by_normal in found]
-    for i, name in enumerate(KINDS):
-        row = cells[i * len(POSITIVES) : (i + 1) * len(POSITIVES)]
-        lines.append(f"| {name} | {' | '.join(row)} |")
-    lines += ["", "| any of several, after Holm's correction | |", "| --- | ---: |"]
-    for name, cell in zip(FAMILIES, cells[len(scenarios) :], strict=True):
-        lines.append(f"| {name} | {cell} |")
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__.splitlines()[0], 10_000, lines)

@@ -10,7 +10,6 @@ argument + output + temp - alias, and peak is the most in use at once. Keeps the
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import sys
@@ -21,13 +20,13 @@ from typing import Any
 
 import jax
 from compiling import CONFIGS, STAGES, find_devices, training_program
+from reporting import Row, processor, read_rows, table, write_rows
 
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime.errors import OneLineParser, run
 
 CASE = ("backbone", "stage", "dtype", "remat", "accumulate", "batch_per_device")
 PARTS = ("argument", "output", "temp", "alias", "generated_code")
 IN_BYTES = (*PARTS, "total", "peak", "limit")
-Row = dict[str, Any]
 
 
 def compile_case(case: Row, devices: list[Any], steps: int) -> Row:
@@ -68,18 +67,15 @@ def machine(devices: list[Any]) -> str:
     """Name the devices, a CPU by its model."""
     if devices[0].platform != "cpu":
         return f"{len(devices)} x {devices[0].device_kind}"
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} cores of {model[1] if model else 'a CPU'}"
+    return f"{os.cpu_count()} cores of {processor()}"
 
 
-def table(rows: list[Row]) -> str:
+def as_markdown(rows: list[Row]) -> str:
     """Format rows as Markdown: bytes in GiB, missing values as dashes."""
     keys = list(dict.fromkeys(itertools.chain(*rows)))
-    lines = [keys, ["---"] * len(keys)]
-    for row in rows:
-        gib = {key: f"{row[key] / 2**30:.2f}" for key in row if key in IN_BYTES}
-        lines.append([str((row | gib).get(key, "-")) for key in keys])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    gib = [{key: f"{row[key] / 2**30:.2f}" for key in row if key in IN_BYTES} for row in rows]
+    cells = [row | sizes for row, sizes in zip(rows, gib, strict=True)]
+    return table(keys, [[row.get(key, "-") for key in keys] for row in cells])
 
 
 def main() -> None:
@@ -101,12 +97,7 @@ def main() -> None:
     devices = find_devices(options.platform, options.topology)
     packages = ("jax", "libtpu") if options.topology else ("jax",)
     made_with = {"devices": machine(devices)} | {name: version(name) for name in packages}
-    kept: dict[str, Any] = made_with | {"rows": []}
-    if options.out and options.out.exists():
-        kept = json.loads(options.out.read_text())
-    rows: list[Row] = kept.pop("rows")
-    if kept != made_with:
-        raise UserError(f"--out {options.out} was made with {kept}; choose another file")
+    rows = read_rows(options.out, made_with)
 
     def add(*values: Any) -> Row:
         case = dict(zip(CASE, values, strict=True))
@@ -117,15 +108,15 @@ def main() -> None:
         rows.append(compile_case(case, devices, options.measure))
         print(rows[-1], file=sys.stderr, flush=True)
         if options.out:
-            options.out.write_text(json.dumps(made_with | {"rows": rows}, indent=1) + "\n")
+            write_rows(options.out, made_with, rows)
         return rows[-1]
 
     choices = (options.backbones, options.stages, options.dtypes, [options.remat])
-    for chosen in itertools.product(*choices, options.accumulate):
-        tried = [add(*chosen, size) for size in options.batch_sizes]
-        while options.largest and (size := next_size(tried)):
-            tried.append(add(*chosen, size))
-    print(f"{made_with['devices']}\n\n{table(rows)}")
+    for values in itertools.product(*choices, options.accumulate):
+        sizes = [add(*values, size) for size in options.batch_sizes]
+        while options.largest and (size := next_size(sizes)):
+            sizes.append(add(*values, size))
+    print(f"{made_with['devices']}\n\n{as_markdown(rows)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ does on some processors (https://github.com/jax-ml/jax/issues/38445).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from machine import describe_machine, spread
+from reporting import describe_machine, spread, write_rows
 
 from agcnn_jax.runtime.machine import available_cores
 from data_prep.chestxray14 import main as prepare
@@ -90,19 +89,18 @@ def main() -> None:
             for number in range(options.rounds + 1)
         ]
         imports = [import_seconds() for _ in range(options.rounds)]
-    (empty, _), *kept = starts
+    (empty, _), *later = starts
     row: dict[str, Any] = {
         "config": options.config,
         "nothing_compiled": round(empty, 1),
-        **spread([seconds for seconds, _ in kept], 2),
+        **spread([seconds for seconds, _ in later], 2),
         "of_which_imports": round(statistics.median(imports), 2),
-        "programs_refused": any(refused for _, refused in kept),
+        "programs_refused": any(refused for _, refused in later),
     }
     print(row)
     if options.out:
-        what = {"what": __doc__.split("\n")[0], "unit": "seconds"}
-        made = describe_machine("jax") | {"rows": [row]}
-        options.out.write_text(json.dumps(what | made, indent=1) + "\n")
+        facts = {"what": __doc__.split("\n")[0], "unit": "seconds"}
+        write_rows(options.out, facts | describe_machine("jax"), [row])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,8 @@ otherwise burn their cores while they wait for one another. It needs the extra `
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +22,17 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # the package need not be installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
-from agcnn_jax.config import command_line  # noqa: E402
-from agcnn_jax.config.check import flatten, is_read, refuse_unread  # noqa: E402
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED  # noqa: E402
-from agcnn_jax.data.records import Records, open_records  # noqa: E402
-from agcnn_jax.data.splits import SUBSETS, Split, make_split  # noqa: E402
-from agcnn_jax.runtime.errors import UserError, packages_of  # noqa: E402
-from agcnn_jax.runtime.storage import read_json, write_json  # noqa: E402
+import reporting
+
+from agcnn_jax.config import command_line
+from agcnn_jax.config.check import flatten, is_read, refuse_unread
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED
+from agcnn_jax.data.records import Records, open_records
+from agcnn_jax.data.splits import SUBSETS, Split, make_split
+from agcnn_jax.runtime.errors import UserError, packages_of
+from agcnn_jax.runtime.storage import read_json, write_json
 
 ONLY = {
     "strategy": "G_L_F",
@@ -70,12 +67,12 @@ def describe_recipe(
 ) -> dict[str, Any]:
     """Return everything but the seed that a result depends on, as JSON values."""
     values = flatten(config.to_dict())
-    kept = {
+    settings = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
         if key != "seed" and KEYS[key].changes in (FIXED, SCORED) and is_read(key, values)
     }
-    return {"config": kept, "data": {"fingerprint": records.fingerprint, **split.summary()}}
+    return {"config": settings, "data": {"fingerprint": records.fingerprint, **split.summary()}}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -83,31 +80,23 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[A
 
     A key that one of them lacks is newer than it, or not read; its default counts.
     """
-    found = {}
+    pairs = {}
     for part in ("config", "data"):
         for key in sorted({*one[part], *other[part]}):
             default = KEYS[key].default if part == "config" and key in KEYS else None
             default = list(default) if isinstance(default, tuple) else default
             pair = one[part].get(key, default), other[part].get(key, default)
             if pair[0] != pair[1]:
-                found[f"{part}.{key}"] = pair
-    return found
+                pairs[f"{part}.{key}"] = pair
+    return pairs
 
 
 def describe_machine() -> dict[str, Any]:
     """Return what the seconds depend on."""
     import torch
 
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.exists() else ""
-    name = re.search(r"model name\s*:\s*(.*)", text)
-    return {
-        "processor": name[1] if name else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "scipy", "scikit-learn")},
-    }
+    facts = reporting.describe_machine("torch", "numpy", "scipy", "scikit-learn")
+    return {**facts["machine"], "threads": torch.get_num_threads(), **facts["versions"]}
 
 
 def load(records: Records, indices: np.ndarray) -> Any:
@@ -135,11 +124,11 @@ def train_seed(
     stages, branches = {}, training.twin.BRANCHES
     for number, branch in enumerate(branches, start=1):
         plan = training.make_plan(config, branch, len(train.images))
-        found = training.train_stage(network, plan, train, validation, config, findings)
-        stages[f"{number}_{branch}"] = found
+        outcome = training.train_stage(network, plan, train, validation, config, findings)
+        stages[f"{number}_{branch}"] = outcome
         print(
-            f"seed {seed}, {branch}: mean validation AUC {found['best_val_auc_mean']:.4f} after "
-            f"epoch {found['best_epoch']} of {plan.epochs}, {found['seconds']:.0f} s",
+            f"seed {seed}, {branch}: mean validation AUC {outcome['best_val_auc_mean']:.4f} after "
+            f"epoch {outcome['best_epoch']} of {plan.epochs}, {outcome['seconds']:.0f} s",
             flush=True,
         )
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How often films unlike the training films are flagged.
+"""Shares of films that are flagged as unlike the training films.
 
     python benchmarks/unlike_films.py --workdir W --data_dir DATA [--films FOLDER ...] [--out FILE]
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from reporting import write_rows
 from sklearn.datasets import load_sample_images
 
 from agcnn_jax.data import dicom
@@ -73,15 +73,15 @@ def changed(films: np.ndarray) -> dict[str, np.ndarray]:
 
 def photographs(side: int) -> np.ndarray:
     """Cut 100 squares of at least 200 pixels out of two photographs; uint8 `[100, side, side]`."""
-    random, cut = np.random.default_rng(0), []
+    random, squares = np.random.default_rng(0), []
     for photograph in load_sample_images().images:
         gray = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
         for _ in range(50):
             size = int(random.integers(200, min(gray.shape) + 1))
             top, left = (int(random.integers(0, length - size + 1)) for length in gray.shape)
             square = np.ascontiguousarray(gray[top : top + size, left : left + size])
-            cut.append(resize_film(square, side))
-    return np.stack(cut)
+            squares.append(resize_film(square, side))
+    return np.stack(squares)
 
 
 def other_pictures(side: int) -> dict[str, np.ndarray]:
@@ -104,16 +104,16 @@ def other_pictures(side: int) -> dict[str, np.ndarray]:
 
 def distances(model: Model, films: np.ndarray) -> np.ndarray:
     """Return the distances of films uint8 `[N, S, S]`, 1 at the threshold."""
-    found = []
+    values = []
     for i in range(0, len(films), BATCH):
         part = np.ascontiguousarray(films[i : i + BATCH])
         full = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), np.uint8)])
         outputs = {"pooled": np.asarray(model.predict_batch(full)["pooled"])}
-        known = film_distances(model, outputs, len(part))
-        if known is None:
+        distance = film_distances(model, outputs, len(part))
+        if distance is None:
             raise SystemExit("the run's calibration knows no features; run eval.py on it first")
-        found.append(known)
-    return np.concatenate(found)
+        values.append(distance)
+    return np.concatenate(values)
 
 
 def main() -> None:
@@ -135,14 +135,14 @@ def main() -> None:
         groups[folder.parent.name] = np.stack([resize_film(load_film(p), side) for p in paths])
     rows = []
     for name, images in groups.items():
-        found = distances(model, images)
-        share = float((found > 1).mean())
-        median = float(np.median(found))
+        values = distances(model, images)
+        share = float((values > 1).mean())
+        median = float(np.median(values))
         rows.append({"films": name, "count": len(images), "flagged": share, "median": median})
         print(f"{name:32} {len(images):5} flagged {100 * share:5.1f} %  median {median:.2f}")
     if options.out:
         what = "films flagged as unlike the training films; median distance, 1 at the threshold"
-        options.out.write_text(json.dumps({"what": what, "rows": rows}, indent=1) + "\n")
+        write_rows(options.out, {"what": what}, rows)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,13 @@ def test_the_paper_is_cited():
     assert paper["url"] in (ROOT / "README.md").read_text()
 
 
+CODE = ("benchmarks", "configs", "data_prep", "docs")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Makefile", *ROOT.glob("configs/*.py")]
+    path
+    for pattern in ("*.md", "docs/*.md", "Makefile", "configs/*.py", "launch/*.*")
+    for path in ROOT.glob(pattern)
 )
+MODULE = re.compile(r"`(?:python )?(\w+\.py)\b")
 FILE = re.compile(r"(?<![\w./-])([a-z_]+/[\w./-]*\.(?:py|md|sh|yaml|sbatch|png|json))(?![\w/])")
 
 
@@ -41,7 +45,7 @@ FILE = re.compile(r"(?<![\w./-])([a-z_]+/[\w./-]*\.(?:py|md|sh|yaml|sbatch|png|j
 def test_files_that_a_page_names_exist(page):
     text = page.read_text()
     places = (ROOT, ROOT / "agcnn_jax", page.parent)
-    written = ("runs/", "data/chestxray14/", "eval/")  # by the commands
+    written = ("runs/", "data/chestxray14/", "eval/", "agcnn/code/")  # by the commands
     missing = {
         name
         for name in FILE.findall(text)
@@ -50,6 +54,9 @@ def test_files_that_a_page_names_exist(page):
         and not any((place / name).exists() for place in places)
     }
     assert not missing
+    modules = {path.name for place in (*CODE, ".") for path in (ROOT / place).glob("*.py")}
+    modules |= {path.name for path in (ROOT / "agcnn_jax").rglob("*.py")}
+    assert set(MODULE.findall(text)) <= modules
 
 
 def test_messages_name_the_packages_of_an_extra():

@@ -1,4 +1,4 @@
-"""What benchmarks/cpu.py and gpu.py measure, in which order, and what they write."""
+"""Figures of benchmarks/cpu.py and gpu.py: the order of the cases, and the files with results."""
 
 import json
 import sys
@@ -42,9 +42,9 @@ class Sides:
         return future
 
     def answer(self, side, function, *arguments):
-        if function == "limits.peaks":
+        if function == "peaks":
             return LIMITS
-        if function == "limits.flops":
+        if function == "flops":
             return 1e9
         if function == "longest_operations":
             return [{"operation": "fusion", "ms": 1.0}]
@@ -134,7 +134,7 @@ def test_results_of_another_machine_are_kept(tmp_path, monkeypatch):
     measure(tmp_path, Sides())
     other = Sides()
     other.made_with["jax"] = "another"
-    with pytest.raises(UserError, match="choose another --results"):
+    with pytest.raises(UserError, match="choose another file"):
         measure(tmp_path, other)
 
 
@@ -196,7 +196,7 @@ def test_it_needs_no_packages_for_data_and_configs():
 @pytest.mark.slow
 def test_both_sides_on_a_cpu(tmp_path):
     pytest.importorskip("torch")
-    options = ["--batch_sizes", 4, 2, "--input_size", 28, "--product", 64, "--minutes", 3]
+    options = ["--batch_sizes", 4, 2, "--input_size", 28, "--product", 64, "--minutes", 9]
     run("benchmarks/cpu.py", "--backbone", "resnet_small", *options, "--results", tmp_path)
     (path,) = tmp_path.glob("cpu_*_jax_*_resnet_small.json")
     rows = json.loads(path.read_text())["rows"]

@@ -1,4 +1,4 @@
-"""How benchmarks/outcome_speed.py takes turns."""
+"""Figures of benchmarks/outcome_speed.py."""
 
 import json
 import os
@@ -13,24 +13,14 @@ sys.path.append(str(ROOT / "benchmarks"))
 import outcome_speed as speed
 
 
-def test_medians_by_hand(monkeypatch):
-    now, turns = [0.0], []
-
-    def worker(name, seconds_a_step):
-        rates = iter(seconds_a_step)
-
-        def work(steps):
-            turns.append((name, steps))
-            now[0] += steps * (next(rates) if steps == 10 else 100.0)  # warming up does not count
-
-        return work
-
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(speed.time, "process_time", lambda: 2 * now[0])
-    ours, twin = worker("ours", [0.8, 1.6, 0.4]), worker("twin", [2.4, 1.6, 2.0])
-    found = speed.in_turn(ours, twin, rounds=3, steps=10, images=8)
-    assert turns == 3 * [("ours", 3), ("ours", 10), ("twin", 3), ("twin", 10)]
-    assert found == {
+def test_medians_by_hand():
+    turns = {
+        "ours": [(8.0, 16.0), (16.0, 32.0), (4.0, 8.0)],
+        "twin": [(24.0, 48.0), (16.0, 32.0), (20.0, 40.0)],
+    }
+    seconds = {side: [speed.Seconds(*turn) for turn in each] for side, each in turns.items()}
+    row = speed.compare(seconds, images=80)
+    assert row == {
         "ours_clock_ms": 100.0,
         "twin_clock_ms": 250.0,
         "clock_ratio": 3.0,  # of 3, 1 and 5, not of the medians
@@ -39,7 +29,7 @@ def test_medians_by_hand(monkeypatch):
         "cores_ratio": 3.0,
     }
     assert "| local | 100.0 | 200.0 | 250.0 | 500.0 | 3.0 | 3.0 |" in speed.as_markdown(
-        {"local": found}
+        {"local": row}
     )
 
 

@@ -1,4 +1,4 @@
-"""How benchmarks/outcomes.py compares trainings of several seeds."""
+"""Comparison of trainings over several seeds by benchmarks/outcomes.py."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""docs/performance.md says what the files of benchmarks/results/ say."""
+"""The text of docs/performance.md is that of the files of benchmarks/results/."""
 
 import json
 import sys

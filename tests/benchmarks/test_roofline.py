@@ -1,4 +1,4 @@
-"""What benchmarks/roofline.py reads from a program, and its bounds, against values by hand."""
+"""Figures and bounds that benchmarks/roofline.py reads from a program, against values by hand."""
 
 import json
 import sys
@@ -126,7 +126,7 @@ def test_a_second_run_goes_on(studied, monkeypatch, tmp_path, capsys):
 def test_a_file_of_other_versions_is_left_alone(studied, monkeypatch, tmp_path):
     out = tmp_path / "v5e.json"
     out.write_text(json.dumps({"versions": {"jax": "0.1", "libtpu": "0.1"}, "rows": []}))
-    with pytest.raises(UserError, match=r"v5e\.json is of"):
+    with pytest.raises(UserError, match=r"v5e\.json was made with"):
         run_roofline(monkeypatch, "--out", out)
     assert not studied
 

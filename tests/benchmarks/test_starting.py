@@ -1,4 +1,4 @@
-"""How benchmarks/starting.py and benchmarks/scoring.py measure other programs."""
+"""Measurements of other programs by benchmarks/starting.py and benchmarks/scoring.py."""
 
 import csv
 import sys

@@ -1,4 +1,4 @@
-"""Where the twin's training could differ from this project's without anybody noticing."""
+"""Points in which the twin's training could differ from ours without anybody noticing."""
 
 import copy
 import json

@@ -128,8 +128,8 @@ def test_patients_not_images_vary():
 
 def test_measures_cover():
     """A short form of the benchmark."""
-    for name, (share, _) in measure_coverage(50, 150).items():
-        assert share >= 0.9, name
+    for name, one in measure_coverage(50, 150).items():
+        assert one.covered >= 0.9, name
 
 
 @pytest.mark.filterwarnings("error")

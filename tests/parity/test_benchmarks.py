@@ -11,7 +11,6 @@ from agcnn_jax.attention.attend import attend
 from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-import limits
 import side_torch
 
 
@@ -34,7 +33,7 @@ def test_both_sides_crop_the_same_regions():
 def test_operations_of_the_backbones(backbone, products):
     """torchvision's documentation gives these numbers of multiplications with addition."""
     case = {"backbone": backbone, "input_size": 224, "part": "predict"}
-    both = limits.flops({**case, "stage": "global+local+fusion"})
+    both = side_torch.flops({**case, "stage": "global+local+fusion"})
     np.testing.assert_allclose(both, 2 * 2 * products, rtol=0.002)
-    train = limits.flops({**case, "part": "train", "stage": "global"})
+    train = side_torch.flops({**case, "part": "train", "stage": "global"})
     assert 2.9 < train / (2 * products) < 3.0  # no gradient of the first convolution's input

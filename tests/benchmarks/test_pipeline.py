@@ -1,4 +1,4 @@
-"""How benchmarks/feeding.py and benchmarks/pipeline.py compute their figures."""
+"""Figures that benchmarks/pipeline.py computes."""
 
 import json
 import sys
@@ -10,31 +10,7 @@ from agcnn_jax.data.records import open_records
 from tests.support.programs import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-import feeding
 import pipeline
-
-
-def test_medians_by_hand(monkeypatch):
-    now, turns = [0.0], []
-
-    def worker(name, seconds_a_step):
-        rates = iter(seconds_a_step)
-
-        def work(steps):
-            turns.append((name, steps))
-            now[0] += steps * (next(rates) if steps == 10 else 100.0)  # warming up does not count
-
-        return work
-
-    monkeypatch.setattr(feeding.time, "perf_counter", lambda: now[0])
-    fed, resident = worker("fed", [1.0, 2.0, 4.0]), worker("resident", [0.5, 2.0, 1.0])
-    found = feeding.in_turn(fed, resident, rounds=3, steps=10, images=8)
-    assert turns == 3 * [("fed", 3), ("fed", 10), ("resident", 3), ("resident", 10)]
-    assert found == {
-        "fed": {"median": 4.0, "lowest": 2.0, "highest": 8.0},
-        "resident": {"median": 8.0, "lowest": 4.0, "highest": 16.0},
-        "ratio": 0.5,  # the median of 0.5, 1 and 0.25
-    }
 
 
 def test_eight_gpus_need_eight_times_their_fastest_step(tmp_path, monkeypatch):
