@@ -22,6 +22,9 @@ ATTENDED, RANDOM = "attended", "random_map"
 MAPS = (ATTENDED, "grad_cam", "grad_cam_plus_plus", RANDOM)
 """The paper's heat map, two class-specific maps of the global branch, and a control."""
 
+BATCH = 16
+"""Images at a time, which one device computes."""
+
 
 def response_maps(
     variables: Variables,
@@ -70,15 +73,15 @@ def find_boxes(
     columns: np.ndarray,
     taus: list[float],
 ) -> tuple[dict[str, np.ndarray], dict[float, dict[str, list[np.ndarray]]]]:
-    """Find points and boxes in the records `chosen` `[P]`, for the outputs `columns` `[P]`.
+    """Find points and boxes in the records `indices` `[P]`, for the outputs `columns` `[P]`.
 
     Returns:
         Of each map, its peaks `[P, 2]`, and per tau its P arrays of boxes `[R, 4]`.
     """
     recipe = run.recipe
     source = run.records.images_and_labels()
-    # One device's share of a batch.
-    size = min(len(indices), max(1, run.config.eval_batch_size // run.mesh.size))
+    # Of one size whatever the number of devices: rounding, and so a box, may depend on the batch.
+    size = min(len(indices), run.config.eval_batch_size, BATCH)
     compute = jax.jit(functools.partial(response_maps, recipe=recipe))
     points: dict[str, list[np.ndarray]] = {name: [] for name in MAPS}
     boxes: dict[float, dict[str, list[np.ndarray]]] = {
