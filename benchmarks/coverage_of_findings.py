@@ -91,10 +91,9 @@ def measure(cohort: Cohort) -> tuple[dict[str, float], dict[str, Interval | None
     logits = 1.5 * scores - 3  # too high and too extreme
     metrics = finding_metrics(labels, expit(logits), cohort.patient, logits)
     point = operating_point(labels, scores, THRESHOLD, cohort.patient)
-    values = {name: getattr(metrics, name) for name in metrics.intervals}
-    values |= {name: getattr(point, name).value for name in SHARES}
-    intervals = dict(metrics.intervals) | {name: getattr(point, name).interval for name in SHARES}
-    return values, intervals
+    estimates = dict(metrics.numbers) | {name: getattr(point, name) for name in SHARES}
+    values = {name: one.value for name, one in estimates.items()}
+    return values, {name: one.interval for name, one in estimates.items()}
 
 
 def measure_coverage(positives: int, draws: int) -> Coverages:

@@ -23,7 +23,7 @@ from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
 from agcnn_jax.metrics.localisation import Scores, box_areas
-from agcnn_jax.metrics.seeds import Estimate
+from agcnn_jax.metrics.seeds import SeedEstimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.takeover import read_values
@@ -64,7 +64,7 @@ class RunResult:
     path: str
     values: Mapping[str, Any]
     content: Mapping[str, Any]
-    estimates: Mapping[str, Estimate]
+    estimates: Mapping[str, SeedEstimate]
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def make_result(path: str, content: Mapping[str, Any]) -> RunResult:
     return result
 
 
-def _unpack(test: Mapping[str, Any]) -> dict[str, Estimate]:
+def _unpack(test: Mapping[str, Any]) -> dict[str, SeedEstimate]:
     """Read the estimates that `_estimates` wrote."""
     stored, count = test["estimates"], test["patients"]
     packed = zlib.decompress(base64.b64decode(stored["contributions"]))
@@ -111,7 +111,9 @@ def _unpack(test: Mapping[str, Any]) -> dict[str, Estimate]:
     names = ("rows", "values", "degrees", "borrowed")
     columns = zip(*(stored[name] for name in names), matrix, strict=True)
     return {
-        row: Estimate(float(value), Variance(each.astype(np.float64) / count, float(lent), degrees))
+        row: SeedEstimate(
+            float(value), Variance(each.astype(np.float64) / count, float(lent), degrees)
+        )
         for row, value, degrees, lent, each in columns
     }
 
@@ -170,7 +172,7 @@ def _estimates(scored: ScoredImages, areas: Mapping[str, np.ndarray]) -> dict[st
         truth = {f: scored.label_matrix[:, scored.labels.index(f)] for f in scored.findings}
         scores = {f: matrix[:, scored.labels.index(f)] for f in scored.findings}
         per_branch[branch] = _of_branch(truth, scores, areas, patient, count)
-    estimates: dict[str, Estimate] = {}
+    estimates: dict[str, SeedEstimate] = {}
     for branch, rows in per_branch.items():
         for name, parts in rows.items():
             if name in ("", *SIZES) and parts:
@@ -221,10 +223,10 @@ def _of_branch(
     return rows
 
 
-def _mean_estimate(parts: _Parts, count: int) -> Estimate:
+def _mean_estimate(parts: _Parts, count: int) -> SeedEstimate:
     influence = stack([one for _, one in parts], count)
     value = float(np.mean([value for value, _ in parts]))
-    return Estimate(value, variance_of_mean(influence))
+    return SeedEstimate(value, variance_of_mean(influence))
 
 
 def _thirds(areas: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from agcnn_jax.evaluation.scoring.references import PAPER_SETTING, paper_rows
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES, RunResult
 from agcnn_jax.metrics.paired_test import holm
-from agcnn_jax.metrics.seeds import Estimate, OverSeeds, auc_over_seeds, over_seeds
+from agcnn_jax.metrics.seeds import OverSeeds, SeedEstimate, auc_over_seeds, over_seeds
 from agcnn_jax.models.agcnn import BRANCHES
 
 Group = Mapping[str, Sequence[RunResult]]
@@ -150,7 +150,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _estimated(
     results: Sequence[RunResult],
     name: str,
-    combine: Callable[[Sequence[Estimate]], OverSeeds] = over_seeds,
+    combine: Callable[[Sequence[SeedEstimate]], OverSeeds] = over_seeds,
 ) -> dict[str, Any]:
     """Average an estimate of each seed."""
     return _average([r.estimates[name] for r in results if name in r.estimates], combine)
@@ -171,7 +171,7 @@ def _subtracted(
 
 
 def _average(
-    estimates: Sequence[Estimate], combine: Callable[[Sequence[Estimate]], OverSeeds]
+    estimates: Sequence[SeedEstimate], combine: Callable[[Sequence[SeedEstimate]], OverSeeds]
 ) -> dict[str, Any]:
     if not estimates:
         return {"value": None, "deviation": None, "interval": None, "seeds": 0, "p": None}

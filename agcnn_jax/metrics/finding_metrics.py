@@ -1,4 +1,7 @@
-"""The measures of one finding beside its AUC."""
+"""The measures of one finding beside its AUC.
+
+A measure that is one number is a function of `Case` and an entry of `MEASURES`.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,98 @@ from agcnn_jax.metrics.calibration import (
     net_benefit,
     reliability,
 )
-from agcnn_jax.metrics.interval import Interval, logit_interval
+from agcnn_jax.metrics.interval import UNKNOWN, Estimate, logit_interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-NUMBERS = (
-    *("average_precision", "brier", "slope", "intercept", "expected_calibration_error"),
-    "net_benefit_at_prevalence",
-)
-"""The measures that are one number; each has an interval."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One branch's probabilities of one finding, beside its labels.
+
+    Attributes:
+        labels: 0 or 1, `[N]`, with both.
+        probabilities: float64 `[N]`.
+        ranked: `[N]`, what average precision ranks: logits if they are known.
+        logits: finite float64 `[N]`.
+        errors: gives the intervals over patients.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    ranked: np.ndarray
+    logits: np.ndarray
+    errors: over.Errors
+
+
+def average_precision(case: Case) -> Estimate:
+    """Return the area under the curve of precision and recall; chance has the prevalence."""
+    # Imported here, since whoever only uses a model's thresholds would wait for it.
+    from sklearn.metrics import average_precision_score
+
+    value = float(average_precision_score(case.labels, case.ranked))
+    influence = over.average_precision_influence(case.labels, case.ranked)
+    return Estimate(value, logit_interval(value, case.errors.reach(influence)))
+
+
+def brier(case: Case) -> Estimate:
+    """Return the mean squared error of the probabilities.
+
+    The prevalence p as every image's probability has p (1 - p).
+    """
+    from sklearn.metrics import brier_score_loss
+
+    value = float(brier_score_loss(case.labels, case.probabilities))
+    influence = over.brier_influence(case.labels, case.probabilities)
+    return Estimate(value, logit_interval(value, case.errors.reach(influence)))
+
+
+def slope(case: Case) -> Estimate:
+    """Return the calibration slope; None where no likelihood is largest, see `fit_line`."""
+    line = fit_line(case.labels, case.logits)
+    if line is None:
+        return UNKNOWN
+    influence = over.slope_influence(case.labels, case.logits, line)
+    return Estimate(line.slope, over.linear(line.slope, case.errors.reach(influence)))
+
+
+def calibration_intercept(case: Case) -> Estimate:
+    """Return the calibration intercept, the slope held at 1; see `calibration.intercept`."""
+    value = intercept(case.labels, case.logits)
+    if value is None:
+        return UNKNOWN
+    influence = over.intercept_influence(case.labels, case.logits, value)
+    return Estimate(value, over.linear(value, case.errors.reach(influence)))
+
+
+def calibration_error(case: Case) -> Estimate:
+    """Return the expected calibration error over ten bins of equal numbers of images."""
+    curve = reliability(case.labels, case.probabilities)
+    value = expected_calibration_error(curve)
+    influence = over.calibration_error_influence(case.labels, case.probabilities, curve)
+    return Estimate(value, over.linear(value, case.errors.reach(influence), least=0.0))
+
+
+def net_benefit_at_prevalence(case: Case) -> Estimate:
+    """Return the net benefit at a threshold probability that equals the prevalence.
+
+    There treating everybody is worth as little as treating nobody: 0.
+    """
+    prevalence = np.array([case.labels.mean()])
+    value = float(net_benefit(case.labels, case.probabilities, prevalence)[0])
+    influence = over.prevalence_benefit_influence(case.labels, case.probabilities)
+    return Estimate(value, over.linear(value, case.errors.reach(influence)))
+
+
+MEASURES = {
+    "average_precision": average_precision,
+    "brier": brier,
+    "slope": slope,
+    "intercept": calibration_intercept,
+    "expected_calibration_error": calibration_error,
+    "net_benefit_at_prevalence": net_benefit_at_prevalence,
+}
+"""The measures that are one number, by their names in files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,34 +119,20 @@ class FindingMetrics:
     """What one branch's probabilities of one finding are worth.
 
     Attributes:
-        average_precision: area under the curve of precision and recall; chance has the prevalence.
-        brier: mean squared error of the probabilities; the prevalence p as every image's
-            probability has p (1 - p).
-        slope: calibration slope; None where no likelihood is largest, see `fit_line`.
-        intercept: calibration intercept, the slope held at 1; see `calibration.intercept`.
+        numbers: each of `MEASURES`.
         reliability: ten bins of equal numbers of images.
-        expected_calibration_error: over these bins.
-        net_benefit_at_prevalence: at a threshold probability that equals the prevalence, where
-            treating everybody is worth as little as treating nobody: 0.
         decision_curve: net benefit at `calibration.THRESHOLDS`, float64 `[T]`.
         positives: `QUANTILES` of the probabilities of positive images.
         negatives: the same of negative images.
-        intervals: of each of `NUMBERS`, over patients; None where nothing varies.
         reliability_interval: both ends of `reliability.observed`, each float64 `[B]`.
         decision_interval: both ends of `decision_curve`, each float64 `[T]`.
     """
 
-    average_precision: float
-    brier: float
-    slope: float | None
-    intercept: float | None
+    numbers: Mapping[str, Estimate]
     reliability: Reliability
-    expected_calibration_error: float
-    net_benefit_at_prevalence: float
     decision_curve: np.ndarray
     positives: tuple[float, ...]
     negatives: tuple[float, ...]
-    intervals: Mapping[str, Interval | None]
     reliability_interval: tuple[np.ndarray, np.ndarray]
     decision_interval: tuple[np.ndarray, np.ndarray]
 
@@ -78,57 +151,26 @@ def finding_metrics(
         patients: int `[N]`, the patient of each image.
         logits: `[N]`, which average precision ranks; None if only the probabilities are known.
     """
-    # Imported here, since whoever only uses a model's thresholds would wait for it.
-    from sklearn.metrics import average_precision_score, brier_score_loss
-
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
-    ranked = probabilities if logits is None else logits
-    finite = finite_logits(probabilities) if logits is None else np.asarray(logits, np.float64)
-    line, shift = fit_line(labels, finite), intercept(labels, finite)
-    curve = reliability(labels, probabilities)
-    at_prevalence = float(net_benefit(labels, probabilities, np.array([labels.mean()]))[0])
-    precision = float(average_precision_score(labels, ranked))
-    brier = float(brier_score_loss(labels, probabilities))
-    calibration_error = expected_calibration_error(curve)
-    error = over.errors(labels, patients)
-    reach = error.reach
-    intervals = {
-        "average_precision": logit_interval(
-            precision, reach(over.average_precision_influence(labels, ranked))
-        ),
-        "brier": logit_interval(brier, reach(over.brier_influence(labels, probabilities))),
-        "slope": line
-        and over.linear(line.slope, reach(over.slope_influence(labels, finite, line))),
-        "intercept": None
-        if shift is None
-        else over.linear(shift, reach(over.intercept_influence(labels, finite, shift))),
-        "expected_calibration_error": over.linear(
-            calibration_error,
-            reach(over.calibration_error_influence(labels, probabilities, curve)),
-            least=0.0,
-        ),
-        "net_benefit_at_prevalence": over.linear(
-            at_prevalence, reach(over.prevalence_benefit_influence(labels, probabilities))
-        ),
-    }
+    case = Case(
+        labels,
+        probabilities,
+        ranked=probabilities if logits is None else logits,
+        logits=finite_logits(probabilities) if logits is None else np.asarray(logits, np.float64),
+        errors=over.errors(labels, patients),
+    )
 
     def quantiles(values: np.ndarray) -> tuple[float, ...]:
         return tuple(np.quantile(values, QUANTILES).tolist())
 
     return FindingMetrics(
-        average_precision=precision,
-        brier=brier,
-        slope=line and line.slope,
-        intercept=shift,
-        reliability=curve,
-        expected_calibration_error=calibration_error,
-        net_benefit_at_prevalence=at_prevalence,
+        numbers={name: measure(case) for name, measure in MEASURES.items()},
+        reliability=reliability(labels, probabilities),
         decision_curve=net_benefit(labels, probabilities),
         positives=quantiles(probabilities[labels == 1]),
         negatives=quantiles(probabilities[labels == 0]),
-        intervals=intervals,
         reliability_interval=over.reliability_interval(labels, probabilities, patients),
-        decision_interval=over.decision_curve_interval(labels, probabilities, error),
+        decision_interval=over.decision_curve_interval(labels, probabilities, case.errors),
     )
 
 

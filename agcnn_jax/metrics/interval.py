@@ -17,6 +17,16 @@ class Interval(NamedTuple):
     high: float
 
 
+class Estimate(NamedTuple):
+    """A measure with its interval over patients; None where either is not known."""
+
+    value: float | None
+    interval: Interval | None
+
+
+UNKNOWN = Estimate(None, None)
+
+
 def t_quantile(degrees: float, level: float = LEVEL) -> float:
     """Return the quantile of the t distribution for a two-sided interval of the given coverage."""
     return float(stdtrit(degrees, (1 + level) / 2))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.interval import Estimate, Interval
 from agcnn_jax.metrics.measure_intervals import errors
 from agcnn_jax.metrics.shares import shares
 
@@ -17,19 +17,12 @@ the largest sensitivity with a specificity of at least 0.9, or by the largest sp
 sensitivity of at least 0.9."""
 
 
-class Share(NamedTuple):
-    """A share of images, or a ratio of two, with its interval over patients; None if not known."""
-
-    value: float | None
-    interval: Interval | None
-
-
-def share_of(hits: np.ndarray, patients: np.ndarray) -> Share:
+def share_of(hits: np.ndarray, patients: np.ndarray) -> Estimate:
     """Return the share of hits, bool `[N]`, of patients `[N]`; nothing if N is 0, see `shares`."""
     if not len(hits):
-        return Share(None, None)
+        return Estimate(None, None)
     value, low, high = map(float, shares(hits, patients))
-    return Share(value, None if np.isnan(low) else Interval(low, high))
+    return Estimate(value, None if np.isnan(low) else Interval(low, high))
 
 
 class OperatingPoint(NamedTuple):
@@ -43,12 +36,12 @@ class OperatingPoint(NamedTuple):
     false_positives: int
     false_negatives: int
     true_negatives: int
-    sensitivity: Share
-    specificity: Share
-    ppv: Share  # positive predictive value
-    npv: Share  # negative predictive value
-    positive_likelihood_ratio: Share  # of a positive call, sensitivity / (1 - specificity)
-    negative_likelihood_ratio: Share  # of a negative call, (1 - sensitivity) / specificity
+    sensitivity: Estimate
+    specificity: Estimate
+    ppv: Estimate  # positive predictive value
+    npv: Estimate  # negative predictive value
+    positive_likelihood_ratio: Estimate  # of a positive call, sensitivity / (1 - specificity)
+    negative_likelihood_ratio: Estimate  # of a negative call, (1 - sensitivity) / specificity
 
 
 def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
@@ -95,7 +88,7 @@ def operating_point(
     """
     called, positive = scores >= threshold, labels == 1
 
-    def share(hits: np.ndarray, among: np.ndarray) -> Share:
+    def share(hits: np.ndarray, among: np.ndarray) -> Estimate:
         return share_of(hits[among], patients[among])
 
     return OperatingPoint(
@@ -113,7 +106,7 @@ def operating_point(
     )
 
 
-def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> Share:
+def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> Estimate:
     """Divide the share of hits among positive images by that among negative ones.
 
     Args:
@@ -122,7 +115,7 @@ def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarr
         patients: int `[N]`.
     """
     if not (hits & positive).any() or not (hits & ~positive).any():
-        return Share(None, None)
+        return Estimate(None, None)
     among, others = hits[positive].mean(), hits[~positive].mean()
     # Of the ratio's logarithm.
     influence = np.where(
@@ -133,5 +126,5 @@ def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarr
     reach = errors(positive, patients).reach(influence)
     ratio = float(among / others)
     if not reach > 0:
-        return Share(ratio, None)
-    return Share(ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach))))
+        return Estimate(ratio, None)
+    return Estimate(ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach))))

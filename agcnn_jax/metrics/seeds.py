@@ -26,7 +26,7 @@ from agcnn_jax.metrics.interval import (
 )
 
 
-class Estimate(NamedTuple):
+class SeedEstimate(NamedTuple):
     """A mean AUC, or a difference of two, of one training.
 
     Attributes:
@@ -37,13 +37,13 @@ class Estimate(NamedTuple):
     value: float
     variance: Variance
 
-    def minus(self, other: Estimate) -> Estimate:
+    def minus(self, other: SeedEstimate) -> SeedEstimate:
         """Return the difference of two estimates over the same patients."""
         mine, theirs = self.variance, other.variance
         degrees = None
         if mine.degrees is not None and theirs.degrees is not None:
             degrees = min(mine.degrees, theirs.degrees)
-        return Estimate(
+        return SeedEstimate(
             self.value - other.value,
             Variance(
                 mine.contributions - theirs.contributions, mine.borrowed + theirs.borrowed, degrees
@@ -71,7 +71,7 @@ class OverSeeds(NamedTuple):
     p: float | None = None
 
 
-def over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
+def over_seeds(estimates: Sequence[SeedEstimate]) -> OverSeeds:
     """Average the estimates of at least one seed, as differences have it: on a linear scale.
 
     The degrees of freedom combine those of MS and Cov (Hillis 2007; Satterthwaite).
@@ -86,7 +86,7 @@ def over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
     return OverSeeds(mean, _deviation(values), interval, len(values), p)
 
 
-def auc_over_seeds(estimates: Sequence[Estimate]) -> OverSeeds:
+def auc_over_seeds(estimates: Sequence[SeedEstimate]) -> OverSeeds:
     """Average AUCs of at least one seed; the interval is on the logit scale, within (0, 1)."""
     values = np.array([one.value for one in estimates])
     mean, error_and_degrees = float(values.mean()), _error(estimates)
@@ -101,7 +101,7 @@ def _deviation(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def _error(estimates: Sequence[Estimate]) -> tuple[float, float] | None:
+def _error(estimates: Sequence[SeedEstimate]) -> tuple[float, float] | None:
     """Return the standard error of the mean and its degrees of freedom; None if unknown."""
     parts = [one.variance for one in estimates]
     degrees = [part.degrees for part in parts if part.degrees is not None]

@@ -14,11 +14,11 @@ import numpy as np
 
 from agcnn_jax.metrics.auc import patient_influence, rank_scores
 from agcnn_jax.metrics.influence import Influence, difference_interval, stack
-from agcnn_jax.metrics.interval import Interval
-from agcnn_jax.metrics.operating_points import Share, share_of
+from agcnn_jax.metrics.interval import Estimate, Interval
+from agcnn_jax.metrics.operating_points import share_of
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup
 
-_NONE = Share(None, None)
+_NONE = Estimate(None, None)
 Decisions = Mapping[str, Mapping[str, np.ndarray]]
 """Per branch and label, whether each image is called positive, bool `[N]`."""
 
@@ -48,11 +48,11 @@ class GroupComparison:
     branch: str
     finding: str
     findings: tuple[str, ...] = ()
-    sensitivity: Share = _NONE
-    specificity: Share = _NONE
-    auc_difference: Share = _NONE
-    sensitivity_difference: Share = _NONE
-    specificity_difference: Share = _NONE
+    sensitivity: Estimate = _NONE
+    specificity: Estimate = _NONE
+    auc_difference: Estimate = _NONE
+    sensitivity_difference: Estimate = _NONE
+    specificity_difference: Estimate = _NONE
 
 
 def compare_groups(
@@ -107,7 +107,7 @@ def compare_groups(
 class _Rate(NamedTuple):
     """A share of images with the patients' influences on it, float64 `[K]`."""
 
-    share: Share
+    share: Estimate
     influence: np.ndarray
 
 
@@ -190,16 +190,16 @@ def _means(row: Subgroup, reference: Subgroup, sides: Sides) -> GroupComparison:
     return GroupComparison(*place, shared, auc_difference=_auc_difference(difference, ours, theirs))
 
 
-def _auc_difference(difference: float, first: Influence, second: Influence) -> Share:
+def _auc_difference(difference: float, first: Influence, second: Influence) -> Estimate:
     """Return the difference of two means of F AUCs over different images of the same patients."""
     # Half the difference is the mean of the F AUCs of one and of the other's with the sign changed.
     both = stack([first, Influence(-second.values, second.weights)], first.values.shape[-1])
     half = difference_interval(difference / 2, both)
     interval = half and Interval(max(-1.0, 2 * half.low), min(1.0, 2 * half.high))
-    return Share(difference, interval)
+    return Estimate(difference, interval)
 
 
-def _rate_difference(first: _Rate, second: _Rate) -> Share:
+def _rate_difference(first: _Rate, second: _Rate) -> Estimate:
     """Return the difference of two rates with the interval of Zou and Donner (2008, Stat. Med.).
 
     Their method combines the intervals of both rates, as Newcombe's does, and takes the correlation
@@ -209,7 +209,7 @@ def _rate_difference(first: _Rate, second: _Rate) -> Share:
     assert a.value is not None and b.value is not None
     difference = a.value - b.value
     if a.interval is None or b.interval is None:
-        return Share(difference, None)
+        return Estimate(difference, None)
     norms = np.sqrt((first.influence**2).sum() * (second.influence**2).sum())
     correlation = float(first.influence @ second.influence / norms) if norms > 0 else 0.0
 
@@ -218,4 +218,4 @@ def _rate_difference(first: _Rate, second: _Rate) -> Share:
 
     low = difference - reach(a.value - a.interval.low, b.interval.high - b.value)
     high = difference + reach(a.interval.high - a.value, b.value - b.interval.low)
-    return Share(difference, Interval(max(-1.0, low), min(1.0, high)))
+    return Estimate(difference, Interval(max(-1.0, low), min(1.0, high)))

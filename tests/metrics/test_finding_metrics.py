@@ -16,35 +16,38 @@ def drawn(count=400):
 def test_values_of_scikit_learn_and_of_the_modules_they_come_from():
     labels, logits = drawn()
     found = finding_metrics(labels, expit(logits), np.arange(len(labels)), logits)
-    assert found.average_precision == average_precision_score(labels, logits)
-    assert found.brier == pytest.approx(brier_score_loss(labels, expit(logits)))
-    assert found.slope == calibration.fit_line(labels, logits).slope
-    assert found.intercept == calibration.intercept(labels, logits)
+    assert found.numbers["average_precision"].value == average_precision_score(labels, logits)
+    assert found.numbers["brier"].value == pytest.approx(brier_score_loss(labels, expit(logits)))
+    assert found.numbers["slope"].value == calibration.fit_line(labels, logits).slope
+    assert found.numbers["intercept"].value == calibration.intercept(labels, logits)
     assert found.positives[2] == np.median(expit(logits[labels == 1]))
     assert found.negatives[2] == np.median(expit(logits[labels == 0]))
     # At the prevalence, net benefit is (sensitivity + specificity - 1) * prevalence.
     called, share = expit(logits) >= labels.mean(), labels.mean()
     youden = called[labels == 1].mean() - called[labels == 0].mean()
-    assert found.net_benefit_at_prevalence == pytest.approx(share * youden)
+    assert found.numbers["net_benefit_at_prevalence"].value == pytest.approx(share * youden)
 
 
 def test_probabilities_alone_give_the_same():
     labels, logits = drawn()
     one, other = (
-        finding_metrics(labels, expit(logits), np.arange(len(labels)), logits),
-        finding_metrics(labels, expit(logits), np.arange(len(labels))),
+        finding_metrics(labels, expit(logits), np.arange(len(labels)), given).numbers
+        for given in (logits, None)
     )
-    assert (other.average_precision, other.brier) == (one.average_precision, one.brier)
-    assert other.slope == pytest.approx(one.slope)
+    for name in ("average_precision", "brier"):
+        assert other[name].value == one[name].value
+    assert other["slope"].value == pytest.approx(one["slope"].value)
 
 
 def test_precision_ranks_logits_where_probabilities_tie():
     labels, logits = np.array([1, 0, 0, 1]), np.array([50.0, 45, 40, -50])
-    assert (
-        finding_metrics(labels, expit(logits), np.arange(len(labels)), logits).average_precision
-        == 0.75
-    )
-    assert finding_metrics(labels, expit(logits), np.arange(len(labels))).average_precision < 0.7
+
+    def precision(given):
+        metrics = finding_metrics(labels, expit(logits), np.arange(len(labels)), given)
+        return metrics.numbers["average_precision"].value
+
+    assert precision(logits) == 0.75
+    assert precision(None) < 0.7
 
 
 def test_patients_are_counted_on_both_sides():

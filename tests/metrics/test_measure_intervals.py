@@ -10,7 +10,7 @@ from scipy.stats import t
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from agcnn_jax.metrics.calibration import fit_line, intercept, net_benefit, reliability
-from agcnn_jax.metrics.finding_metrics import NUMBERS, finding_metrics
+from agcnn_jax.metrics.finding_metrics import MEASURES, finding_metrics
 from agcnn_jax.metrics.measure_intervals import (
     average_precision_influence,
     brier_influence,
@@ -90,7 +90,7 @@ def calibration_error(weights):
         ),
         (prevalence_benefit_influence(LABELS, PROBABILITIES), at_prevalence),
     ],
-    ids=NUMBERS,
+    ids=MEASURES,
 )
 def test_influences_are_derivatives_by_weights(found, measure):
     np.testing.assert_allclose(found, by_weights(measure, len(LABELS)), atol=2e-7)
@@ -106,7 +106,7 @@ def test_intervals_by_hand():
     reach = factor * np.sqrt(((squares - squares.mean()).reshape(-1, 2).sum(1) ** 2).sum()) / 60
     middle, value = np.log(squares.mean() / (1 - squares.mean())), squares.mean()
     ends = middle + np.array([-1, 1]) * reach / (value * (1 - value))
-    np.testing.assert_allclose(found.intervals["brier"], expit(ends))
+    np.testing.assert_allclose(found.numbers["brier"].interval, expit(ends))
     benefit = np.where(LABELS == 1, 1, -0.3 / 0.7) * (PROBABILITIES >= 0.3)
     reach = factor * np.sqrt(((benefit - benefit.mean()).reshape(-1, 2).sum(1) ** 2).sum()) / 60
     low, high = (end[29] for end in found.decision_interval)
@@ -137,6 +137,6 @@ def test_logits_without_bound_have_no_interval():
     """As of a network after a few steps: no probability differs from 0 and 1."""
     labels, patients = np.tile([0, 1], 30), np.arange(60)
     logits = np.random.default_rng(0).standard_normal(60) * 1e30
-    found = finding_metrics(labels, expit(logits), patients, logits).intervals
-    assert found["intercept"] is None
-    assert np.isfinite([one for one in found.values() if one]).all()
+    numbers = finding_metrics(labels, expit(logits), patients, logits).numbers
+    assert numbers["intercept"].interval is None
+    assert np.isfinite([one.interval for one in numbers.values() if one.interval]).all()

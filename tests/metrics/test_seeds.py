@@ -11,7 +11,7 @@ from agcnn_jax.metrics.influence import (
     mean_interval,
     variance_of_mean,
 )
-from agcnn_jax.metrics.seeds import Estimate, auc_over_seeds, over_seeds
+from agcnn_jax.metrics.seeds import SeedEstimate, auc_over_seeds, over_seeds
 from tests.metrics.test_influence import scored, table
 
 
@@ -20,12 +20,12 @@ def estimate(seed, patients=30):
     results = table(labels, scores, owner, names)
     first, second = results["one"].mean, results["two"].mean
     influence = first.influence.minus(second.influence)
-    known = Estimate(first.value - second.value, variance_of_mean(influence))
+    known = SeedEstimate(first.value - second.value, variance_of_mean(influence))
     return known, influence, first
 
 
 def made(value, contributed, degrees):
-    return Estimate(value, Variance(contributed, 0.0, degrees))
+    return SeedEstimate(value, Variance(contributed, 0.0, degrees))
 
 
 @given(st.integers(0, 10_000))
@@ -38,7 +38,7 @@ def test_one_seed_has_the_interval_over_patients(seed):
 
 def test_an_auc_of_one_seed_has_nearly_the_interval_over_patients():
     _, _, first = estimate(1, patients=60)
-    one = Estimate(first.value, variance_of_mean(first.influence))
+    one = SeedEstimate(first.value, variance_of_mean(first.influence))
     # The interval of a single mean is the jackknife's, whose scale is a little larger.
     expected = mean_interval(first.value, first.influence)
     assert auc_over_seeds([one]).interval == pytest.approx(expected, abs=0.01)
@@ -117,7 +117,7 @@ def test_a_finding_of_a_single_patient_borrows_its_variance(seeds):
     labels[:, 1] = 0
     labels[owner == owner[0], 1] = 1
     first = table(labels, scores, owner, names)["one"].mean
-    one = Estimate(first.value, variance_of_mean(first.influence))
+    one = SeedEstimate(first.value, variance_of_mean(first.influence))
     assert one.variance.borrowed > 0
     found = over_seeds([one] * seeds).interval
     expected = difference_interval(first.value, first.influence)

@@ -114,7 +114,7 @@ def precision_recall_figure(
         for i, (branch, metrics) in enumerate(of_branch.items()):
             precision, recall, _ = precision_recall_curve(truth, _scores(scored, branch, finding))
             color, line = style(branch, i)
-            label = f"{short_name(branch)} {number(metrics.average_precision)}"
+            label = f"{short_name(branch)} {number(metrics.numbers['average_precision'].value)}"
             axes.plot(*thinned(recall, precision), line, color=color, linewidth=1.5, label=label)
 
     return _measured_panels(

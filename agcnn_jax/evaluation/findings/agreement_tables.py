@@ -9,7 +9,7 @@ from agcnn_jax.evaluation.scoring.cohort import headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.radiologists import FINDINGS, POOLED, Agreement
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
-from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.interval import Estimate
 
 NOTES = (
     "A finding's probability is the largest of the labels of ChestX-ray14 that it covers; Fracture "
@@ -28,10 +28,10 @@ def agreement_table(evaluation: Evaluation, digits: int = 3) -> Table:
     rows, cohort = evaluation.agreement, evaluation.cohort
     below = (*evaluation.notes, leakage(cohort) or "")
 
-    def cells(share: Share) -> tuple[str, str]:
+    def cells(share: Estimate) -> tuple[str, str]:
         return number(share.value, digits), interval_text(share.interval)
 
-    def cell(share: Share) -> str:
+    def cell(share: Estimate) -> str:
         interval = f" {interval_text(share.interval, 2)}" if share.interval else ""
         return f"{number(share.value, 2)}{interval}"
 

@@ -20,8 +20,11 @@ from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.metrics.calibration import THRESHOLDS
-from agcnn_jax.metrics.finding_metrics import NUMBERS, QUANTILES, FindingMetrics
+from agcnn_jax.metrics.finding_metrics import MEASURES, QUANTILES, FindingMetrics
+from agcnn_jax.metrics.interval import UNKNOWN
 from agcnn_jax.metrics.operating_points import OperatingPoint
+
+_NO_QUANTILES = (None,) * (2 * len(QUANTILES))
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
@@ -45,23 +48,24 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
 def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write a row for each branch and label; cells are empty where a measure is not known."""
     header = ["branch", "finding", "positives", "positive_patients", "prevalence"]
-    header += ["auc", "auc_low", "auc_high", *NUMBERS, "platt_slope", "platt_intercept"]
+    header += ["auc", "auc_low", "auc_high", *MEASURES, "platt_slope", "platt_intercept"]
     header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
-    header += [f"{name}_{end}" for name in NUMBERS for end in ("low", "high")]
+    header += [f"{name}_{end}" for name in MEASURES for end in ("low", "high")]
     rows: list[Sequence[Any]] = []
     for branch, scores in results.items():
         for label, metrics in measures.findings[branch].items():
             platt = _platt(measures, branch, label) or (None, None)
+            estimates = [metrics.numbers[name] if metrics else UNKNOWN for name in MEASURES]
             rows.append(
                 (
                     *(branch, label, cohort.positives[label], cohort.positive_patients[label]),
                     cohort.positives[label] / cohort.images,
                     scores.auc[label],
                     *ends(scores.intervals[label]),
-                    *(getattr(metrics, name, None) for name in NUMBERS),
+                    *(one.value for one in estimates),
                     *platt,
-                    *(metrics.positives + metrics.negatives if metrics else ()),
-                    *(x for name in NUMBERS if metrics for x in ends(metrics.intervals[name])),
+                    *(metrics.positives + metrics.negatives if metrics else _NO_QUANTILES),
+                    *(x for one in estimates for x in ends(one.interval)),
                 )
             )
     return csv_text(header, rows)
@@ -124,7 +128,7 @@ def _finding(metrics: FindingMetrics | None) -> dict[str, Any]:
     if metrics is None:
         return dict.fromkeys(
             (
-                *NUMBERS,
+                *MEASURES,
                 "intervals",
                 "reliability",
                 "decision_curve",
@@ -135,8 +139,8 @@ def _finding(metrics: FindingMetrics | None) -> dict[str, Any]:
             )
         )
     return {
-        **{name: getattr(metrics, name) for name in NUMBERS},
-        "intervals": dict(metrics.intervals),
+        **{name: one.value for name, one in metrics.numbers.items()},
+        "intervals": {name: one.interval for name, one in metrics.numbers.items()},
         "reliability": {
             **{k: v.tolist() for k, v in metrics.reliability._asdict().items()},
             **dict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from agcnn_jax.evaluation.files.table import (
     DASH,
@@ -16,8 +17,7 @@ from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subg
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.scoring.measures import Measures, thresholds_note
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
-from agcnn_jax.metrics.finding_metrics import NUMBERS
-from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.interval import UNKNOWN, Estimate
 
 RULE_NAMES = {
     "youden": "Youden's index",
@@ -55,6 +55,26 @@ POINTS_NOTE = (
 )
 
 
+class Shown(NamedTuple):
+    """How tables show a measure: its header, decimals of the value and of the interval, a sign."""
+
+    header: str
+    digits: int = 3
+    interval_digits: int = 3
+    sign: str = ""
+
+
+SHOWN = {
+    "average_precision": Shown("average precision"),
+    "brier": Shown("Brier", interval_digits=4),
+    "slope": Shown("slope", 2, 2),
+    "intercept": Shown("intercept", 2, 2, "+"),
+    "expected_calibration_error": Shown("ECE", interval_digits=4),
+    "net_benefit_at_prevalence": Shown("net benefit", 4, 4, "+"),
+}
+"""The columns of `finding_metrics.MEASURES`."""
+
+
 def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Cohort) -> Table:
     """Build the table of one branch's measures, a row for each label."""
     rows = []
@@ -63,26 +83,18 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
         cells.append(f"{100 * cohort.positives[label] / cohort.images:.1f} %")
         cells.append(number(scores.auc[label]))
         if metrics is None:
-            rows.append((*cells, *[DASH] * 8))
+            rows.append((*cells, *[DASH] * (len(SHOWN) + 2)))
             continue
-        rows.append(
-            (
-                *cells,
-                number(metrics.average_precision),
-                number(metrics.brier),
-                number(metrics.slope, 2),
-                number(metrics.intercept, 2, "+"),
-                number(metrics.expected_calibration_error),
-                number(metrics.net_benefit_at_prevalence, 4, "+"),
-                _quartiles(metrics.positives),
-                _quartiles(metrics.negatives),
-            )
-        )
-    names = ("AUC", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+        cells += [
+            number(metrics.numbers[name].value, shown.digits, shown.sign)
+            for name, shown in SHOWN.items()
+        ]
+        rows.append((*cells, _quartiles(metrics.positives), _quartiles(metrics.negatives)))
+    headers = (shown.header for shown in SHOWN.values())
     return Table(
         above=(),
         groups=(
-            ("", ("Finding", "Positives", "Prevalence", *names)),
+            ("", ("Finding", "Positives", "Prevalence", "AUC", *headers)),
             ("median [quartiles] of", ("positives", "negatives")),
         ),
         rows=tuple(rows),
@@ -93,14 +105,12 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
 
 def intervals_table(branch: str, measures: Measures) -> Table:
     """Build the table of the intervals of one branch's measures, a row for each label."""
-    places = {"average_precision": 3, "brier": 4, "slope": 2, "intercept": 2}
     rows = []
     for label, metrics in measures.findings[branch].items():
-        intervals = metrics.intervals if metrics else dict.fromkeys(NUMBERS)
-        digits = (places.get(name, 4) for name in NUMBERS)
-        ends = map(interval_text, intervals.values(), digits)
-        rows.append((label, *ends))
-    header = ("Finding", "average precision", "Brier", "slope", "intercept", "ECE", "net benefit")
+        numbers = metrics.numbers if metrics else dict.fromkeys(SHOWN, UNKNOWN)
+        cells = [interval_text(numbers[n].interval, SHOWN[n].interval_digits) for n in SHOWN]
+        rows.append((label, *cells))
+    header = ("Finding", *(shown.header for shown in SHOWN.values()))
     return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
 
 
@@ -157,7 +167,7 @@ def _text(table: Table) -> str:
     return as_markdown(table).strip()
 
 
-def _share(share: Share) -> str:
+def _share(share: Estimate) -> str:
     if share.value is None:
         return DASH
     return f"{number(share.value, 2)} {interval_text(share.interval, 2)}"

@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.files.table import (
 )
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
-from agcnn_jax.metrics.operating_points import Share
+from agcnn_jax.metrics.interval import Estimate
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN
 
 _SHARES = ("sensitivity", "specificity")
@@ -166,7 +166,7 @@ def difference_records(measures: Measures) -> list[dict[str, Any]]:
     """List the comparisons of groups for a JSON file."""
     return [
         {
-            name: value._asdict() if isinstance(value, Share) else value
+            name: value._asdict() if isinstance(value, Estimate) else value
             for name in (field.name for field in dataclasses.fields(one))
             for value in (getattr(one, name),)
         }
@@ -201,7 +201,7 @@ def _of(rows: Iterable[Any], attribute: str, branch: str) -> list[Any]:
     return [one for one in rows if (one.attribute, one.branch) == (attribute, branch)]
 
 
-def _share(share: Share, digits: int, sign: str = "") -> str:
+def _share(share: Estimate, digits: int, sign: str = "") -> str:
     return _with_interval(share.value, share.interval, digits, sign)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 
 import numpy as np
@@ -81,31 +81,29 @@ def _calibration_in_words(measures: Measures, branch: str) -> str:
     metrics = [one for one in measures.findings[branch].values() if one is not None]
     if not metrics:
         return ""
-    errors = [one.expected_calibration_error for one in metrics]
-    slopes = [one.slope for one in metrics if one.slope is not None]
-    shifts = [one.intercept for one in metrics if one.intercept is not None]
+
+    def median(name: str, digits: int, sign: str = "") -> str:
+        values = [x for one in metrics if (x := one.numbers[name].value) is not None]
+        return number(float(np.median(values)) if values else None, digits, sign)
+
     right = sum(_is_calibrated(one) for one in metrics)
     count = f"{len(metrics)} finding{'s' * (len(metrics) > 1)}"
+    error = median("expected_calibration_error", 3)
     return (
-        f"Calibration, medians over {count}: slope {_median(slopes, 2)} (1 is right), "
-        f"intercept {_median(shifts, 2, '+')} (0 is right), ECE {_median(errors, 3)}. "
+        f"Calibration, medians over {count}: slope {median('slope', 2)} (1 is right), "
+        f"intercept {median('intercept', 2, '+')} (0 is right), ECE {error}. "
         f"All three are about right for {right} of them (slope {1 - _SLOPE:g} to {1 + _SLOPE:g}, "
         f"intercept -{_SHIFT:g} to {_SHIFT:g}, ECE at most {_ECE:g})."
     )
 
 
 def _is_calibrated(metrics: FindingMetrics) -> bool:
-    return (
-        metrics.slope is not None
-        and metrics.intercept is not None
-        and abs(metrics.slope - 1) <= _SLOPE
-        and abs(metrics.intercept) <= _SHIFT
-        and metrics.expected_calibration_error <= _ECE
+    slope, intercept, error = (
+        metrics.numbers[name].value for name in ("slope", "intercept", "expected_calibration_error")
     )
-
-
-def _median(values: Sequence[float], digits: int, sign: str = "") -> str:
-    return number(float(np.median(values)) if values else None, digits, sign)
+    if slope is None or intercept is None or error is None:
+        return False
+    return abs(slope - 1) <= _SLOPE and abs(intercept) <= _SHIFT and error <= _ECE
 
 
 def limits(cohort: Cohort, read: bool = False) -> list[str]:

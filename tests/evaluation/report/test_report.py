@@ -280,8 +280,8 @@ def test_a_browser_shows_the_numbers(tmp_path):
     for number in (fusion.mean.value, *filter(None, fusion.auc.values())):
         assert f"{number:.3f}" in shown
     metrics = evaluation.measures.findings["fusion"]["Mass"]
-    assert f"{metrics.average_precision:.3f}" in shown
-    assert f"{metrics.slope:.2f}" in shown
+    assert f"{metrics.numbers['average_precision'].value:.3f}" in shown
+    assert f"{metrics.numbers['slope'].value:.2f}" in shown
     # No table is cut on a screen of 1,200 pixels, whose reader opens everything.
     script = (
         "<script>document.querySelectorAll('details').forEach(one => one.open = true);"

@@ -75,9 +75,9 @@ def test_every_number_is_in_the_tables_and_in_json(tmp_path, with_logits):
     assert (row["finding"], row["positives"], row["positive_patients"]) == ("Mass", "100", "50")
     assert float(row["auc"]) == numbers["auc"] == results["global"].auc["Mass"]
     for name in ("brier", "slope", "intercept", "average_precision", "net_benefit_at_prevalence"):
-        assert float(row[name]) == numbers[name] == getattr(expected, name)
+        assert float(row[name]) == numbers[name] == expected.numbers[name].value
         ends = tuple(float(row[f"{name}_{end}"]) for end in ("low", "high"))
-        assert ends == tuple(numbers["intervals"][name]) == expected.intervals[name]
+        assert ends == tuple(numbers["intervals"][name]) == expected.numbers[name].interval
     assert numbers["decision_curve"] == expected.decision_curve.tolist()
     assert numbers["decision_curve_low"] == expected.decision_interval[0].tolist()
     assert numbers["reliability"]["observed_high"] == expected.reliability_interval[1].tolist()
