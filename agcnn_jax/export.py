@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.out}: {branch}, {about['backbone']}, {len(about['labels'])} outputs")
         return 0
     from agcnn_jax.inference.card import NOT_STATED
-    from agcnn_jax.inference.hand_on import hand_on
+    from agcnn_jax.inference.export import export_model
 
-    model = hand_on(options.workdir, options.out, options.license or NOT_STATED)
+    model = export_model(options.workdir, options.out, options.license or NOT_STATED)
     said = "with" if model.calibration is not None else "without"
     print(
         f"{options.out}: {model.backbone}, {' '.join(model.branches)}, digest {model.digest}, "

@@ -71,8 +71,8 @@ def load_model(options: Any) -> Model:
     if options.workdir is not None:
         return load.load_run(options.workdir)
     if options.weights is not None:
-        return load.load_weights(options.weights)
-    return load.load_folder(getattr(options, "from"))
+        return load.load_converted(options.weights)
+    return load.load_exported(getattr(options, "from"))
 
 
 def main(arguments: list[str] | None = None) -> int:

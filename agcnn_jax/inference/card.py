@@ -80,7 +80,7 @@ Convolutional Neural Network for Thorax Disease Classification. arXiv:1801.09927
 """
 
 
-class Evaluation(NamedTuple):
+class TestScores(NamedTuple):
     """A run's evaluation on its test subset: the content of `auc.json` and of `auc.md`."""
 
     scores: Mapping[str, Any]
@@ -91,7 +91,7 @@ def model_card(
     model: Model,
     name: str,
     data: Mapping[str, Any],
-    evaluation: Evaluation | None,
+    evaluation: TestScores | None,
     licence: str,
 ) -> str:
     """Write a run's model card.
@@ -140,7 +140,7 @@ def _header(
     model: Model,
     name: str,
     data: Mapping[str, Any],
-    evaluation: Evaluation | None,
+    evaluation: TestScores | None,
     licence: str,
 ) -> str:
     """Write the hub's metadata as YAML."""
@@ -176,7 +176,7 @@ def _header(
     return f"{card.to_yaml()}\n"
 
 
-def _cohort(model: Model, data: Mapping[str, Any], evaluation: Evaluation | None) -> Cohort:
+def _cohort(model: Model, data: Mapping[str, Any], evaluation: TestScores | None) -> Cohort:
     """Describe the test images, as far as it is known without an evaluation."""
     scores: Mapping[str, Any] = evaluation.scores if evaluation else {}
     complete = scores.get("lineage_complete", not model.lineage.unlisted)
@@ -224,7 +224,7 @@ def _shared(data: Mapping[str, Any]) -> str:
     return f"Patients of the test images who also occur in training: {data['shared_patients']:,}."
 
 
-def _results(evaluation: Evaluation | None) -> str:
+def _results(evaluation: TestScores | None) -> str:
     if evaluation is None:
         return "These weights have not been scored on the test images."
     return evaluation.table.strip()

@@ -35,7 +35,7 @@ _AHEAD = 4
 _spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
 
 
-class Decoded(NamedTuple):
+class DecodedFilm(NamedTuple):
     """A film.
 
     Attributes:
@@ -51,16 +51,16 @@ class Decoded(NamedTuple):
     preview: np.ndarray | None
 
 
-Decode = Callable[[str, int, int], Decoded | str]
+Decode = Callable[[str, int, int], DecodedFilm | str]
 _Options = tuple[Decode, int, int]
 
 
-def decode_path(path: str, size: int, preview: int) -> Decoded | str:
+def decode_path(path: str, size: int, preview: int) -> DecodedFilm | str:
     """Read a film, or say why it cannot be read; see `decode_films`."""
     try:
         film = load_film(path)
         height, width = film.shape
-        return Decoded(resize_film(film, size), width, height, _shrink(film, preview))
+        return DecodedFilm(resize_film(film, size), width, height, _shrink(film, preview))
     except UnreadableImageError as error:
         return str(error)
     except Exception as error:
@@ -75,7 +75,7 @@ def decode_films(
     preview: int = 0,
     seconds: float = SECONDS,
     decode: Decode = decode_path,
-) -> Iterator[Decoded | str]:
+) -> Iterator[DecodedFilm | str]:
     """Decode films in `workers` processes, and yield them in their order.
 
     Only so many films are decoded ahead that memory stays constant. A film that crashes its
@@ -83,9 +83,9 @@ def decode_films(
 
     Args:
         paths: of the films.
-        size: side S of `Decoded.stored` in pixels.
+        size: side S of `DecodedFilm.stored` in pixels.
         workers: number of processes.
-        preview: longest side of `Decoded.preview` in pixels; 0 for none.
+        preview: longest side of `DecodedFilm.preview` in pixels; 0 for none.
         seconds: how long a film may take.
         decode: decodes one film.
 
@@ -165,8 +165,8 @@ class _Pool:
         for worker in self._workers:
             worker.close()
 
-    def decode(self, paths: Sequence[str]) -> Iterator[Decoded | str]:
-        done: dict[int, Decoded | str] = {}
+    def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
+        done: dict[int, DecodedFilm | str] = {}
         given = 0
         for number in range(len(paths)):
             while number not in done:
@@ -180,14 +180,14 @@ class _Pool:
                 done.update(self._receive())
             yield done.pop(number)
 
-    def _receive(self) -> dict[int, Decoded | str]:
+    def _receive(self) -> dict[int, DecodedFilm | str]:
         """Wait for a film, an end or a deadline; return the films that are done."""
         patience = min(worker.deadline for worker in self._workers) - time.monotonic()
         ready = connection.wait(
             [worker.connection for worker in self._workers],
             None if patience == float("inf") else max(patience, 0),
         )
-        done: dict[int, Decoded | str] = {}
+        done: dict[int, DecodedFilm | str] = {}
         for place, worker in enumerate(self._workers):
             reason = ""
             if worker.connection in ready:
@@ -204,7 +204,7 @@ class _Pool:
                 self._replace(place, done, reason)
         return done
 
-    def _replace(self, place: int, done: dict[int, Decoded | str], reason: str) -> None:
+    def _replace(self, place: int, done: dict[int, DecodedFilm | str], reason: str) -> None:
         worker = self._workers[place]
         if not worker.started:
             raise UserError(

@@ -14,7 +14,7 @@ from agcnn_jax.data.films import decode_film, gray_of_image, load_film, resize_f
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
 from agcnn_jax.inference.folder import printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
+from agcnn_jax.inference.result import BranchAnswer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -62,7 +62,9 @@ def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
     ]
 
 
-def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) -> dict[str, Answer]:
+def _answers(
+    model: Model, outputs: dict[str, np.ndarray], i: int, name: str
+) -> dict[str, BranchAnswer]:
     logits = {branch: outputs[branch][i] for branch in model.branches}
     try:
         return answers_of(logits, model.labels, model.calibration)

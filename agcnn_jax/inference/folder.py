@@ -66,7 +66,7 @@ class PredictionFolder:
         sizes = [0, 0, 0]
         if found:
             saved = read_json(path, remedy)
-            self._require_same(saved.get("identity"))
+            self._check_same(saved.get("identity"))
             try:
                 self.films, self.refused, self.unlike = (
                     int(saved[name]) for name in ("films", "refused", "unlike")
@@ -104,7 +104,7 @@ class PredictionFolder:
                 f"--out {self._out}: another process writes predictions there; wait until it ends"
             ) from None
 
-    def _require_same(self, identity: Any) -> None:
+    def _check_same(self, identity: Any) -> None:
         if identity == self._identity:
             return
         known = identity if isinstance(identity, dict) else {}

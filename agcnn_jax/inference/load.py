@@ -15,7 +15,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 
 from agcnn_jax.config.plain import plain_config
-from agcnn_jax.inference.model import Model, require_not_forked
+from agcnn_jax.inference.model import Model, check_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
     CALIBRATION,
@@ -52,15 +52,15 @@ def load(source: str | os.PathLike[str]) -> Model:
         UserError: if there is none, or a damaged one; if JAX finds no device; or in a process that
             was forked after another model was loaded.
     """
-    require_not_forked()
+    check_not_forked()
     require_devices()
     if os.fspath(source).startswith(hub.SCHEME):
-        return load_folder(source)
+        return load_exported(source)
     folder = absolute(source)
     if exists(folder / WEIGHTS) or exists(folder / SUMS):
-        return load_folder(source)
+        return load_exported(source)
     if weights.is_weights(source):
-        return load_weights(source)
+        return load_converted(source)
     if exists(folder / "config.json"):
         return load_run(source)
     raise UserError(
@@ -120,7 +120,7 @@ def _stored_size(directory: epath.Path, config: Mapping[str, Any]) -> int:
         ) from None
 
 
-def load_weights(directory: str | os.PathLike[str]) -> Model:
+def load_converted(directory: str | os.PathLike[str]) -> Model:
     """Load converted weights: a single network as the global branch, or a whole AG-CNN.
 
     The input is the paper's, and films are stored with a side of `STORED_SIZE`.
@@ -151,7 +151,7 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
     )
 
 
-def load_folder(source: str | os.PathLike[str]) -> Model:
+def load_exported(source: str | os.PathLike[str]) -> Model:
     """Load a model that was handed on by `python -m agcnn_jax.export`.
 
     Args:

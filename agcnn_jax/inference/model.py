@@ -38,7 +38,7 @@ _DEVICES = threading.Lock()
 or those that wait for each other's devices wait for ever (all-reduce, jax 0.10)."""
 
 
-def require_not_forked() -> None:
+def check_not_forked() -> None:
     """Raise `UserError` in a process that was forked after JAX was imported, or a JPEG was read.
 
     JAX's threads do not survive a fork: there, it would wait for them for ever.
@@ -120,7 +120,7 @@ class Model:
             ValueError: for another dtype or shape.
             UserError: in a process that was forked after the model was loaded.
         """
-        require_not_forked()
+        check_not_forked()
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(
@@ -158,7 +158,7 @@ class Model:
             UserError: for a film that cannot be read, or whose answer is no finite number; or in a
                 process that was forked after the model was loaded.
         """
-        require_not_forked()
+        check_not_forked()
         from agcnn_jax.inference.films import are_many, predict_films
 
         several = are_many(images)

@@ -48,7 +48,7 @@ _LARGEST_TEXT = 1 << 28
 """Bytes of the largest file beside the weights; a lineage of a million images has less."""
 
 
-def require_new(out: Path) -> None:
+def check_new(out: Path) -> None:
     """Raise `UserError` unless a folder is missing or empty."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
@@ -62,7 +62,7 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         UserError: if `out` holds files or cannot be written.
     """
-    require_new(out)
+    check_new(out)
     scratch = out.absolute().with_name(f".{out.name}.incomplete")
     sums = "".join(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"

@@ -25,7 +25,7 @@ class NoAnswerError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class BranchAnswer:
     """What one branch says about one film; each value is by label.
 
     Attributes:
@@ -46,7 +46,7 @@ class Answer:
 
 def answers_of(
     logits: Mapping[str, np.ndarray], labels: Sequence[str], calibration: Calibration | None
-) -> dict[str, Answer]:
+) -> dict[str, BranchAnswer]:
     """Turn a film's logits `{branch: [C]}` into answers; outputs without a name are left out.
 
     Without a calibration, `calibrated` and the decisions are None for every label.
@@ -65,7 +65,7 @@ def answers_of(
     }
 
 
-def _answer(logit: Mapping[str, float], choices: Mapping[str, Choice]) -> Answer:
+def _answer(logit: Mapping[str, float], choices: Mapping[str, Choice]) -> BranchAnswer:
     chosen = {label: choices.get(label, _NO_CHOICE) for label in logit}
 
     def calibrated(label: str, x: float) -> float | None:
@@ -76,7 +76,7 @@ def _answer(logit: Mapping[str, float], choices: Mapping[str, Choice]) -> Answer
         threshold = chosen[label].thresholds[rule]
         return None if threshold is None else x >= threshold
 
-    return Answer(
+    return BranchAnswer(
         logit=logit,
         # In float32, as an evaluation computes them.
         probability={label: float(expit(np.float32(x))) for label, x in logit.items()},
@@ -107,7 +107,7 @@ class Result:
 
     name: str
     findings: tuple[str, ...]
-    branches: Mapping[str, Answer]
+    branches: Mapping[str, BranchAnswer]
     film: np.ndarray
     box: tuple[int, int, int, int] | None
     input_heat_map: np.ndarray

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.evaluation.files.predictions import PREFIX
-from agcnn_jax.inference.decoding import Decoded
+from agcnn_jax.inference.decoding import DecodedFilm
 from agcnn_jax.inference.folder import PredictionFolder, printable
 from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
+from agcnn_jax.inference.result import BranchAnswer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
@@ -50,7 +50,7 @@ def columns_of(model: Model) -> tuple[str, ...]:
 def write_rows(
     folder: PredictionFolder,
     model: Model,
-    films: Sequence[tuple[str, Decoded | str]],
+    films: Sequence[tuple[str, DecodedFilm | str]],
     outputs: Mapping[str, np.ndarray],
     rule: str,
     out: Path,
@@ -65,7 +65,7 @@ def write_rows(
         rule: of `operating_points.RULES`.
         out: where pictures go, of the films that have a preview.
     """
-    decoded = [film for _, film in films if isinstance(film, Decoded)]
+    decoded = [film for _, film in films if isinstance(film, DecodedFilm)]
     sizes = np.array([(film.width, film.height) for film in decoded]).reshape(-1, 2)
     boxes, distances = (
         film_boxes(model, outputs, sizes),
@@ -110,7 +110,7 @@ def _add(
     facts: dict[str, Any],
     box: list[int] | None,
     overlay: str | None,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, BranchAnswer],
     rule: str,
 ) -> None:
     cells: list[Any] = [*facts.values(), *([None] * 4 if box is None else box), overlay]
@@ -144,7 +144,7 @@ def _result(
     model: Model,
     path: str,
     preview: np.ndarray,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, BranchAnswer],
     outputs: Mapping[str, np.ndarray],
     i: int,
     distance: float | None,

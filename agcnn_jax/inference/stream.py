@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from agcnn_jax.inference.decoding import Decoded, decode_films
+from agcnn_jax.inference.decoding import DecodedFilm, decode_films
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.rows import OVERLAYS, columns_of, write_rows
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 class _Batch(NamedTuple):
     """Films in the order of their rows, and what the devices make of those that were decoded."""
 
-    films: list[tuple[str, Decoded | str]]
+    films: list[tuple[str, DecodedFilm | str]]
     outputs: Mapping[str, jax.Array]
 
 
@@ -150,7 +150,7 @@ def _batches(
     preview = _PREVIEW if settings.overlays else 0
     decoded = decode_films(films, side, workers=settings.workers, preview=preview)
     for number, (path, film) in enumerate(zip(films, decoded, strict=True), 1):
-        if isinstance(film, Decoded):
+        if isinstance(film, DecodedFilm):
             images[count] = film.stored
             count += 1
             film = film._replace(stored=np.empty(0, np.uint8))  # the batch has its pixels

@@ -53,7 +53,7 @@ def import_weights(
     if revision is not None and not any(hub.is_hub_name(source) for source in sources):
         raise UserError(f"--revision {revision} is for models on the hub; --weights is a file")
     given = trained_on.parse_option(seen)
-    weights.require_empty(out)
+    weights.check_new(out)
     scratch = out.parent / f".{out.name}.incomplete"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

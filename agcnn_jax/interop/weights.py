@@ -185,7 +185,7 @@ def load_backbone(
     return {kind: variables[kind][source]["backbone"] for kind in ("params", "batch_stats")}
 
 
-def require_empty(directory: Path) -> None:
+def check_new(directory: Path) -> None:
     """Raise `UserError` unless `directory` is missing or an empty folder."""
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"--out {directory} is not empty; choose another folder or delete it")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pydicom", reason="needs the extra dicom")
 
 from agcnn_jax.data.films import load_film, resize_film
-from agcnn_jax.inference.decoding import Decoded, decode_films, decode_path
+from agcnn_jax.inference.decoding import DecodedFilm, decode_films, decode_path
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.runtime.errors import UserError
 from tests.inference.hostile import whole_films, write_hostile
@@ -80,7 +80,7 @@ def test_hostile_files(tmp_path):
     found = [film for film, _ in pairs]
     assert 0 < max(peak for _, peak in pairs) < 1_500_000  # kB
     for path, film in zip(paths, found, strict=True):
-        if isinstance(film, Decoded):
+        if isinstance(film, DecodedFilm):
             assert film.stored.shape == (64, 64)
         else:
             assert film and len(film) < 300 and "\n" not in film, path
@@ -91,9 +91,9 @@ def test_hostile_files(tmp_path):
     assert answers["pipe.png"] == "not a file"
     assert answers["folder.png"] == answers["around"] == "Is a directory"
     assert "more than any radiograph" in answers["sparse.tif"]
-    assert isinstance(answers["bomb.png"], Decoded | str)
+    assert isinstance(answers["bomb.png"], DecodedFilm | str)
     # Those of another kind's name are films.
-    assert sum(isinstance(film, Decoded) for film in found) >= 100
+    assert sum(isinstance(film, DecodedFilm) for film in found) >= 100
 
 
 def test_what_a_folder_holds(tmp_path):

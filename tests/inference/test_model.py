@@ -13,7 +13,7 @@ from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.inference.load import load_run, load_weights
+from agcnn_jax.inference.load import load_converted, load_run
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import lineage_of_names
@@ -140,7 +140,7 @@ def test_converted_weights(tmp_path, model):
         "lineage": lineage_of_names(["00000013_005.png"]).to_json(),
     }
     weights.save_weights(tmp_path / "w", alone, about)
-    loaded = load_weights(tmp_path / "w")
+    loaded = load_converted(tmp_path / "w")
     assert (loaded.branches, loaded.image_size) == (("global",), 256)
     assert loaded.labels == tuple(names) and loaded.findings == FINDINGS[1:]
     assert loaded.calibration is None and loaded.recipe.input_size == 224
@@ -149,12 +149,12 @@ def test_converted_weights(tmp_path, model):
     assert set(outputs) == {"global", "pooled"} and outputs["global"].shape == (1, 15)
     weights.save_weights(tmp_path / "nameless", alone, about | {"classes": None})
     with pytest.raises(UserError, match="does not name the outputs"):
-        load_weights(tmp_path / "nameless")
+        load_converted(tmp_path / "nameless")
     for name, message in ((LABELS[2], f"2 outputs are named '{LABELS[2]}'"), ("@a", "formula")):
         changed = about | {"classes": ["", name, *LABELS[2:]]}
         weights.save_weights(tmp_path / name, alone, changed)
         with pytest.raises(UserError, match=message):
-            load_weights(tmp_path / name)
+            load_converted(tmp_path / name)
 
 
 def test_loading_needs_no_packages_for_training():

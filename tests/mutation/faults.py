@@ -832,14 +832,14 @@ FAULTS = (
         "agcnn_jax/inference/model_files.py",
         "if found != expected:",
         "if not found:",
-        ("tests/inference/test_hand_on.py::test_a_changed_file_is_refused",),
+        ("tests/inference/test_export.py::test_a_changed_file_is_refused",),
     ),
     Fault(
         "a model card with the scores of other weights",
-        "agcnn_jax/inference/hand_on.py",
+        "agcnn_jax/inference/export.py",
         'if scores.get("weights") == now:',
         "if scores:",
-        ("tests/inference/test_hand_on.py::test_a_card_without_an_evaluation_of_these_weights",),
+        ("tests/inference/test_export.py::test_a_card_without_an_evaluation_of_these_weights",),
     ),
     Fault(
         "heat maps on films half a pixel off",

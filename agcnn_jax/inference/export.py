@@ -12,7 +12,7 @@ import agcnn_jax
 from agcnn_jax.config import kinds
 from agcnn_jax.config.kinds import require_entries
 from agcnn_jax.config.saved import read_data
-from agcnn_jax.inference.card import NOT_STATED, Evaluation, model_card
+from agcnn_jax.inference.card import NOT_STATED, TestScores, model_card
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -22,7 +22,7 @@ from agcnn_jax.inference.model_files import (
     FORMAT,
     LINEAGE,
     WEIGHTS,
-    require_new,
+    check_new,
     to_safetensors,
     write_folder,
 )
@@ -36,7 +36,7 @@ _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x
 _SCORE_AGAIN = "delete it and run eval.py again"
 
 
-def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
+def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
     """Write a run's model to a new folder, as `agcnn_jax.load` and the Hugging Face hub take it.
 
     Args:
@@ -50,7 +50,7 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
     Raises:
         UserError: if nothing is trained, or `out` holds files or cannot be written.
     """
-    require_new(out)
+    check_new(out)
     directory = checkpoint_place(workdir)
     model = load_run(workdir)
     now = digests(model.variables, model.branches)
@@ -62,12 +62,12 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
         # A stage may have been trained again since.
         if scores.get("weights") == now:
             with reported(folder / "auc.md", "read"):
-                evaluation = Evaluation(scores, (folder / "auc.md").read_text())
+                evaluation = TestScores(scores, (folder / "auc.md").read_text())
     data = read_data(directory)
     card = model_card(model, directory.name, data, evaluation, licence)
     files = {
         WEIGHTS: to_safetensors(model.variables),
-        CONFIG: (json.dumps(about(model), indent=2) + "\n").encode(),
+        CONFIG: (json.dumps(exported_config(model), indent=2) + "\n").encode(),
         LINEAGE: (json.dumps(model.lineage.to_json()) + "\n").encode(),
         CARD: card.encode(),
     }
@@ -99,7 +99,7 @@ def _check_scores(scores: Mapping[str, Any], path: str) -> None:
         require_entries(found, given, where, _SCORE_AGAIN)
 
 
-def about(model: Model) -> dict[str, Any]:
+def exported_config(model: Model) -> dict[str, Any]:
     """Return what `config.json` says of a model, without places on this machine."""
     config: dict[str, Any] = {
         key: value for key, value in model.config.items() if key not in _PLACES[""]
