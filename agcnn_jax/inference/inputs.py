@@ -1,4 +1,4 @@
-"""Which films a command line names: files as they are, folders with all that lies in them."""
+"""The films that a command line names: files as they are, folders with all that lies in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.data.dicom import HEAD_BYTES, is_dicom, is_directory
-from agcnn_jax.inference.folder import printable
+from agcnn_jax.inference.films import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from agcnn_jax.inference.decoding import DecodedFilm, decode_films
+from agcnn_jax.inference.decoding import decode_films
+from agcnn_jax.inference.films import DecodedFilm
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.rows import OVERLAYS, columns_of, write_rows
@@ -21,7 +22,7 @@ from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.runtime.progress import Progress
 from agcnn_jax.runtime.storage import reported
 
-_PREVIEW = 768
+_SHOWN = 768
 """Longest side of the film in a picture, in pixels."""
 
 _READ_KEYS = (
@@ -147,8 +148,8 @@ def _batches(
 ) -> Iterator[_Batch]:
     side, compiled = model.image_size, False
     images, chosen, count = np.zeros((size, side, side), np.uint8), [], 0
-    preview = _PREVIEW if settings.overlays else 0
-    decoded = decode_films(films, side, workers=settings.workers, preview=preview)
+    shown = _SHOWN if settings.overlays else 0
+    decoded = decode_films(films, side, workers=settings.workers, shown=shown)
     for number, (path, film) in enumerate(zip(films, decoded, strict=True), 1):
         if isinstance(film, DecodedFilm):
             images[count] = film.stored

@@ -850,7 +850,7 @@ FAULTS = (
     ),
     Fault(
         "a decision at the threshold is negative",
-        "agcnn_jax/inference/result.py",
+        "agcnn_jax/inference/answers.py",
         "x >= threshold",
         "x > threshold",
         ("tests/inference/test_films.py::test_answers_by_hand",),
