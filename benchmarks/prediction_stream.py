@@ -59,7 +59,7 @@ def random_model(backbone: str, input_size: int, image_size: int) -> Model:
 
 
 def write_model(model: Model, folder: Path) -> None:
-    """Write a model as it is handed on."""
+    """Write an exported model."""
     files = {
         WEIGHTS: to_safetensors(model.variables),
         CONFIG: json.dumps(exported_config(model)).encode(),

@@ -108,7 +108,7 @@ def model_card(
         Markdown that begins with the hub's YAML header.
     """
     cohort = _cohort(model, data, evaluation)
-    said = limits(cohort)
+    cautions = limits(cohort)
     text = _TEXT.format(
         title=f"AG-CNN, {model.backbone}: {name}",
         warning=f"**{SYNTHETIC_NOTE}**\n\n" if cohort.synthetic else "",
@@ -128,7 +128,7 @@ def model_card(
         leakage=leakage(cohort) if evaluation else _shared(data),
         results=_results(evaluation),
         # The first is about intervals.
-        limits="\n".join(f"- {line}" for line in (said if evaluation else said[1:])),
+        limits="\n".join(f"- {line}" for line in (cautions if evaluation else cautions[1:])),
         settings=_settings(model.config),
         licence=_licence(licence),
         versions="\n".join(f"- {library} {version}" for library, version in versions().items()),
@@ -196,12 +196,12 @@ def _cohort(model: Model, data: Mapping[str, Any], evaluation: TestScores | None
 
 
 def _calibration(model: Model) -> str:
-    chosen = model.calibration
-    if chosen is None:
+    known = model.calibration
+    if known is None:
         return "No thresholds were chosen, and the probabilities are not calibrated."
     return (
-        f"Thresholds and calibrated probabilities come from {chosen.images:,} validation images of "
-        f"{chosen.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
+        f"Thresholds and calibrated probabilities come from {known.images:,} validation images of "
+        f"{known.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
         f"lack, get none. They hold for films with the same prevalence."
     )
 

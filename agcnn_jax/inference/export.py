@@ -1,4 +1,4 @@
-"""Writes the folder with which a run's model is handed on."""
+"""Export of a run's model to a folder, as the Hugging Face hub takes it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from agcnn_jax.inference.model_files import (
     FORMAT,
     LINEAGE,
     WEIGHTS,
-    check_new,
     to_safetensors,
     write_folder,
 )
 from agcnn_jax.run.stage_results import digests
+from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
 
 _PLACES = {"": ("workdir", "init"), "data": ("dir", "lists")}
@@ -80,23 +80,24 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
 
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
-    require_entries(scores, {"branches": (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+    objects = ("branches", "positives", "positive_patients")
+    require_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
     count = (kinds.WHOLE, kinds.at_least(0))
-    counts = ("patients", "trained_images", "shared_patients")
-    known = {name: count for name in counts if scores.get(name) is not None}
-    require_entries(scores, known, path, _SCORE_AGAIN)
+    unknown = [name for name in ("trained_images", "shared_patients") if scores.get(name) is None]
+    counts = {"patients", "trained_images", "shared_patients"}.difference(unknown)
+    require_entries(scores, dict.fromkeys(sorted(counts), count), path, _SCORE_AGAIN)
     for name in ("positives", "positive_patients"):
-        counted = scores.get(name, {})
-        require_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
-        require_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
+        require_entries(
+            scores[name], dict.fromkeys(scores[name], count), f"{path}, {name}", _SCORE_AGAIN
+        )
     auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
-    for branch, found in scores["branches"].items():
+    for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
         anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        require_entries(found, anything, where, _SCORE_AGAIN)
-        given = {"mean": auc, "mean_interval": interval}
-        given = {name: kind for name, kind in given.items() if found[name] is not None}
-        require_entries(found, given, where, _SCORE_AGAIN)
+        require_entries(values, anything, where, _SCORE_AGAIN)
+        numbers = {"mean": auc, "mean_interval": interval}
+        numbers = {name: kind for name, kind in numbers.items() if values[name] is not None}
+        require_entries(values, numbers, where, _SCORE_AGAIN)
 
 
 def exported_config(model: Model) -> dict[str, Any]:

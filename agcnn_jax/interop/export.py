@@ -55,7 +55,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if config is None:
         raise UserError(f"{workdir}: nothing is trained there; give a run's workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
-    seen, _ = lineage.read(directory)
+    images, _ = lineage.read(directory)
     missing = [name for name in _branches(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
@@ -74,7 +74,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "statistic": config.attention.statistic,
         "tau": config.attention.tau,
         "crop_from": config.attention.crop_from,
-        "lineage": seen.to_json(),
+        "lineage": images.to_json(),
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
     state = state_of(single, branch, config.backbone, len(config.mean))

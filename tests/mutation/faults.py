@@ -429,7 +429,7 @@ FAULTS = (
         "a table that was changed is read",
         STORE,
         "if found != digests[path.name]:",
-        "if not found:",
+        "if not digest:",
         TEST_RECORDS,
     ),
     Fault(
@@ -830,8 +830,8 @@ FAULTS = (
     Fault(
         "checksums of a model are not compared",
         "agcnn_jax/inference/model_files.py",
-        "if found != expected:",
-        "if not found:",
+        "if digest != expected:",
+        "if not digest:",
         ("tests/inference/test_export.py::test_a_changed_file_is_refused",),
     ),
     Fault(
