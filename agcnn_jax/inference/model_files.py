@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from agcnn_jax.config.kinds import (
     ANY,
@@ -96,8 +98,6 @@ def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
 
 def to_safetensors(variables: Variables) -> bytes:
     """Serialise variables; the name of a tensor is its path, such as `params.fusion.head.bias`."""
-    from safetensors.numpy import save
-
     flat = traverse_util.flatten_dict(variables, sep=".")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     return save(tensors, metadata={"format": "flax"})
@@ -105,9 +105,6 @@ def to_safetensors(variables: Variables) -> bytes:
 
 def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     """Invert `to_safetensors`; `UserError` if the file holds something else."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
         tensors = load(content)
         for name in tensors:

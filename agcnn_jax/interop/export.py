@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from safetensors.numpy import save
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.interop.convert import head_state, torch_state
@@ -40,12 +41,6 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         UserError: if nothing is trained, the branch is not trained, or `out` exists or cannot be
             written.
     """
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise UserError(
-            "an export needs safetensors; install it (in a checkout: make install)"
-        ) from error
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: an export is a .safetensors file; give it that suffix")
     if out.exists():

@@ -125,14 +125,9 @@ def fetch(
         f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{file} and "
         f"give {instead}"
     )
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise UserError(
-            f"{option}: downloading needs huggingface_hub; install it (in a checkout: make "
-            f"install), or {by_hand}"
-        ) from error
+    import huggingface_hub  # takes a second
+    from huggingface_hub import errors
+
     try:
         path = huggingface_hub.hf_hub_download(name, file, revision=revision, cache_dir=folder)
     except errors.RepositoryNotFoundError as error:
