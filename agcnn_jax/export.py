@@ -1,4 +1,4 @@
-"""Hand a trained model on: a folder for the Hugging Face hub, or a file for PyTorch.
+"""Export a trained model: a folder for the Hugging Face hub, or a file for PyTorch.
 
 python -m agcnn_jax.export --workdir runs/resnet --out DIR
 python -m agcnn_jax.export --workdir runs/resnet --out FILE.safetensors --format torch
@@ -59,20 +59,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.out}: {branch}, {about['backbone']}, {len(about['labels'])} outputs")
         return 0
     from agcnn_jax.inference.card import NOT_STATED
-    from agcnn_jax.inference.hand_on import hand_on
+    from agcnn_jax.inference.export import export_model
 
-    model = hand_on(options.workdir, options.out, options.license or NOT_STATED)
-    said = "with" if model.calibration is not None else "without"
+    model = export_model(options.workdir, options.out, options.license or NOT_STATED)
+    thresholds = "with" if model.calibration is not None else "without"
     print(
         f"{options.out}: {model.backbone}, {' '.join(model.branches)}, digest {model.digest}, "
-        f"{said} thresholds; load it with agcnn_jax.load({str(options.out)!r}), read its card in "
-        f"{options.out / 'README.md'}"
+        f"{thresholds} thresholds; load it with agcnn_jax.load({str(options.out)!r}), read its "
+        f"card in {options.out / 'README.md'}"
     )
-    seen = sum(map(len, model.lineage.seen.values()))
-    if seen:
+    images = sum(map(len, model.lineage.seen.values()))
+    if images:
         print(
-            f"{options.out / 'lineage.json'} names the {seen:,} images that the weights have seen, "
-            f"and their patients: look whether you may pass these names on"
+            f"{options.out / 'lineage.json'} names the {images:,} images that the weights have "
+            f"seen, and their patients: look whether you may pass these names on"
         )
     return 0
 

@@ -44,16 +44,16 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add("films", nargs="*", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
     add("--workdir", help="folder of a run")
     add("--weights", help="folder of converted weights, from data_prep/torch_weights.py")
-    add("--from", help="a model that was handed on: a folder, or hf://OWNER/NAME[@REVISION]")
+    add("--from", help="an exported model: a folder, or hf://OWNER/NAME[@REVISION]")
     add("--out", type=Path, default=Path("predictions"), help="folder to write (predictions)")
     add("--overlays", action="store_true", help="draw each film with heat map and box")
     add("--rule", choices=RULES, default=RULES[0], help=f"to call findings positive ({RULES[0]})")
     add("--batch_size", type=int, default=32, help="films predicted at a time (32)")
     add("--workers", type=int, default=available_cores(), help="decoding processes (all cores)")
     options = parser.parse_args(arguments)
-    given = [name for name in SOURCES if getattr(options, name) is not None]
-    if len(given) != 1:
-        named = " and ".join(f"--{name}" for name in given) or "no model"
+    sources = [name for name in SOURCES if getattr(options, name) is not None]
+    if len(sources) != 1:
+        named = " and ".join(f"--{name}" for name in sources) or "no model"
         raise UserError(f"{named} given; give one of --workdir, --weights and --from")
     if not options.films:
         raise UserError("no film given; name files or folders")
@@ -70,8 +70,8 @@ def load_model(options: Any) -> Model:
     if options.workdir is not None:
         return load.load_run(options.workdir)
     if options.weights is not None:
-        return load.load_weights(options.weights)
-    return load.load_folder(getattr(options, "from"))
+        return load.load_converted(options.weights)
+    return load.load_exported(getattr(options, "from"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,9 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     from agcnn_jax.inference.stream import Settings, predict_files
 
     model = load_model(options)
-    found = find_films(options.films, options.out)
-    if found.others:
-        errors.say(f"files in the folders left out, since they are no films: {found.others:,}")
+    inputs = find_films(options.films, options.out)
+    if inputs.others:
+        errors.say(f"files in the folders left out, since they are no films: {inputs.others:,}")
     if model.lineage.synthetic:
         errors.say(
             "SYNTHETIC: the model was trained on synthetic images; what it learned from them says "
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             "films; eval.py knows them from 20 validation images on"
         )
     settings = Settings(options.rule, options.overlays, options.batch_size, options.workers)
-    done = predict_files(model, found.films, options.out, settings)
+    done = predict_files(model, inputs.films, options.out, settings)
     speed = f", {done.rate:,.1f} films/s" if done.rate else ""
     unlike = f", {done.unlike:,} unlike the training films" if done.unlike else ""
     count = f"{done.films - done.refused:,} of {done.films:,} films predicted"

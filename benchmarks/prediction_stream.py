@@ -31,7 +31,7 @@ from PIL import Image
 
 from agcnn_jax.config.plain import plain_config
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.inference.hand_on import about
+from agcnn_jax.inference.export import exported_config
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safetensors, write_folder
 from agcnn_jax.inference.stream import Settings, predict_files
@@ -59,10 +59,10 @@ def random_model(backbone: str, input_size: int, image_size: int) -> Model:
 
 
 def write_model(model: Model, folder: Path) -> None:
-    """Write a model as it is handed on."""
+    """Write an exported model."""
     files = {
         WEIGHTS: to_safetensors(model.variables),
-        CONFIG: json.dumps(about(model)).encode(),
+        CONFIG: json.dumps(exported_config(model)).encode(),
         LINEAGE: json.dumps(model.lineage.to_json()).encode(),
     }
     write_folder(folder, files)

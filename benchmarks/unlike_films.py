@@ -25,7 +25,7 @@ from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
 from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.model import Model, film_distances
+from agcnn_jax.inference.model import Model
 
 BATCH = 64
 CHANGED = 200
@@ -108,8 +108,7 @@ def distances(model: Model, films: np.ndarray) -> np.ndarray:
     for i in range(0, len(films), BATCH):
         part = np.ascontiguousarray(films[i : i + BATCH])
         full = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), np.uint8)])
-        outputs = {"pooled": np.asarray(model.predict_batch(full)["pooled"])}
-        distance = film_distances(model, outputs, len(part))
+        distance = model.distances(np.asarray(model.predict_batch(full)["pooled"])[: len(part)])
         if distance is None:
             raise SystemExit("the run's calibration knows no features; run eval.py on it first")
         values.append(distance)

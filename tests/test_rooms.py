@@ -1,6 +1,7 @@
 """The folders of agcnn_jax import only from themselves and from those below them."""
 
 import ast
+import itertools
 
 import pytest
 
@@ -75,6 +76,30 @@ def offences(root):
     return found
 
 
+def circles(root, folder):
+    """List the pairs of modules of one folder below `root` that import each other."""
+    package = ".".join(folder.relative_to(root).parts)
+    modules = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    neighbours = {
+        name: {
+            other
+            for _, target in imported(text, package)
+            for other in modules
+            if f"{target}.".startswith(f"{package}.{other}.")
+        }
+        for name, text in modules.items()
+    }
+
+    def reach(name, visited):
+        for other in neighbours[name] - visited:
+            visited |= {other} | reach(other, visited | {other})
+        return visited
+
+    reached = {name: reach(name, set()) for name in modules}
+    pairs = itertools.combinations(sorted(modules), 2)
+    return [(a, b) for a, b in pairs if b in reached[a] and a in reached[b]]
+
+
 def test_every_folder_has_its_place():
     folders = {path.parent.relative_to(ROOT / PACKAGE) for path in ROOT.glob(f"{PACKAGE}/**/*.py")}
     assert {folder.parts[0] for folder in folders if folder.parts} == set(ROOMS)
@@ -84,6 +109,22 @@ def test_every_folder_has_its_place():
 
 def test_imports_go_down():
     assert not offences(ROOT)
+
+
+def test_no_circle_in_a_folder():
+    """Imports inside functions and for types count too."""
+    folders = sorted({path.parent for path in (ROOT / PACKAGE).rglob("*.py")})
+    assert not {str(folder): found for folder in folders if (found := circles(ROOT, folder))}
+
+
+def test_a_circle_is_noticed(tmp_path):
+    folder = tmp_path / PACKAGE / "data"
+    folder.mkdir(parents=True)
+    (folder / "a.py").write_text("from agcnn_jax.data.b import x")
+    (folder / "b.py").write_text("def f():\n  from . import c")
+    (folder / "c.py").write_text("import agcnn_jax.data.a, agcnn_jax.data.d")
+    (folder / "d.py").write_text("")
+    assert circles(tmp_path, folder) == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ Convolutional Neural Network for Thorax Disease Classification. arXiv:1801.09927
 """
 
 
-class Evaluation(NamedTuple):
+class TestScores(NamedTuple):
     """A run's evaluation on its test subset: the content of `auc.json` and of `auc.md`."""
 
     scores: Mapping[str, Any]
@@ -91,7 +91,7 @@ def model_card(
     model: Model,
     name: str,
     data: Mapping[str, Any],
-    evaluation: Evaluation | None,
+    evaluation: TestScores | None,
     licence: str,
 ) -> str:
     """Write a run's model card.
@@ -108,7 +108,7 @@ def model_card(
         Markdown that begins with the hub's YAML header.
     """
     cohort = _cohort(model, data, evaluation)
-    said = limits(cohort)
+    cautions = limits(cohort)
     text = _TEXT.format(
         title=f"AG-CNN, {model.backbone}: {name}",
         warning=f"**{SYNTHETIC_NOTE}**\n\n" if cohort.synthetic else "",
@@ -128,7 +128,7 @@ def model_card(
         leakage=leakage(cohort) if evaluation else _shared(data),
         results=_results(evaluation),
         # The first is about intervals.
-        limits="\n".join(f"- {line}" for line in (said if evaluation else said[1:])),
+        limits="\n".join(f"- {line}" for line in (cautions if evaluation else cautions[1:])),
         settings=_settings(model.config),
         licence=_licence(licence),
         versions="\n".join(f"- {library} {version}" for library, version in versions().items()),
@@ -140,7 +140,7 @@ def _header(
     model: Model,
     name: str,
     data: Mapping[str, Any],
-    evaluation: Evaluation | None,
+    evaluation: TestScores | None,
     licence: str,
 ) -> str:
     """Write the hub's metadata as YAML."""
@@ -176,7 +176,7 @@ def _header(
     return f"{card.to_yaml()}\n"
 
 
-def _cohort(model: Model, data: Mapping[str, Any], evaluation: Evaluation | None) -> Cohort:
+def _cohort(model: Model, data: Mapping[str, Any], evaluation: TestScores | None) -> Cohort:
     """Describe the test images, as far as it is known without an evaluation."""
     scores: Mapping[str, Any] = evaluation.scores if evaluation else {}
     complete = scores.get("lineage_complete", not model.lineage.unlisted)
@@ -197,12 +197,12 @@ def _cohort(model: Model, data: Mapping[str, Any], evaluation: Evaluation | None
 
 
 def _calibration(model: Model) -> str:
-    chosen = model.calibration
-    if chosen is None:
+    known = model.calibration
+    if known is None:
         return "No thresholds were chosen, and the probabilities are not calibrated."
     return (
-        f"Thresholds and calibrated probabilities come from {chosen.images:,} validation images of "
-        f"{chosen.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
+        f"Thresholds and calibrated probabilities come from {known.images:,} validation images of "
+        f"{known.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
         f"lack, get none. They hold for films with the same prevalence."
     )
 
@@ -225,7 +225,7 @@ def _shared(data: Mapping[str, Any]) -> str:
     return f"Patients of the test images who also occur in training: {data['shared_patients']:,}."
 
 
-def _results(evaluation: Evaluation | None) -> str:
+def _results(evaluation: TestScores | None) -> str:
     if evaluation is None:
         return "These weights have not been scored on the test images."
     return evaluation.table.strip()

@@ -13,13 +13,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.pixels import UnreadableImageError
+from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm
 from agcnn_jax.runtime.errors import UserError
 
 SECONDS = 60.0
@@ -35,32 +36,16 @@ _AHEAD = 4
 _spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
 
 
-class Decoded(NamedTuple):
-    """A film.
-
-    Attributes:
-        stored: the whole film as the model stores it, uint8 `[S, S]`.
-        width: of the film in pixels.
-        height: of the film in pixels.
-        preview: the film for people, uint8 `[h, w]`; None unless asked for.
-    """
-
-    stored: np.ndarray
-    width: int
-    height: int
-    preview: np.ndarray | None
-
-
-Decode = Callable[[str, int, int], Decoded | str]
+Decode = Callable[[str, int, int], DecodedFilm | str]
 _Options = tuple[Decode, int, int]
 
 
-def decode_path(path: str, size: int, preview: int) -> Decoded | str:
+def decode_path(path: str, size: int, shown: int) -> DecodedFilm | str:
     """Read a film, or say why it cannot be read; see `decode_films`."""
     try:
         film = load_film(path)
         height, width = film.shape
-        return Decoded(resize_film(film, size), width, height, _shrink(film, preview))
+        return DecodedFilm(resize_film(film, size), width, height, _shrink(film, shown))
     except UnreadableImageError as error:
         return str(error)
     except Exception as error:
@@ -72,10 +57,10 @@ def decode_films(
     size: int,
     *,
     workers: int,
-    preview: int = 0,
+    shown: int = 0,
     seconds: float = SECONDS,
     decode: Decode = decode_path,
-) -> Iterator[Decoded | str]:
+) -> Iterator[DecodedFilm | str]:
     """Decode films in `workers` processes, and yield them in their order.
 
     Only so many films are decoded ahead that memory stays constant. A film that crashes its
@@ -83,9 +68,9 @@ def decode_films(
 
     Args:
         paths: of the films.
-        size: side S of `Decoded.stored` in pixels.
+        size: side S of `DecodedFilm.stored` in pixels.
         workers: number of processes.
-        preview: longest side of `Decoded.preview` in pixels; 0 for none.
+        shown: longest side of `DecodedFilm.shown` in pixels; 0 for none.
         seconds: how long a film may take.
         decode: decodes one film.
 
@@ -109,7 +94,7 @@ def decode_films(
     def fill() -> None:
         # In a thread, so that processes get their next film while the consumer is busy.
         try:
-            with contextlib.closing(_Pool(workers, (decode, size, preview), seconds)) as pool:
+            with contextlib.closing(_Pool(workers, (decode, size, shown), seconds)) as pool:
                 for item in pool.decode(paths):
                     put(item)
                     if stop.is_set():
@@ -165,8 +150,8 @@ class _Pool:
         for worker in self._workers:
             worker.close()
 
-    def decode(self, paths: Sequence[str]) -> Iterator[Decoded | str]:
-        done: dict[int, Decoded | str] = {}
+    def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
+        done: dict[int, DecodedFilm | str] = {}
         given = 0
         for number in range(len(paths)):
             while number not in done:
@@ -180,14 +165,14 @@ class _Pool:
                 done.update(self._receive())
             yield done.pop(number)
 
-    def _receive(self) -> dict[int, Decoded | str]:
+    def _receive(self) -> dict[int, DecodedFilm | str]:
         """Wait for a film, an end or a deadline; return the films that are done."""
         patience = min(worker.deadline for worker in self._workers) - time.monotonic()
         ready = connection.wait(
             [worker.connection for worker in self._workers],
             None if patience == float("inf") else max(patience, 0),
         )
-        done: dict[int, Decoded | str] = {}
+        done: dict[int, DecodedFilm | str] = {}
         for place, worker in enumerate(self._workers):
             reason = ""
             if worker.connection in ready:
@@ -204,7 +189,7 @@ class _Pool:
                 self._replace(place, done, reason)
         return done
 
-    def _replace(self, place: int, done: dict[int, Decoded | str], reason: str) -> None:
+    def _replace(self, place: int, done: dict[int, DecodedFilm | str], reason: str) -> None:
         worker = self._workers[place]
         if not worker.started:
             raise UserError(
@@ -217,7 +202,7 @@ class _Pool:
         self._workers[place] = _Worker(self._options)
 
 
-def _serve(films: Any, decode: Decode, size: int, preview: int) -> None:
+def _serve(films: Any, decode: Decode, size: int, shown: int) -> None:
     """Decode what the main process sends, until it closes the connection or is killed."""
     warnings.simplefilter("ignore")
     _limit_memory()
@@ -226,12 +211,12 @@ def _serve(films: Any, decode: Decode, size: int, preview: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         films.send(None)
         while True:
-            films.send(decode(films.recv(), size, preview))
+            films.send(decode(films.recv(), size, shown))
 
 
-def _shrink(film: np.ndarray, longest: int) -> np.ndarray | None:
+def _shrink(film: np.ndarray, longest: int) -> np.ndarray:
     if not longest:
-        return None
+        return NO_PIXELS
     image = Image.fromarray(film)
     image.thumbnail((longest, longest), reducing_gap=2.0)
     return np.asarray(image)

@@ -1,26 +1,26 @@
-"""Prediction of films as Python holds them: paths, Pillow images and arrays."""
+"""Films as Python holds them: paths, Pillow images and arrays; their names and gray levels."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+import unicodedata
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from agcnn_jax.data.films import decode_film, gray_of_image, load_film, resize_film
+from agcnn_jax.data.films import decode_film, gray_of_image, load_film
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError, check_pixels, deep_to_gray
-from agcnn_jax.inference.folder import printable
-from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
 from agcnn_jax.runtime.errors import UserError
 
 Film = str | os.PathLike[str] | Image.Image | np.ndarray
 
 CHANNELS = (1, 3, 4)
 """Channels that an array may have: gray, colour, or colour with alpha."""
+
+NO_PIXELS = np.zeros((0, 0), np.uint8)
+"""The film that is not shown."""
 
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF")
 """Of Pillow, those that `decode_film` reads."""
@@ -29,46 +29,20 @@ _NARROWEST = 16
 """Pixels. A last axis that is shorter holds channels, not the columns of a film."""
 
 
-def predict_films(model: Model, images: Sequence[Film]) -> list[Result]:
-    """Predict films in one batch; see `as_film` for what a film is.
+class DecodedFilm(NamedTuple):
+    """A film that was read.
 
-    Raises:
-        UserError: for a film that cannot be read, or whose answer is no finite number.
+    Attributes:
+        stored: the whole film as the model stores it, uint8 `[S, S]`.
+        width: of the film in pixels.
+        height: of the film in pixels.
+        shown: the film for people, uint8 `[h, w]`, or `NO_PIXELS`.
     """
-    named = [as_film(image) for image in images]
-    films = [film for _, film in named]
-    # A program for each power of two, not for each number of films.
-    shape = (1 << (len(films) - 1).bit_length(), model.image_size, model.image_size)
-    stored = np.zeros(shape, np.uint8)
-    for row, film in zip(stored, films, strict=False):
-        row[...] = resize_film(film, model.image_size)
-    outputs = jax.device_get(model.predict_batch(stored, heat_maps=True))
-    boxes = film_boxes(model, outputs, np.array([film.shape[::-1] for film in films]))
-    distances = film_distances(model, outputs, len(films))
-    answers = [_answers(model, outputs, i, name) for i, (name, _) in enumerate(named)]
-    return [
-        Result(
-            name=name,
-            findings=model.findings,
-            branches=answers[i],
-            film=film,
-            box=None if boxes is None else tuple(boxes[i].tolist()),
-            input_heat_map=outputs["heat_maps"][i],
-            stored_size=model.image_size,
-            distance=None if distances is None else float(distances[i]),
-            synthetic=model.lineage.synthetic,
-        )
-        for i, (name, film) in enumerate(named)
-    ]
 
-
-def _answers(model: Model, outputs: dict[str, np.ndarray], i: int, name: str) -> dict[str, Answer]:
-    logits = {branch: outputs[branch][i] for branch in model.branches}
-    try:
-        return answers_of(logits, model.labels, model.calibration)
-    except NoAnswerError as error:
-        film = printable(name) or f"image {i} of the batch"
-        raise UserError(f"{film}: {error}; look at the film and at the model") from None
+    stored: np.ndarray
+    width: int
+    height: int
+    shown: np.ndarray
 
 
 def are_many(images: object) -> bool:
@@ -192,3 +166,18 @@ def _gray(levels: np.ndarray) -> np.ndarray:
     if levels.dtype == np.uint16:
         return deep_to_gray(levels)
     return np.asarray(Image.fromarray(levels).convert("L"))
+
+
+def printable(path: str) -> str:
+    r"""Return a path as one line that UTF-8 can write, different for every path.
+
+    Backslashes, control characters, line separators and bytes that are no UTF-8 become Python's
+    escapes: `\\`, `\n`, `\u2028`, `\udcff`.
+    `text.encode("latin-1", "backslashreplace").decode("unicode_escape")` is the path again.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character == "\\" or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in path
+    )

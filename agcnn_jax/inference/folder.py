@@ -10,13 +10,13 @@ import io
 import json
 import os
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
+from agcnn_jax.inference.films import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
 
@@ -66,7 +66,7 @@ class PredictionFolder:
         sizes = [0, 0, 0]
         if found:
             saved = read_json(path, remedy)
-            self._require_same(saved.get("identity"))
+            self._check_same(saved.get("identity"))
             try:
                 self.films, self.refused, self.unlike = (
                     int(saved[name]) for name in ("films", "refused", "unlike")
@@ -104,7 +104,7 @@ class PredictionFolder:
                 f"--out {self._out}: another process writes predictions there; wait until it ends"
             ) from None
 
-    def _require_same(self, identity: Any) -> None:
+    def _check_same(self, identity: Any) -> None:
         if identity == self._identity:
             return
         known = identity if isinstance(identity, dict) else {}
@@ -197,18 +197,3 @@ def csv_line(cells: Sequence[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-def printable(path: str) -> str:
-    r"""Return a path as one line that UTF-8 can write, different for every path.
-
-    Backslashes, control characters, line separators and bytes that are no UTF-8 become Python's
-    escapes: `\\`, `\n`, `\u2028`, `\udcff`.
-    `text.encode("latin-1", "backslashreplace").decode("unicode_escape")` is the path again.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if character == "\\" or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        else character
-        for character in path
-    )

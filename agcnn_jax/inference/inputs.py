@@ -1,4 +1,4 @@
-"""Which films a command line names: files as they are, folders with all that lies in them."""
+"""The films that a command line names: files as they are, folders with all that lies in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.data.dicom_header import HEAD_BYTES, is_dicom, is_directory
-from agcnn_jax.inference.folder import printable
+from agcnn_jax.inference.films import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
 
@@ -17,14 +17,14 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_EXTENSIONS)
 _DIRECTORY_OF_A_MEDIUM = "DICOMDIR"
 
 
-class Found(NamedTuple):
+class FilmList(NamedTuple):
     """The paths of the films, and the number of files in folders that are none."""
 
     films: list[str]
     others: int
 
 
-def find_films(given: Sequence[str], out: Path) -> Found:
+def find_films(given: Sequence[str], out: Path) -> FilmList:
     """List the films that a command line names, each once.
 
     A named file counts whatever it is. In a folder, and in the folders below, films are the files
@@ -65,7 +65,7 @@ def find_films(given: Sequence[str], out: Path) -> Found:
             f"{', '.join(map(printable, given[:3]))}: no film in it; give PNG, JPEG, TIFF or DICOM "
             f"files, or a folder that holds some"
         )
-    return Found(list(films), others)
+    return FilmList(list(films), others)
 
 
 def _walk(top: str, left_out: str, closed: list[str]) -> Iterator[str]:

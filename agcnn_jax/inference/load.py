@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax.traverse_util import flatten_dict
 
 from agcnn_jax.config.plain import plain_config
-from agcnn_jax.inference.model import Model, require_not_forked
+from agcnn_jax.inference.model import Model, check_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
     CALIBRATION,
@@ -46,21 +45,21 @@ STORED_SIZE = 256
 
 
 def load(source: str | os.PathLike[str]) -> Model:
-    """Load a model from a run, converted weights, or a folder that was handed on.
+    """Load a model from a run, converted weights, or an exported model.
 
     Raises:
         UserError: if there is none, or a damaged one; if JAX finds no device; or in a process that
             was forked after another model was loaded.
     """
-    require_not_forked()
+    check_not_forked()
     check_devices()
     if os.fspath(source).startswith(hub.SCHEME):
-        return load_folder(source)
+        return load_exported(source)
     folder = absolute(source)
     if exists(folder / WEIGHTS) or exists(folder / SUMS):
-        return load_folder(source)
+        return load_exported(source)
     if weights.is_weights(source):
-        return load_weights(source)
+        return load_converted(source)
     if exists(folder / "config.json"):
         return load_run(source)
     raise UserError(
@@ -90,11 +89,14 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
     variables, saved = finished_variables(
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
+    _, result = finished_stages(directory, config["strategy"])[-1]
+    if "image_size" not in result:
+        raise UserError(f"{name} does not say how large its images were; train again")
     return Model(
         name=os.fspath(workdir),
         config=config,
         labels=tuple(saved["labels"]),
-        image_size=_stored_size(directory, config),
+        image_size=result["image_size"],
         variables=variables,
         calibration=read_calibration(directory, digests(variables, variables["params"])),
         digest=lineage.digest(variables),
@@ -102,25 +104,7 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
     )
 
 
-def _stored_size(directory: epath.Path, config: Mapping[str, Any]) -> int:
-    """Read the side of a run's stored images: from its last stage or, of version 0.1, its data."""
-    _, result = finished_stages(directory, config["strategy"])[-1]
-    if "image_size" in result:
-        return int(result["image_size"])
-    from agcnn_jax.data.records import STORE
-    from agcnn_jax.data.store import read_metadata
-
-    data = config["data"]["dir"]
-    try:
-        return int(read_metadata(Path(data) / STORE)["image_size"])
-    except UserError:
-        raise UserError(
-            f"--workdir {directory} does not say how large its images were, and its data are not "
-            f"in {data}; put them back there"
-        ) from None
-
-
-def load_weights(directory: str | os.PathLike[str]) -> Model:
+def load_converted(directory: str | os.PathLike[str]) -> Model:
     """Load converted weights: a single network as the global branch, or a whole AG-CNN.
 
     The input is the paper's, and films are stored with a side of `STORED_SIZE`.
@@ -151,8 +135,8 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
     )
 
 
-def load_folder(source: str | os.PathLike[str]) -> Model:
-    """Load a model that was handed on by `python -m agcnn_jax.export`.
+def load_exported(source: str | os.PathLike[str]) -> Model:
+    """Load a model that `python -m agcnn_jax.export` wrote.
 
     Args:
         source: the folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
@@ -169,7 +153,7 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
     try:
         if about["digest"] != lineage.digest(variables):
             raise ValueError
-        seen = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
+        images = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
         labels, image_size = tuple(about["labels"]), about["image_size"]
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
         if set(heads) != {len(labels)}:
@@ -180,21 +164,21 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise UserError(f"{folder / CONFIG} does not fit the weights; {AGAIN}") from None
     _check_labels(labels, str(folder / CONFIG))
-    chosen = None
+    calibration = None
     if CALIBRATION in files:
         path = folder / CALIBRATION
         weights_now = digests(variables, variables["params"])
         record = read_object(files[CALIBRATION], path)
-        chosen = calibration_of(record, weights_now, str(path), AGAIN)
+        calibration = calibration_of(record, weights_now, str(path), AGAIN)
     return Model(
         name=text,
         config=config,
         labels=labels,
         image_size=image_size,
         variables=variables,
-        calibration=chosen,
+        calibration=calibration,
         digest=about["digest"],
-        lineage=seen,
+        lineage=images,
     )
 
 
@@ -208,12 +192,12 @@ def _fits(variables: Variables, config: Mapping[str, Any], label_count: int) -> 
     if set(branches) not in [set(BRANCHES[:count]) for count in (1, 2, 3)]:
         return False
     expected = {kind: {name: tree[name] for name in branches} for kind, tree in whole.items()}
-    found, wanted = flatten_dict(variables), flatten_dict(expected)
-    return found.keys() == wanted.keys() and all(
+    arrays, wanted = flatten_dict(variables), flatten_dict(expected)
+    return arrays.keys() == wanted.keys() and all(
         array.shape == wanted[name].shape
         and jnp.issubdtype(array.dtype, jnp.floating)
         and bool(np.isfinite(array).all())
-        for name, array in found.items()
+        for name, array in arrays.items()
     )
 
 

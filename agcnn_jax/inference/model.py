@@ -6,15 +6,18 @@ import contextlib
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from agcnn_jax.data.coordinates import to_original_pixels
+from agcnn_jax.data.films import resize_film
 from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.inference.answers import branch_answers
+from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, Film, are_many, as_film, printable
+from agcnn_jax.inference.result import Result
 from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.calibration import Calibration
@@ -26,10 +29,6 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.forks import forked
 from agcnn_jax.training.predict_step import EXTRAS, make_predict_step
 
-if TYPE_CHECKING:
-    from agcnn_jax.inference.films import Film
-    from agcnn_jax.inference.result import Result
-
 BATCH = 32
 """Films that `Model.predict` predicts at once."""
 
@@ -38,7 +37,7 @@ _DEVICES = threading.Lock()
 or those that wait for each other's devices wait for ever (all-reduce, jax 0.10)."""
 
 
-def require_not_forked() -> None:
+def check_not_forked() -> None:
     """Raise `UserError` in a process that was forked after JAX was imported, or a JPEG was read.
 
     JAX's threads do not survive a fork: there, it would wait for them for ever.
@@ -120,7 +119,7 @@ class Model:
             ValueError: for another dtype or shape.
             UserError: in a process that was forked after the model was loaded.
         """
-        require_not_forked()
+        check_not_forked()
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(
@@ -158,14 +157,78 @@ class Model:
             UserError: for a film that cannot be read, or whose answer is no finite number; or in a
                 process that was forked after the model was loaded.
         """
-        require_not_forked()
-        from agcnn_jax.inference.films import are_many, predict_films
-
+        check_not_forked()
         several = are_many(images)
         films: Any = images if several else [images]
         batches = (films[i : i + BATCH] for i in range(0, len(films), BATCH))
-        results = [result for batch in batches for result in predict_films(self, batch)]
+        results = [result for batch in batches for result in self._predict(batch)]
         return results if several else results[0]
+
+    def _predict(self, images: Sequence[Film]) -> list[Result]:
+        """Predict films in one batch."""
+        names, films = [], []
+        # A program for each power of two, not for each number of films.
+        shape = (1 << (len(images) - 1).bit_length(), self.image_size, self.image_size)
+        stored = np.zeros(shape, np.uint8)
+        for row, image in zip(stored, images, strict=False):
+            name, film = as_film(image)
+            row[...] = resize_film(film, self.image_size)
+            names.append(name)
+            films.append(DecodedFilm(row, film.shape[1], film.shape[0], film))
+        outputs = jax.device_get(self.predict_batch(stored, heat_maps=True))
+        results = []
+        for i, result in enumerate(self.results(names, films, outputs)):
+            if isinstance(result, str):
+                name = printable(names[i]) or f"image {i} of the batch"
+                raise UserError(f"{name}: {result}; look at the film and at the model")
+            results.append(result)
+        return results
+
+    def results(
+        self, names: Sequence[str], films: Sequence[DecodedFilm], outputs: Mapping[str, np.ndarray]
+    ) -> Iterator[Result | str]:
+        """Yield what the outputs of a batch say about each film, or why they are no answer.
+
+        Args:
+            names: of the films.
+            films: the first of the batch.
+            outputs: see `predict_batch`, in host memory; row i is of the i-th film.
+        """
+        if not films:
+            return
+        distances = self.distances(outputs["pooled"][: len(films)])
+        finite = np.all([np.isfinite(outputs[name]).all(axis=1) for name in self.branches], axis=0)
+        for i, (name, film) in enumerate(zip(names, films, strict=True)):
+            if not finite[i]:
+                yield "the model's answer is no finite number"
+                continue
+            logits = {branch: outputs[branch][i] for branch in self.branches}
+            yield Result(
+                name=name,
+                findings=self.findings,
+                branches=branch_answers(logits, self.labels, self.calibration),
+                width=film.width,
+                height=film.height,
+                film=film.shown,
+                input_box=outputs["boxes"][i] if "boxes" in outputs else None,
+                input_heat_map=outputs["heat_maps"][i] if "heat_maps" in outputs else NO_PIXELS,
+                input_size=self.recipe.input_size,
+                stored_size=self.image_size,
+                distance=None if distances is None else float(distances[i]),
+                synthetic=self.lineage.synthetic,
+            )
+
+    def distances(self, pooled: np.ndarray) -> np.ndarray | None:
+        """Return the distances of films from the training films, 1 at the threshold.
+
+        Args:
+            pooled: float32 `[n, K]`, see `predict_batch`.
+
+        Returns:
+            `[n]`; None if the calibration knows no features.
+        """
+        features = self.calibration and self.calibration.features
+        return None if not features else feature_distances(features, pooled) / features.threshold
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
@@ -193,26 +256,3 @@ class Model:
         precision, double = self.config["matmul_precision"], self.config["dtype"] == "float64"
         with jax.default_matmul_precision(precision), jax.enable_x64(double):
             yield
-
-
-def film_boxes(
-    model: Model, outputs: Mapping[str, np.ndarray], sizes: np.ndarray
-) -> np.ndarray | None:
-    """Return boxes int32 `[n, 4]` in pixels of films of `sizes` `[n, 2]`.
-
-    None where no local branch reads a crop.
-    """
-    if "boxes" not in outputs:
-        return None
-    boxes = outputs["boxes"][: len(sizes)]
-    return to_original_pixels(boxes, model.recipe.input_size, model.image_size, sizes)
-
-
-def film_distances(
-    model: Model, outputs: Mapping[str, np.ndarray], count: int
-) -> np.ndarray | None:
-    """Return distances from the training films `[count]`, 1 at the threshold; None if unknown."""
-    features = model.calibration and model.calibration.features
-    if not features or "pooled" not in outputs:
-        return None
-    return feature_distances(features, outputs["pooled"][:count]) / features.threshold

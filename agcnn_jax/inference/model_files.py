@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from agcnn_jax.config.kinds import (
     ANY,
@@ -26,6 +27,7 @@ from agcnn_jax.config.kinds import (
 )
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.new_folder import new_folder
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
 CALIBRATION = "calibration.json"
@@ -48,56 +50,35 @@ _LARGEST_TEXT = 1 << 28
 """Bytes of the largest file beside the weights; a lineage of a million images has less."""
 
 
-def require_new(out: Path) -> None:
-    """Raise `UserError` unless a folder is missing or empty."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
-
-
 def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
     """Write files and the checksums of all but the card, which people may edit, to a new folder.
-
-    They are written beside `out` first, so that a folder that is there is complete.
 
     Raises:
         UserError: if `out` holds files or cannot be written.
     """
-    require_new(out)
-    scratch = out.absolute().with_name(f".{out.name}.incomplete")
     sums = "".join(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
         for name, content in files.items()
         if name != CARD
     )
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
-        scratch.mkdir(parents=True)
+    with new_folder(out) as folder:
         for name, content in {**files, SUMS: sums.encode()}.items():
-            (scratch / name).write_bytes(content)
-        if out.exists():
-            out.rmdir()
-        scratch.rename(out)
-    except OSError as error:
-        raise UserError(
-            f"--out {out} cannot be written ({error.strerror or error}); choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            (folder / name).write_bytes(content)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
     """Read the files that `SHA256SUMS` lists, and check them.
 
     Raises:
-        UserError: if one is missing or was changed, or the folder is none that was handed on.
+        UserError: if one is missing or was changed, or the folder holds no exported model.
     """
     sums = listed(_read(folder / SUMS), folder / SUMS)
     files = {name: _read(folder / name) for name in sums}
     for name, expected in sums.items():
-        found = hashlib.sha256(files[name]).hexdigest()
-        if found != expected:
+        digest = hashlib.sha256(files[name]).hexdigest()
+        if digest != expected:
             raise UserError(
-                f"{folder / name} was changed or is damaged: its SHA-256 is {found[:16]}..., in "
+                f"{folder / name} was changed or is damaged: its SHA-256 is {digest[:16]}..., in "
                 f"{SUMS} it is {expected[:16]}...; {AGAIN}"
             )
     return files
@@ -109,16 +90,14 @@ def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
     known = {*NEEDED, CALIBRATION}
     if any(len(line) != 2 or line[1] not in known for line in lines):
         raise UserError(f"{os.fspath(path)} lists other files than a model has; {AGAIN}")
-    found = {name: digest for digest, name in lines}
-    if missing := [name for name in NEEDED if name not in found]:
+    digests = {name: digest for digest, name in lines}
+    if missing := [name for name in NEEDED if name not in digests]:
         raise UserError(f"{os.fspath(path)} does not list {missing[0]}; {AGAIN}")
-    return found
+    return digests
 
 
 def to_safetensors(variables: Variables) -> bytes:
     """Serialise variables; the name of a tensor is its path, such as `params.fusion.head.bias`."""
-    from safetensors.numpy import save
-
     flat = traverse_util.flatten_dict(variables, sep=".")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     return save(tensors, metadata={"format": "flax"})
@@ -126,9 +105,6 @@ def to_safetensors(variables: Variables) -> bytes:
 
 def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     """Invert `to_safetensors`; `UserError` if the file holds something else."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
         tensors = load(content)
         for name in tensors:
@@ -147,13 +123,13 @@ def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
 
 
 def read_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Parse a model's `config.json`; `UserError` if it is damaged, or of a newer format."""
+    """Parse a model's `config.json`; `UserError` if it is damaged, or of another format."""
     about = read_object(content, path)
     require_entries(about, _CONFIG, os.fspath(path), AGAIN)
-    if about["format"] > FORMAT:
+    if about["format"] != FORMAT:
         raise UserError(
             f"{os.fspath(path)} is of format {about['format']}, but this program reads {FORMAT}; "
-            f"update agcnn-jax"
+            f"export the model again with this version, or update agcnn-jax"
         )
     return about
 

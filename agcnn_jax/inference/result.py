@@ -1,90 +1,19 @@
-"""What a model says about one film."""
+"""A model's result for one film, as Python users get it and as predictions.csv shows it."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
 
-from agcnn_jax.data.coordinates import heat_map_on_film
-from agcnn_jax.metrics.operating_points import RULES
-from agcnn_jax.run.calibration import Calibration, Choice
+from agcnn_jax.data.coordinates import heat_map_on_film, to_original_pixels
+from agcnn_jax.inference.answers import BranchAnswer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_NO_CHOICE = Choice(None, dict.fromkeys(RULES))
-
-
-class NoAnswerError(Exception):
-    """The model's outputs for a film are no answer; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What one branch says about one film; each value is by label.
-
-    Attributes:
-        logit: before the sigmoid of Eq. 1.
-        probability: as the model gives it, 0 to 1 (Eq. 1); compare it with others of its label
-            only, since each label has a scale of its own.
-        calibrated: the probability by Platt's numbers, which on images like the run's validation
-            images is the share that has the finding; None where they could not be fitted.
-        decision: by each of `operating_points.RULES`, True if the film is called positive; None
-            where no threshold was chosen.
-    """
-
-    logit: Mapping[str, float]
-    probability: Mapping[str, float]
-    calibrated: Mapping[str, float | None]
-    decision: Mapping[str, Mapping[str, bool | None]]
-
-
-def answers_of(
-    logits: Mapping[str, np.ndarray], labels: Sequence[str], calibration: Calibration | None
-) -> dict[str, Answer]:
-    """Turn a film's logits `{branch: [C]}` into answers; outputs without a name are left out.
-
-    Without a calibration, `calibrated` and the decisions are None for every label.
-
-    Raises:
-        NoAnswerError: an output is infinite or no number.
-    """
-    if not all(np.isfinite(values).all() for values in logits.values()):
-        raise NoAnswerError("the model's answer is no finite number")
-    return {
-        branch: _answer(
-            {label: float(x) for label, x in zip(labels, values, strict=True) if label},
-            calibration.branches.get(branch, {}) if calibration else {},
-        )
-        for branch, values in logits.items()
-    }
-
-
-def _answer(logit: Mapping[str, float], choices: Mapping[str, Choice]) -> Answer:
-    chosen = {label: choices.get(label, _NO_CHOICE) for label in logit}
-
-    def calibrated(label: str, x: float) -> float | None:
-        line = chosen[label].platt
-        return None if line is None else float(expit(line.intercept + line.slope * x))
-
-    def called(rule: str, label: str, x: float) -> bool | None:
-        threshold = chosen[label].thresholds[rule]
-        return None if threshold is None else x >= threshold
-
-    return Answer(
-        logit=logit,
-        # In float32, as an evaluation computes them.
-        probability={label: float(expit(np.float32(x))) for label, x in logit.items()},
-        calibrated={label: calibrated(label, x) for label, x in logit.items()},
-        decision={
-            rule: {label: called(rule, label, x) for label, x in logit.items()} for rule in RULES
-        },
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,10 +24,14 @@ class Result:
         name: of the file; "" for an array.
         findings: the labels that are findings.
         branches: the answer of each branch, the last one last.
-        film: the film as it was read, uint8 `[H, W]`.
-        box: the attended region, xmin, ymin, xmax, ymax, half-open, in pixels of the film; None
-            where no local branch reads a crop.
+        width: of the film in pixels.
+        height: of the film in pixels.
+        film: the film as it was read, uint8 `[H, W]`. `python -m agcnn_jax.predict` keeps a smaller
+            copy to draw, or no pixels.
+        input_box: the attended region, int32 `[4]`, in pixels of the model's input; None where no
+            local branch reads a crop.
         input_heat_map: float32 `[s, s]` in 0..1, in pixels of the model's input.
+        input_size: side s of the model's input in pixels.
         stored_size: side in pixels to which the model resizes a film before it crops the centre.
         distance: of the film from those that the model knows, by its pooled features: above 1 it is
             farther than 99 % of validation images; None where the calibration knows no features.
@@ -107,10 +40,13 @@ class Result:
 
     name: str
     findings: tuple[str, ...]
-    branches: Mapping[str, Answer]
+    branches: Mapping[str, BranchAnswer]
+    width: int
+    height: int
     film: np.ndarray
-    box: tuple[int, int, int, int] | None
+    input_box: np.ndarray | None
     input_heat_map: np.ndarray
+    input_size: int
     stored_size: int
     distance: float | None = None
     synthetic: bool = False
@@ -141,6 +77,22 @@ class Result:
         return self.branches[self.branch].decision["youden"]
 
     @functools.cached_property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The attended region, xmin, ymin, xmax, ymax, half-open, in pixels of the film.
+
+        None where no local branch reads a crop.
+        """
+        return self._box(self.width, self.height)
+
+    def _box(self, width: int, height: int) -> tuple[int, int, int, int] | None:
+        if self.input_box is None:
+            return None
+        boxes, sizes = self.input_box[None], np.array([[width, height]])
+        corners = to_original_pixels(boxes, self.input_size, self.stored_size, sizes)
+        xmin, ymin, xmax, ymax = corners[0].tolist()
+        return xmin, ymin, xmax, ymax
+
+    @functools.cached_property
     def heat_map(self) -> np.ndarray:
         """The heat map in pixels of the film, float32 `[H, W]`; 0 in the margin not looked at."""
         height, width = self.film.shape
@@ -154,7 +106,18 @@ class Result:
         """
         from agcnn_jax.inference.overlay import overlay
 
-        return overlay(self)
+        height, width = self.film.shape
+        return overlay(
+            self.film,
+            self.heat_map,
+            self._box(width, height),
+            name=self.name,
+            branch=self.branch,
+            answer=self.branches[self.branch],
+            findings=self.findings,
+            distance=self.distance if self.unlike else None,
+            synthetic=self.synthetic,
+        )
 
     def __repr__(self) -> str:
         top = sorted(self.findings, key=lambda finding: -self.probability[finding])[:3]

@@ -1,4 +1,4 @@
-"""The rows of predicted films: answers, box, distance and picture of each."""
+"""The rows of predicted films, and their pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.evaluation.files.predictions import PREFIX
-from agcnn_jax.inference.decoding import Decoded
-from agcnn_jax.inference.folder import PredictionFolder, printable
-from agcnn_jax.inference.model import Model, film_boxes, film_distances
-from agcnn_jax.inference.result import Answer, NoAnswerError, Result, answers_of
+from agcnn_jax.inference.films import DecodedFilm, printable
+from agcnn_jax.inference.folder import PredictionFolder
+from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.result import Result
 from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
@@ -50,7 +50,7 @@ def columns_of(model: Model) -> tuple[str, ...]:
 def write_rows(
     folder: PredictionFolder,
     model: Model,
-    films: Sequence[tuple[str, Decoded | str]],
+    films: Sequence[tuple[str, DecodedFilm | str]],
     outputs: Mapping[str, np.ndarray],
     rule: str,
     out: Path,
@@ -63,62 +63,40 @@ def write_rows(
         films: the path of each, and the film or the reason why it cannot be read.
         outputs: see `Model.predict_batch`; row i is of the i-th film that was decoded.
         rule: of `operating_points.RULES`.
-        out: where pictures go, of the films that have a preview.
+        out: where pictures go, of the films that are shown.
     """
-    decoded = [film for _, film in films if isinstance(film, Decoded)]
-    sizes = np.array([(film.width, film.height) for film in decoded]).reshape(-1, 2)
-    boxes, distances = (
-        film_boxes(model, outputs, sizes),
-        film_distances(model, outputs, len(decoded)),
-    )
-    i = 0
+    decoded = [(path, film) for path, film in films if isinstance(film, DecodedFilm)]
+    names = [_name(path) for path, _ in decoded]
+    results = model.results(names, [film for _, film in decoded], outputs)
     for path, film in films:
-        if isinstance(film, str):
-            folder.refuse(path, film)
+        result = film if isinstance(film, str) else next(results)
+        if isinstance(result, str):
+            folder.refuse(path, result)
             continue
-        logits = {branch: outputs[branch][i] for branch in model.branches}
-        try:
-            answers = answers_of(logits, model.labels, model.calibration)
-        except NoAnswerError as error:
-            folder.refuse(path, str(error))
-            i += 1
-            continue
-        box = None if boxes is None else boxes[i].tolist()
         overlay = None
-        if film.preview is not None:
+        if result.film.size:
             overlay = f"{OVERLAYS}/{overlay_name(path, folder.films + 1)}"
-            distance = None if distances is None else float(distances[i])
-            picture = _result(model, path, film.preview, answers, outputs, i, distance).show()
             with reported(out, "written"):
-                picture.savefig(out / overlay, dpi=110, pil_kwargs={"quality": 88})
-        shown = printable(path)
-        facts = {
-            "Image Index": os.path.basename(shown),
-            "path": shown,
-            "width": film.width,
-            "height": film.height,
-            "distance": None if distances is None else float(f"{distances[i]:.4g}"),
-            "unlike": None if distances is None else bool(distances[i] > 1),
-        }
-        _add(folder, path, facts, box, overlay, answers, rule)
-        i += 1
+                result.show().savefig(out / overlay, dpi=110, pil_kwargs={"quality": 88})
+        _add(folder, path, result, overlay, rule)
 
 
 def _add(
-    folder: PredictionFolder,
-    path: str,
-    facts: dict[str, Any],
-    box: list[int] | None,
-    overlay: str | None,
-    answers: Mapping[str, Answer],
-    rule: str,
+    folder: PredictionFolder, path: str, result: Result, overlay: str | None, rule: str
 ) -> None:
-    cells: list[Any] = [*facts.values(), *([None] * 4 if box is None else box), overlay]
-    for answer in reversed(list(answers.values())):
+    facts = {
+        "Image Index": result.name,
+        "path": printable(path),
+        "width": result.width,
+        "height": result.height,
+        "distance": None if result.distance is None else float(f"{result.distance:.4g}"),
+        "unlike": result.unlike,
+    }
+    cells: list[Any] = [*facts.values(), *(result.box or [None] * 4), overlay]
+    for answer in reversed(list(result.branches.values())):
         cells += answer.probability.values()
         cells += answer.calibrated.values()
         cells += answer.decision[rule].values()
-    row = [_cell(cell) for cell in cells]
     branches = {
         branch: {
             label: {
@@ -128,10 +106,10 @@ def _add(
             }
             for label, probability in answer.probability.items()
         }
-        for branch, answer in answers.items()
+        for branch, answer in result.branches.items()
     }
-    said = {**facts, "box": box, "overlay": overlay, "branches": branches}
-    folder.add(path, row, said, bool(facts["unlike"]))
+    entry = {**facts, "box": result.box, "overlay": overlay, "branches": branches}
+    folder.add(path, [_cell(cell) for cell in cells], entry, bool(result.unlike))
 
 
 def _cell(value: Any) -> Any:
@@ -140,29 +118,8 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _result(
-    model: Model,
-    path: str,
-    preview: np.ndarray,
-    answers: Mapping[str, Answer],
-    outputs: Mapping[str, np.ndarray],
-    i: int,
-    distance: float | None,
-) -> Result:
-    """Make the result to draw, as if the film had the size of its picture."""
-    one = {"boxes": outputs["boxes"][i : i + 1]} if "boxes" in outputs else {}
-    box = film_boxes(model, one, np.array([preview.shape[::-1]]))
-    return Result(
-        name=os.path.basename(printable(path)),
-        findings=model.findings,
-        branches=answers,
-        film=preview,
-        box=None if box is None else tuple(box[0].tolist()),
-        input_heat_map=outputs["heat_maps"][i],
-        stored_size=model.image_size,
-        distance=distance,
-        synthetic=model.lineage.synthetic,
-    )
+def _name(path: str) -> str:
+    return os.path.basename(printable(path))
 
 
 def overlay_name(path: str, number: int) -> str:
@@ -171,7 +128,7 @@ def overlay_name(path: str, number: int) -> str:
     Letters and digits of any script, dots, hyphens and underscores stay; each other character
     becomes an underscore. The column `overlay` of the predictions says which film it shows.
     """
-    name = unicodedata.normalize("NFC", os.path.basename(printable(path)))
+    name = unicodedata.normalize("NFC", _name(path))
     stem = _EXTENSION.sub("", name)
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
     # Hidden files, and names that commands take for options, begin with these.

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from agcnn_jax.inference.decoding import Decoded, decode_films
+from agcnn_jax.inference.decoding import decode_films
+from agcnn_jax.inference.films import DecodedFilm
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.rows import OVERLAYS, columns_of, write_rows
@@ -21,7 +22,7 @@ from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.runtime.progress import Progress
 from agcnn_jax.runtime.storage import reported
 
-_PREVIEW = 768
+_SHOWN = 768
 """Longest side of the film in a picture, in pixels."""
 
 _READ_KEYS = (
@@ -65,7 +66,7 @@ class Summary(NamedTuple):
 class _Batch(NamedTuple):
     """Films in the order of their rows, and what the devices make of those that were decoded."""
 
-    films: list[tuple[str, Decoded | str]]
+    films: list[tuple[str, DecodedFilm | str]]
     outputs: Mapping[str, jax.Array]
 
 
@@ -133,35 +134,35 @@ def _predicted(
     model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
 ) -> Generator[_Batch, None, None]:
     """Yield batches one late, so that the devices work while rows are written."""
-    waiting: _Batch | None = None
+    previous: _Batch | None = None
     for batch in _batches(model, films, size, settings, bar):
-        if waiting is not None:
-            yield waiting
-        waiting = batch
-    if waiting is not None:
-        yield waiting
+        if previous is not None:
+            yield previous
+        previous = batch
+    if previous is not None:
+        yield previous
 
 
 def _batches(
     model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
 ) -> Iterator[_Batch]:
     side, compiled = model.image_size, False
-    images, chosen, count = np.zeros((size, side, side), np.uint8), [], 0
-    preview = _PREVIEW if settings.overlays else 0
-    decoded = decode_films(films, side, workers=settings.workers, preview=preview)
+    images, part, count = np.zeros((size, side, side), np.uint8), [], 0
+    shown = _SHOWN if settings.overlays else 0
+    decoded = decode_films(films, side, workers=settings.workers, shown=shown)
     for number, (path, film) in enumerate(zip(films, decoded, strict=True), 1):
-        if isinstance(film, Decoded):
+        if isinstance(film, DecodedFilm):
             images[count] = film.stored
             count += 1
             film = film._replace(stored=np.empty(0, np.uint8))  # the batch has its pixels
-        chosen.append((path, film))
+        part.append((path, film))
         # Where nothing can be decoded, rows are written too.
-        if count == size or len(chosen) >= 8 * size or number == len(films):
+        if count == size or len(part) >= 8 * size or number == len(films):
             outputs: Mapping[str, jax.Array] = {}
             if count:
                 with contextlib.nullcontext() if compiled else bar.compiling():
                     outputs = model.predict_batch(images, settings.overlays)
                 compiled = True
-            yield _Batch(chosen, outputs)
+            yield _Batch(part, outputs)
             # The devices may still read the other one.
-            images, chosen, count = np.zeros_like(images), [], 0
+            images, part, count = np.zeros_like(images), [], 0

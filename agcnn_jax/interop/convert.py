@@ -19,6 +19,7 @@ from agcnn_jax.interop.torch_keys import (
     from_torch,
     head_name,
     plain_key,
+    stem_key,
     to_torch,
 )
 from agcnn_jax.runtime.errors import UserError
@@ -70,7 +71,7 @@ def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) ->
     tensors, left_out = plain_tensors(file)
     head = head_name(backbone)
     kernel, bias = f"{head}.weight", f"{head}.bias"
-    stem = "features.conv0.weight" if head == "classifier" else "conv1.weight"
+    stem = stem_key(backbone)
     if stem not in tensors:
         raise UserError(
             f"--weights {file.name}: no {backbone_name}: it has no tensor {stem!r} but "
@@ -178,9 +179,9 @@ def _check(
         if tensor.key in tensors and tensors[tensor.key].shape != tensor.shape
     ]
     problems = [
-        f"{kind}: {_some(found)}"
-        for kind, found in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if found
+        f"{kind}: {_some(keys)}"
+        for kind, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        if keys
     ]
     if problems:
         raise UserError(

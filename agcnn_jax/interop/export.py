@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from safetensors.numpy import save
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.interop.convert import head_state, torch_state
@@ -40,12 +41,6 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         UserError: if nothing is trained, the branch is not trained, or `out` exists or cannot be
             written.
     """
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise UserError(
-            "an export needs safetensors; install it (in a checkout: make install)"
-        ) from error
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: an export is a .safetensors file; give it that suffix")
     if out.exists():
@@ -55,7 +50,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if config is None:
         raise UserError(f"{workdir}: nothing is trained there; give a run's workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})
-    seen, _ = lineage.read(directory)
+    images, _ = lineage.read(directory)
     missing = [name for name in _branches(branch) if name not in variables["params"]]
     if missing:
         raise UserError(
@@ -74,7 +69,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "statistic": config.attention.statistic,
         "tau": config.attention.tau,
         "crop_from": config.attention.crop_from,
-        "lineage": seen.to_json(),
+        "lineage": images.to_json(),
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
     state = state_of(single, branch, config.backbone, len(config.mean))

@@ -10,30 +10,35 @@ from agcnn_jax.runtime.errors import UserError
 
 FILE = "model.safetensors"
 SCHEME = "hf://"
-"""Begins the address of a model that was handed on: `hf://OWNER/NAME[@REVISION]`."""
+"""Begins the address of an exported model: `hf://OWNER/NAME[@REVISION]`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".pkl", ".bin", ".ckpt")
 
 
 class Pin(NamedTuple):
-    """A known good revision: its commit, and the SHA-256 of its `model.safetensors`."""
+    """A known good revision of a model: its commit, and the SHA-256 of its `model.safetensors`."""
 
+    name: str
     revision: str
     sha256: str
 
 
-PINNED = {
-    "timm/resnet50.tv_in1k": Pin(
+IMAGENET = {
+    "resnet50": Pin(
+        "timm/resnet50.tv_in1k",
         "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
         "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
     ),
-    "timm/densenet121.tv_in1k": Pin(
+    "densenet121": Pin(
+        "timm/densenet121.tv_in1k",
         "f0d0f2698a02cb133b09d48396db6e1e46fe9f3b",
         "c894c6d9caa317a8ca1942986dee7a16a86c77734a4d691d2abe05389cfef358",
     ),
 }
-"""torchvision's ImageNet weights (`IMAGENET1K_V1`), as timm publishes them."""
+"""torchvision's ImageNet weights (`IMAGENET1K_V1`) of each backbone, as timm publishes them."""
+
+PINNED = {pin.name: pin for pin in IMAGENET.values()}
 
 
 def is_hub_name(weights: str) -> bool:
@@ -120,14 +125,9 @@ def fetch(
         f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{file} and "
         f"give {instead}"
     )
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise UserError(
-            f"{option}: downloading needs huggingface_hub; install it (in a checkout: make "
-            f"install), or {by_hand}"
-        ) from error
+    import huggingface_hub  # takes a second
+    from huggingface_hub import errors
+
     try:
         path = huggingface_hub.hf_hub_download(name, file, revision=revision, cache_dir=folder)
     except errors.RepositoryNotFoundError as error:

@@ -14,6 +14,7 @@ from agcnn_jax.interop.source_format import SourceFormat, recognise_source
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.new_folder import new_folder
 
 
 def import_weights(
@@ -25,8 +26,6 @@ def import_weights(
     classes: str | None = None,
 ) -> dict[str, Any]:
     """Convert one network, or the three files of an AG-CNN, to a new folder.
-
-    Everything is written beside `out` first and renamed once complete.
 
     Args:
         sources: a file or a name on the hub; or three files, for the global, the local and the
@@ -52,38 +51,24 @@ def import_weights(
         )
     if revision is not None and not any(hub.is_hub_name(source) for source in sources):
         raise UserError(f"--revision {revision} is for models on the hub; --weights is a file")
-    given = trained_on.parse_option(seen)
-    weights.require_empty(out)
-    scratch = out.parent / f".{out.name}.incomplete"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
-        scratch.mkdir()
+    user_lineage = trained_on.parse_option(seen)
+    with new_folder(out) as folder:
         files, names = [], []
         for source in sources:
-            file, name = _fetch(source, revision, scratch / "download")
+            file, name = _fetch(source, revision, folder / "download")
             files.append(file)
             names.append(name)
         variables, about, source_format = _convert(files, backbone_name)
         if classes is not None:
             about["classes"] = parse_classes(classes, about["class_count"])
-        seen_images = trained_on.determine(given, source_format.trained_on, sources, files)
+        seen_images = trained_on.determine(user_lineage, source_format.trained_on, sources, files)
         about = {
             "source": " ".join(names),
             **about,
             "trained_on": seen_images.words,
             "lineage": seen_images.lineage.to_json(),
         }
-        weights.save_weights(scratch / "weights", variables, about)
-        if out.exists():
-            out.rmdir()
-        (scratch / "weights").rename(out)
-    except OSError as error:
-        raise UserError(
-            f"--out {out} cannot be written ({error.strerror or error}); choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        weights.save_weights(folder, variables, about)
     return about
 
 
@@ -140,13 +125,13 @@ def _convert(
     source_format: SourceFormat | None = None
     for branch, file in zip(branches, files, strict=False):
         converted = convert_branch(file, backbone, backbone_name)
-        found = recognise_source(file, converted)
-        if source_format is not None and found[1:] != source_format[1:]:
+        its_format = recognise_source(file, converted)
+        if source_format is not None and its_format[1:] != source_format[1:]:
             raise UserError(
                 f"--weights {file.name}: its classes or its input differ from {files[0].name}'s; "
                 f"give the files of one AG-CNN"
             )
-        source_format = found
+        source_format = its_format
         params[branch], batch_stats[branch] = converted.params, converted.batch_stats
         used += converted.used
         prefix = "" if len(files) == 1 else f"{file.name}: "

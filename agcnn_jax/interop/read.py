@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from agcnn_jax.runtime.errors import UserError, packages_of
 
@@ -70,13 +71,6 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise UserError(
-            f"--weights {path}: reading it needs safetensors; install it "
-            "(in a checkout: make install)"
-        ) from error
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -88,11 +88,16 @@ def head_name(backbone: nn.Module) -> str:
     return "classifier" if isinstance(backbone, DenseNet) else "fc"
 
 
+def stem_key(backbone: nn.Module) -> str:
+    """Return the name of the first convolution's kernel, whose shape tells the input channels."""
+    return "features.conv0.weight" if isinstance(backbone, DenseNet) else "conv1.weight"
+
+
 def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], int]:
     """List a backbone's tensors in our order, and count its features.
 
     Args:
-        backbone: a `ResNet` or a `DenseNet`.
+        backbone: a key's module of `BACKBONES`; names of ours that torchvision does not have stay.
         channels: number of input channels.
 
     Returns:

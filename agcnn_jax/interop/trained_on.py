@@ -91,16 +91,16 @@ def determine(
 
 
 def _of_exports(files: Sequence[TensorFile]) -> TrainedOn:
-    seen = NOTHING
+    images = NOTHING
     for file in files:
         try:
-            seen = seen.joined(Lineage.from_json(file.metadata["lineage"]))
+            images = images.joined(Lineage.from_json(file.metadata["lineage"]))
         except (KeyError, AttributeError, ValueError) as error:
             raise UserError(
                 f"--weights {file.name} does not say what it was trained on; export it again with "
                 f"data_prep/torch_weights.py"
             ) from error
-    return TrainedOn(in_words(seen), seen)
+    return TrainedOn(in_words(images), images)
 
 
 def in_words(lineage: Lineage) -> str:

@@ -24,6 +24,7 @@ from agcnn_jax.config.kinds import (
     count_from,
     require_entries,
 )
+from agcnn_jax.interop.hub import IMAGENET
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import Lineage, digest
 from agcnn_jax.runtime.devices import as_numpy, this_process_only
@@ -49,9 +50,6 @@ _ENTRIES = {
 SETTINGS = ("backbone", "mean", "pooling", "std")
 """The config's keys whose values are those of `weights.json`."""
 
-IMAGENET = {"resnet50": "timm/resnet50.tv_in1k", "densenet121": "timm/densenet121.tv_in1k"}
-"""The name on the hub of each backbone's ImageNet weights."""
-
 
 def imagenet_directory(backbone: str) -> str:
     """Return the folder where configs look for a backbone's converted ImageNet weights."""
@@ -62,7 +60,7 @@ def missing_imagenet(backbone: str, directory: str) -> str:
     """Say that a config's ImageNet weights are missing, and give the command that gets them."""
     return (
         f"config.init is {directory!r}, which holds no weights yet; get them with: python "
-        f"data_prep/torch_weights.py --weights {IMAGENET[backbone]} --backbone {backbone} "
+        f"data_prep/torch_weights.py --weights {IMAGENET[backbone].name} --backbone {backbone} "
         f"--out {directory} (or start from random weights: --config.init=random)"
     )
 
@@ -102,10 +100,10 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = absolute(directory) / DESCRIPTION
     about = read_json(path, CONVERT_AGAIN)
-    found = about.get("format")
-    if found != FORMAT:
+    written = about.get("format")
+    if written != FORMAT:
         raise UserError(
-            f"{path} is of format {found}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
+            f"{path} is of format {written}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
     require_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
     if about["classes"] is not None:
@@ -183,12 +181,6 @@ def load_backbone(
     variables = load_weights(directory)
     source = branch if branch in about["branches"] else "global"
     return {kind: variables[kind][source]["backbone"] for kind in ("params", "batch_stats")}
-
-
-def require_empty(directory: Path) -> None:
-    """Raise `UserError` unless `directory` is missing or an empty folder."""
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
-        raise UserError(f"--out {directory} is not empty; choose another folder or delete it")
 
 
 def _mismatch(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.interop import weights
+from agcnn_jax.interop import hub, weights
 from agcnn_jax.models.agcnn import Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
@@ -130,7 +130,7 @@ def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]
     init, backbone = run.config.init, run.config.backbone
     stage = absolute(init)
     if not exists(stage / "checkpoints"):
-        if backbone in weights.IMAGENET and init == weights.imagenet_directory(backbone):
+        if backbone in hub.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
         raise _refused(
             run,

@@ -11,13 +11,14 @@ import pytest
 pytest.importorskip("pydicom", reason="needs the extra dicom")
 
 from agcnn_jax.data.films import load_film, resize_film
-from agcnn_jax.inference.decoding import Decoded, decode_films, decode_path
+from agcnn_jax.inference.decoding import decode_films, decode_path
+from agcnn_jax.inference.films import DecodedFilm
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.runtime.errors import UserError
 from tests.inference.hostile import whole_films, write_hostile
 
 
-def misbehave(path, size, preview):
+def misbehave(path, size, shown):
     """Do what the name says."""
     if path == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -28,9 +29,9 @@ def misbehave(path, size, preview):
     return path
 
 
-def decode_and_measure(path, size, preview):
+def decode_and_measure(path, size, shown):
     """Also return the most memory, in kB, that this process has had so far."""
-    film = decode_path(path, size, preview)
+    film = decode_path(path, size, shown)
     # Unlike `getrusage`, it does not begin with what the process that started this one has had.
     status = Path("/proc/self/status").read_text().splitlines()
     [peak] = [line.split()[1] for line in status if line.startswith("VmHWM")]
@@ -43,14 +44,14 @@ def test_order_and_pixels(tmp_path):
         paths.append(str(tmp_path / f"film.{name}"))
         (tmp_path / f"film.{name}").write_bytes(data)
     paths.insert(2, str(tmp_path / "missing.png"))
-    found = list(decode_films(paths, 32, workers=2, preview=24))
+    found = list(decode_films(paths, 32, workers=2, shown=24))
     assert found.pop(2) == "No such file or directory"
     del paths[2]
     for path, film in zip(paths, found, strict=True):
         whole = load_film(path)
         np.testing.assert_array_equal(film.stored, resize_film(whole, 32))
         assert (film.width, film.height) == (48, 40)
-        assert film.preview.shape == (20, 24)
+        assert film.shown.shape == (20, 24)
 
 
 def test_a_film_that_crashes_or_hangs_costs_its_process_alone():
@@ -80,7 +81,7 @@ def test_hostile_files(tmp_path):
     found = [film for film, _ in pairs]
     assert 0 < max(peak for _, peak in pairs) < 1_500_000  # kB
     for path, film in zip(paths, found, strict=True):
-        if isinstance(film, Decoded):
+        if isinstance(film, DecodedFilm):
             assert film.stored.shape == (64, 64)
         else:
             assert film and len(film) < 300 and "\n" not in film, path
@@ -91,9 +92,9 @@ def test_hostile_files(tmp_path):
     assert answers["pipe.png"] == "not a file"
     assert answers["folder.png"] == answers["around"] == "Is a directory"
     assert "more than any radiograph" in answers["sparse.tif"]
-    assert isinstance(answers["bomb.png"], Decoded | str)
+    assert isinstance(answers["bomb.png"], DecodedFilm | str)
     # Those of another kind's name are films.
-    assert sum(isinstance(film, Decoded) for film in found) >= 100
+    assert sum(isinstance(film, DecodedFilm) for film in found) >= 100
 
 
 def test_what_a_folder_holds(tmp_path):

@@ -25,9 +25,9 @@ from agcnn_jax.data import jpeg
 from agcnn_jax.data.films import load_film
 from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pixels import UnreadableImageError
+from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.inference.films import as_film
 from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.result import answers_of
 from agcnn_jax.metrics.calibration import Line
 from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.metrics.operating_points import RULES
@@ -376,7 +376,7 @@ def test_answers_by_hand():
     choices["Edema"] = Choice(None, dict.fromkeys(RULES))
     calibration = Calibration(9, 9, True, {"global": choices})
     logits = {"global": np.float32([0.5, -1, 3, 7])}
-    answer = answers_of(logits, ("Mass", "Edema", "Hernia", ""), calibration)["global"]
+    answer = branch_answers(logits, ("Mass", "Edema", "Hernia", ""), calibration)["global"]
     assert answer.logit == {"Mass": 0.5, "Edema": -1, "Hernia": 3}
     assert answer.probability["Mass"] == pytest.approx(expit(0.5))
     # 2 * 0.5 - 1 = 0; a score that equals the threshold is positive.
@@ -385,7 +385,7 @@ def test_answers_by_hand():
     assert answer.decision["youden"] == called
     assert answer.decision["specificity_0.9"]["Mass"] is False
     assert answer.decision["sensitivity_0.9"]["Mass"] is None
-    alone = answers_of(logits, ("Mass", "Edema", "Hernia", ""), None)["global"]
+    alone = branch_answers(logits, ("Mass", "Edema", "Hernia", ""), None)["global"]
     assert set(alone.calibrated.values()) == {None} and set(alone.decision) == set(RULES)
 
 
@@ -428,7 +428,7 @@ def test_the_picture_has_a_key_and_says_what_to_beware_of(model, raw):
         "UNLIKE the films that the model knows (distance 1)"
     )
     real = dataclasses.replace(
-        result, distance=1.0, synthetic=False, box=None, branches=called(None)
+        result, distance=1.0, synthetic=False, input_box=None, branches=called(None)
     )
     assert words(real.show()) == (["no threshold chosen"], None)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from agcnn_jax.inference import folder as folders
-from agcnn_jax.inference.decoding import Decoded
-from agcnn_jax.inference.folder import open_folder, printable
+from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, printable
+from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.rows import columns_of, write_rows
 from agcnn_jax.inference.stream import Settings, predict_files
@@ -98,7 +98,7 @@ def test_a_film_whose_answer_is_no_number_is_refused(workdir, tmp_path):
     outputs = {name: np.array(values) for name, values in model.predict_batch(stored).items()}
     outputs["local"][1, 3] = np.nan
     films = ["a.png", "b.png", "broken.png", "c.png"]
-    decoded = [Decoded(image, 64, 64, None) for image in stored]
+    decoded = [DecodedFilm(image, 64, 64, NO_PIXELS) for image in stored]
     given = list(zip(films, [*decoded[:2], "truncated", decoded[2]], strict=True))
     columns = columns_of(model)
     with open_folder(tmp_path, {}, columns, films) as folder:

@@ -13,7 +13,7 @@ from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.inference.load import load_run, load_weights
+from agcnn_jax.inference.load import load_converted, load_run
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import lineage_of_names
@@ -97,17 +97,13 @@ def test_images_of_another_size_or_kind_are_refused(model):
             model.predict_batch(images)
 
 
-def test_a_run_of_version_0_1_asks_its_data_for_the_size(workdir, tmp_path):
+def test_a_run_that_does_not_say_how_large_its_images_were(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     path = copy / "stages/3_fusion/result.json"
     result = json.loads(path.read_text())
     del result["image_size"]
     path.write_text(json.dumps(result))
-    assert load_run(copy).image_size == 64
-    config = json.loads((copy / "config.json").read_text())
-    config["data"]["dir"] = str(tmp_path / "gone")
-    (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"its data are not in .*gone; put them back"):
+    with pytest.raises(UserError, match="does not say how large its images were; train again"):
         load_run(copy)
 
 
@@ -140,7 +136,7 @@ def test_converted_weights(tmp_path, model):
         "lineage": lineage_of_names(["00000013_005.png"]).to_json(),
     }
     weights.save_weights(tmp_path / "w", alone, about)
-    loaded = load_weights(tmp_path / "w")
+    loaded = load_converted(tmp_path / "w")
     assert (loaded.branches, loaded.image_size) == (("global",), 256)
     assert loaded.labels == tuple(names) and loaded.findings == FINDINGS[1:]
     assert loaded.calibration is None and loaded.recipe.input_size == 224
@@ -149,12 +145,12 @@ def test_converted_weights(tmp_path, model):
     assert set(outputs) == {"global", "pooled"} and outputs["global"].shape == (1, 15)
     weights.save_weights(tmp_path / "nameless", alone, about | {"classes": None})
     with pytest.raises(UserError, match="does not name the outputs"):
-        load_weights(tmp_path / "nameless")
+        load_converted(tmp_path / "nameless")
     for name, message in ((LABELS[2], f"2 outputs are named '{LABELS[2]}'"), ("@a", "formula")):
         changed = about | {"classes": ["", name, *LABELS[2:]]}
         weights.save_weights(tmp_path / name, alone, changed)
         with pytest.raises(UserError, match=message):
-            load_weights(tmp_path / name)
+            load_converted(tmp_path / name)
 
 
 def test_loading_needs_no_packages_for_training():

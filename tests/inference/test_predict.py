@@ -265,7 +265,7 @@ def test_pictures_and_a_run_without_calibration(workdir, films, tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_a_model_that_was_handed_on_and_converted_weights(run_dir, films, out, tmp_path):
+def test_an_exported_model_and_converted_weights(run_dir, films, out, tmp_path):
     assert export.main(["--workdir", str(run_dir), "--out", str(tmp_path / "model")]) in (None, 0)
     # In the same batches, so the same bytes.
     source = ["--batch_size=8", "--workers=2", str(films)]

@@ -429,7 +429,7 @@ FAULTS = (
         "a table that was changed is read",
         STORE,
         "if found != digests[path.name]:",
-        "if not found:",
+        "if not digest:",
         TEST_RECORDS,
     ),
     Fault(
@@ -830,16 +830,16 @@ FAULTS = (
     Fault(
         "checksums of a model are not compared",
         "agcnn_jax/inference/model_files.py",
-        "if found != expected:",
-        "if not found:",
-        ("tests/inference/test_hand_on.py::test_a_changed_file_is_refused",),
+        "if digest != expected:",
+        "if not digest:",
+        ("tests/inference/test_export.py::test_a_changed_file_is_refused",),
     ),
     Fault(
         "a model card with the scores of other weights",
-        "agcnn_jax/inference/hand_on.py",
+        "agcnn_jax/inference/export.py",
         'if scores.get("weights") == now:',
         "if scores:",
-        ("tests/inference/test_hand_on.py::test_a_card_without_an_evaluation_of_these_weights",),
+        ("tests/inference/test_export.py::test_a_card_without_an_evaluation_of_these_weights",),
     ),
     Fault(
         "heat maps on films half a pixel off",
@@ -850,7 +850,7 @@ FAULTS = (
     ),
     Fault(
         "a decision at the threshold is negative",
-        "agcnn_jax/inference/result.py",
+        "agcnn_jax/inference/answers.py",
         "x >= threshold",
         "x > threshold",
         ("tests/inference/test_films.py::test_answers_by_hand",),

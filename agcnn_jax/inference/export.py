@@ -1,4 +1,4 @@
-"""Writes the folder with which a run's model is handed on."""
+"""Export of a run's model to a folder, as the Hugging Face hub takes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import agcnn_jax
 from agcnn_jax.config import kinds
 from agcnn_jax.config.kinds import require_entries
 from agcnn_jax.config.saved import read_data
-from agcnn_jax.inference.card import NOT_STATED, Evaluation, model_card
+from agcnn_jax.inference.card import NOT_STATED, TestScores, model_card
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -22,11 +22,11 @@ from agcnn_jax.inference.model_files import (
     FORMAT,
     LINEAGE,
     WEIGHTS,
-    require_new,
     to_safetensors,
     write_folder,
 )
 from agcnn_jax.run.stage_results import digests
+from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
 
 _PLACES = {"": ("workdir", "init"), "data": ("dir", "lists")}
@@ -36,7 +36,7 @@ _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x
 _SCORE_AGAIN = "delete it and run eval.py again"
 
 
-def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
+def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
     """Write a run's model to a new folder, as `agcnn_jax.load` and the Hugging Face hub take it.
 
     Args:
@@ -50,7 +50,7 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
     Raises:
         UserError: if nothing is trained, or `out` holds files or cannot be written.
     """
-    require_new(out)
+    check_new(out)
     directory = checkpoint_place(workdir)
     model = load_run(workdir)
     now = digests(model.variables, model.branches)
@@ -62,12 +62,12 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
         # A stage may have been trained again since.
         if scores.get("weights") == now:
             with reported(folder / "auc.md", "read"):
-                evaluation = Evaluation(scores, (folder / "auc.md").read_text())
+                evaluation = TestScores(scores, (folder / "auc.md").read_text())
     data = read_data(directory)
     card = model_card(model, directory.name, data, evaluation, licence)
     files = {
         WEIGHTS: to_safetensors(model.variables),
-        CONFIG: (json.dumps(about(model), indent=2) + "\n").encode(),
+        CONFIG: (json.dumps(exported_config(model), indent=2) + "\n").encode(),
         LINEAGE: (json.dumps(model.lineage.to_json()) + "\n").encode(),
         CARD: card.encode(),
     }
@@ -80,26 +80,27 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
 
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
-    require_entries(scores, {"branches": (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+    objects = ("branches", "positives", "positive_patients")
+    require_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
     count = (kinds.WHOLE, kinds.at_least(0))
-    counts = ("patients", "trained_images", "shared_patients")
-    known = {name: count for name in counts if scores.get(name) is not None}
-    require_entries(scores, known, path, _SCORE_AGAIN)
+    unknown = [name for name in ("trained_images", "shared_patients") if scores.get(name) is None]
+    counts = {"patients", "trained_images", "shared_patients"}.difference(unknown)
+    require_entries(scores, dict.fromkeys(sorted(counts), count), path, _SCORE_AGAIN)
     for name in ("positives", "positive_patients"):
-        counted = scores.get(name, {})
-        require_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
-        require_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
+        require_entries(
+            scores[name], dict.fromkeys(scores[name], count), f"{path}, {name}", _SCORE_AGAIN
+        )
     auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
-    for branch, found in scores["branches"].items():
+    for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
         anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        require_entries(found, anything, where, _SCORE_AGAIN)
-        given = {"mean": auc, "mean_interval": interval}
-        given = {name: kind for name, kind in given.items() if found[name] is not None}
-        require_entries(found, given, where, _SCORE_AGAIN)
+        require_entries(values, anything, where, _SCORE_AGAIN)
+        numbers = {"mean": auc, "mean_interval": interval}
+        numbers = {name: kind for name, kind in numbers.items() if values[name] is not None}
+        require_entries(values, numbers, where, _SCORE_AGAIN)
 
 
-def about(model: Model) -> dict[str, Any]:
+def exported_config(model: Model) -> dict[str, Any]:
     """Return what `config.json` says of a model, without places on this machine."""
     config: dict[str, Any] = {
         key: value for key, value in model.config.items() if key not in _PLACES[""]

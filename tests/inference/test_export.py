@@ -1,4 +1,4 @@
-"""A model handed on comes back as it was, and its card says what a reader must know."""
+"""An exported model comes back as it was, and its card says what a reader must know."""
 
 import http.server
 import json
@@ -14,7 +14,7 @@ import yaml
 
 import agcnn_jax
 from agcnn_jax import export
-from agcnn_jax.inference.load import load_folder, load_run
+from agcnn_jax.inference.load import load_exported, load_run
 from agcnn_jax.inference.model_files import from_safetensors, to_safetensors
 from agcnn_jax.interop.hub import parse_address
 from agcnn_jax.interop.read import read_tensor_file
@@ -219,7 +219,7 @@ def test_files_that_do_not_belong_together(copy):
     config = json.loads((copy / "config.json").read_text())
     for change, words in (
         ({"digest": "0" * 16}, " does not fit the weights"),
-        ({"format": 2}, " is of format 2, but this program reads 1; update agcnn-jax"),
+        ({"format": 2}, " is of format 2, but this program reads 1; export the model again"),
         ({"format": "1"}, ": format is '1'; it must be a whole number"),
         ({"labels": 3}, ": labels is 3; it must be a list of strings"),
         ({"labels": config["labels"][1:]}, " does not fit the weights"),
@@ -229,18 +229,18 @@ def test_files_that_do_not_belong_together(copy):
     ):
         out = rewritten(copy, config_json=json.dumps({**config, **change}).encode())
         with pytest.raises(UserError, match=rf"config\.json{words}"):
-            load_folder(out)
+            load_exported(out)
         shutil.rmtree(out)
     calibration = json.loads((copy / "calibration.json").read_text())
     out = rewritten(copy, calibration_json=json.dumps({**calibration, "version": 9}).encode())
     with pytest.raises(
         UserError, match=r"calibration\.json is of version 9, .* download the folder"
     ):
-        load_folder(out)
+        load_exported(out)
     shutil.rmtree(out)
     out = rewritten(copy, model_safetensors=b"no weights")
     with pytest.raises(UserError, match="holds no AG-CNN"):
-        load_folder(out)
+        load_exported(out)
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "kind", "infinite", "branch", "backbone"])
@@ -269,7 +269,7 @@ def test_weights_of_another_network(copy, change):
         model_safetensors=to_safetensors(variables),
     )
     with pytest.raises(UserError, match=r"config.json does not fit the weights"):
-        load_folder(out)
+        load_exported(out)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_what_is_no_file_is_not_read(copy, name):
     (copy / name).unlink()
     os.mkfifo(copy / name)
     with pytest.raises(UserError, match=f"{name} is no file"):
-        load_folder(copy)
+        load_exported(copy)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_labels_that_no_table_can_hold(copy, name, message):
     labels[labels.index("Mass") - 1] = name
     out = rewritten(copy, config_json=json.dumps({**config, "labels": labels}).encode())
     with pytest.raises(UserError, match=message):
-        load_folder(out)
+        load_exported(out)
 
 
 def test_an_edited_card_changes_nothing(copy, folder):
@@ -426,7 +426,7 @@ def test_download(hub, folder, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    digest = load_folder(folder).digest
+    digest = load_exported(folder).digest
     for line, expected in zip(
         done.stdout.splitlines(),
         (
