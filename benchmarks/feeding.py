@@ -30,11 +30,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 from machine import describe_machine, spread
 
 from agcnn_jax.config import command_line
-from agcnn_jax.config.check import refuse_unread
+from agcnn_jax.config.check import check_overrides
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.data.pipeline import training_batches
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches
 from agcnn_jax.run.run import Run, open_run
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import replicate, shard_batch
 from agcnn_jax.training.fit import compile_step, open_batches
@@ -130,7 +130,7 @@ def measure_prediction(experiment: Run, variables: Any, rounds: int, steps: int)
 def main() -> None:
     """Measure, print and write."""
     config, _, overrides = command_line.configured()
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     keep_compilations()
     given, rows = flags.FLAGS, []
     with tempfile.TemporaryDirectory() as folder:

@@ -36,10 +36,10 @@ import train_twin  # noqa: E402
 import twin_training  # noqa: E402
 
 from agcnn_jax.config import command_line  # noqa: E402
-from agcnn_jax.config.check import refuse_unread  # noqa: E402
+from agcnn_jax.config.check import check_overrides  # noqa: E402
+from agcnn_jax.config.strategies import Stage, stages  # noqa: E402
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches  # noqa: E402
 from agcnn_jax.run.run import Run, open_run  # noqa: E402
-from agcnn_jax.run.strategies import Stage, stages  # noqa: E402
 from agcnn_jax.runtime.compilation_cache import keep_compilations  # noqa: E402
 from agcnn_jax.runtime.devices import replicate  # noqa: E402
 from agcnn_jax.runtime.storage import write_json  # noqa: E402
@@ -157,7 +157,7 @@ def as_markdown(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print and write."""
     config, _, overrides = command_line.configured()
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     train_twin.check_twin(config)
     found = measure(config, flags.FLAGS.rounds, flags.FLAGS.steps)
     print(as_markdown(found))

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # the package need not be installed
 
 from agcnn_jax.config import command_line  # noqa: E402
-from agcnn_jax.config.check import flatten, is_read, refuse_unread  # noqa: E402
+from agcnn_jax.config.check import check_overrides, flatten, is_read  # noqa: E402
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED  # noqa: E402
 from agcnn_jax.data.records import Records, open_records  # noqa: E402
 from agcnn_jax.data.splits import SUBSETS, Split, make_split  # noqa: E402
@@ -186,7 +186,7 @@ def main() -> None:
     config, workdir, overrides = command_line.configured()
     if "seed" in overrides:
         raise UserError("--config.seed has no effect here; --seeds N trains seeds 0 to N-1")
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     check_twin(config)
     try:
         import torch  # noqa: F401

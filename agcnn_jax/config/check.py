@@ -66,7 +66,7 @@ def is_read(key: str, values: Mapping[str, Any]) -> bool:
     return all(need.holds(values[need.key]) for need in KEYS[key].needs)
 
 
-def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
+def check_overrides(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
     """Raise `UserError` if the command line sets a key that the resolved config does not read."""
     values = flatten(config.to_dict())
     for key in overrides:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import agcnn_jax
 from agcnn_jax.config.check import check_config, flatten, is_read
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED
-from agcnn_jax.config.kinds import ANY, TEXT, WHOLE, count_from, require_entries
+from agcnn_jax.config.kinds import ANY, TEXT, WHOLE, check_entries, count_from
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
@@ -77,7 +77,7 @@ def read_data(workdir: epath.Path) -> dict[str, Any]:
     """Read a workdir's `data.json`, see `Run.data_summary`; `UserError` if it is damaged."""
     path = workdir / "data.json"
     data = read_json(path)
-    require_entries(data, _DATA, str(path), "restore it, or choose another --workdir")
+    check_entries(data, _DATA, str(path), "restore it, or choose another --workdir")
     return data
 
 

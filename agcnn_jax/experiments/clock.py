@@ -11,10 +11,10 @@ from etils import epath
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import flatten
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.experiments.plan import PlannedRun
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import read_result, stage_directory
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.training.schedule import make_schedule
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import agcnn_jax
 from agcnn_jax.config import kinds
-from agcnn_jax.config.kinds import require_entries
+from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, Evaluation, model_card
 from agcnn_jax.inference.load import load_run
@@ -80,23 +80,23 @@ def hand_on(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATE
 
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
-    require_entries(scores, {"branches": (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+    check_entries(scores, {"branches": (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
     count = (kinds.WHOLE, kinds.at_least(0))
     counts = ("patients", "trained_images", "shared_patients")
     known = {name: count for name in counts if scores.get(name) is not None}
-    require_entries(scores, known, path, _SCORE_AGAIN)
+    check_entries(scores, known, path, _SCORE_AGAIN)
     for name in ("positives", "positive_patients"):
         counted = scores.get(name, {})
-        require_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
-        require_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
+        check_entries({name: counted}, {name: (kinds.OBJECT, kinds.ANY)}, path, _SCORE_AGAIN)
+        check_entries(counted, dict.fromkeys(counted, count), f"{path}, {name}", _SCORE_AGAIN)
     auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
     for branch, found in scores["branches"].items():
         where = f"{path}, {branch}"
         anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        require_entries(found, anything, where, _SCORE_AGAIN)
+        check_entries(found, anything, where, _SCORE_AGAIN)
         given = {"mean": auc, "mean_interval": interval}
         given = {name: kind for name, kind in given.items() if found[name] is not None}
-        require_entries(found, given, where, _SCORE_AGAIN)
+        check_entries(found, given, where, _SCORE_AGAIN)
 
 
 def about(model: Model) -> dict[str, Any]:

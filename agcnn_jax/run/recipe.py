@@ -8,10 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS
 
 

@@ -17,13 +17,13 @@ from agcnn_jax.config.kinds import (
     TEXT,
     WHOLE,
     between,
+    check_entries,
     count_from,
-    require_entries,
 )
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported
 
@@ -60,14 +60,14 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
         return None
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
-    require_entries(result, _ENTRIES, str(path), again)
+    check_entries(result, _ENTRIES, str(path), again)
     optional = {name: kind for name, kind in _OPTIONAL.items() if name in result}
     mean = _AUC if result.get("best_val_auc_mean") is not None else (ANYTHING, ANY)
-    require_entries(result, {"best_val_auc_mean": mean, **optional}, str(path), again)
+    check_entries(result, {"best_val_auc_mean": mean, **optional}, str(path), again)
     for branch, aucs in result.get("val_auc", {}).items():
-        require_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
+        check_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
         scored = {label: _AUC for label, auc in aucs.items() if auc is not None}
-        require_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
+        check_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
             f"{path} names checkpoint {result['best_step']}, which is no longer there; "

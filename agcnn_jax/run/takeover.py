@@ -17,11 +17,11 @@ from etils import epath
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import flatten, is_read
 from agcnn_jax.config.keys import FIXED, KEYS, SCORED
+from agcnn_jax.config.strategies import Stage, branches_before, stages
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started, load_best, read_result, stage_directory
-from agcnn_jax.run.strategies import Stage, branches_before, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_bytes
 

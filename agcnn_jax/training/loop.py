@@ -9,10 +9,10 @@ import numpy as np
 
 from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import check_config
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
-from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import take_over
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.preemption import stop_requests

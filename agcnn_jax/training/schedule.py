@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.runtime.errors import UserError
 

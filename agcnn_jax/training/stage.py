@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.config.strategies import Stage, branches_before
 from agcnn_jax.metrics.auc import mean_auc
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run import stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.preemption import StopRequest
 from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.progress import write_line

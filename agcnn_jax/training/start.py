@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.strategies import branches_before, stages
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import Variables, init_variables
 from agcnn_jax.run import lineage
@@ -16,7 +17,6 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started
-from agcnn_jax.run.strategies import branches_before, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import absolute, exists, reported, write_bytes
 from agcnn_jax.training.memory import parameter_table

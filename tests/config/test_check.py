@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_collections.config_dict import config_dict
 
 from agcnn_jax.attention.regions import region_boxes_device
-from agcnn_jax.config.check import check_config, flatten, refuse_unread
+from agcnn_jax.config.check import check_config, check_overrides, flatten
 from agcnn_jax.config.file import load_config
 from agcnn_jax.config.keys import KEYS, LARGEST_INPUT
 from agcnn_jax.config.saved import keep_config, read_config
@@ -45,11 +45,11 @@ class TestTable:
 
     def test_choices_match_the_code(self):
         from agcnn_jax.attention.heatmap import STATISTICS
+        from agcnn_jax.config.strategies import STRATEGIES
         from agcnn_jax.data.augment import CROPS
         from agcnn_jax.data.splits import PROTOCOLS
         from agcnn_jax.models.layers import POOLINGS
         from agcnn_jax.models.registry import BACKBONES
-        from agcnn_jax.run.strategies import STRATEGIES
         from agcnn_jax.training.schedule import SCALINGS
 
         known = {
@@ -241,12 +241,12 @@ class TestUnreadKeys:
         ],
     )
     def test_refused_with_the_key_they_depend_on(self, key, read, unread):
-        refuse_unread({key: None, "seed": 1}, changed(**read))
-        refuse_unread({"seed": 1}, changed(**unread))
+        check_overrides({key: None, "seed": 1}, changed(**read))
+        check_overrides({"seed": 1}, changed(**unread))
         [other] = unread
         words = rf"--config\.{key} has no effect while config\.{other} is"
         with pytest.raises(UserError, match=words):
-            refuse_unread({key: None}, changed(**unread))
+            check_overrides({key: None}, changed(**unread))
 
 
 CONFIG_FILE = "import ml_collections\nfrom configs import common\n\n\ndef get_config():\n"

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from agcnn_jax.attention.attend import attend
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch, merge_branches, select_branches
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
     REPLICATED,

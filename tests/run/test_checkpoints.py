@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.stage import best_scores, describe_result, validation_table
 from tests.support.programs import run

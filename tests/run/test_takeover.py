@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agcnn_jax.config.check import check_config, flatten
+from agcnn_jax.config.strategies import STRATEGIES, Stage
 from agcnn_jax.run import takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.stage_results import digests, load_best, read_result, stage_directory
-from agcnn_jax.run.strategies import STRATEGIES, Stage
 from agcnn_jax.run.takeover import stage_values, take_over
 from agcnn_jax.runtime.storage import write_json
 from tests.configs import demo

@@ -5,9 +5,9 @@ import grain
 import numpy as np
 
 from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.run import lineage, stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.strategies import stages
 
 
 @flax.struct.dataclass
