@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from agcnn_jax.attention import LOCAL_INPUTS, STATISTICS
 from agcnn_jax.config.kinds import (
     ANY,
     CHANNELS,
@@ -35,6 +36,9 @@ from agcnn_jax.config.kinds import (
     only_if,
     unless,
 )
+from agcnn_jax.config.strategies import STRATEGIES
+from agcnn_jax.data import CROPS, PROTOCOLS
+from agcnn_jax.models.registry import BACKBONES, POOLINGS
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +76,10 @@ class Key:
         return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
 
 
+SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
+"""`learning_rate_scaling`: the learning rate grows by this power of the ratio between the batch and
+the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
+
 # The labels of regions are int32, which suffices for 1289 x 1289 pixels.
 LARGEST_INPUT = 1289
 
@@ -95,9 +103,9 @@ KEYS: dict[str, Key] = {
         "folder or bucket for everything that a run writes; empty: runs/<name of the config "
         "file>"),
     "backbone": Key(
-        "resnet50", TEXT, one_of("resnet50", "densenet121", "resnet_small", "resnet_tiny"), meaning=
+        "resnet50", TEXT, one_of(*BACKBONES), meaning=
         "network of the global and the local branch"),
-    "pooling": Key("max", TEXT, one_of("max", "avg"), meaning=
+    "pooling": Key("max", TEXT, one_of(*POOLINGS), meaning=
         "pooling of the last feature map: max is Pool5 of Fig. 2; ImageNet and CheXNet used avg"),
     "dtype": Key("float32", TEXT, one_of("float32", "bfloat16", "float64"), meaning=
         "of the computation; parameters stay float32 at bfloat16; float64 compares runs digit "
@@ -119,16 +127,16 @@ KEYS: dict[str, Key] = {
         "of each input channel, for gray levels in 0..1; the default is ImageNet's"),
     "std": Key((0.229, 0.224, 0.225), NUMBERS, SPREADS, meaning=
         "standard deviation of each input channel; the default is ImageNet's"),
-    "strategy": Key("G_L_F", TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*"), meaning=
+    "strategy": Key("G_L_F", TEXT, one_of(*STRATEGIES), meaning=
         "which branches each stage trains (Table II)"),
-    "local_input": Key("crop", TEXT, one_of("crop", "image", "centred"), meaning=
+    "local_input": Key("crop", TEXT, one_of(*LOCAL_INPUTS), meaning=
         "of the local branch: the attended region; the whole image, which with strategy=GLF is "
         "the control experiment of Section IV-C; or, as a control of where it looks, the centre, "
         "as wide and high as the attended region"),
     "data.dir": Key("data/chestxray14", PATH, FILLED, FREE, meaning=
         "folder or bucket that data_prep/chestxray14.py wrote"),
     "data.protocol": Key(
-        "random", TEXT, one_of("random", "patient", "official", "lists"), SCORED, meaning=
+        "random", TEXT, one_of(*PROTOCOLS), SCORED, meaning=
         "the split: random by image, as in the paper; by patient; NIH's official lists; or the "
         "lists in the folder data.lists"),
     "data.lists": Key("", PATH, ANY, SCORED, (_LIST_FILES,), meaning=
@@ -140,7 +148,7 @@ KEYS: dict[str, Key] = {
     "input_size": Key(224, WHOLE, between(32, LARGEST_INPUT), meaning=
         "side of the square input in pixels; stored images may be larger"),
     "augment.crop": Key(
-        "random_resized", TEXT, one_of("random_resized", "random", "centre"), meaning=
+        "random_resized", TEXT, one_of(*CROPS), meaning=
         "crop of a training image; random has the size of the centre crop"),
     "augment.scale": Key((0.08, 1.0), NUMBERS, SHARES, needs=(_RESIZED,), meaning=
         "area of a random resized crop, as a fraction of the image's"),
@@ -148,7 +156,7 @@ KEYS: dict[str, Key] = {
         "its width divided by its height"),
     "augment.flip": Key(True, TRUTH, meaning=
         "mirror a training image with probability 1/2"),
-    "attention.statistic": Key("max", TEXT, one_of("max", "l1", "l2"), needs=(_CROP,), meaning=
+    "attention.statistic": Key("max", TEXT, one_of(*STATISTICS), needs=(_CROP,), meaning=
         "over channels, which makes a heat map of a feature map (Table III)"),
     "attention.tau": Key(0.7, NUMBER, FRACTION, needs=(_CROP,), meaning=
         "threshold of the heat map (Eq. 4)"),
@@ -176,7 +184,7 @@ KEYS: dict[str, Key] = {
         "what the learning rate is then divided by"),
     "warmup_epochs": Key(0.0, NUMBER, between(0, MOST), meaning=
         "over which the learning rate rises to its value at the start of a stage"),
-    "learning_rate_scaling": Key("none", TEXT, one_of("none", "linear", "sqrt"), meaning=
+    "learning_rate_scaling": Key("none", TEXT, one_of(*SCALINGS), meaning=
         "how the learning rate follows batch_size / reference_batch_size"),
     "reference_batch_size": Key((128, 64, 64), WHOLES, COUNTS, needs=(_SCALED,), meaning=
         "the batch that learning_rate was found with"),

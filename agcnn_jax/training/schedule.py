@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from agcnn_jax.config.keys import SCALINGS
 from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.runtime.devices import check_batch_size
@@ -18,10 +19,6 @@ from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
     from agcnn_jax.run.run import Run
-
-SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
-"""`config.learning_rate_scaling`: the learning rate grows by this power of the ratio between the
-batch and the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
 
 
 @dataclasses.dataclass(frozen=True)

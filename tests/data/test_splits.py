@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agcnn_jax.config.saved import describe_run, keep_config
+from agcnn_jax.data import PROTOCOLS
 from agcnn_jax.data.records import Records
-from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
+from agcnn_jax.data.splits import SUBSETS, make_split
 from agcnn_jax.data.text import read_names
 from agcnn_jax.runtime.errors import UserError
 from configs import common
