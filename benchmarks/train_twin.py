@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # the package need not be installed
 
 from agcnn_jax.config import command_line  # noqa: E402
-from agcnn_jax.config.check import check_overrides, flatten, is_read  # noqa: E402
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED  # noqa: E402
+from agcnn_jax.config.check import check_overrides  # noqa: E402
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten, is_read  # noqa: E402
 from agcnn_jax.data.records import Records, open_records  # noqa: E402
 from agcnn_jax.data.splits import SUBSETS, Split, make_split  # noqa: E402
 from agcnn_jax.runtime.errors import UserError  # noqa: E402

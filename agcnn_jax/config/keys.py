@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agcnn_jax.attention import LOCAL_INPUTS, STATISTICS
@@ -220,15 +222,43 @@ KEYS: dict[str, Key] = {
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 
 
+DEFAULTS = {name: key.default for name, key in KEYS.items()}
+
+
 def default_config() -> ml_collections.ConfigDict:
     """Make a config of the defaults, whose values may be replaced by values of another type."""
     import ml_collections
 
-    config = ml_collections.ConfigDict(type_safe=False)  # so that 64 may replace (64,)
-    for section in sorted(SECTIONS):
-        config[section] = ml_collections.ConfigDict(type_safe=False)
-    config.update_from_flattened_dict({name: key.default for name, key in KEYS.items()})
+    # Not type_safe, so that 64 may replace (64,).
+    sections = {name: ml_collections.ConfigDict(type_safe=False) for name in sorted(SECTIONS)}
+    config = ml_collections.ConfigDict(sections, type_safe=False)
+    config.update_from_flattened_dict(DEFAULTS)
     return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a nested config as `{"data.dir": value}`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and (value or name in SECTIONS):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested config of `{"data.dir": value}`, with all sections."""
+    config: dict[str, Any] = {section: {} for section in SECTIONS}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config)[name] = value
+    return config
+
+
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a run reads a key, given the values of all keys."""
+    return all(need.holds(values[need.key]) for need in KEYS[key].needs)
 
 
 def check_value(key: str, value: Any) -> Any:
@@ -244,3 +274,25 @@ def check_value(key: str, value: Any) -> Any:
     if not row.limits.holds(converted):
         raise UserError(f"config.{key} is {value!r}; {row.words}")
     return converted
+
+
+def check_channels(mean: Sequence[float], std: Sequence[float], where: str = "") -> None:
+    """Raise `UserError` unless `mean` and `std` are of as many channels."""
+    if len(mean) != len(std):
+        raise UserError(
+            f"{where}config.mean has {len(mean)} channels and config.std {len(std)}; give both one "
+            f"number for each channel"
+        )
+
+
+def unknown_key(key: str, value: Any = None) -> str:
+    """Say that there is no such key, and suggest similar ones."""
+    if key in SECTIONS:
+        names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
+        given = f" and cannot be {value!r}" if value is not None else ""
+        return f"config.{key} is a section{given}; set its keys: {names}"
+    last = key.split(".")[-1]
+    near = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.7)
+    near += [name for name in KEYS if name.split(".")[-1] == last and name not in near]
+    hint = f"did you mean {' or '.join(near)}?" if near else "train.py --help lists the keys"
+    return f"config.{key} is a key that nothing reads; {hint}"

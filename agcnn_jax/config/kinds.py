@@ -1,4 +1,4 @@
-"""What the value of a config's key or of a file's entry may be, and when a key is read."""
+"""Kinds and limits of values in configs and JSON files, and conditions for reading a key."""
 
 from __future__ import annotations
 

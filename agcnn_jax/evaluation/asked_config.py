@@ -9,8 +9,8 @@ import ml_collections
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.config.check import check_config, check_overrides, flatten
-from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED
+from agcnn_jax.config.check import check_config, check_overrides
+from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED, flatten
 from agcnn_jax.interop.weights import SETTINGS
 from agcnn_jax.runtime.errors import UserError
 

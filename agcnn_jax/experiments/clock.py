@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.config.check import flatten
+from agcnn_jax.config.keys import flatten
 from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.experiments.plan import PlannedRun
 from agcnn_jax.run.run import Run

@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
-from agcnn_jax.config.plain import plain_config
+from agcnn_jax.config.keys import DEFAULTS, nest
+from agcnn_jax.config.saved import parse_config
 from agcnn_jax.inference.model import Model, require_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
@@ -86,7 +87,7 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
             f"nothing is trained in {name}; train first: python train.py --config ... --workdir "
             f"{workdir}"
         )
-    config = plain_config(read_json(path), str(path))
+    config = parse_config(read_json(path), str(path))
     variables, saved = finished_variables(
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
@@ -103,21 +104,9 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
 
 
 def _stored_size(directory: epath.Path, config: Mapping[str, Any]) -> int:
-    """Read the side of a run's stored images: from its last stage or, of version 0.1, its data."""
+    """Read the side of a run's stored images: from its last stage."""
     _, result = finished_stages(directory, config["strategy"])[-1]
-    if "image_size" in result:
-        return int(result["image_size"])
-    from agcnn_jax.data.records import STORE
-    from agcnn_jax.data.store import read_metadata
-
-    data = config["data"]["dir"]
-    try:
-        return int(read_metadata(Path(data) / STORE)["image_size"])
-    except UserError:
-        raise UserError(
-            f"--workdir {directory} does not say how large its images were, and its data are not "
-            f"in {data}; put them back there"
-        ) from None
+    return int(result["image_size"])
 
 
 def load_weights(directory: str | os.PathLike[str]) -> Model:
@@ -141,7 +130,7 @@ def load_weights(directory: str | os.PathLike[str]) -> Model:
     _check_labels(about["classes"], name)
     return Model(
         name=os.fspath(directory),
-        config=plain_config({key: about[key] for key in weights.SETTINGS}, name),
+        config=parse_config(nest(DEFAULTS | {key: about[key] for key in weights.SETTINGS}), name),
         labels=tuple(about["classes"]),
         image_size=STORED_SIZE,
         variables=weights.load_weights(directory),
@@ -174,7 +163,7 @@ def load_folder(source: str | os.PathLike[str]) -> Model:
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
         if set(heads) != {len(labels)}:
             raise ValueError
-        config = plain_config(about["config"], str(folder / CONFIG))
+        config = parse_config(about["config"], str(folder / CONFIG), AGAIN)
         if not _fits(variables, config, len(labels)):
             raise ValueError
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a step is compiled for, of all that a config names."""
+"""The part of a config that a step is compiled for."""
 
 from __future__ import annotations
 

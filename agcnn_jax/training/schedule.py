@@ -1,4 +1,4 @@
-"""How long a stage trains, on what batches, with which optimiser (Section IV-B)."""
+"""A stage's steps, batches and optimiser (Section IV-B)."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _offers(config: Any, divisor: int, devices: int, images: int) -> str:
         return max(1, round(size / shares)) * shares
 
     def fewer(parts: int) -> list[str]:
-        found = [n for n in range(1, devices + 1) if divisor % (n * parts) == evaluated % n == 0]
-        return [f"{found[-1]} device" + "s" * (found[-1] > 1)] if found else []
+        counts = [n for n in range(1, devices + 1) if divisor % (n * parts) == evaluated % n == 0]
+        return [f"{counts[-1]} device" + "s" * (counts[-1] > 1)] if counts else []
 
     changes, shares = [], devices * parts
     sizes = tuple(min(nearest(n, shares), images // shares * shares) for n in config.batch_size)

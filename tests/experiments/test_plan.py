@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from agcnn_jax.config.check import flatten
+from agcnn_jax.config.keys import flatten
 from agcnn_jax.config.strategies import stages
 from agcnn_jax.experiments.plan import (
     EXPERIMENTS,

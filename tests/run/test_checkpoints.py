@@ -244,8 +244,7 @@ def test_the_table_of_finished_stages():
         "Hernia                       -",
         "mean                     0.750",
     ]
-    # A stage of version 0.1 kept no AUCs of single findings.
-    assert validation_table([{}, first, again]).splitlines() == [
+    assert validation_table([first, again]).splitlines() == [
         "AUC, validation images  global  fusion",
         "Mass                     0.800   1.000",
         "Hernia                   0.500       -",
