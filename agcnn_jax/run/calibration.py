@@ -152,17 +152,17 @@ def calibration_of(
     """Read the content of `calibration.json`; None if it is not of these weights.
 
     Raises:
-        UserError: if it is damaged, or a newer version wrote it; names the file by `path`, the
+        UserError: if it is damaged, or another version wrote it; names the file by `path`, the
             value and the remedy.
     """
     count = (WHOLE, kinds.at_least(1))
     check_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
-    if record["version"] > VERSION:
+    if record["version"] != VERSION:
         raise UserError(
-            f"{path} is of version {record['version']}, but this program reads {VERSION}; update "
-            f"agcnn-jax, or {remedy}"
+            f"{path} is of version {record['version']}, but this program reads {VERSION}; use "
+            f"the agcnn-jax that wrote it, or {remedy}"
         )
-    if (record["version"], record["weights"]) != (VERSION, dict(weights)):
+    if record["weights"] != dict(weights):
         return None
     body = {"images": count, "patients": count, "branches": (OBJECT, ANY)}
     check_entries(record, body, path, remedy)
