@@ -38,7 +38,7 @@ def main() -> None:
         raise UserError("--predictions and --labels go together; give both CSV files")
     if flags.FLAGS.config is not None:
         raise UserError("--predictions and --config exclude each other; leave one out")
-    command_line.refuse_flags_beside("predictions", "labels", "out", *BESIDE)
+    command_line.check_flags_beside("predictions", "labels", "out", *BESIDE)
     scored = evaluate_predictions(
         predictions,
         labels,

@@ -7,13 +7,13 @@ if __name__ == "__main__":
     end_quietly()
 
 from agcnn_jax.config import command_line
-from agcnn_jax.config.check import refuse_unread
+from agcnn_jax.config.check import check_overrides
 
 
 def main() -> None:
     """Parse the flags and train."""
     config, workdir, overrides = command_line.configured()
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     from agcnn_jax.training.loop import train
 
     train(config, workdir)

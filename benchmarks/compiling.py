@@ -16,10 +16,10 @@ from etils import epath
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branches
 from agcnn_jax.run.recipe import Recipe, make_recipe
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, device_mesh
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.fit import make_train_step

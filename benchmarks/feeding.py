@@ -27,9 +27,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 from reporting import describe_machine, spread, write_rows
 from turns import Seconds, command, compile_stage, in_turn, open_random, prediction, read_config
 
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.data.pipeline import training_batches
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import shard_batch
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.record import Record

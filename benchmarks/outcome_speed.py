@@ -43,9 +43,9 @@ from turns import (
     read_config,
 )
 
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.storage import write_json
 
 

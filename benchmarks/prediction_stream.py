@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from agcnn_jax.config.plain import plain_config
+from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.inference.export import exported_config
 from agcnn_jax.inference.model import Model
@@ -49,7 +49,7 @@ DIFFERENT = 32
 def random_model(backbone: str, input_size: int, image_size: int) -> Model:
     """Make a model of three branches with random weights."""
     settings = {"backbone": backbone, "input_size": input_size, "init": "random"}
-    config = plain_config(settings, "this benchmark")
+    config = nest(DEFAULTS | settings)
     recipe = make_recipe(config, len(LABELS))
     variables = init_variables(recipe.model, jax.random.key(0), input_size)
     variables = jax.tree.map(np.asarray, variables)

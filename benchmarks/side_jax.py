@@ -22,11 +22,11 @@ from jax.sharding import Mesh
 
 from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.crop import boxes_host, resample_host
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, init_variables, select_branches
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
     REPLICATED,

@@ -27,8 +27,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 import reporting
 
 from agcnn_jax.config import command_line
-from agcnn_jax.config.check import flatten, is_read, refuse_unread
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED
+from agcnn_jax.config.check import check_overrides
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten, is_read
 from agcnn_jax.data.records import Records, open_records
 from agcnn_jax.data.splits import SUBSETS, Split, make_split
 from agcnn_jax.runtime.errors import UserError, packages_of
@@ -174,7 +174,7 @@ def main() -> None:
     config, workdir, overrides = command_line.configured()
     if "seed" in overrides:
         raise UserError("--config.seed has no effect here; --seeds N trains seeds 0 to N-1")
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     check_twin(config)
     try:
         import torch  # noqa: F401

@@ -13,10 +13,10 @@ from absl import flags
 from etils import epath
 
 from agcnn_jax.config import command_line
-from agcnn_jax.config.check import refuse_unread
+from agcnn_jax.config.check import check_overrides
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.models.agcnn import BRANCHES, init_variables, select_branches
 from agcnn_jax.run.run import Run, open_run
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.training.fit import compile_step, open_batches
@@ -97,7 +97,7 @@ def open_random(config: ml_collections.ConfigDict, folder: str) -> tuple[Run, An
 def read_config() -> ml_collections.ConfigDict:
     """Return the command line's config; `UserError` if it sets a key that nothing reads."""
     config, _, overrides = command_line.configured()
-    refuse_unread(overrides, config)
+    check_overrides(overrides, config)
     return config
 
 

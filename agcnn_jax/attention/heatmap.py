@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agcnn_jax.attention import STATISTICS
 from agcnn_jax.attention.resample import PRECISION
-
-STATISTICS = ("max", "l1", "l2")
-"""The reductions over channels of Section III-B and Table III."""
 
 _BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 

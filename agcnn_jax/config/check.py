@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import config_dict
 
-from agcnn_jax.config.keys import KEYS, SECTIONS, check_value
+from agcnn_jax.config.keys import KEYS, check_channels, check_value, flatten, unknown_key
 from agcnn_jax.runtime.errors import UserError
 
 
@@ -30,10 +29,16 @@ def check_config(
         UserError: for the first key that is missing, unknown or has an impossible value.
     """
     where = f"{source}: " if source else ""
-    values = dict(_leaves(config))
+    try:
+        values = flatten(config.to_dict())
+    except config_dict.RequiredValueError as error:
+        raise UserError(
+            f"{where}a required_placeholder has no value; use placeholder instead, which the "
+            f"command line can fill"
+        ) from error
     for key, value in values.items():
         if key not in KEYS:
-            raise UserError(f"{where}{_unknown(key, value)}")
+            raise UserError(f"{where}{unknown_key(key, value)}")
     for key in KEYS:
         if key not in values:
             section = key.split(".")[0]
@@ -47,26 +52,16 @@ def check_config(
             _put(section, name, value, check_value(key, value))
         except UserError as error:
             raise UserError(f"{where}{error}") from None
-    values = dict(_leaves(config))
-    if len(values["mean"]) != len(values["std"]):
-        raise UserError(
-            f"{where}config.mean has {len(values['mean'])} channels and config.std "
-            f"{len(values['std'])}; give both one number for each channel"
-        )
+    check_channels(config.mean, config.std, where)
 
 
 def check_name(key: str) -> None:
     """Raise `UserError` if there is no such key, and suggest similar ones."""
     if key not in KEYS:
-        raise UserError(_unknown(key))
+        raise UserError(unknown_key(key))
 
 
-def is_read(key: str, values: Mapping[str, Any]) -> bool:
-    """Tell whether a run reads a key, given the values of all keys."""
-    return all(need.holds(values[need.key]) for need in KEYS[key].needs)
-
-
-def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
+def check_overrides(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
     """Raise `UserError` if the command line sets a key that the resolved config does not read."""
     values = flatten(config.to_dict())
     for key in overrides:
@@ -76,35 +71,6 @@ def refuse_unread(overrides: Mapping[str, Any], config: ml_collections.ConfigDic
                     f"--config.{key} has no effect while config.{need.key} is "
                     f"{values[need.key]!r}; leave it out, or {need.remedy}"
                 )
-
-
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the leaves of a nested config as `{"data.dir": value}`."""
-    return dict(_leaves(tree))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name in tree:
-        try:
-            value = tree[name]
-        except config_dict.RequiredValueError:
-            value = None
-        if isinstance(value, dict | ml_collections.ConfigDict) and (value or name in SECTIONS):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _unknown(key: str, value: Any = None) -> str:
-    if key in SECTIONS:
-        names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
-        given = f" and cannot be {value!r}" if value is not None else ""
-        return f"config.{key} is a section{given}; set its keys: {names}"
-    last = key.split(".")[-1]
-    near = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.7)
-    near += [name for name in KEYS if name.split(".")[-1] == last and name not in near]
-    hint = f"did you mean {' or '.join(near)}?" if near else "train.py --help lists the keys"
-    return f"config.{key} is a key that nothing reads; {hint}"
 
 
 def _place(config: ml_collections.ConfigDict, key: str) -> tuple[ml_collections.ConfigDict, str]:

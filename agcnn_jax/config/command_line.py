@@ -139,7 +139,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(errors.TEMPORARY_STATUS)
 
 
-def refuse_flags_beside(*names: str) -> None:
+def check_flags_beside(*names: str) -> None:
     """Raise `UserError` if any other flag is given, since it has no effect with these."""
     for module in (__name__, sys.argv[0]):
         for flag in FLAGS.get_flags_for_module(module):

@@ -9,7 +9,6 @@ from importlib import util
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
 from agcnn_jax.config.check import check_config
 from agcnn_jax.config.keys import SECTIONS
@@ -36,15 +35,8 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
         if isinstance(config.get(section), ml_collections.FrozenConfigDict):
             with config.ignore_type(), config.unlocked():
                 config[section] = ml_collections.ConfigDict(config[section])
-    try:
-        check_config(config, f"--config {path}", overridable=True)
-        return config.lock()
-    except config_dict.RequiredValueError as error:
-        # ml_collections cannot lock a required placeholder.
-        raise UserError(
-            f"--config {path}: a required_placeholder has no value; use placeholder instead, "
-            "which the command line can fill"
-        ) from error
+    check_config(config, f"--config {path}", overridable=True)
+    return config.lock()
 
 
 def _run(path: str, *arguments: str) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agcnn_jax.attention import LOCAL_INPUTS, STATISTICS
 from agcnn_jax.config.kinds import (
     ANY,
     CHANNELS,
@@ -35,6 +38,9 @@ from agcnn_jax.config.kinds import (
     only_if,
     unless,
 )
+from agcnn_jax.config.strategies import STRATEGIES
+from agcnn_jax.data import CROPS, PROTOCOLS
+from agcnn_jax.models.registry import BACKBONES, POOLINGS
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +78,10 @@ class Key:
         return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
 
 
+SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
+"""`learning_rate_scaling`: the learning rate grows by this power of the ratio between the batch and
+the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
+
 # The labels of regions are int32, which suffices for 1289 x 1289 pixels.
 LARGEST_INPUT = 1289
 
@@ -95,9 +105,9 @@ KEYS: dict[str, Key] = {
         "folder or bucket for everything that a run writes; empty: runs/<name of the config "
         "file>"),
     "backbone": Key(
-        "resnet50", TEXT, one_of("resnet50", "densenet121", "resnet_small", "resnet_tiny"), meaning=
+        "resnet50", TEXT, one_of(*BACKBONES), meaning=
         "network of the global and the local branch"),
-    "pooling": Key("max", TEXT, one_of("max", "avg"), meaning=
+    "pooling": Key("max", TEXT, one_of(*POOLINGS), meaning=
         "pooling of the last feature map: max is Pool5 of Fig. 2; ImageNet and CheXNet used avg"),
     "dtype": Key("float32", TEXT, one_of("float32", "bfloat16", "float64"), meaning=
         "of the computation; parameters stay float32 at bfloat16; float64 compares runs digit "
@@ -119,16 +129,16 @@ KEYS: dict[str, Key] = {
         "of each input channel, for gray levels in 0..1; the default is ImageNet's"),
     "std": Key((0.229, 0.224, 0.225), NUMBERS, SPREADS, meaning=
         "standard deviation of each input channel; the default is ImageNet's"),
-    "strategy": Key("G_L_F", TEXT, one_of("G_L_F", "G_LF", "GL_F", "GLF", "G_L_F*"), meaning=
+    "strategy": Key("G_L_F", TEXT, one_of(*STRATEGIES), meaning=
         "which branches each stage trains (Table II)"),
-    "local_input": Key("crop", TEXT, one_of("crop", "image", "centred"), meaning=
+    "local_input": Key("crop", TEXT, one_of(*LOCAL_INPUTS), meaning=
         "of the local branch: the attended region; the whole image, which with strategy=GLF is "
         "the control experiment of Section IV-C; or, as a control of where it looks, the centre, "
         "as wide and high as the attended region"),
     "data.dir": Key("data/chestxray14", PATH, FILLED, FREE, meaning=
         "folder or bucket that data_prep/chestxray14.py wrote"),
     "data.protocol": Key(
-        "random", TEXT, one_of("random", "patient", "official", "lists"), SCORED, meaning=
+        "random", TEXT, one_of(*PROTOCOLS), SCORED, meaning=
         "the split: random by image, as in the paper; by patient; NIH's official lists; or the "
         "lists in the folder data.lists"),
     "data.lists": Key("", PATH, ANY, SCORED, (_LIST_FILES,), meaning=
@@ -140,7 +150,7 @@ KEYS: dict[str, Key] = {
     "input_size": Key(224, WHOLE, between(32, LARGEST_INPUT), meaning=
         "side of the square input in pixels; stored images may be larger"),
     "augment.crop": Key(
-        "random_resized", TEXT, one_of("random_resized", "random", "centre"), meaning=
+        "random_resized", TEXT, one_of(*CROPS), meaning=
         "crop of a training image; random has the size of the centre crop"),
     "augment.scale": Key((0.08, 1.0), NUMBERS, SHARES, needs=(_RESIZED,), meaning=
         "area of a random resized crop, as a fraction of the image's"),
@@ -148,7 +158,7 @@ KEYS: dict[str, Key] = {
         "its width divided by its height"),
     "augment.flip": Key(True, TRUTH, meaning=
         "mirror a training image with probability 1/2"),
-    "attention.statistic": Key("max", TEXT, one_of("max", "l1", "l2"), needs=(_CROP,), meaning=
+    "attention.statistic": Key("max", TEXT, one_of(*STATISTICS), needs=(_CROP,), meaning=
         "over channels, which makes a heat map of a feature map (Table III)"),
     "attention.tau": Key(0.7, NUMBER, FRACTION, needs=(_CROP,), meaning=
         "threshold of the heat map (Eq. 4)"),
@@ -176,7 +186,7 @@ KEYS: dict[str, Key] = {
         "what the learning rate is then divided by"),
     "warmup_epochs": Key(0.0, NUMBER, between(0, MOST), meaning=
         "over which the learning rate rises to its value at the start of a stage"),
-    "learning_rate_scaling": Key("none", TEXT, one_of("none", "linear", "sqrt"), meaning=
+    "learning_rate_scaling": Key("none", TEXT, one_of(*SCALINGS), meaning=
         "how the learning rate follows batch_size / reference_batch_size"),
     "reference_batch_size": Key((128, 64, 64), WHOLES, COUNTS, needs=(_SCALED,), meaning=
         "the batch that learning_rate was found with"),
@@ -212,15 +222,43 @@ KEYS: dict[str, Key] = {
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 
 
+DEFAULTS = {name: key.default for name, key in KEYS.items()}
+
+
 def default_config() -> ml_collections.ConfigDict:
     """Make a config of the defaults, whose values may be replaced by values of another type."""
     import ml_collections
 
-    config = ml_collections.ConfigDict(type_safe=False)  # so that 64 may replace (64,)
-    for section in sorted(SECTIONS):
-        config[section] = ml_collections.ConfigDict(type_safe=False)
-    config.update_from_flattened_dict({name: key.default for name, key in KEYS.items()})
+    # Not type_safe, so that 64 may replace (64,).
+    sections = {name: ml_collections.ConfigDict(type_safe=False) for name in sorted(SECTIONS)}
+    config = ml_collections.ConfigDict(sections, type_safe=False)
+    config.update_from_flattened_dict(DEFAULTS)
     return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a nested config as `{"data.dir": value}`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and (value or name in SECTIONS):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested config of `{"data.dir": value}`, with all sections."""
+    config: dict[str, Any] = {section: {} for section in SECTIONS}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config)[name] = value
+    return config
+
+
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a run reads a key, given the values of all keys."""
+    return all(need.holds(values[need.key]) for need in KEYS[key].needs)
 
 
 def check_value(key: str, value: Any) -> Any:
@@ -236,3 +274,25 @@ def check_value(key: str, value: Any) -> Any:
     if not row.limits.holds(converted):
         raise UserError(f"config.{key} is {value!r}; {row.words}")
     return converted
+
+
+def check_channels(mean: Sequence[float], std: Sequence[float], where: str = "") -> None:
+    """Raise `UserError` unless `mean` and `std` are of as many channels."""
+    if len(mean) != len(std):
+        raise UserError(
+            f"{where}config.mean has {len(mean)} channels and config.std {len(std)}; give both one "
+            f"number for each channel"
+        )
+
+
+def unknown_key(key: str, value: Any = None) -> str:
+    """Say that there is no such key, and suggest similar ones."""
+    if key in SECTIONS:
+        names = ", ".join(name for name in KEYS if name.startswith(f"{key}."))
+        given = f" and cannot be {value!r}" if value is not None else ""
+        return f"config.{key} is a section{given}; set its keys: {names}"
+    last = key.split(".")[-1]
+    near = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.7)
+    near += [name for name in KEYS if name.split(".")[-1] == last and name not in near]
+    hint = f"did you mean {' or '.join(near)}?" if near else "train.py --help lists the keys"
+    return f"config.{key} is a key that nothing reads; {hint}"

@@ -1,4 +1,4 @@
-"""What the value of a config's key or of a file's entry may be, and when a key is read."""
+"""Kinds and limits of values in configs and JSON files, and conditions for reading a key."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def unless(key: str, value: Any) -> Need:
     return Need(key, lambda given: given != value, f"set another --config.{key}")
 
 
-def require_entries(
+def check_entries(
     record: Any, entries: Mapping[str, tuple[Kind, Limits]], where: str, remedy: str
 ) -> None:
     """Raise `UserError` unless an object from a JSON file has these entries, with such values.

@@ -1,4 +1,4 @@
-"""What makes a run the same run: in its workdir when it resumes, and in all its processes."""
+"""A run's config and data on disk: written, read back, and compared when the run resumes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 import agcnn_jax
-from agcnn_jax.config.check import check_config, flatten, is_read
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED
-from agcnn_jax.config.kinds import ANY, TEXT, TRUTH, WHOLE, count_from, require_entries
+from agcnn_jax.config.keys import (
+    FIXED,
+    KEYS,
+    SCORED,
+    check_channels,
+    check_value,
+    flatten,
+    is_read,
+    nest,
+    unknown_key,
+)
+from agcnn_jax.config.kinds import ANY, TEXT, TRUTH, WHOLE, check_entries, count_from
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
 
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+if TYPE_CHECKING:
+    # A trained model is loaded where ml_collections is not installed.
+    from ml_collections import ConfigDict
 
-_ADDED = ("attention.crop_from", "eval.crops", "learning_rate_decay", "remat")
-"""Keys that version 0.1 did not have; their defaults are what it did."""
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 _DATA = {
     **dict.fromkeys(("provenance", "fingerprint", "protocol"), (TEXT, ANY)),
@@ -33,32 +42,82 @@ _DATA = {
 }
 
 
-def keep_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
-    """Write `data.json`, then `config.json`, or compare them as `compare_config` does."""
-    if not compare_config(config, workdir, data):
-        for name, value in (("data.json", data), ("config.json", json.loads(config.to_json()))):
-            write_json(workdir / name, value, "make it writable, or choose another --workdir")
+def write_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> None:
+    """Write `data.json`, then `config.json`: a workdir with a config has the rest."""
+    for name, value in (("data.json", data), ("config.json", json.loads(config.to_json()))):
+        write_json(workdir / name, value, "make it writable, or choose another --workdir")
 
 
-def compare_config(config: ConfigDict, workdir: epath.Path, data: dict[str, Any]) -> bool:
-    """Return False if a workdir holds no config; `UserError` if it holds another, or other data."""
-    saved = read_config(workdir)
-    if saved is None:
-        return False
+def read_config(workdir: epath.Path) -> ConfigDict | None:
+    """Read a workdir's `config.json`; None if there is none, `UserError` as in `parse_config`."""
+    path = workdir / "config.json"
+    if not exists(path, None if is_remote(path) else "choose another --workdir"):
+        return None
+    from ml_collections import ConfigDict
+
+    return ConfigDict(parse_config(read_json(path), str(path)))
+
+
+def parse_config(
+    saved: Mapping[str, Any],
+    source: str,
+    remedy: str = "restore it, or train again in another --workdir",
+) -> dict[str, Any]:
+    """Check a config that was read from JSON.
+
+    Args:
+        saved: nested, such as the content of a run's `config.json`.
+        source: where it comes from, for messages.
+        remedy: what to do, for messages.
+
+    Returns:
+        All keys of the table, nested, as plain Python values in the form that programs read.
+
+    Raises:
+        UserError: for a key that is missing or unknown, or a value that is impossible.
+    """
+    values = flatten(saved)
+    try:
+        for key, value in values.items():
+            if key not in KEYS:
+                raise UserError(unknown_key(key, value))
+        if missing := [key for key in KEYS if key not in values]:
+            raise UserError(f"it has no {missing[0]}")
+        config = {key: check_value(key, values[key]) for key in KEYS}
+        check_channels(config["mean"], config["std"])
+    except UserError as error:
+        raise UserError(
+            f"{source} is not as this version of agcnn-jax writes it: {error}; {remedy}"
+        ) from None
+    return nest(config)
+
+
+def read_data(workdir: epath.Path) -> dict[str, Any]:
+    """Read a workdir's `data.json`, see `Run.data_summary`; `UserError` if it is damaged."""
+    path = workdir / "data.json"
+    data = read_json(path)
+    check_entries(data, _DATA, str(path), "restore it, or choose another --workdir")
+    return data
+
+
+def check_unchanged(
+    config: ConfigDict, data: dict[str, Any], saved: ConfigDict, workdir: epath.Path
+) -> None:
+    """Raise `UserError` if a workdir, whose config is `saved`, holds another config or data."""
     ours, theirs = flatten(config.to_dict()), flatten(saved.to_dict())
     read = {key for key in KEYS if is_read(key, ours) or is_read(key, theirs)}
     kept = {key for key in read if KEYS[key].changes in (FIXED, SCORED)}
-    _compare(workdir, "config", kept, ours, theirs)
-    ours, theirs = flatten(data), flatten(read_data(workdir))
-    _compare(workdir, "data", {*ours, *theirs}, ours, theirs)
-    return True
+    our_data, their_data = flatten(data), flatten(read_data(workdir))
+    _check_equal(workdir, "config", kept, ours, theirs)
+    _check_equal(workdir, "data", {*our_data, *their_data}, our_data, their_data)
 
 
-def _compare(workdir: epath.Path, what: str, keys: set[str], ours: Any, theirs: Any) -> None:
+def _check_equal(workdir: epath.Path, what: str, keys: set[str], ours: Any, theirs: Any) -> None:
     pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(keys)}
-    if found := [f"{k} is {a!r}, there {b!r}" for k, (a, b) in pairs.items() if not same(a, b)]:
+    changes = [f"{k} is {a!r}, there {b!r}" for k, (a, b) in pairs.items() if not same(a, b)]
+    if changes:
         raise UserError(
-            f"--workdir {workdir} was made with another {what}: {'; '.join(found)}; choose "
+            f"--workdir {workdir} was made with another {what}: {'; '.join(changes)}; choose "
             f"another --workdir, or repeat that {what}"
         )
 
@@ -75,36 +134,6 @@ def check_data(workdir: epath.Path, fingerprint: str, data_dir: str) -> None:
             f"{data_dir} holds other data than --workdir {workdir} was trained on; prepare the "
             f"same data again, or, to use this data, add --config.data.dir={data_dir}"
         )
-
-
-def read_data(workdir: epath.Path) -> dict[str, Any]:
-    """Read a workdir's `data.json`, see `Run.data_summary`; `UserError` if it is damaged."""
-    path = workdir / "data.json"
-    data = read_json(path)
-    require_entries(data, _DATA, str(path), "restore it, or choose another --workdir")
-    return data
-
-
-def read_config(workdir: epath.Path) -> ConfigDict | None:
-    """Read a workdir's `config.json`; None if there is none, `UserError` if it is no config."""
-    path = workdir / "config.json"
-    if not exists(path, None if is_remote(path) else "choose another --workdir"):
-        return None
-    values = read_json(path)
-    for key in _ADDED:
-        *section, name = key.split(".")
-        keys = values.setdefault(section[0], {}) if section else values
-        if isinstance(keys, dict):
-            keys.setdefault(name, KEYS[key].default)
-    try:
-        # ConfigDict refuses impossible names of keys, such as those with dots.
-        saved = ConfigDict(values)
-        check_config(saved)
-    except (UserError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not as a run wrote it: {error}; restore it, or choose another --workdir"
-        ) from error
-    return saved
 
 
 def describe_run(config: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from agcnn_jax.attention.resample import PRECISION, crop_and_resize
+from agcnn_jax.data import CROPS
 
 CENTRE_FRACTION = 224 / 256
 """Side of the centre crop and of a plain random crop, as a fraction of the stored image's side."""
 
-CROPS = ("random_resized", "random", "centre")
 _ATTEMPTS = 10
 
 

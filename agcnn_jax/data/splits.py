@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from agcnn_jax.data import PROTOCOLS
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
 
 SUBSETS = ("train", "validation", "test")
-PROTOCOLS = ("random", "patient", "official", "lists")
 LISTED = ("official", "lists")
 """Protocols that use lists of image names."""
 # NIH's lists join training and validation. An eighth gives 70/10/20, as in CheXNet's splits.

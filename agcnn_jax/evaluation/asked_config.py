@@ -9,8 +9,8 @@ import ml_collections
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.config.check import check_config, flatten, refuse_unread
-from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED
+from agcnn_jax.config.check import check_config, check_overrides
+from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED, flatten
 from agcnn_jax.interop.weights import SETTINGS
 from agcnn_jax.runtime.errors import UserError
 
@@ -55,7 +55,7 @@ def read_run_config(
                 f"--workdir {workdir} was made with another config: {key} is {asked[key]!r}, "
                 f"there {trained[key]!r}; leave --config.{key} out, or evaluate another run"
             )
-    refuse_unread(overrides, saved)
+    check_overrides(overrides, saved)
     return saved
 
 
@@ -104,7 +104,7 @@ def weights_config(
     with new.ignore_type(), new.unlocked():
         new.update_from_flattened_dict(of_weights)
     check_config(new, f"{name}, weights.json")
-    refuse_unread(overrides, new)
+    check_overrides(overrides, new)
     return new
 
 

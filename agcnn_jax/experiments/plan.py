@@ -10,9 +10,9 @@ from typing import Any
 
 import ml_collections
 
-from agcnn_jax.config.check import check_config, flatten
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED
-from agcnn_jax.run.strategies import STRATEGIES
+from agcnn_jax.config.check import check_config
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten
+from agcnn_jax.config.strategies import STRATEGIES
 from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError
 

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
-from agcnn_jax.config.check import flatten
+from agcnn_jax.config.keys import flatten
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, PlannedRun
 from agcnn_jax.experiments.result import MEASURE_AGAIN, RunResult, make_result, measure_run
 from agcnn_jax.run import lineage

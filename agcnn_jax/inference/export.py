@@ -10,7 +10,7 @@ from typing import Any
 
 import agcnn_jax
 from agcnn_jax.config import kinds
-from agcnn_jax.config.kinds import require_entries
+from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, TestScores, model_card
 from agcnn_jax.inference.load import load_run
@@ -81,23 +81,23 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
     objects = ("branches", "positives", "positive_patients")
-    require_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
+    check_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
     count = (kinds.WHOLE, kinds.at_least(0))
     unknown = [name for name in ("trained_images", "shared_patients") if scores.get(name) is None]
     counts = {"patients", "trained_images", "shared_patients"}.difference(unknown)
-    require_entries(scores, dict.fromkeys(sorted(counts), count), path, _SCORE_AGAIN)
+    check_entries(scores, dict.fromkeys(sorted(counts), count), path, _SCORE_AGAIN)
     for name in ("positives", "positive_patients"):
-        require_entries(
+        check_entries(
             scores[name], dict.fromkeys(scores[name], count), f"{path}, {name}", _SCORE_AGAIN
         )
     auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
     for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
         anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        require_entries(values, anything, where, _SCORE_AGAIN)
+        check_entries(values, anything, where, _SCORE_AGAIN)
         numbers = {"mean": auc, "mean_interval": interval}
         numbers = {name: kind for name, kind in numbers.items() if values[name] is not None}
-        require_entries(values, numbers, where, _SCORE_AGAIN)
+        check_entries(values, numbers, where, _SCORE_AGAIN)
 
 
 def exported_config(model: Model) -> dict[str, Any]:

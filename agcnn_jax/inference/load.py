@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from agcnn_jax.config.plain import plain_config
+from agcnn_jax.config.keys import DEFAULTS, nest
+from agcnn_jax.config.saved import parse_config
 from agcnn_jax.inference.model import Model, check_not_forked
 from agcnn_jax.inference.model_files import (
     AGAIN,
@@ -85,7 +86,7 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
             f"nothing is trained in {name}; train first: python train.py --config ... --workdir "
             f"{workdir}"
         )
-    config = plain_config(read_json(path), str(path))
+    config = parse_config(read_json(path), str(path))
     variables, saved = finished_variables(
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
@@ -125,7 +126,7 @@ def load_converted(directory: str | os.PathLike[str]) -> Model:
     _check_labels(about["classes"], name)
     return Model(
         name=os.fspath(directory),
-        config=plain_config({key: about[key] for key in weights.SETTINGS}, name),
+        config=parse_config(nest(DEFAULTS | {key: about[key] for key in weights.SETTINGS}), name),
         labels=tuple(about["classes"]),
         image_size=STORED_SIZE,
         variables=weights.load_weights(directory),
@@ -158,7 +159,7 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
         if set(heads) != {len(labels)}:
             raise ValueError
-        config = plain_config(about["config"], str(folder / CONFIG))
+        config = parse_config(about["config"], str(folder / CONFIG), AGAIN)
         if not _fits(variables, config, len(labels)):
             raise ValueError
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

@@ -22,8 +22,8 @@ from agcnn_jax.config.kinds import (
     TEXT,
     WHOLE,
     between,
+    check_entries,
     count_from,
-    require_entries,
 )
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
@@ -125,7 +125,7 @@ def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
 def read_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Parse a model's `config.json`; `UserError` if it is damaged, or of another format."""
     about = read_object(content, path)
-    require_entries(about, _CONFIG, os.fspath(path), AGAIN)
+    check_entries(about, _CONFIG, os.fspath(path), AGAIN)
     if about["format"] != FORMAT:
         raise UserError(
             f"{os.fspath(path)} is of format {about['format']}, but this program reads {FORMAT}; "

@@ -21,8 +21,8 @@ from agcnn_jax.config.kinds import (
     TEXT,
     WHOLE,
     Limits,
+    check_entries,
     count_from,
-    require_entries,
 )
 from agcnn_jax.interop.hub import IMAGENET
 from agcnn_jax.models.agcnn import BRANCHES
@@ -105,9 +105,9 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(
             f"{path} is of format {written}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
-    require_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
+    check_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
     if about["classes"] is not None:
-        require_entries(about, {"classes": (LIST_OF_TEXTS, ANY)}, str(path), CONVERT_AGAIN)
+        check_entries(about, {"classes": (LIST_OF_TEXTS, ANY)}, str(path), CONVERT_AGAIN)
     return about
 
 

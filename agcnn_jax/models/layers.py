@@ -14,6 +14,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
 
 from agcnn_jax.models.convolution import convolve
+from agcnn_jax.models.registry import POOLINGS
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -183,9 +184,6 @@ def global_pool(feature_map: jax.Array, pooling: str) -> jax.Array:
     if pooling == "avg":
         return feature_map.mean(axis=(1, 2))
     raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(POOLINGS)}")
-
-
-POOLINGS: Sequence[str] = ("max", "avg")
 
 
 def mean_logit(logits: jax.Array) -> jax.Array:

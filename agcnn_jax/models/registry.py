@@ -1,23 +1,40 @@
-"""Backbones by their names in configs."""
+"""Backbones and poolings by their names in configs; importing this module imports no JAX."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-from jax.typing import DTypeLike
-
-from agcnn_jax.models.densenet import DenseNet
-from agcnn_jax.models.resnet import ResNet
 from agcnn_jax.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    import flax.linen as nn
+    from jax.typing import DTypeLike
+
+POOLINGS = ("max", "avg")
+"""How the last feature map is pooled; see `agcnn_jax.models.layers.global_pool`."""
+
+
+def _resnet(**settings: Any) -> nn.Module:
+    from agcnn_jax.models.resnet import ResNet
+
+    return ResNet(**settings)
+
+
+def _densenet(**settings: Any) -> nn.Module:
+    from agcnn_jax.models.densenet import DenseNet
+
+    return DenseNet(**settings)
+
+
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "resnet50": ResNet,
-    "densenet121": DenseNet,
+    "resnet50": _resnet,
+    "densenet121": _densenet,
     # For demonstrations on a CPU: one block per layer and a quarter of the width.
-    "resnet_small": lambda **settings: ResNet(blocks=(1, 1, 1, 1), width=16, **settings),
+    "resnet_small": functools.partial(_resnet, blocks=(1, 1, 1, 1), width=16),
     # For many trainings on a CPU. Without the last layer an input of 64 pixels has 4x4 positions.
-    "resnet_tiny": lambda **settings: ResNet(blocks=(1, 1, 1), width=16, **settings),
+    "resnet_tiny": functools.partial(_resnet, blocks=(1, 1, 1), width=16),
 }
 
 

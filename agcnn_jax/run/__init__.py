@@ -1,1 +1,1 @@
-"""What a run is made of, and what it came from."""
+"""The parts of a run, and its origin."""

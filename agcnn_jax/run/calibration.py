@@ -1,4 +1,4 @@
-"""What validation images say about a model: thresholds, Platt's two numbers, and its features.
+"""Calibration of a model by validation images: thresholds, Platt's two numbers, and its features.
 
 A run keeps them in `calibration.json`, with the digests of the weights that made the predictions,
 so that thresholds never meet the predictions of other weights.
@@ -16,7 +16,7 @@ from etils import epath
 from scipy.special import expit
 
 from agcnn_jax.config import kinds
-from agcnn_jax.config.kinds import ANY, NUMBER, OBJECT, WHOLE, require_entries
+from agcnn_jax.config.kinds import ANY, NUMBER, OBJECT, WHOLE, check_entries
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
 from agcnn_jax.metrics.feature_distance import FeatureStatistics
@@ -152,21 +152,21 @@ def calibration_of(
     """Read the content of `calibration.json`; None if it is not of these weights.
 
     Raises:
-        UserError: if it is damaged, or a newer version wrote it; names the file by `path`, the
+        UserError: if it is damaged, or another version wrote it; names the file by `path`, the
             value and the remedy.
     """
     count = (WHOLE, kinds.at_least(1))
-    require_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
-    if record["version"] > VERSION:
+    check_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
+    if record["version"] != VERSION:
         raise UserError(
-            f"{path} is of version {record['version']}, but this program reads {VERSION}; update "
-            f"agcnn-jax, or {remedy}"
+            f"{path} is of version {record['version']}, but this program reads {VERSION}; use "
+            f"the agcnn-jax that wrote it, or {remedy}"
         )
-    if (record["version"], record["weights"]) != (VERSION, dict(weights)):
+    if record["weights"] != dict(weights):
         return None
     body = {"images": count, "patients": count, "branches": (OBJECT, ANY)}
-    require_entries(record, body, path, remedy)
-    require_entries(record["branches"], dict.fromkeys(weights, (OBJECT, ANY)), path, remedy)
+    check_entries(record, body, path, remedy)
+    check_entries(record["branches"], dict.fromkeys(weights, (OBJECT, ANY)), path, remedy)
     branches = {
         branch: {
             label: _from_json(choice, f"{path}, {branch}, {label}", remedy)
@@ -189,14 +189,14 @@ def _to_json(choice: Choice) -> dict[str, Any]:
 
 
 def _from_json(value: Any, where: str, remedy: str) -> Choice:
-    require_entries(value, {"thresholds": (OBJECT, ANY)}, where, remedy)
+    check_entries(value, {"thresholds": (OBJECT, ANY)}, where, remedy)
     line = value.get("platt")
     if line is not None:
         numbers = dict.fromkeys(Line._fields, (NUMBER, kinds.FINITE))
-        require_entries(line, numbers, f"{where}, platt", remedy)
+        check_entries(line, numbers, f"{where}, platt", remedy)
         line = Line(*(float(line[name]) for name in Line._fields))
     thresholds = {}
-    require_entries(value["thresholds"], dict.fromkeys(RULES, (kinds.ANYTHING, ANY)), where, remedy)
+    check_entries(value["thresholds"], dict.fromkeys(RULES, (kinds.ANYTHING, ANY)), where, remedy)
     for rule in RULES:
         chosen = value["thresholds"][rule]
         thresholds[rule] = None if chosen is None else _logit(chosen, f"{where}, {rule}", remedy)
@@ -206,7 +206,7 @@ def _from_json(value: Any, where: str, remedy: str) -> Choice:
 def _logit(threshold: Any, where: str, remedy: str) -> float:
     """Read a threshold, whose probability is there for people, and must be the logit's."""
     scales = {"logit": (NUMBER, kinds.FINITE), "probability": (NUMBER, kinds.between(0, 1))}
-    require_entries(threshold, scales, where, remedy)
+    check_entries(threshold, scales, where, remedy)
     logit, probability = float(threshold["logit"]), threshold["probability"]
     if abs(expit(logit) - probability) > _ROUNDING:
         raise UserError(
@@ -234,7 +234,7 @@ def _features_from_json(record: Any, where: str, remedy: str) -> FeatureStatisti
     entries = dict.fromkeys(arrays, (OBJECT, ANY)) | dict.fromkeys(
         ("noise", "threshold"), (NUMBER, kinds.POSITIVE)
     )
-    require_entries(record, entries, where, remedy)
+    check_entries(record, entries, where, remedy)
     values = {}
     for name in arrays:
         try:

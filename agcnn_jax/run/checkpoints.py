@@ -21,7 +21,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from agcnn_jax.runtime import cluster
 from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary
+from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import error_number, is_remote, reason, reported, write_json
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class StageCheckpoints(ocp.CheckpointManager):
         """Open the checkpoints in a folder, which need not exist yet.
 
         All that are saved belong to `identity`: their backbone, labels, lineage ... Those that are
-        loaded must agree with it. If `read_only`, the folder has to hold one, and nothing is
-        written, deleted or waited for.
+        loaded must agree with it. All processes of a run open them. If `read_only`, the folder has
+        to hold one, and nothing is written, deleted or waited for.
         """
         self._identity = identity or {}
         _silence_background_errors()
@@ -66,8 +66,14 @@ class StageCheckpoints(ocp.CheckpointManager):
         arrays = ocp.StandardCheckpointHandler(multiprocessing_options=processes)
         text = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
         items = {"state": arrays, "batches": text, "identity": text}
-        with reported(directory, "read" if read_only else "written"), _report_unreadable(directory):
-            super().__init__(directory, options=options, item_handlers=items)
+        initialise = functools.partial(super().__init__, item_handlers=items)
+
+        def open_checkpoints() -> None:
+            done = "read" if read_only else "written"
+            with reported(directory, done), _report_unreadable(directory):
+                initialise(directory, options=options)
+
+        open_checkpoints() if read_only else sync_call(open_checkpoints)
         if read_only and self.latest_step() is None:
             raise UserError(
                 f"{directory} holds no finished checkpoint; {train_again(directory.parent)}"
@@ -115,6 +121,21 @@ class StageCheckpoints(ocp.CheckpointManager):
             return {**metrics, "val_auc_mean": None}
         return metrics
 
+    def resume_point(self) -> tuple[int, bool]:
+        """Return the latest step, 0 without any, and whether it has a score; for all processes."""
+
+        def latest() -> tuple[int, bool]:
+            step = self.latest_step() or 0
+            return step, step > 0 and self.score(step) is not None
+
+        step, scored = from_primary(latest)
+        return step, scored
+
+    def best_score(self) -> dict[str, Any]:
+        """Return the score of the best checkpoint, for all processes."""
+        score: Any = from_primary(lambda: self.score(self.best_step() or 0))
+        return dict(score)
+
     def wait_until_finished(self) -> None:
         """Wait until the checkpoint that is being saved is complete."""
         with reported(self.directory, "written"):
@@ -134,9 +155,9 @@ class StageCheckpoints(ocp.CheckpointManager):
         self._check_identity(step)
         state = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
         with _report_unreadable(self.directory, step):
-            found = self._restore(step, state=state, batches=ocp.args.JsonRestore())
-            batches.set_state(found["batches"])
-        return found["state"]
+            saved = self._restore(step, state=state, batches=ocp.args.JsonRestore())
+            batches.set_state(saved["batches"])
+        return saved["state"]
 
     def restore_best(self, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Load the best checkpoint, or that of `step`, as nested dicts of numpy arrays.

@@ -1,4 +1,4 @@
-"""What a step is compiled for, of all that a config names."""
+"""The part of a config that a step is compiled for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN
 from agcnn_jax.models.registry import make_backbone
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import BATCH_AXIS
 
 

@@ -1,4 +1,4 @@
-"""What a config names, opened: data, split, model, devices."""
+"""A run: its config, with the data, split, model and devices that it names."""
 
 from __future__ import annotations
 

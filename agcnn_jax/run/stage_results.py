@@ -17,14 +17,15 @@ from agcnn_jax.config.kinds import (
     TEXT,
     WHOLE,
     between,
+    check_entries,
     count_from,
-    require_entries,
 )
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import exists, read_json, reported
 
 _AUC = (NUMBER, between(0, 1))
@@ -34,8 +35,6 @@ _ENTRIES = {
     "weights": (OBJECT, ANY),
     "started_from": (OBJECT, ANY),
     "lineage": (TEXT, ANY),
-}
-_OPTIONAL = {
     "image_size": (WHOLE, count_from(1)),
     "val_auc": (OBJECT, ANY),
 }
@@ -51,29 +50,32 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
 
     It holds `best_step`, `best_val_auc_mean` and `val_auc_findings`; `weights`, the digest of each
     branch that the stage trained, at that step; `started_from`, the digest of each branch trained
-    before it; and `lineage`, the digest of the run's lineage. Version 0.1 did not write
-    `image_size`, the side of the stored images in pixels, and `val_auc`, `{branch: {finding: AUC}}`
-    at the best step.
+    before it; `lineage`, the digest of the run's lineage; `image_size`, the side of the stored
+    images in pixels; and `val_auc`, `{branch: {finding: AUC}}` at the best step.
     """
     path = directory / "result.json"
     if not exists(path):
         return None
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
-    require_entries(result, _ENTRIES, str(path), again)
-    optional = {name: kind for name, kind in _OPTIONAL.items() if name in result}
+    check_entries(result, _ENTRIES, str(path), again)
     mean = _AUC if result.get("best_val_auc_mean") is not None else (ANYTHING, ANY)
-    require_entries(result, {"best_val_auc_mean": mean, **optional}, str(path), again)
-    for branch, aucs in result.get("val_auc", {}).items():
-        require_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
+    check_entries(result, {"best_val_auc_mean": mean}, str(path), again)
+    for branch, aucs in result["val_auc"].items():
+        check_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
         scored = {label: _AUC for label, auc in aucs.items() if auc is not None}
-        require_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
+        check_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
             f"{path} names checkpoint {result['best_step']}, which is no longer there; "
             f"{train_again(directory)}"
         )
     return result
+
+
+def agreed_result(directory: epath.Path) -> dict[str, Any] | None:
+    """Read a stage's `result.json` in the primary process, for all; see `read_result`."""
+    return from_primary(lambda: read_result(directory))
 
 
 def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dict[str, Any]]]:
@@ -117,7 +119,7 @@ def digests(variables: Variables, branches: Iterable[str]) -> dict[str, str]:
 def check_origin(
     directory: epath.Path, saved: Mapping[str, Any], lineage_digest: str, earlier: Mapping[str, str]
 ) -> None:
-    """Refuse a stage of another run, or trained from other weights than the run has now.
+    """Check that a stage is of this run, and trained from the weights that the run has now.
 
     The stage says in `saved` what its `lineage` is, and in `started_from` the digest of each branch
     trained before it; the run's own are `lineage_digest` and `earlier`. `UserError` names the
@@ -139,7 +141,7 @@ def check_origin(
 
 
 def check_weights(directory: epath.Path, result: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Refuse a stage whose best checkpoint, with digests `now`, is not what its result says."""
+    """Check that a best checkpoint, with digests `now`, is what the stage's result says."""
     if result["weights"] != now:
         raise UserError(
             f"checkpoint {directory}/checkpoints/{result['best_step']} holds other weights than "

@@ -14,14 +14,13 @@ from typing import Any
 
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
-from agcnn_jax.config.check import flatten, is_read
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten, is_read
+from agcnn_jax.config.saved import read_config, same
+from agcnn_jax.config.strategies import Stage, branches_before, stages
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started, load_best, read_result, stage_directory
-from agcnn_jax.run.strategies import Stage, branches_before, stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_bytes
 
@@ -114,13 +113,13 @@ def _take_first(
 
 def _agrees(run: Run, donor: epath.Path, init: str | None, count: int) -> bool:
     """Tell whether another run's first `count` stages were made as this run's would be."""
-    theirs = saved_config.read_config(donor)
+    theirs = read_config(donor)
     if theirs is None or len(stages(theirs.strategy)) < count:
         return False
     values = (stage_values(flatten(c.to_dict()), count) for c in (run.config, theirs))
     return (
-        saved_config.same(*values)
-        and saved_config.same(read_json(donor / "data.json"), run.data_summary)
+        same(*values)
+        and same(read_json(donor / "data.json"), run.data_summary)
         and lineage.read(donor)[1] == init
     )
 

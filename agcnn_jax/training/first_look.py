@@ -12,7 +12,7 @@ from agcnn_jax.attention.attend import Attention
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
-from agcnn_jax.runtime.processes import announce, is_primary
+from agcnn_jax.runtime.processes import announce, from_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
 from agcnn_jax.training.inputs import attend_inputs, centre_inputs
 
@@ -29,10 +29,13 @@ def first_look(run: Run, variables: Variables) -> None:
 
     It shows the first validation film that has a finding, else the first one; on its right with
     the heat map. The box is the attended region (Section III-B). Only the primary process computes
-    and writes. `variables` include the global branch. `UserError` if the file cannot be written.
+    and writes, but all call this. `variables` include the global branch. `UserError` if the file
+    cannot be written.
     """
-    if not is_primary():
-        return
+    from_primary(lambda: _write_first_look(run, variables))
+
+
+def _write_first_look(run: Run, variables: Variables) -> None:
     records, indices = run.records, run.split.validation
     findings = records.finding_columns
     ill = records.label_matrix[indices][:, findings].any(axis=1)

@@ -20,13 +20,7 @@ from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, replicate, shard_batch
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import (
-    announce,
-    from_primary,
-    is_primary,
-    process_share,
-    sync_call,
-)
+from agcnn_jax.runtime.processes import announce, is_primary, process_share
 from agcnn_jax.runtime.storage import upload
 from agcnn_jax.training.first_look import first_look
 from agcnn_jax.training.host_crop import make_host_cropper
@@ -59,13 +53,9 @@ def fit(
     frozen = replicate(mesh, select_branches(variables, frozen_branches))
     batches = open_batches(run, schedule, frozen)
     score = make_validation(run, stage, frozen)
-
-    def latest() -> tuple[int, bool]:
-        step = checkpoints.latest_step() or 0
-        # A run that was stopped in a validation has saved the step without a score.
-        return step, step > 0 and schedule.ends_epoch(step) and checkpoints.score(step) is None
-
-    resumed, unscored = from_primary(latest)
+    resumed, scored = checkpoints.resume_point()
+    # A run that was stopped in a validation has saved the step without a score.
+    unscored = resumed > 0 and schedule.ends_epoch(resumed) and not scored
     if resumed:
         state = checkpoints.restore(resumed, state, batches)
     total = schedule.total_steps
@@ -76,7 +66,7 @@ def fit(
         record.validate(step, state, score)
         if stage.number == 1 and schedule.epoch(step) == 1:
             with record.paused(step, "drawing the first look"):
-                sync_call(lambda: first_look(run, state.variables))
+                first_look(run, state.variables)
 
     with contextlib.closing(batches), record, profile:
         if stop_requested():

@@ -1,4 +1,4 @@
-"""What the branches read: the images cut out of stored ones, and where the global branch looks."""
+"""Inputs of the branches: the images cut out of stored ones, and where the global branch looks."""
 
 from __future__ import annotations
 

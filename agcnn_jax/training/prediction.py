@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from scipy.special import expit
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
 from agcnn_jax.models.agcnn import BRANCHES, Variables, merge_branches
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
 from agcnn_jax.runtime.processes import is_primary, process_share
 from agcnn_jax.runtime.progress import Progress

@@ -1,4 +1,4 @@
-"""What remains of a stage's steps: lines in the log, checkpoints, validation scores."""
+"""Records of a stage's steps: lines in the log, checkpoints, validation scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a stage trains, on what batches, with which optimiser (Section IV-B)."""
+"""A stage's steps, batches and optimiser (Section IV-B)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from agcnn_jax.config.keys import SCALINGS
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import check_batch_size
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:  # importing it needs the packages that read data and configs
     from agcnn_jax.run.run import Run
-
-SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
-"""`config.learning_rate_scaling`: the learning rate grows by this power of the ratio between the
-batch and the reference batch (`linear`, Goyal et al. 2017; `sqrt`, Krizhevsky 2014)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +107,8 @@ def _offers(config: Any, divisor: int, devices: int, images: int) -> str:
         return max(1, round(size / shares)) * shares
 
     def fewer(parts: int) -> list[str]:
-        found = [n for n in range(1, devices + 1) if divisor % (n * parts) == evaluated % n == 0]
-        return [f"{found[-1]} device" + "s" * (found[-1] > 1)] if found else []
+        counts = [n for n in range(1, devices + 1) if divisor % (n * parts) == evaluated % n == 0]
+        return [f"{counts[-1]} device" + "s" * (counts[-1] > 1)] if counts else []
 
     changes, shares = [], devices * parts
     sizes = tuple(min(nearest(n, shares), images // shares * shares) for n in config.batch_size)

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.config.strategies import Stage, branches_before
 from agcnn_jax.metrics.auc import mean_auc
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run import stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.strategies import Stage, branches_before
 from agcnn_jax.runtime.preemption import StopRequest
-from agcnn_jax.runtime.processes import from_primary, sync_call
+from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.progress import write_line
 from agcnn_jax.runtime.storage import write_json
 from agcnn_jax.training.fit import fit
@@ -35,16 +35,15 @@ def train_stage(
     earlier = stage_results.digests(variables, branches_before(run.config.strategy, stage))
     origin = {"started_from": earlier, "lineage": lineage}
     identity = {**run.identity, **origin}
-    with sync_call(lambda: StageCheckpoints(directory / "checkpoints", identity)) as checkpoints:
-        finished, latest = from_primary(
-            lambda: (stage_results.read_result(directory), checkpoints.latest_step())
-        )
-        if latest is not None:
+    with StageCheckpoints(directory / "checkpoints", identity) as checkpoints:
+        finished = stage_results.agreed_result(directory)
+        latest, _ = checkpoints.resume_point()
+        if latest:
             saved = checkpoints.identity(latest)
-            sync_call(lambda: stage_results.check_origin(directory, saved, lineage, earlier))
+            stage_results.check_origin(directory, saved, lineage, earlier)
         if not finished:
             fit(run, make_schedule(run, stage), checkpoints, variables, stop)
-        scores = finished or from_primary(lambda: best_scores(checkpoints))
+        scores = finished or best_scores(checkpoints)
         best, _ = checkpoints.restore_best(scores["best_step"])
     trained = best["variables"]
     now = stage_results.digests(trained, stage.branches)
@@ -66,10 +65,10 @@ def train_stage(
 
 def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Describe a stage's best checkpoint as `result.json` does."""
-    score: Any = checkpoints.score(checkpoints.best_step() or 0)
+    score = checkpoints.best_score()
     mean, findings = score["val_auc_mean"], score["val_auc_findings"]
     best = {"best_step": score["step"], "best_val_auc_mean": mean, "val_auc_findings": findings}
-    return best | {"val_auc": score.get("val_auc", {})}
+    return best | {"val_auc": score["val_auc"]}
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:
@@ -93,7 +92,7 @@ def validation_table(results: Sequence[Mapping[str, Any]]) -> str:
     """
     branches: dict[str, Mapping[str, float | None]] = {}
     for result in results:
-        branches |= result.get("val_auc", {})
+        branches |= result["val_auc"]
     rows = {
         name: [aucs[name] for aucs in branches.values()]
         for aucs in branches.values()

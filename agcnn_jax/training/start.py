@@ -1,4 +1,4 @@
-"""What a run starts from: recorded when it first starts, and compared whenever it resumes."""
+"""The start of a run: recorded when it first starts, and compared whenever it resumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import check_unchanged, read_config, write_config
+from agcnn_jax.config.strategies import branches_before, stages
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.models.agcnn import Variables, init_variables
 from agcnn_jax.run import lineage
@@ -16,8 +17,8 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.run.stage_results import has_started
-from agcnn_jax.run.strategies import branches_before, stages
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import absolute, exists, reported, write_bytes
 from agcnn_jax.training.memory import parameter_table
 
@@ -50,16 +51,21 @@ def needs_init(run: Run) -> bool:
     )
 
 
-def open_start(run: Run, needed: bool) -> Start:
+def open_start(run: Run, begun: bool) -> Start:
     """Read what a run starts from, or if no stage has yet to start from it, what is recorded.
 
-    Unless `config.init` is `needed` (see `needs_init`), it need no longer exist. `UserError` if it
-    holds no weights, weights that do not fit, or weights that were trained on images of the test
-    subset; or if the workdir holds stages without a config.
+    `begun` says that the workdir has a config. All processes call this. Where `needs_init` is
+    false, `config.init` need no longer exist. `UserError` if it holds no weights, weights that do
+    not fit, or weights that were trained on images of the test subset; or if the workdir holds
+    stages without a config.
     """
+    needed = from_primary(lambda: needs_init(run))
+    return sync_call(lambda: _read_start(run, begun, needed))
+
+
+def _read_start(run: Run, begun: bool, needed: bool) -> Start:
     config, workdir, split = run.config, run.workdir, run.split
     records = run.records
-    begun = saved_config.read_config(workdir) is not None
     backbones, inherited = read_init(run) if needed or not begun else ({}, lineage.NOTHING)
     digest = lineage.digest(backbones) if backbones else None
     if begun:
@@ -93,19 +99,23 @@ def open_start(run: Run, needed: bool) -> Start:
 def keep_start(run: Run, start: Start) -> None:
     """Record in the workdir what the run is made from; `UserError` if the record is another."""
     workdir = run.workdir
-    if saved_config.read_config(workdir) is None:
-        # The config goes last: a workdir that has one has the rest.
+    # Read again: another training may have begun the run since, until this one got the lock.
+    saved = read_config(workdir)
+    if saved is None:
         lineage.write(workdir, start.lineage, start.init)
         with reported(workdir, "written"):
             table = parameter_table(start.variables) + "\n"
             write_bytes(workdir / "parameters.txt", table.encode())
-    elif start.init != (started_from := lineage.read(workdir)[1]):
+        # The config goes last: a workdir that has one has the rest.
+        write_config(run.config, workdir, run.data_summary)
+        return
+    if start.init != (started_from := lineage.read(workdir)[1]):
         raise _refused(
             run,
             f"whose weights (digest {start.init}) are others than --workdir {workdir} was started "
             f"from (digest {started_from}); put those back, or choose another --workdir",
         )
-    saved_config.keep_config(run.config, workdir, run.data_summary)
+    check_unchanged(run.config, run.data_summary, saved, workdir)
 
 
 def read_init(run: Run) -> tuple[Backbones, Lineage]:
@@ -149,7 +159,7 @@ def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]
     backbones = dict.fromkeys(_WITH_BACKBONE, global_backbone)
     # A stage says what it was trained on only from within its own run's folder.
     workdir = stage.parent.parent
-    if config := saved_config.read_config(workdir):
+    if config := read_config(workdir):
         seen, _ = lineage.read(workdir)
         if saved.get("lineage") == seen.digest:
             _check_normalisation(run, config.mean, config.std)

@@ -14,9 +14,9 @@ from scipy import stats
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.config.check import check_config
 from agcnn_jax.config.keys import default_config
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.data.augment import Augmentation, _random_box, centre_crop
 from agcnn_jax.metrics.auc import auc
-from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import make_schedule
 from tests.support.programs import ROOT, run

@@ -9,7 +9,7 @@ from absl import flags
 
 import agcnn_jax
 from agcnn_jax.config import command_line
-from agcnn_jax.config.check import refuse_unread
+from agcnn_jax.config.check import check_overrides
 from agcnn_jax.runtime.errors import UserError
 from tests.support.processes import environment, free_port
 from tests.support.programs import ROOT, run
@@ -27,7 +27,7 @@ def parse(monkeypatch):
         command_line.define_config_flags()
         command_line._parse(sys.argv)
         config, workdir, overrides = command_line.configured()
-        refuse_unread(overrides, config)
+        check_overrides(overrides, config)
         return config, workdir, overrides
 
     return read

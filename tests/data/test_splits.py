@@ -12,9 +12,10 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agcnn_jax.config.saved import describe_run, keep_config
+from agcnn_jax.config.saved import check_unchanged, describe_run, read_config, write_config
+from agcnn_jax.data import PROTOCOLS
 from agcnn_jax.data.records import Records
-from agcnn_jax.data.splits import PROTOCOLS, SUBSETS, make_split
+from agcnn_jax.data.splits import SUBSETS, make_split
 from agcnn_jax.data.text import read_names
 from agcnn_jax.runtime.errors import UserError
 from configs import common
@@ -168,10 +169,11 @@ def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     workdir = epath.Path(tmp_path)
     of_records = {"provenance": "a test", "fingerprint": "f", "images": len(records)}
     first, edited = (of_records | split for split in (first, edited))
-    keep_config(config, workdir, first)
-    keep_config(config, workdir, first)
+    write_config(config, workdir, first)
+    saved = read_config(workdir)
+    check_unchanged(config, first, saved, workdir)
     with pytest.raises(UserError, match="was made with another data: train_digest is '"):
-        keep_config(config, workdir, edited)
+        check_unchanged(config, edited, saved, workdir)
     ours, theirs = (describe_run(config, data) for data in (first, edited))
     assert {key for key in ours if ours[key] != theirs[key]} == {
         "data train_digest",

@@ -2,7 +2,8 @@ import itertools
 
 import pytest
 
-from agcnn_jax.config.check import flatten
+from agcnn_jax.config.keys import flatten
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.experiments.plan import (
     EXPERIMENTS,
     NAMES,
@@ -12,7 +13,6 @@ from agcnn_jax.experiments.plan import (
     plan,
 )
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.run.strategies import stages
 from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.runtime.errors import UserError
 from configs import resnet

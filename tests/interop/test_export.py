@@ -53,6 +53,7 @@ def make_run(workdir, variables, branches):
             checkpoints.save(7, state, batches)
             checkpoints.add_score(7, 0.6, 2)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2}
+        result |= {"image_size": 256, "val_auc": {}}
         result["weights"] = stage_results.digests(trained, [branch])
         result["lineage"] = SEEN.digest
         result["started_from"] = stage_results.digests(variables, branches[: number - 1])

@@ -715,8 +715,8 @@ FAULTS = (
     Fault(
         "initial weights may be replaced",
         "agcnn_jax/training/start.py",
-        "elif start.init != (started_from := lineage.read(workdir)[1]):",
-        "elif False:",
+        "if start.init != (started_from := lineage.read(workdir)[1]):",
+        "if False:",
         (TEST_START + "StartingFromConvertedWeights::test_that_are_replaced",),
     ),
     Fault(
@@ -744,14 +744,14 @@ FAULTS = (
     Fault(
         "a validation that was stopped is forgotten",
         FIT,
-        "checkpoints.score(step) is None",
-        "False",
+        "and not scored",
+        "and False",
         TEST_STOPPED,
     ),
     Fault(
         "a resumed run repeats the batches from the start",
         "agcnn_jax/run/checkpoints.py",
-        'batches.set_state(found["batches"])',
+        'batches.set_state(saved["batches"])',
         "pass",
         TEST_STOPPED,
     ),

@@ -15,10 +15,10 @@ import torch
 from agcnn_jax.attention.attend import Attention, attend, cut_out
 from agcnn_jax.attention.heatmap import heat_map_mask
 from agcnn_jax.attention.regions import region_boxes_device
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch, merge_branches, select_branches
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.run.strategies import Stage, stages
 from agcnn_jax.runtime.devices import (
     BATCH_AXIS,
     REPLICATED,

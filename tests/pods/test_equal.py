@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 
 from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run.run import open_run
-from agcnn_jax.run.strategies import stages
 from agcnn_jax.training.start import initial_variables
 from tests.pods.interrupted import STAGES, entries, latest
 from tests.support.processes import DEMO, Run

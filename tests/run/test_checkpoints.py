@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.stage import best_scores, describe_result, validation_table
 from tests.support.programs import run
@@ -244,8 +244,7 @@ def test_the_table_of_finished_stages():
         "Hernia                       -",
         "mean                     0.750",
     ]
-    # A stage of version 0.1 kept no AUCs of single findings.
-    assert validation_table([{}, first, again]).splitlines() == [
+    assert validation_table([first, again]).splitlines() == [
         "AUC, validation images  global  fusion",
         "Mass                     0.800   1.000",
         "Hernia                   0.500       -",

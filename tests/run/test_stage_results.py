@@ -45,7 +45,7 @@ def result(tmp_path):
 
 @pytest.mark.parametrize("missing", [None, "best_val_auc_mean"])
 def test_a_result_is_read(result, missing):
-    """No finding may have an AUC; version 0.1 wrote neither the size nor the AUCs."""
+    """It may be that no finding has an AUC."""
     assert result(**({missing: None} if missing else {})) == RESULT | (
         {missing: None} if missing else {}
     )

@@ -9,11 +9,12 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agcnn_jax.config.check import check_config, flatten
+from agcnn_jax.config.check import check_config
+from agcnn_jax.config.keys import flatten
+from agcnn_jax.config.strategies import STRATEGIES, Stage
 from agcnn_jax.run import takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.stage_results import digests, load_best, read_result, stage_directory
-from agcnn_jax.run.strategies import STRATEGIES, Stage
 from agcnn_jax.run.takeover import stage_values, take_over
 from agcnn_jax.runtime.storage import write_json
 from tests.configs import demo
@@ -101,6 +102,7 @@ def finish_stage(workdir, value=1.0):
         checkpoints.save(7, state, Position(7))
         checkpoints.add_score(7, 0.5, 3)
     scores = {"best_step": 7, "best_val_auc_mean": 0.5, "val_auc_findings": 3}
+    scores |= {"image_size": 64, "val_auc": {}}
     origin = {"started_from": {}, "lineage": "seen"}
     weights = digests(state["variables"], ["global"])
     write_json(directory / "result.json", {**scores, **origin, "weights": weights})

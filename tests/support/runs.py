@@ -4,10 +4,11 @@ import flax.struct
 import grain
 import numpy as np
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import write_config
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.run import lineage, stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.strategies import stages
+from agcnn_jax.runtime.storage import write_json
 
 
 @flax.struct.dataclass
@@ -19,7 +20,7 @@ class State:
 def make_run(experiment, variables, branches):
     """Write a workdir of the strategy G_L_F in which the stages of `branches` have finished."""
     workdir, records, split = experiment.workdir, experiment.records, experiment.split
-    saved_config.keep_config(experiment.config, workdir, experiment.data_summary)
+    write_config(experiment.config, workdir, experiment.data_summary)
     seen = lineage.lineage_of(
         records.collection,
         records.image_ids[split.train].tolist(),
@@ -40,6 +41,6 @@ def make_run(experiment, variables, branches):
             checkpoints.add_score(7, 0.6, 2)
         now = stage_results.digests(trained, stage.branches)
         result = {"best_step": 7, "best_val_auc_mean": 0.6, "val_auc_findings": 2, "weights": now}
-        result |= {**origin, "image_size": records.image_size}
-        saved_config.write_json(folder / "result.json", result)
+        result |= {**origin, "image_size": records.image_size, "val_auc": {}}
+        write_json(folder / "result.json", result)
         earlier |= now

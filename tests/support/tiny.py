@@ -5,6 +5,7 @@ All tests use it, in their own process and in the programs that they start:
 `resnet_small`. Such programs draw ROC curves alone; tests/evaluation draws all figures.
 """
 
+import functools
 import runpy
 import sys
 from importlib.machinery import PathFinder
@@ -35,9 +36,8 @@ class _Finder:
 
 
 def _two_bottlenecks(module):
-    module.BACKBONES["resnet_small"] = lambda **settings: module.ResNet(
-        blocks=(1, 1), width=8, **settings
-    )
+    two_bottlenecks = {"blocks": (1, 1), "width": 8}
+    module.BACKBONES["resnet_small"] = functools.partial(module._resnet, **two_bottlenecks)
 
 
 def _roc_alone(module):

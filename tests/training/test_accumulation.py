@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from agcnn_jax.run.strategies import Stage
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state, split_rows

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.models.agcnn import normalise
 from agcnn_jax.models.layers import BatchNorm, Conv
 from agcnn_jax.models.resnet import ResNet
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agcnn_jax.config.check import check_config
-from agcnn_jax.run.strategies import STRATEGIES
+from agcnn_jax.config.strategies import STRATEGIES
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import check_batches
 from configs import common, densenet

@@ -14,11 +14,11 @@ import pytest
 from etils import epath
 from jax.sharding import NamedSharding
 
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.run import run as experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.run import open_run
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import SHARDED, device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training import fit, prediction

@@ -12,9 +12,9 @@ from agcnn_jax.attention.attend import attend
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import Stored, crop_stored
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.data.augment import augmented_views
 from agcnn_jax.models.agcnn import apply_branch
-from agcnn_jax.run.strategies import Stage
 from agcnn_jax.runtime.devices import (
     REPLICATED,
     SHARDED,

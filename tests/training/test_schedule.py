@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.config.check import check_config
-from agcnn_jax.run.strategies import Stage
+from agcnn_jax.config.strategies import Stage
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import make_schedule
 from configs import common

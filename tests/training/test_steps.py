@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from agcnn_jax.config.strategies import STRATEGIES, Stage, stages
 from agcnn_jax.models.agcnn import select_branches
-from agcnn_jax.run.strategies import STRATEGIES, Stage, stages
 from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import binary_cross_entropy, init_state

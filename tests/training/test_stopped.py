@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.config.strategies import stages
 from agcnn_jax.run import run as experiment
 from agcnn_jax.run.checkpoints import StageCheckpoints
-from agcnn_jax.run.strategies import stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.training import fit, loop, prediction, start

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agcnn_jax.run.strategies import Stage, stages
+from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.training import fit, inputs
 from agcnn_jax.training.schedule import sgd

@@ -6,15 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from agcnn_jax.models.agcnn import BRANCHES
-
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage: the branches it trains; every other branch is frozen."""
 
     number: int  # position in the strategy, from 1
-    branches: tuple[str, ...]  # the trained ones, in the order of `BRANCHES`
+    branches: tuple[str, ...]  # the trained ones, in the order global, local, fusion
 
     @property
     def name(self) -> str:
@@ -38,8 +36,8 @@ STRATEGIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "G_L_F": (("global",), ("local",), ("fusion",)),
     "G_LF": (("global",), ("local", "fusion")),
     "GL_F": (("global", "local"), ("fusion",)),
-    "GLF": (BRANCHES,),
-    "G_L_F*": (("global",), ("local",), BRANCHES),
+    "GLF": (("global", "local", "fusion"),),
+    "G_L_F*": (("global",), ("local",), ("global", "local", "fusion")),
 }
 """The paper's name of each strategy, and the branches that its stages train."""
 
@@ -50,6 +48,6 @@ def stages(strategy: str) -> tuple[Stage, ...]:
 
 
 def branches_before(strategy: str, stage: Stage) -> tuple[str, ...]:
-    """Name the branches that a strategy has trained before a stage."""
+    """Name the branches that a strategy has trained before a stage, in the order of training."""
     earlier = STRATEGIES[strategy][: stage.number - 1]
-    return tuple(branch for branch in BRANCHES if any(branch in trained for trained in earlier))
+    return tuple(dict.fromkeys(branch for trained in earlier for branch in trained))
