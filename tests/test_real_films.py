@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax import predict
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, localise
@@ -86,7 +86,7 @@ def test_predictions_of_the_raw_films_are_those_of_the_evaluation(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "files", lambda evaluation: {})
         for split in ("test", "validation", "train"):
-            evaluate(saved_config.read_config(experiment.workdir), str(workdir), {}, split)
+            evaluate(read_config(experiment.workdir), str(workdir), {}, split)
             with open(workdir / f"eval/{split}/predictions_fusion.csv", newline="") as file:
                 known |= {row["Image Index"]: row for row in csv.DictReader(file)}
     out = tmp_path / "predictions"

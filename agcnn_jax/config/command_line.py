@@ -17,8 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from agcnn_jax.config.check import check_config, check_name
-from agcnn_jax.config.file import load_config
+from agcnn_jax.config.check import check_config, check_name, load_config
 from agcnn_jax.config.keys import KEYS, check_value
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError

@@ -229,8 +229,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     Args:
         header: names of the columns.
-        rows: cells of each row; None is an empty cell, and floats have all their digits.
+        rows: cells of each row; None is an empty cell, and floats have all their digits. A row
+            that is shorter than the header ends in empty cells.
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([*row, *[None] * (len(header) - len(row))] for row in rows)
     return text.getvalue()

@@ -8,9 +8,9 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import check_config, check_overrides
 from agcnn_jax.config.keys import FREE, KEYS, SCORED, TRAINED, flatten
+from agcnn_jax.config.saved import read_config, same
 from agcnn_jax.interop.weights import SETTINGS
 from agcnn_jax.runtime.errors import UserError
 
@@ -32,7 +32,7 @@ def read_run_config(
         UserError: if nothing was trained there, the run has another backbone, or an override
             contradicts how it was trained.
     """
-    saved = saved_config.read_config(workdir)
+    saved = read_config(workdir)
     if saved is None:
         raise UserError(
             f"nothing is trained in --workdir {workdir}; train first: python train.py --config ..."
@@ -48,7 +48,7 @@ def read_run_config(
         if changes in (SCORED, FREE):
             with saved.unlocked():
                 saved.update_from_flattened_dict({key: asked[key]})
-        elif not saved_config.same(asked[key], trained[key]):
+        elif not same(asked[key], trained[key]):
             if changes == TRAINED:
                 raise UserError(f"--config.{key} has no effect on an evaluation; leave it out")
             raise UserError(
@@ -90,7 +90,7 @@ def weights_config(
     for key in overrides:
         if key == "workdir":
             raise UserError(f"--config.workdir has no effect with {name}; leave it out")
-        if key in SETTINGS and not saved_config.same(asked[key], of_weights[key]):
+        if key in SETTINGS and not same(asked[key], of_weights[key]):
             raise UserError(
                 f"--config.{key} is {asked[key]!r}, but {name} has {of_weights[key]!r}; leave "
                 f"--config.{key} out"

@@ -17,7 +17,6 @@ from agcnn_jax.evaluation.files.csv_table import read_csv
 from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
 from agcnn_jax.evaluation.files.table import Table
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
-from agcnn_jax.evaluation.results_directory import check_new
 from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, describe_cohort, subset_of_table
 from agcnn_jax.evaluation.scoring.evaluation import compute
 from agcnn_jax.evaluation.scoring.prediction_files import (
@@ -39,6 +38,7 @@ from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
 from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.paths import expand
 from agcnn_jax.runtime.storage import absolute, exists
 

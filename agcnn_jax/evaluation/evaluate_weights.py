@@ -17,11 +17,11 @@ from agcnn_jax.evaluation.evaluate import (
     score,
 )
 from agcnn_jax.evaluation.files.csv_table import plain
-from agcnn_jax.evaluation.results_directory import check_new
 from agcnn_jax.evaluation.scoring.scored import match_outputs
 from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.storage import absolute
 
 

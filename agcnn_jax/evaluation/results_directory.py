@@ -11,7 +11,7 @@ from pathlib import Path
 
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import same
 from agcnn_jax.evaluation.auc.files import SCORES
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
@@ -30,7 +30,7 @@ def results_directory(run: Run, split: str) -> epath.Path:
     workdir, data = run.workdir, run.data_summary
     trained = read_json(workdir / "data.json")
     crops = "_ten_crops" if run.config.eval.crops == "ten" else ""
-    if saved_config.same(data, trained):
+    if same(data, trained):
         return workdir / "eval" / f"{split}{crops}"
     name = f"{split}_{run.split.protocol}{crops}"
     if data["fingerprint"] != trained.get("fingerprint"):
@@ -39,17 +39,6 @@ def results_directory(run: Run, split: str) -> epath.Path:
     if exists(scores) and read_json(scores, "delete it").get("images_digest") != digest:
         name += f"_{digest[:8]}"
     return workdir / "eval" / name
-
-
-def check_new(directory: epath.Path) -> None:
-    """Raise `UserError` unless a folder is missing or empty.
-
-    A run's own folders are replaced. A folder that the user names may hold anything.
-    """
-    with reported(directory, "read"):
-        used = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-    if used:
-        raise UserError(f"--out {directory} is not empty; choose a new folder, or delete it first")
 
 
 def replace_directory(

@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import same
 from agcnn_jax.evaluation.figures.style import encode
 from agcnn_jax.evaluation.files.table import as_markdown, as_text
 from agcnn_jax.evaluation.results_directory import replace_directory
@@ -129,7 +129,7 @@ def collect(results: Sequence[RunResult], rows: Sequence[PlannedRun]) -> dict[st
     for planned in rows:
         wanted = _without(planned.values, "seed", *OF_BACKBONE)
         for result in results:
-            if saved_config.same(_without(result.values, "seed", *OF_BACKBONE), wanted):
+            if same(_without(result.values, "seed", *OF_BACKBONE), wanted):
                 kind = tuple(str(result.values.get(key)) for key in OF_BACKBONE)
                 kinds.setdefault(kind, {}).setdefault(planned.row, []).append(result)
     order = list(BACKBONES)

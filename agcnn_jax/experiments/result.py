@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.check import check_value
 from agcnn_jax.config.keys import KEYS
+from agcnn_jax.config.saved import LIBRARIES
 from agcnn_jax.evaluation.scoring.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
@@ -127,7 +127,7 @@ def measure_run(run: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
     step = make_predict_step(run.recipe, run.mesh, branches)
     placed = replicate(run.mesh, variables)
     content: dict[str, Any] = {
-        "versions": {name: metadata.version(name) for name in saved_config.LIBRARIES},
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
         "device": jax.devices()[0].device_kind,
         "devices": run.mesh.size,
         "seconds": seconds,

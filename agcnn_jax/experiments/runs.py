@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
 from agcnn_jax.config.keys import flatten
+from agcnn_jax.config.saved import read_config, same
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, PlannedRun
 from agcnn_jax.experiments.result import MEASURE_AGAIN, RunResult, make_result, measure_run
 from agcnn_jax.run import lineage
@@ -44,7 +44,7 @@ class Inventory:
     def result(self, planned: PlannedRun) -> RunResult | None:
         """Return the result of a run, wherever it lies."""
         for result in self.results:
-            if saved_config.same(result.values, planned.values):
+            if same(result.values, planned.values):
                 return result
         return None
 
@@ -64,7 +64,7 @@ def survey(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]) -> I
     folders: dict[str, dict[str, Any]] = {}
     starts: dict[str, tuple[str | None, epath.Path]] = {}
     for folder in _listed(place / RUNS):
-        config = saved_config.read_config(folder)
+        config = read_config(folder)
         if config is not None:
             folders[str(folder)] = flat = flatten(config.to_dict())
             trained_on = read_json(folder / "data.json")
@@ -77,7 +77,7 @@ def survey(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]) -> I
             _check_alike(path, result.values, result.content["data"], planned, data)
             _check_same_start(starts, result.values["init"], result.content["init"], path)
             for other in results:
-                if saved_config.same(other.values, result.values):
+                if same(other.values, result.values):
                     raise UserError(f"{path} and {other.path} are of the same run; delete one")
             results.append(result)
     return Inventory(folders, results)
@@ -94,7 +94,7 @@ def _check_base(path: epath.Path, planned: PlannedRun) -> None:
     base = read_json(path, "delete it, and run the command that the workdir was begun with")
     for key, value in planned.base.items():
         theirs = base.get("config", {}).get(key)
-        if key not in OF_BACKBONE and not saved_config.same(theirs, value):
+        if key not in OF_BACKBONE and not same(theirs, value):
             raise UserError(
                 f"{path} says that these experiments began with config.{key} {theirs!r}, but "
                 f"{value!r} is asked for; choose another --workdir, or repeat that config"
@@ -132,14 +132,14 @@ def _check_alike(
     wanted = planned.values
     may_differ = {*VARIED, *OF_BACKBONE, *_unread_beside(wanted, values)}
     for key in sorted({*wanted, *values} - may_differ):
-        if not saved_config.same(wanted.get(key), values.get(key)):
+        if not same(wanted.get(key), values.get(key)):
             raise UserError(
                 f"{path} has config.{key} {values.get(key)!r}, but {wanted.get(key)!r} is asked "
                 f"for; runs of one --workdir differ in {', '.join(OF_BACKBONE)} alone: choose "
                 f"another --workdir, or repeat that config"
             )
     for key in sorted({*data, *trained_on}):
-        if not saved_config.same(data.get(key), trained_on.get(key)):
+        if not same(data.get(key), trained_on.get(key)):
             raise UserError(
                 f"{path} was trained on other data: {key} is {trained_on.get(key)!r}, but "
                 f"{data.get(key)!r} in config.data.dir; choose another --workdir, or repeat that "
@@ -158,7 +158,7 @@ def remaining(inventory: Inventory, runs: Sequence[PlannedRun]) -> list[int]:
     """Return the indices of the runs without a result, each run once."""
     left: list[int] = []
     for i, planned in enumerate(runs):
-        twice = any(saved_config.same(planned.values, runs[j].values) for j in left)
+        twice = any(same(planned.values, runs[j].values) for j in left)
         if not twice and inventory.result(planned) is None:
             left.append(i)
     return left
@@ -184,7 +184,7 @@ def complete_run(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]
 
     def choose() -> list[Any]:
         runs, values = survey(place, planned, data).runs, planned.values
-        own = [path for path, flat in runs.items() if saved_config.same(read_values(flat), values)]
+        own = [path for path, flat in runs.items() if same(read_values(flat), values)]
         used = {path.stem for path in _listed(place / RESULTS)}
         used |= {folder.name for folder in _listed(place / RUNS)}
         free = (name for name in _names(planned.name) if name not in used)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc.comparison import p_text
 from agcnn_jax.evaluation.files.table import DASH, Table, interval_text, number
 from agcnn_jax.evaluation.localisation.tables import NAMES
@@ -39,11 +38,11 @@ def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
         f"{content['provenance']}{_setting(name, of_backbone['config'])}",
     )
     groups, lines = _by_finding(rows) if name == BY_FINDING else _by_row(name, rows)
-    tables = [Table(above, groups, lines, int(name == BY_FINDING), ())]
+    tables = [Table(groups, lines, int(name == BY_FINDING), above)]
     if name in WITH_SIZES and _has_sizes(rows):
         above = ("By size of the lesion: thirds of each finding's annotated boxes, by area.",)
         groups, lines = _by_size(name, rows)
-        tables.append(Table(above, groups, lines, 0, ()))
+        tables.append(Table(groups, lines, above=above))
     if name == BY_FINDING and (attention := next(iter(rows.values()))["attention"]):
         above = (
             "Where attention points: the share of images in which the heat map's peak lies in an "
@@ -51,7 +50,7 @@ def as_tables(content: Mapping[str, Any], backbone: str) -> list[Table]:
             "an interval over patients that excludes 0.",
         )
         groups, lines = _where_it_points(attention)
-        tables.append(Table(above, groups, lines, 0, ()))
+        tables.append(Table(groups, lines, above=above))
     partial = [
         f"{row or 'the table'} with seeds {', '.join(map(str, of_row['seeds']))}"
         for row, of_row in rows.items()
@@ -216,18 +215,15 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
 
 def as_csv(content: Mapping[str, Any]) -> str:
     """Write all numbers in long form with full precision; cells are empty where none is known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["backbone", "row", "quantity", "finding", "value", "sd", "low", "high", "seeds", "paper"]
-    )
+    header = ["backbone", "row", "quantity", "finding", "value", "sd", "low", "high", "seeds"]
+    rows = []
     for backbone, of_backbone in content["backbones"].items():
         for row, of_row in of_backbone["rows"].items():
             for quantity, finding, one in _numbers(of_row):
                 spread = one.get("deviation"), *(one.get("interval") or (None, None))
                 cells = one["value"], *spread, one.get("seeds"), one.get("paper")
-                writer.writerow([backbone, row, quantity, finding, *cells])
-    return text.getvalue()
+                rows.append((backbone, row, quantity, finding, *cells))
+    return csv_text([*header, "paper"], rows)
 
 
 def _numbers(of_row: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.interop.convert import head_state, torch_state
 from agcnn_jax.interop.read import METADATA_KEY
 from agcnn_jax.models.agcnn import BRANCHES, Variables
@@ -46,7 +46,7 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name or delete it")
     directory = checkpoint_place(workdir)
-    config = saved_config.read_config(directory)
+    config = read_config(directory)
     if config is None:
         raise UserError(f"{workdir}: nothing is trained there; give a run's workdir")
     variables, saved = finished_variables(directory, config.strategy, {"backbone": config.backbone})

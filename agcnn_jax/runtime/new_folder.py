@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import reported
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path | epath.Path) -> None:
     """Raise `UserError` unless the folder of `--out` is missing or empty."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    with reported(out, "read"):
+        used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used:
         raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
 
 

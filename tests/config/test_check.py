@@ -15,8 +15,7 @@ from ml_collections.config_dict import config_dict
 
 from agcnn_jax.attention.heatmap import heat_map
 from agcnn_jax.attention.regions import region_boxes_device
-from agcnn_jax.config.check import check_config, check_overrides
-from agcnn_jax.config.file import load_config
+from agcnn_jax.config.check import check_config, check_overrides, load_config
 from agcnn_jax.config.keys import KEYS, LARGEST_INPUT, flatten
 from agcnn_jax.config.saved import check_unchanged, read_config, write_config
 from agcnn_jax.data.augment import Augmentation, augment

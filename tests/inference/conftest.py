@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.models.agcnn import BRANCHES
@@ -26,5 +26,5 @@ def workdir(data_dir, tmp_path_factory):
     make_run(experiment, variables, BRANCHES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "files", lambda evaluation: {})
-        evaluate(saved_config.read_config(experiment.workdir), str(workdir), {})
+        evaluate(read_config(experiment.workdir), str(workdir), {})
     return workdir

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import write_json
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES
@@ -41,7 +41,7 @@ def make_run(workdir, variables, branches):
     """Write a workdir in which the stages of `branches` have finished."""
     config = demo.get_config()
     workdir.mkdir(parents=True)
-    saved_config.write_json(workdir / "config.json", json.loads(config.to_json()))
+    write_json(workdir / "config.json", json.loads(config.to_json()))
     identity = {"backbone": "resnet_small", "pooling": "max", "channels": 1, "labels": LABELS}
     identity["lineage"] = SEEN.digest
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
@@ -57,7 +57,7 @@ def make_run(workdir, variables, branches):
         result["weights"] = stage_results.digests(trained, [branch])
         result["lineage"] = SEEN.digest
         result["started_from"] = stage_results.digests(variables, branches[: number - 1])
-        saved_config.write_json(folder / "result.json", result)
+        write_json(folder / "result.json", result)
     lineage.write(epath.Path(workdir), SEEN, None)
 
 

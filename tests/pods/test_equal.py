@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.config.strategies import stages
 from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run.run import open_run
@@ -129,7 +129,7 @@ def test_twenty_steps_of_every_stage(runs, dtype, processes, devices):
 def test_twenty_steps_change_more_than_the_tolerance(runs):
     """The comparison above can fail."""
     workdir = epath.Path(runs("float32", 1, 1, STEPS))
-    config = saved_config.read_config(workdir)
+    config = read_config(workdir)
     start = initial_variables(open_run(config, workdir), {})
     for stage in stages(config.strategy):
         _, state = latest(workdir, stage.name)

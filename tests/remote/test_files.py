@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_config
 from agcnn_jax.run import takeover
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.stage_results import has_started
@@ -31,7 +31,7 @@ def steps(store):
 
 
 def test_json(store, workdir):
-    assert saved_config.read_config(workdir) is None
+    assert read_config(workdir) is None
     storage.write_json(workdir / "a" / "b.json", {"x": [1]})
     assert json.loads(store.read("bucket", "run/a/b.json")) == {"x": [1]}
     assert storage.read_json(workdir / "a" / "b.json") == {"x": [1]}
@@ -159,7 +159,7 @@ class TestMistakes:
     def test_no_permission(self, store, workdir):
         store.forbidden.add("bucket")
         for what in (
-            lambda: saved_config.read_config(workdir),
+            lambda: read_config(workdir),
             lambda: storage.write_json(workdir / "a.json", {}),
             lambda: MetricsLog(workdir, "1_global", 0),
             lambda: write("gs://bucket/run/eval/test", given()),

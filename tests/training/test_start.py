@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from agcnn_jax.config import saved as saved_config
+from agcnn_jax.config.saved import read_json
 from agcnn_jax.evaluation import evaluate as evaluation
 from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.results_directory import results_directory
@@ -577,6 +577,6 @@ def test_records_are_small_and_complete(trained, make):
         )
     }
     assert (trained / "lineage.json").read_text().count("\n") == 1
-    assert saved_config.read_json(epath.Path(trained) / "data.json") == json.loads(
+    assert read_json(epath.Path(trained) / "data.json") == json.loads(
         json.dumps(experiment.data_summary)
     )

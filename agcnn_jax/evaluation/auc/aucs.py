@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc.comparison import with_differences
-from agcnn_jax.evaluation.files.table import DASH, Table, csv_text, ends, interval_text, number
+from agcnn_jax.evaluation.files.table import DASH, Table, ends, interval_text, number
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.localisation import note

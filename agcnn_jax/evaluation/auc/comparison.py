@@ -5,14 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from agcnn_jax.evaluation.files.table import (
-    DASH,
-    Table,
-    csv_text,
-    ends,
-    interval_text,
-    number,
-)
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import DASH, Table, ends, interval_text, number
 from agcnn_jax.evaluation.scoring.comparison import Difference
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agcnn_jax.evaluation.files.table import DASH, Table, csv_text
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import DASH, Table
 from agcnn_jax.evaluation.scoring.cohort import Subset
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
 
@@ -44,7 +45,7 @@ def table_one(subsets: Sequence[Subset]) -> Table:
                 cells.append(DASH if count is None else f"{count:,}{share}")
         rows.append(tuple(cells))
     groups = (("", ("",)), *((one.name, ("images", "patients")) for one in subsets))
-    return Table(above=(), groups=groups, rows=tuple(rows), summary_rows=0, below=(NOTE,))
+    return Table(groups, tuple(rows), below=(NOTE,))
 
 
 def table_one_csv(subsets: Sequence[Subset]) -> str:

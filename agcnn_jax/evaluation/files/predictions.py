@@ -12,9 +12,8 @@ import numpy as np
 from scipy.special import expit
 
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.data.text import IMAGE_COLUMNS, plain
+from agcnn_jax.data.text import IMAGE_COLUMNS, csv_text, plain
 from agcnn_jax.evaluation.files.csv_table import IMAGE_COLUMN, CsvTable, read_csv
-from agcnn_jax.evaluation.files.table import csv_text
 from agcnn_jax.runtime.errors import UserError
 
 PREFIX = "prob_"

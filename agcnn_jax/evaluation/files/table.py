@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.interval import Estimate, Interval
 
 DASH = "–"
 # Rounding errors of AUCs are about 1e-16.
@@ -23,18 +21,18 @@ class Table:
     """A table before it is rendered.
 
     Attributes:
-        above: lines before the table.
         groups: column groups: a name ("" for the row names) and the headers of its columns.
         rows: one cell per column of all groups; the first is the row's name.
         summary_rows: number of last rows that are not findings.
+        above: lines before the table.
         below: lines after the table.
     """
 
-    above: tuple[str, ...]
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[tuple[str, ...], ...]
-    summary_rows: int
-    below: tuple[str, ...]
+    summary_rows: int = 0
+    above: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
 
 
 def plain_name(finding: str) -> str:
@@ -118,18 +116,11 @@ def as_markdown(table: Table) -> str:
     return "\n\n".join([*table.above, "\n".join(lines), *table.below]) + "\n"
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write CSV with full precision.
-
-    Args:
-        header: names of the columns.
-        rows: a cell per column, None for an empty one; a shorter row ends in empty cells.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([*row, *[None] * (len(header) - len(row))] for row in rows)
-    return text.getvalue()
+def estimate_text(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
+    """Format a value with its interval; a value that is not known as an en dash."""
+    if estimate.value is None:
+        return DASH
+    return f"{number(estimate.value, digits, sign)} {interval_text(estimate.interval, digits)}"
 
 
 def ends(interval: Interval | None) -> tuple[float | None, float | None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agcnn_jax.evaluation.files.table import Table, csv_text, ends, interval_text, number
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import Table, ends, interval_text, number
 from agcnn_jax.evaluation.scoring.cohort import headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.radiologists import FINDINGS, POOLED, Agreement

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.files.table import as_markdown, csv_text, ends, json_text
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import as_markdown, ends, json_text
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_csv, agreement_table
 from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, metrics_markdown
 from agcnn_jax.evaluation.findings.subgroup_tables import (
@@ -125,40 +126,18 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
 
 
 def _finding(metrics: FindingMetrics | None) -> dict[str, Any]:
+    curve = ("decision_curve", "decision_curve_low", "decision_curve_high")
     if metrics is None:
-        return dict.fromkeys(
-            (
-                *MEASURES,
-                "intervals",
-                "reliability",
-                "decision_curve",
-                "decision_curve_low",
-                "decision_curve_high",
-                "positives",
-                "negatives",
-            )
-        )
+        names = (*MEASURES, "intervals", "reliability", *curve, "positives", "negatives")
+        return dict.fromkeys(names)
+    reliability = {name: part.tolist() for name, part in metrics.reliability._asdict().items()}
+    ends = zip(("observed_low", "observed_high"), metrics.reliability_interval, strict=True)
+    benefit = (metrics.decision_curve, *metrics.decision_interval)
     return {
         **{name: one.value for name, one in metrics.numbers.items()},
         "intervals": {name: one.interval for name, one in metrics.numbers.items()},
-        "reliability": {
-            **{k: v.tolist() for k, v in metrics.reliability._asdict().items()},
-            **dict(
-                zip(
-                    ("observed_low", "observed_high"),
-                    _lists(metrics.reliability_interval),
-                    strict=True,
-                )
-            ),
-        },
-        "decision_curve": metrics.decision_curve.tolist(),
-        **dict(
-            zip(
-                ("decision_curve_low", "decision_curve_high"),
-                _lists(metrics.decision_interval),
-                strict=True,
-            )
-        ),
+        "reliability": reliability | {name: _list(part) for name, part in ends},
+        **{name: _list(part) for name, part in zip(curve, benefit, strict=True)},
         "positives": metrics.positives,
         "negatives": metrics.negatives,
     }
@@ -191,6 +170,6 @@ def _platt(measures: Measures, branch: str, label: str) -> Any:
     return choices[label].platt if label in choices else None
 
 
-def _lists(ends: tuple[np.ndarray, np.ndarray]) -> list[list[float | None]]:
-    """Return both ends as lists, with None where one is not known."""
-    return [[None if np.isnan(x) else x for x in end.tolist()] for end in ends]
+def _list(values: np.ndarray) -> list[float | None]:
+    """Return numbers as a list, with None where one is not known."""
+    return [None if np.isnan(x) else x for x in values.tolist()]

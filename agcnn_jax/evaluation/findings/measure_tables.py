@@ -9,6 +9,7 @@ from agcnn_jax.evaluation.files.table import (
     DASH,
     Table,
     as_markdown,
+    estimate_text,
     interval_text,
     number,
     probability_text,
@@ -17,7 +18,7 @@ from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subg
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.scoring.measures import Measures, thresholds_note
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
-from agcnn_jax.metrics.interval import UNKNOWN, Estimate
+from agcnn_jax.metrics.interval import UNKNOWN
 
 RULE_NAMES = {
     "youden": "Youden's index",
@@ -91,16 +92,11 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
         ]
         rows.append((*cells, _quartiles(metrics.positives), _quartiles(metrics.negatives)))
     headers = (shown.header for shown in SHOWN.values())
-    return Table(
-        above=(),
-        groups=(
-            ("", ("Finding", "Positives", "Prevalence", "AUC", *headers)),
-            ("median [quartiles] of", ("positives", "negatives")),
-        ),
-        rows=tuple(rows),
-        summary_rows=0,
-        below=(),
+    groups = (
+        ("", ("Finding", "Positives", "Prevalence", "AUC", *headers)),
+        ("median [quartiles] of", ("positives", "negatives")),
     )
+    return Table(groups, tuple(rows))
 
 
 def intervals_table(branch: str, measures: Measures) -> Table:
@@ -111,7 +107,7 @@ def intervals_table(branch: str, measures: Measures) -> Table:
         cells = [interval_text(numbers[n].interval, SHOWN[n].interval_digits) for n in SHOWN]
         rows.append((label, *cells))
     header = ("Finding", *(shown.header for shown in SHOWN.values()))
-    return Table(above=(), groups=(("", header),), rows=tuple(rows), summary_rows=0, below=())
+    return Table((("", header),), tuple(rows))
 
 
 def points_table(branch: str, rule: str, measures: Measures) -> Table:
@@ -127,17 +123,13 @@ def points_table(branch: str, rule: str, measures: Measures) -> Table:
         counts = (getattr(point, name) for name in COUNTS)
         shares = (getattr(point, name) for name in SHARES)
         threshold = probability_text(calibration.probability(point.threshold))
-        rows.append((label, threshold, *(f"{n:,}" for n in counts), *map(_share, shares)))
-    return Table(
-        above=(),
-        groups=(
-            ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
-            ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
-        ),
-        rows=tuple(rows),
-        summary_rows=0,
-        below=(),
+        texts = (estimate_text(share, 2) for share in shares)
+        rows.append((label, threshold, *(f"{n:,}" for n in counts), *texts))
+    groups = (
+        ("", ("Finding", "threshold (probability)", "TP", "FP", "FN", "TN")),
+        ("", ("sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-")),
     )
+    return Table(groups, tuple(rows))
 
 
 def metrics_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
@@ -165,12 +157,6 @@ def metrics_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohor
 
 def _text(table: Table) -> str:
     return as_markdown(table).strip()
-
-
-def _share(share: Estimate) -> str:
-    if share.value is None:
-        return DASH
-    return f"{number(share.value, 2)} {interval_text(share.interval, 2)}"
 
 
 def _quartiles(quantiles: tuple[float, ...]) -> str:

@@ -7,15 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agcnn_jax.data.labels import NO_FINDING
-from agcnn_jax.evaluation.files.table import (
-    DASH,
-    Table,
-    as_markdown,
-    csv_text,
-    ends,
-    interval_text,
-    number,
-)
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, ends, estimate_text
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.interval import Estimate
@@ -48,10 +41,10 @@ def means_table(measures: Measures) -> Table:
         first = here[branches[0]]
         count = f"{len(first.findings)} of {len(everything)}" if first.findings else DASH
         cells = [f"{first.attribute}: {first.group}", f"{first.images:,}", f"{first.patients:,}"]
-        values = [_with_interval(here[branch].auc, here[branch].interval) for branch in branches]
-        rows.append((*cells, count, *values))
+        aucs = (Estimate(here[branch].auc, here[branch].interval) for branch in branches)
+        rows.append((*cells, count, *map(estimate_text, aucs)))
     header = ("Group", "Images", "Patients", "Findings")
-    return _table((("", header), ("mean AUC,", tuple(branches))), rows)
+    return Table((("", header), ("mean AUC,", tuple(branches))), tuple(rows))
 
 
 def differences_table(measures: Measures) -> Table:
@@ -65,10 +58,10 @@ def differences_table(measures: Measures) -> Table:
             continue
         name = f"{first.attribute}: {first.group} minus {first.reference}"
         count = f"{len(first.findings)}" if first.findings else DASH
-        values = (_share(here[branch].auc_difference, 3, "+") for branch in branches)
+        values = (estimate_text(here[branch].auc_difference, 3, "+") for branch in branches)
         rows.append((name, count, *values))
     groups = (("", ("Groups", "Findings")), ("difference of mean AUC,", tuple(branches)))
-    return _table(groups, rows)
+    return Table(groups, tuple(rows))
 
 
 def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
@@ -81,15 +74,15 @@ def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
     ):
         auc = aucs[one.group, one.finding]
         cells = [f"{one.finding}, {one.group}", f"{auc.positive_patients:,}"]
-        cells.append(_with_interval(auc.auc, auc.interval))
-        cells.append(_share(one.auc_difference, 3, "+"))
+        cells.append(estimate_text(Estimate(auc.auc, auc.interval)))
+        cells.append(estimate_text(one.auc_difference, 3, "+"))
         for name in _SHARES:
-            cells.append(_share(getattr(one, name), 2))
-            cells.append(_share(getattr(one, f"{name}_difference"), 2, "+"))
+            cells.append(estimate_text(getattr(one, name), 2))
+            cells.append(estimate_text(getattr(one, f"{name}_difference"), 2, "+"))
         rows.append(tuple(cells))
     pair = ("value", "difference")
     groups = (("", ("Finding, group", "Positive patients")), ("AUC", pair))
-    return _table((*groups, *((name, pair) for name in _SHARES)), rows)
+    return Table((*groups, *((name, pair) for name in _SHARES)), tuple(rows))
 
 
 def notes(measures: Measures) -> list[str]:
@@ -199,17 +192,3 @@ def _by_group(rows: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _of(rows: Iterable[Any], attribute: str, branch: str) -> list[Any]:
     return [one for one in rows if (one.attribute, one.branch) == (attribute, branch)]
-
-
-def _share(share: Estimate, digits: int, sign: str = "") -> str:
-    return _with_interval(share.value, share.interval, digits, sign)
-
-
-def _with_interval(value: float | None, interval: Any, digits: int = 3, sign: str = "") -> str:
-    if value is None:
-        return DASH
-    return f"{number(value, digits, sign)} {interval_text(interval, digits)}"
-
-
-def _table(groups: tuple[tuple[str, tuple[str, ...]], ...], rows: Sequence[Any]) -> Table:
-    return Table(above=(), groups=groups, rows=tuple(rows), summary_rows=0, below=())

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.files.table import csv_text, ends, json_text
+from agcnn_jax.data.text import csv_text
+from agcnn_jax.evaluation.files.table import ends, json_text
 from agcnn_jax.evaluation.localisation.tables import (
     THRESHOLDS,
     localisation_markdown,
@@ -47,10 +48,11 @@ def localisation_csv(localisation: Localisation, cohort: Cohort) -> str:
         count = localisation.counts[finding]
         counts = (count.boxes, count.images, count.patients)
         for measure in Scores._fields:
-            for threshold, value, interval in scores_of(scores, measure):
+            thresholds = THRESHOLDS.get(measure, (None,))
+            for threshold, estimate in zip(thresholds, scores_of(scores, measure), strict=True):
                 minus = way.startswith(MINUS)
                 theirs = None if minus else published(measure, threshold, finding, cohort)
-                numbers = (threshold, value, *ends(interval), theirs)
+                numbers = (threshold, estimate.value, *ends(estimate.interval), theirs)
                 rows.append((tau, way, finding, *counts, measure, *numbers))
     return csv_text([*header, "threshold", "value", "low", "high", "wang_2017"], rows)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, interval_text, number
+from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, estimate_text, number
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
 from agcnn_jax.evaluation.scoring.localisation import (
     BEST_CONTROL,
@@ -20,7 +19,7 @@ from agcnn_jax.evaluation.scoring.localisation import (
 )
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, MAPS
 from agcnn_jax.evaluation.scoring.references import load
-from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.interval import Estimate, Interval
 from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
 
 THRESHOLDS = {
@@ -52,21 +51,12 @@ _SHOWN = (
 """Header, measure and index of the threshold of the columns that stand for all."""
 
 
-class Score(NamedTuple):
-    """One number: the mean of a measure of `Scores` at a threshold, with its interval."""
-
-    threshold: float | None
-    value: float
-    interval: Interval | None
-
-
-def scores_of(scores: Scores, measure: str) -> list[Score]:
-    """List a measure, such as "iou", at its thresholds if it has some."""
-    thresholds = THRESHOLDS.get(measure, (None,))
+def scores_of(scores: Scores, measure: str) -> list[Estimate]:
+    """List a measure of `Scores`, such as "iou": at each of its `THRESHOLDS` if it has some."""
     columns = (np.atleast_1d(part).tolist() for part in getattr(scores, measure))
     return [
-        Score(threshold, value, None if np.isnan(low) else Interval(low, high))
-        for threshold, value, low, high in zip(thresholds, *columns, strict=True)
+        Estimate(value, None if np.isnan(low) else Interval(low, high))
+        for value, low, high in zip(*columns, strict=True)
     ]
 
 
@@ -143,17 +133,15 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _cell(score: Score, sign: str = "") -> str:
-    return f"{number(score.value, sign=sign)} {interval_text(score.interval)}"
-
-
 def _by_way(localisation: Localisation, measure: str) -> Table:
     """One row a finding, one column a way."""
     of_tau = localisation.scores[localisation.tau]
     rows = [
         [finding, f"{count.boxes:,}", f"{count.images:,}"]
         + [
-            _cell(scores_of(of_tau[way][finding], measure)[0]) if finding in of_tau[way] else DASH
+            estimate_text(scores_of(of_tau[way][finding], measure)[0])
+            if finding in of_tau[way]
+            else DASH
             for way in WAYS
         ]
         for finding, count in localisation.counts.items()
@@ -163,7 +151,7 @@ def _by_way(localisation: Localisation, measure: str) -> Table:
     means = [number(_mean(of_tau[way], shared, measure)) for way in WAYS]
     rows.append([f"Mean ({len(shared)} of {len(rows)})", "", "", *means])
     groups = (("", ("Finding", "Boxes", "Images", *(NAMES[way] for way in WAYS))),)
-    return Table((), groups, tuple(map(tuple, rows)), summary_rows=1, below=())
+    return Table(groups, tuple(map(tuple, rows)), summary_rows=1)
 
 
 def _by_threshold(localisation: Localisation, cohort: Cohort, measure: str) -> Table:
@@ -175,13 +163,13 @@ def _by_threshold(localisation: Localisation, cohort: Cohort, measure: str) -> T
     for finding in localisation.counts:
         for way in ways:
             if finding in of_tau[way]:
-                cells = map(_cell, scores_of(of_tau[way][finding], measure))
+                cells = map(estimate_text, scores_of(of_tau[way][finding], measure))
                 rows.append((finding, NAMES[way], *cells))
         theirs = [published(measure, t, finding, cohort) for t in THRESHOLDS[measure]]
         if theirs != [None] * len(theirs):
             rows.append((finding, WANG, *map(number, theirs)))
     header = ("Finding", "Found by", *(f"T = {t:g}" for t in THRESHOLDS[measure]))
-    return Table((), (("", header),), tuple(rows), summary_rows=0, below=())
+    return Table((("", header),), tuple(rows))
 
 
 def _differences(localisation: Localisation) -> Table:
@@ -192,7 +180,7 @@ def _differences(localisation: Localisation) -> Table:
             finding,
             NAMES[way],
             *(
-                _cell(scores_of(of_way[finding], measure)[index], "+")
+                estimate_text(scores_of(of_way[finding], measure)[index], sign="+")
                 for _, measure, index in columns
             ),
         )
@@ -201,7 +189,7 @@ def _differences(localisation: Localisation) -> Table:
         if way not in CONTROLS and finding in of_way
     ]
     header = ("Finding", "Minus", *(name for name, _, _ in columns))
-    return Table((), (("", header),), tuple(rows), summary_rows=0, below=())
+    return Table((("", header),), tuple(rows))
 
 
 def _by_tau(localisation: Localisation) -> Table:
@@ -221,14 +209,14 @@ def _by_tau(localisation: Localisation) -> Table:
     ]
     names = tuple(name for name, _, _ in _SHOWN)
     groups = (("", ("tau", "Area")), *((f"{NAMES[way]}:", names) for way in (ATTENDED, CENTRED)))
-    return Table((), groups, tuple(rows), summary_rows=0, below=())
+    return Table(groups, tuple(rows))
 
 
 def _mean(
     of_way: dict[str, Scores], findings: Collection[str], measure: str, index: int = 0
 ) -> float | None:
     values = [scores_of(of_way[finding], measure)[index].value for finding in findings]
-    return float(np.mean(values)) if values else None
+    return float(np.mean(np.array(values, float))) if values else None
 
 
 def localisation_markdown(localisation: Localisation, cohort: Cohort) -> str:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from agcnn_jax.attention.attend import Attention
-from agcnn_jax.data.coordinates import to_input_pixels
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.files.table import plain_name
+from agcnn_jax.evaluation.scoring.localisation import input_boxes
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
@@ -190,17 +190,11 @@ def _answers(scored: ScoredImages, row: int) -> list[Answer]:
     ]
 
 
-def _true_boxes(run: Run, record: int) -> list[tuple[str, tuple[float, float, float, float]]]:
+def _true_boxes(run: Run, record: int) -> list[tuple[str, Box]]:
     """Return an image's annotated boxes in pixels of the model's input."""
-    records = run.records
-    indices = np.flatnonzero(records.boxes.records == record)
-    size = np.array([records.widths[record], records.heights[record]])
-    boxes = to_input_pixels(
-        records.boxes.corners[indices], run.recipe.input_size, records.image_size, size
-    )
-    return [
-        (str(finding), (xmin, ymin, xmax, ymax))
-        for finding, (xmin, ymin, xmax, ymax) in zip(
-            records.boxes.findings[indices], boxes.tolist(), strict=True
-        )
-    ]
+    boxes = run.records.boxes
+    rows = np.flatnonzero(boxes.records == record)
+    if not len(rows):
+        return []
+    findings, corners = boxes.findings[rows].tolist(), input_boxes(run, rows).tolist()
+    return [(finding, tuple(box)) for finding, box in zip(findings, corners, strict=True)]

@@ -197,7 +197,7 @@ def location_priors(
 
 def annotated_boxes(run: Run, indices: np.ndarray) -> dict[str, Annotated]:
     """Collect the annotated boxes of the records `indices`, per finding."""
-    records, size = run.records, run.recipe.input_size
+    records = run.records
     boxes = records.boxes
     scored = np.isin(boxes.records, indices)
     annotated = {}
@@ -206,17 +206,18 @@ def annotated_boxes(run: Run, indices: np.ndarray) -> dict[str, Annotated]:
         rows = np.unique(boxes.records[mine])
         if not len(rows):
             continue
-        own = [
-            to_input_pixels(
-                boxes.corners[mine[boxes.records[mine] == record]],
-                size,
-                records.image_size,
-                np.array([records.widths[record], records.heights[record]]),
-            )
-            for record in rows
-        ]
+        own = [input_boxes(run, mine[boxes.records[mine] == record]) for record in rows]
         annotated[finding] = Annotated(rows, records.patient_ids[rows], stack_boxes(own))
     return annotated
+
+
+def input_boxes(run: Run, rows: np.ndarray) -> np.ndarray:
+    """Return rows of `Records.boxes` that belong to one image, in pixels of the model's input."""
+    records = run.records
+    record = records.boxes.records[rows[0]]
+    size = np.array([records.widths[record], records.heights[record]])
+    corners = records.boxes.corners[rows]
+    return to_input_pixels(corners, run.recipe.input_size, records.image_size, size)
 
 
 def _hits(
