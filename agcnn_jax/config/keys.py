@@ -40,7 +40,8 @@ from agcnn_jax.config.kinds import (
 )
 from agcnn_jax.config.strategies import STRATEGIES
 from agcnn_jax.data import CROPS, PROTOCOLS
-from agcnn_jax.models.registry import BACKBONES, POOLINGS
+from agcnn_jax.models import POOLINGS
+from agcnn_jax.models.registry import BACKBONES
 from agcnn_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:

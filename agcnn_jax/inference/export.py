@@ -10,6 +10,7 @@ from typing import Any
 
 import agcnn_jax
 from agcnn_jax.config import kinds
+from agcnn_jax.config.keys import flatten, nest
 from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, TestScores, model_card
@@ -21,6 +22,7 @@ from agcnn_jax.inference.model_files import (
     CONFIG,
     FORMAT,
     LINEAGE,
+    PLACES,
     WEIGHTS,
     to_safetensors,
     write_folder,
@@ -28,9 +30,6 @@ from agcnn_jax.inference.model_files import (
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
-
-_PLACES = {"": ("workdir", "init"), "data": ("dir", "lists")}
-"""Keys of each section that name folders of the machine that trained."""
 
 _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1)
 _SCORE_AGAIN = "delete it and run eval.py again"
@@ -102,10 +101,7 @@ def _check_scores(scores: Mapping[str, Any], path: str) -> None:
 
 def exported_config(model: Model) -> dict[str, Any]:
     """Return what `config.json` says of a model, without places on this machine."""
-    config: dict[str, Any] = {
-        key: value for key, value in model.config.items() if key not in _PLACES[""]
-    }
-    config["data"] = {k: v for k, v in config["data"].items() if k not in _PLACES["data"]}
+    config = {key: x for key, x in flatten(model.config).items() if key not in PLACES}
     return {
         "format": FORMAT,
         "model_type": "agcnn",
@@ -115,5 +111,5 @@ def exported_config(model: Model) -> dict[str, Any]:
         "labels": list(model.labels),
         "branches": list(model.branches),
         "image_size": model.image_size,
-        "config": config,
+        "config": nest(config),
     }

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from agcnn_jax.config.keys import DEFAULTS, nest
+from agcnn_jax.config.keys import DEFAULTS, flatten, nest
 from agcnn_jax.config.saved import parse_config
 from agcnn_jax.inference.model import Model, check_not_forked
 from agcnn_jax.inference.model_files import (
@@ -21,6 +21,7 @@ from agcnn_jax.inference.model_files import (
     CALIBRATION,
     CONFIG,
     LINEAGE,
+    PLACES,
     SUMS,
     WEIGHTS,
     from_safetensors,
@@ -159,7 +160,8 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
         if set(heads) != {len(labels)}:
             raise ValueError
-        config = parse_config(about["config"], str(folder / CONFIG), AGAIN)
+        places = {key: DEFAULTS[key] for key in PLACES}
+        config = parse_config(nest(places | flatten(about["config"])), str(folder / CONFIG), AGAIN)
         if not _fits(variables, config, len(labels)):
             raise ValueError
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

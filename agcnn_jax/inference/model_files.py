@@ -35,6 +35,8 @@ CARD = "README.md"
 SUMS = "SHA256SUMS"
 NEEDED = (WEIGHTS, CONFIG, LINEAGE)
 FORMAT = 1
+PLACES = ("workdir", "init", "data.dir", "data.lists")
+"""Keys that name folders of the machine that trained, which an export leaves out."""
 AGAIN = "copy or download the folder again"
 LARGEST = 4096
 """Side of the largest stored images that a model from elsewhere may ask for."""

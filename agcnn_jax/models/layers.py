@@ -13,8 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
 
+from agcnn_jax.models import POOLINGS
 from agcnn_jax.models.convolution import convolve
-from agcnn_jax.models.registry import POOLINGS
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")

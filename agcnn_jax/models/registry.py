@@ -1,4 +1,4 @@
-"""Backbones and poolings by their names in configs; importing this module imports no JAX."""
+"""Backbones by their names in configs; importing this module imports no JAX."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from agcnn_jax.runtime.errors import UserError
 if TYPE_CHECKING:
     import flax.linen as nn
     from jax.typing import DTypeLike
-
-POOLINGS = ("max", "avg")
-"""How the last feature map is pooled; see `agcnn_jax.models.layers.global_pool`."""
 
 
 def _resnet(**settings: Any) -> nn.Module:

@@ -32,6 +32,7 @@ def make_records(patients, official=None, names=None, absent=0):
         findings=("Mass",),
         provenance="test",
         collection="test",
+        synthetic=False,
         image_size=8,
         fingerprint="",
         image_ids=np.array(names or [f"{index:05d}.png" for index in range(count)]),
@@ -167,7 +168,7 @@ def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     assert different == {"train_digest", "validation_digest"}
     config = common.get_config()
     workdir = epath.Path(tmp_path)
-    of_records = {"provenance": "a test", "fingerprint": "f", "images": len(records)}
+    of_records = {"provenance": "a test", "synthetic": False, "fingerprint": "f", "images": 20}
     first, edited = (of_records | split for split in (first, edited))
     write_config(config, workdir, first)
     saved = read_config(workdir)

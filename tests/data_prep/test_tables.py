@@ -135,7 +135,7 @@ def test_patients_of_chestxray14_are_whole_numbers_and_others_text(tmp_path):
     with pytest.raises(UserError, match=r"t\.csv, line 3: 'Patient ID' is '1e3', not a whole"):
         patients(names, ["1", "1e3", "2.0"])
     assert patients(names, ["007", "8", "1.5"], nih=False) == ["007", "8", "1.5"]
-    for options in ({"synthetic": True}, {}):
+    for options in ({"nih": False}, {}):
         others = names if options else ["a.png", "b.png", "c.png"]
         with pytest.raises(UserError, match=r"line 4: 'Patient ID' is '7', but '007' on line 2"):
             patients(others, ["007", "8", "7"], **options)

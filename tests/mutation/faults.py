@@ -564,8 +564,8 @@ FAULTS = (
     Fault(
         "thresholds of other weights",
         "agcnn_jax/run/calibration.py",
-        '(record["version"], record["weights"]) != (VERSION, dict(weights))',
-        'record["version"] != VERSION',
+        'if record["weights"] != dict(weights):',
+        "if False:",
         ("tests/run/test_calibration.py",),
     ),
     Fault(

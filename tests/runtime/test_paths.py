@@ -81,7 +81,12 @@ def test_files(home):
     names = ["00000001_000.png", "00000002_000.png"]
     (home / "names.txt").write_text("\n".join(names))
     assert "2 image(s)" in parse_option("~/names.txt").words
-    lineage = {"init": None, "seen": {"ChestX-ray14": {names[0]: "1"}}, "unlisted": []}
+    lineage = {
+        "init": None,
+        "seen": {"ChestX-ray14": {names[0]: "1"}},
+        "unlisted": [],
+        "synthetic": [],
+    }
     (home / "lineage.json").write_text(json.dumps(lineage))
     rows = f"{names[0]},Mass,1\n{names[1]},No Finding,2\n"
     (home / "labels.csv").write_text(f"Image Index,Finding Labels,Patient ID\n{rows}")
