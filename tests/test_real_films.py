@@ -13,7 +13,7 @@ from agcnn_jax import predict
 from agcnn_jax.config.saved import read_config
 from agcnn_jax.evaluation.evaluate import evaluate
 from agcnn_jax.evaluation.figures import files as figures
-from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, localise
+from agcnn_jax.evaluation.scoring.localisation import WAYS, annotated_boxes, score_localisation
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.run import open_run
 from tests.configs import demo
@@ -49,7 +49,7 @@ def test_localisation_on_the_annotated_films(small_dir):
     np.testing.assert_allclose(nodules.boxes[row, 0], (corners - 64) / 8, atol=0.01)
     columns = {label: column for column, label in enumerate(records.labels)}
     variables = random_variables(experiment.recipe.model, config.input_size)
-    found = localise(experiment, variables, columns, everything)
+    found = score_localisation(experiment, variables, columns, everything)
     assert (found.total.boxes, found.total.images) == (12, 12)
     assert {finding: count.boxes for finding, count in found.counts.items()} == {
         "Atelectasis": 1,

@@ -12,7 +12,7 @@ from etils import epath
 
 from agcnn_jax.config.saved import check_data, describe_run
 from agcnn_jax.evaluation.asked_config import read_run_config
-from agcnn_jax.evaluation.auc.aucs import auc_table
+from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scoring.cohort import (
@@ -22,9 +22,9 @@ from agcnn_jax.evaluation.scoring.cohort import (
     describe_cohort,
     subsets_of,
 )
-from agcnn_jax.evaluation.scoring.evaluation import Model, compute
+from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, compute
 from agcnn_jax.evaluation.scoring.films import show_films
-from agcnn_jax.evaluation.scoring.localisation import localise
+from agcnn_jax.evaluation.scoring.localisation import score_localisation
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
 from agcnn_jax.evaluation.scoring.validation import (
@@ -201,8 +201,8 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
         evaluation = compute(scored, cohort_of(run, subject, split, overlap, scored), validated())
         evaluation = dataclasses.replace(
             evaluation,
-            model=Model(subject.settings, subject.trained, weights),
-            localisation=localise(
+            model=EvaluatedModel(subject.settings, subject.trained, weights),
+            localisation=score_localisation(
                 run, subject.variables, match_outputs(subject.outputs, run.records.labels), indices
             ),
             films=show_films(run, subject.variables, indices, scored),
@@ -211,7 +211,7 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
             notes=subject.notes,
         )
         write_evaluation(evaluation, subject.directory or results_directory(run, split))
-        return as_text(auc_table(evaluation))
+        return as_text(aucs_table(evaluation))
 
     return sync_call(lambda: write() if is_primary() else "")
 

@@ -12,7 +12,7 @@ from etils import epath
 from agcnn_jax.data.collection import NIH, read_collection
 from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.splits import digest_of
-from agcnn_jax.evaluation.auc.aucs import auc_table
+from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.files.csv_table import read_csv
 from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
 from agcnn_jax.evaluation.files.table import Table
@@ -134,7 +134,7 @@ def evaluate_predictions(
     )
     if out is not None:
         write_evaluation(evaluation, absolute(out))
-    return agreement_table(evaluation) if readings else auc_table(evaluation)
+    return agreement_table(evaluation) if readings else aucs_table(evaluation)
 
 
 def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:

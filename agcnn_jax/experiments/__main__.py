@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from absl import flags
 
 from agcnn_jax.config import command_line
-from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, check_overrides, plan
+from agcnn_jax.experiments.plan import ALL, EXPERIMENTS, NAMES, check_overruled, plan
 from agcnn_jax.runtime.errors import UserError
 
 DEFAULT_WORKDIR = "runs/experiments"
@@ -29,7 +29,7 @@ def main() -> None:
     names = tuple(EXPERIMENTS) if given[0] == ALL else (given[0],)
     config, workdir, overrides = command_line.configured(DEFAULT_WORKDIR)
     runs = plan(names, config, flags.FLAGS.seeds, flags.FLAGS.rows)
-    check_overrides(runs, overrides)
+    check_overruled(runs, overrides)
     from agcnn_jax.experiments.report import run_experiments
 
     run_experiments(runs, workdir)

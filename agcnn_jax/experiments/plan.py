@@ -23,7 +23,7 @@ _PAPER = {"strategy": "G_L_F", "local_input": "crop"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Experiment:
     """An experiment: the same config with other values of a few keys.
 
     Attributes:
@@ -39,21 +39,21 @@ class Comparison:
     reference: str = ""
 
 
-EXPERIMENTS: dict[str, Comparison] = {
-    "table1": Comparison("Table I: three branches", "backbone", {"": _PAPER}),
-    "table2": Comparison(
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment("Table I: three branches", "backbone", {"": _PAPER}),
+    "table2": Experiment(
         "Table II: training strategies",
         "strategy",
         {name: {**_PAPER, "strategy": name} for name in STRATEGIES},
         reference="G_L_F",
     ),
-    "table3": Comparison(
+    "table3": Experiment(
         "Table III: statistics of the heat map",
         "statistic",
         {name: {**_PAPER, "attention.statistic": name} for name in ("max", "l1", "l2")},
         reference="max",
     ),
-    "control": Comparison(
+    "control": Experiment(
         "Controls: what the local branch reads",
         "local branch reads",
         {
@@ -64,12 +64,12 @@ EXPERIMENTS: dict[str, Comparison] = {
         },
         reference="attended region",
     ),
-    "tau": Comparison(
+    "tau": Experiment(
         "Thresholds of the heat map",
         "tau",
         {f"{tau:g}": {**_PAPER, "attention.tau": tau} for tau in TAUS},
     ),
-    "detail": Comparison(
+    "detail": Experiment(
         "Beyond the paper: crops from the stored image",
         "crop from",
         {name: {**_PAPER, "attention.crop_from": name} for name in ("input", "stored")},
@@ -183,7 +183,7 @@ def _with_changes(
     return new
 
 
-def check_overrides(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:
+def check_overruled(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:
     """Raise `UserError` if the command line sets a key that every run sets itself or ignores.
 
     A key that only some of the runs ignore is dropped from these.

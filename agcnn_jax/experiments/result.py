@@ -16,7 +16,12 @@ import numpy as np
 from agcnn_jax.config.check import check_value
 from agcnn_jax.config.keys import KEYS
 from agcnn_jax.config.saved import LIBRARIES
-from agcnn_jax.evaluation.scoring.localisation import CENTRED, MEAN_BOX, annotated_boxes, localise
+from agcnn_jax.evaluation.scoring.localisation import (
+    CENTRED,
+    MEAN_BOX,
+    annotated_boxes,
+    score_localisation,
+)
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
@@ -256,7 +261,7 @@ def _attention(run: Run, variables: Variables, indices: np.ndarray) -> dict[str,
     if "global" not in variables["params"]:
         return {}
     labels = run.records.labels
-    measured = localise(run, variables, match_outputs(labels, labels), indices)
+    measured = score_localisation(run, variables, match_outputs(labels, labels), indices)
     of_tau = {way: measured.scores[measured.tau][way] for way in (ATTENDED, *CHANCE)}
     return {
         "tau": measured.tau,

@@ -11,7 +11,7 @@ from agcnn_jax.evaluation.auc.comparison import p_text
 from agcnn_jax.evaluation.files.table import DASH, Table, interval_text, number
 from agcnn_jax.evaluation.localisation.tables import NAMES
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
-from agcnn_jax.evaluation.scoring.references import load
+from agcnn_jax.evaluation.scoring.references import load_published
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import CHANCE, DIFFERENCE, SIZES
 from agcnn_jax.experiments.summary import BY_FINDING
@@ -205,7 +205,7 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
     where = "on ChestX-ray14, split at random by image"
     notes.append(f"Paper: Guan et al. 2018; {which}, {where}.")
     if content["experiment"] == "tau":
-        notes.append(f"Of other thresholds the paper prints: {load()['tau']['note']}.")
+        notes.append(f"Of other thresholds the paper prints: {load_published()['tau']['note']}.")
     if content["synthetic"]:
         notes.append(
             "The images are synthetic: differences from the paper say nothing about either."

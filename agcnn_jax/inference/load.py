@@ -26,7 +26,7 @@ from agcnn_jax.inference.model_files import (
     WEIGHTS,
     from_safetensors,
     listed,
-    read_config,
+    read_exported_config,
     read_folder,
     read_object,
 )
@@ -150,7 +150,7 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     text = os.fspath(source)
     folder = _downloaded(text) if text.startswith(hub.SCHEME) else expanded_path(text)
     files = read_folder(folder)
-    about = read_config(files[CONFIG], folder / CONFIG)
+    about = read_exported_config(files[CONFIG], folder / CONFIG)
     variables = from_safetensors(files[WEIGHTS], folder / WEIGHTS)
     try:
         if about["digest"] != lineage.digest(variables):

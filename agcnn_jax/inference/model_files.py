@@ -124,7 +124,7 @@ def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     return {"params": params, "batch_stats": statistics}
 
 
-def read_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_exported_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Parse a model's `config.json`; `UserError` if it is damaged, or of another format."""
     about = read_object(content, path)
     check_entries(about, _CONFIG, os.fspath(path), AGAIN)

@@ -26,7 +26,7 @@ from agcnn_jax.attention.stored import Stored, crop_stored
 from agcnn_jax.models.agcnn import Variables, select_branches
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import REPLICATED, SHARDED, data_parallel, local_view, shard_batch
-from agcnn_jax.training.steps import localise
+from agcnn_jax.training.steps import attended_masks
 
 
 def make_host_cropper(
@@ -40,7 +40,7 @@ def make_host_cropper(
     if resample_on_host is None:
         resample_on_host = mesh.devices.flat[0].platform == "cpu"
     local = mesh.local_mesh
-    make_masks = functools.partial(localise, recipe=recipe)
+    make_masks = functools.partial(attended_masks, recipe=recipe)
     routine = data_parallel(make_masks, local, (REPLICATED, SHARDED, REPLICATED), SHARDED)
     size, from_stored = recipe.input_size, recipe.crop_from == "stored"
     resize = functools.partial(crop_and_resize, size=size)

@@ -101,13 +101,13 @@ def open_training(
         with lock_workdir(run.workdir, config.peer_timeout, stop_requested):
             from_primary(lambda: keep_start(run, start))
             check_shared(run.workdir)
-            announce(describe(run, start))
+            announce(describe_training(run, start))
             for sentence in from_primary(lambda: take_over(run, digest, start.init, donors)):
                 announce(sentence)
             yield training
 
 
-def describe(run: Run, start: Start) -> str:
+def describe_training(run: Run, start: Start) -> str:
     """Say in a few lines what is about to be trained on what."""
     config, split, workdir = run.config, run.split, run.workdir
     patients = len(np.unique(run.records.patient_ids[split.test]))

@@ -140,7 +140,7 @@ def split_rows(rows: Batch, parts: int) -> Batch:
     )
 
 
-def localise(
+def attended_masks(
     frozen: Variables, batch: Batch, step: jax.Array, *, recipe: Recipe
 ) -> dict[str, jax.Array]:
     """Augment a batch and threshold its heat maps, for the host to find the regions.

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from agcnn_jax.evaluation.auc.aucs import auc_table
+from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
-from agcnn_jax.evaluation.scoring.evaluation import Model, compute
+from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, compute
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
@@ -55,13 +55,13 @@ def given(**changes):
         overlap=Overlap(0, 0, True),
     )
     evaluation = compute(dataclasses.replace(scored, **changes), cohort, NOT_VALIDATED)
-    model = Model({"attention": {"tau": 0.7}}, lineage.NOTHING, {"global": "1234"})
+    model = EvaluatedModel({"attention": {"tau": 0.7}}, lineage.NOTHING, {"global": "1234"})
     return dataclasses.replace(evaluation, model=model, films=films, localisation=localisation)
 
 
 def write(folder, evaluation):
     write_evaluation(evaluation, folder)
-    return auc_table(evaluation)
+    return aucs_table(evaluation)
 
 
 @pytest.fixture

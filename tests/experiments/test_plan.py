@@ -9,7 +9,7 @@ from agcnn_jax.experiments.plan import (
     NAMES,
     VARIED,
     PlannedRun,
-    check_overrides,
+    check_overruled,
     plan,
 )
 from agcnn_jax.models.agcnn import BRANCHES
@@ -85,7 +85,7 @@ def test_overrides_that_no_run_reads_are_refused():
     def check(name, **overrides):
         config = demo.get_config()
         config.update_from_flattened_dict(overrides)
-        check_overrides(plan([name], config, seeds=1), overrides)
+        check_overruled(plan([name], config, seeds=1), overrides)
 
     check("table1", **{"attention.tau": 0.5, "learning_rate": (0.1,), "log_every": 5})
     check("control", **{"attention.tau": 0.5})  # three of four rows ignore it, one does not

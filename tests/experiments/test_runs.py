@@ -69,7 +69,7 @@ def trainings():
         patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(result, "predict", predict)
         patch.setattr(result, "make_predict_step", lambda *arguments: None)
-        patch.setattr(result, "localise", lambda *arguments: None)
+        patch.setattr(result, "score_localisation", lambda *arguments: None)
         patch.setattr(result, "_attention", lambda *arguments: {})
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
         yield made

@@ -26,7 +26,7 @@ from agcnn_jax.runtime.devices import (
 from agcnn_jax.training.host_crop import make_host_cropper
 from agcnn_jax.training.inputs import training_inputs
 from agcnn_jax.training.schedule import sgd
-from agcnn_jax.training.steps import init_state, localise
+from agcnn_jax.training.steps import attended_masks, init_state
 from tests.support.small_steps import make_step, split_variables
 
 # Not a multiple of 8, so that a row of a mask ends within a byte.
@@ -135,7 +135,7 @@ def test_other_crops(recipe, variables, batch, expected, local_input, crop_from,
 
 def test_masks_travel_as_bits(recipe, variables, batch, expected):
     routine = data_parallel(
-        functools.partial(localise, recipe=recipe),
+        functools.partial(attended_masks, recipe=recipe),
         mesh_of(1),
         (REPLICATED, SHARDED, REPLICATED),
         SHARDED,
@@ -200,7 +200,10 @@ def test_the_fusion_stage_runs_each_frozen_backbone_once(recipe, variables, batc
     given = arguments(variables, FUSION, {**made, "labels": batch["labels"]})
     assert 0.95 * once < operations(steps(FUSION, "input"), *given) < 1.1 * once
     routine = data_parallel(
-        functools.partial(localise, recipe=recipe), one, (REPLICATED, SHARDED, REPLICATED), SHARDED
+        functools.partial(attended_masks, recipe=recipe),
+        one,
+        (REPLICATED, SHARDED, REPLICATED),
+        SHARDED,
     )
     stored = {name: jnp.asarray(batch[name]) for name in ("image", "record")}
     pipeline = operations(routine, variables, stored, jnp.int32(3))

@@ -166,7 +166,7 @@ def test_steps_compile_once_per_stage(finished):
     """Over epochs, validation and the last partial batch."""
     log = (finished / "stderr").read_text()
     names = collections.Counter(re.findall(r"Finished XLA compilation of jit\((\w+)\)", log))
-    compiled = {"train_step": 3, "localise": 2}
+    compiled = {"train_step": 3, "attended_masks": 2}
     compiled |= {"predict_step": 1, "predict_global": 2, "predict_others": 2}
     steps = {name: names[name] for name in names if name in compiled}
     assert steps == compiled, names

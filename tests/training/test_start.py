@@ -70,7 +70,7 @@ def step():
         patch.setattr(fit, "make_validation", lambda *arguments: lambda *given: dict(SCORES))
         patch.setattr(evaluation, "predict", predict)
         patch.setattr(figures, "files", lambda evaluation: {})
-        patch.setattr(evaluation, "localise", lambda *arguments: None)
+        patch.setattr(evaluation, "score_localisation", lambda *arguments: None)
         patch.setattr(experiment_module, "device_mesh", lambda: device_mesh(jax.devices()[:1]))
         yield step
 

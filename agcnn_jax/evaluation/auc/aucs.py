@@ -17,7 +17,7 @@ from agcnn_jax.evaluation.scoring.references import (
     Comparison,
     PublishedRow,
     compare,
-    load,
+    load_published,
     published_on,
 )
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC, Mean, paired_difference
@@ -84,7 +84,7 @@ def branch_rows(
     ]
 
 
-def auc_table(evaluation: Evaluation) -> Table:
+def aucs_table(evaluation: Evaluation) -> Table:
     """Build the AUC table with all its notes; of two files, with their differences."""
     table = build_table(evaluation.results, evaluation.cohort, evaluation.digits)
     above = list(evaluation.notes)
@@ -188,7 +188,7 @@ def published_means(cohort: Cohort) -> str | None:
     rows, caution = published_on(cohort.split, cohort.protocol, cohort.images_digest)
     if not rows:
         return None
-    findings = tuple(load()["findings"])
+    findings = tuple(load_published()["findings"])
     methods = [
         f"{row.method}, {row.backbone}{_of_branch(row)} {number(row.mean(findings))}"
         for row in rows

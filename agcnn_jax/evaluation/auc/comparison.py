@@ -40,7 +40,7 @@ def with_differences(table: Table, differences: Sequence[Difference]) -> Table:
     )
 
 
-def differences_csv(first: str, second: str, differences: Sequence[Difference]) -> str:
+def comparison_csv(first: str, second: str, differences: Sequence[Difference]) -> str:
     """Write differences as CSV with full precision; cells are empty where one is not known."""
     return csv_text(
         ["finding", f"{first}_minus_{second}", "low", "high", "p", "p_holm"],

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from agcnn_jax.evaluation.auc.aucs import auc_table, aucs_csv
-from agcnn_jax.evaluation.auc.comparison import differences_csv
+from agcnn_jax.evaluation.auc.aucs import aucs_csv, aucs_table
+from agcnn_jax.evaluation.auc.comparison import comparison_csv
 from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
 from agcnn_jax.evaluation.files.table import as_markdown, json_text
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
@@ -23,10 +23,10 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
     texts = {
         SCORES: json_text(scores(evaluation)),
         "auc.csv": aucs_csv(evaluation.results, evaluation.cohort),
-        "auc.md": as_markdown(auc_table(evaluation)),
+        "auc.md": as_markdown(aucs_table(evaluation)),
     }
     if evaluation.pair:
-        texts["comparison.csv"] = differences_csv(*evaluation.pair, evaluation.differences)
+        texts["comparison.csv"] = comparison_csv(*evaluation.pair, evaluation.differences)
     if evaluation.subsets:
         texts["table1.csv"] = table_one_csv(evaluation.subsets)
         texts["table1.md"] = as_markdown(table_one(evaluation.subsets))

@@ -59,11 +59,11 @@ class CsvTable(NamedTuple):
         """
         index = self.image_column()
         names = [row[index] for _, row in self.rows]
-        refuse_repeated(names, self.path)
+        check_unique(names, self.path)
         return names
 
 
-def refuse_repeated(names: Sequence[str], path: str | Path) -> None:
+def check_unique(names: Sequence[str], path: str | Path) -> None:
     """Raise `UserError` if an image has more than one row."""
     name, count = Counter(names).most_common(1)[0]
     if count > 1:

@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.localisation.tables import (
 from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.localisation import Localisation
-from agcnn_jax.evaluation.scoring.references import load
+from agcnn_jax.evaluation.scoring.references import load_published
 from agcnn_jax.metrics.localisation import Scores
 
 MINUS = "attended_minus_"
@@ -91,7 +91,7 @@ def localisation_json(localisation: Localisation, cohort: Cohort) -> dict[str, A
 
 def _published() -> dict[str, Any]:
     """Return Wang et al.'s shares of boxes that are found."""
-    theirs = load()["localisation"]
+    theirs = load_published()["localisation"]
     shares = {t: {"accuracy": one["accuracy"]} for t, one in theirs["iobb"].items()}
     return {**theirs, "iobb": shares}
 

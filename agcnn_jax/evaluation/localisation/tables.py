@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.scoring.localisation import (
     Localisation,
 )
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, MAPS
-from agcnn_jax.evaluation.scoring.references import load
+from agcnn_jax.evaluation.scoring.references import load_published
 from agcnn_jax.metrics.interval import Estimate, Interval
 from agcnn_jax.metrics.localisation import IOBB_THRESHOLDS, IOU_THRESHOLDS, Scores
 
@@ -67,7 +67,7 @@ def published(measure: str, threshold: float | None, finding: str, cohort: Cohor
     """
     if measure != "iobb" or cohort.synthetic:
         return None
-    return load()["localisation"]["iobb"][f"{threshold:g}"]["accuracy"].get(finding)
+    return load_published()["localisation"]["iobb"][f"{threshold:g}"]["accuracy"].get(finding)
 
 
 def localisation_tables(localisation: Localisation, cohort: Cohort) -> list[tuple[str, Table]]:
@@ -123,7 +123,7 @@ def notes(localisation: Localisation, cohort: Cohort) -> tuple[str, ...]:
         leakage(cohort) or "",
     ]
     if not cohort.synthetic:
-        theirs = load()["localisation"]
+        theirs = load_published()["localisation"]
         lines.append(
             f"{theirs['source']}; {theirs['boxes']} boxes on {theirs['images']} images, so images "
             "and thresholds of the maps differ from these. Their false positives are not shown: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agcnn_jax.evaluation.auc.aucs import auc_table, paper
+from agcnn_jax.evaluation.auc.aucs import aucs_table, paper
 from agcnn_jax.evaluation.auc.table_one import table_one
 from agcnn_jax.evaluation.figures.files import EXAMPLES
 from agcnn_jax.evaluation.files.table import number
@@ -38,7 +38,7 @@ from agcnn_jax.evaluation.report.html_page import (
 from agcnn_jax.evaluation.report.summary import limits, subject, summary, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
-from agcnn_jax.evaluation.scoring.references import load, published_on
+from agcnn_jax.evaluation.scoring.references import load_published, published_on
 
 
 def files(evaluation: Evaluation, figures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def _agreement(evaluation: Evaluation) -> list[Section]:
 
 
 def _aucs(evaluation: Evaluation) -> str:
-    built = auc_table(evaluation)
+    built = aucs_table(evaluation)
     below = [line for line in built.below if line and line != SYNTHETIC_NOTE]
     return table(built, "auc") + bullets(below)
 
@@ -124,7 +124,7 @@ def _published(evaluation: Evaluation) -> list[Section]:
     papers = paper(list(evaluation.results), cohort).rows.values()
     if not rows and not papers:
         return []
-    findings = tuple(load()["findings"])
+    findings = tuple(load_published()["findings"])
     ours = [
         (f"this evaluation, {branch}", cohort.backbone or "", number(scores.mean.value), "")
         for branch, scores in evaluation.results.items()

@@ -22,7 +22,7 @@ from agcnn_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class EvaluatedModel:
     """The model that made the predictions.
 
     Attributes:
@@ -65,7 +65,7 @@ class Evaluation:
     compared: tuple[str, str] | None = None
     differences: Sequence[Difference] = ()
     agreement: Sequence[Agreement] = ()
-    model: Model | None = None
+    model: EvaluatedModel | None = None
     localisation: Localisation | None = None
     films: Films | None = None
     flow: Sequence[FlowRow] = ()

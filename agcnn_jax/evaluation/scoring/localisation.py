@@ -110,7 +110,7 @@ def note(localisation: Localisation) -> str:
     )
 
 
-def localise(
+def score_localisation(
     run: Run, variables: Variables, columns: Mapping[str, int], indices: np.ndarray
 ) -> Localisation:
     """Score where the global branch looks in the images that have annotated boxes.

@@ -10,7 +10,7 @@ import numpy as np
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.text import match_names, read_names
-from agcnn_jax.evaluation.files.csv_table import refuse_repeated
+from agcnn_jax.evaluation.files.csv_table import check_unique
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
@@ -33,7 +33,7 @@ def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
         predictions = read_predictions(path, {*LABELS, *labels.lines}, logits)
         in_table = match_names(predictions.image_ids, labels.of_image)
         image_ids = [in_table.get(name, name) for name in predictions.image_ids]
-        refuse_repeated(image_ids, path)
+        check_unique(image_ids, path)
         files.append(dataclasses.replace(predictions, image_ids=image_ids))
     return files
 

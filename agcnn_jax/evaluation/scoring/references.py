@@ -45,7 +45,7 @@ class PublishedRow:
         Returns:
             The mean, or None without findings or if the row lacks one of them.
         """
-        printed = set(self.auc) or set(load()["findings"])
+        printed = set(self.auc) or set(load_published()["findings"])
         if set(findings) == printed and self.mean_reported is not None:
             return self.mean_reported
         if not findings or not set(findings) <= set(self.auc):
@@ -88,7 +88,7 @@ def _key(name: str) -> str:
 
 
 @functools.cache
-def load() -> dict[str, Any]:
+def load_published() -> dict[str, Any]:
     """Load `published.json`: the paper's tables, other methods' results, and known test lists."""
     text = importlib.resources.files(__package__).joinpath("published.json").read_text("utf-8")
     return json.loads(text)
@@ -97,7 +97,7 @@ def load() -> dict[str, Any]:
 @functools.cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Return all published rows: the paper's Table I first, then other methods."""
-    return tuple(PublishedRow(**row) for row in load()["published"])
+    return tuple(PublishedRow(**row) for row in load_published()["published"])
 
 
 def published_row(backbone: str, branch: str) -> PublishedRow | None:
@@ -130,13 +130,15 @@ def published_on(
         The rows, by falling mean, and a caution about them or "".
     """
     name, caution = None, ""
-    for known in load()["test_lists"]:
+    for known in load_published()["test_lists"]:
         if digest == known["digest"]:
             name, caution = known["split"], known.get("caution", "")
     if name is None and (split, protocol) == (PAPER_SPLIT, PAPER_PROTOCOL):
         name = PAPER_FRACTIONS
     rows = [row for row in published_rows() if row.split == name and row.method != PAPER_METHOD]
-    return sorted(rows, key=lambda row: -(row.mean(tuple(load()["findings"])) or 0)), caution
+    return sorted(
+        rows, key=lambda row: -(row.mean(tuple(load_published()["findings"])) or 0)
+    ), caution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +220,7 @@ def paper_rows(backbone: str, setting: Setting) -> tuple[str, dict[str, Publishe
 
 def _means(place: str, name: str, wanted: dict[str, str]) -> tuple[str, dict[str, PublishedRow]]:
     """Return the row, selected by `wanted`, of a table that prints means alone."""
-    table = load()[name]
+    table = load_published()[name]
     for row in table.get("rows", [table]):
         if wanted.items() <= row.items():
             return place, {

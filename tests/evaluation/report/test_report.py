@@ -15,7 +15,7 @@ from agcnn_jax.evaluation.figures import files as figures_of
 from agcnn_jax.evaluation.report.report import render_report
 from agcnn_jax.evaluation.report.summary import summary
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, FlowRow
-from agcnn_jax.evaluation.scoring.evaluation import Evaluation, Model
+from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, Evaluation
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
 from agcnn_jax.metrics.localisation import box_hits, score_differences, score_hits
@@ -113,7 +113,7 @@ def make_evaluation(branches=("global", "fusion"), **changes):
         cohort,
         results,
         measures,
-        model=Model(SETTINGS, lineage.NOTHING, {}),
+        model=EvaluatedModel(SETTINGS, lineage.NOTHING, {}),
         localisation=localised(),
         flow=[FlowRow("files found", 1234), FlowRow("scored", 240, 120)],
     )

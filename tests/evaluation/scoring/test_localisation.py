@@ -21,8 +21,8 @@ from agcnn_jax.evaluation.scoring.localisation import (
     WAYS,
     Annotated,
     annotated_boxes,
-    localise,
     location_priors,
+    score_localisation,
 )
 from agcnn_jax.evaluation.scoring.map_boxes import response_maps
 from agcnn_jax.metrics.localisation import contains, stack_boxes
@@ -64,7 +64,7 @@ def columns(experiment):
 
 @pytest.fixture(scope="module")
 def localisation(experiment, variables, columns, indices):
-    return localise(experiment, variables, columns, indices)
+    return score_localisation(experiment, variables, columns, indices)
 
 
 def test_counts_are_those_of_the_scored_split(experiment, indices, localisation):
@@ -143,7 +143,7 @@ def test_neither_batches_nor_devices_change_a_score(
     config = experiment.config.copy_and_resolve_references()
     config.eval_batch_size = 24
     smaller = dataclasses.replace(experiment, config=config)
-    again = localise(smaller, variables, columns, indices)
+    again = score_localisation(smaller, variables, columns, indices)
     for tau, of_tau in localisation.scores.items():
         for way, of_way in of_tau.items():
             for finding, scores in of_way.items():
@@ -208,7 +208,7 @@ def test_outputs_in_another_order_and_without_some_findings(
     head = turned["params"]["global"]["head"]
     turned["params"]["global"]["head"] = {name: leaf[..., ::-1] for name, leaf in head.items()}
     kept = {label: 14 - column for label, column in columns.items() if label != "Effusion"}
-    found = localise(experiment, turned, kept, indices)
+    found = score_localisation(experiment, turned, kept, indices)
     assert found.counts == {
         name: count for name, count in localisation.counts.items() if name != "Effusion"
     }
@@ -224,5 +224,5 @@ def test_outputs_in_another_order_and_without_some_findings(
 def test_a_split_without_boxes(experiment, variables, columns, indices):
     without = np.setdiff1d(indices, experiment.records.boxes.records)
     assert not annotated_boxes(experiment, without)
-    found = localise(experiment, variables, columns, without)
+    found = score_localisation(experiment, variables, columns, without)
     assert (found.total.boxes, found.total.images, found.counts) == (0, 0, {})

@@ -8,7 +8,7 @@ from agcnn_jax.evaluation.scoring.references import (
     PAPER_SETTING,
     Setting,
     compare,
-    load,
+    load_published,
     published_on,
     published_row,
     published_rows,
@@ -53,15 +53,19 @@ def test_mean_over_some_findings():
 
 def test_tables_agree_with_one_another():
     """The default strategy and statistic of Tables II and III are the ResNet-50 rows of Table I."""
-    strategies = {row["strategy"]: row for row in load()["table_2_training_strategies"]["rows"]}
-    statistics = {row["statistic"]: row for row in load()["table_3_heat_map_statistics"]["rows"]}
+    strategies = {
+        row["strategy"]: row for row in load_published()["table_2_training_strategies"]["rows"]
+    }
+    statistics = {
+        row["statistic"]: row for row in load_published()["table_3_heat_map_statistics"]["rows"]
+    }
     for branch in ("global", "local", "fusion"):
         mean = published_row("resnet50", branch).mean_reported
         assert strategies["G_L_F"][branch] == mean
         assert statistics["max"][branch] == pytest.approx(mean, abs=0.0005)
 
 
-FOURTEEN = tuple(load()["findings"])
+FOURTEEN = tuple(load_published()["findings"])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_a_setting_is_compared_with_the_same(backbone, setting, place, means):
     assert (some is None) == (place != "Table I")
 
 
-DIGESTS = {known["split"]: known["digest"] for known in load()["test_lists"]}
+DIGESTS = {known["split"]: known["digest"] for known in load_published()["test_lists"]}
 
 
 @pytest.mark.parametrize(
@@ -132,5 +136,5 @@ def test_results_on_chexnets_lists_are_named_in_the_table():
 def test_digests_are_those_of_the_lists(split, file):
     with gzip.open(CHEST_XRAY14 / "lists" / f"{file}_test_list.txt.gz", "rt") as names:
         listed = np.array(sorted(names.read().split()))
-    [known] = [known for known in load()["test_lists"] if known["split"] == split]
+    [known] = [known for known in load_published()["test_lists"] if known["split"] == split]
     assert (known["images"], known["digest"]) == (len(listed), digest_of(listed))
