@@ -7,13 +7,14 @@ import pytest
 from scipy.special import expit
 
 from agcnn_jax.evaluation.findings import files as findings
+from agcnn_jax.evaluation.findings.measure_tables import SHOWN
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.measures import measure
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED, fit_calibration, shared_patients
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.finding_metrics import finding_metrics
+from agcnn_jax.metrics.finding_metrics import MEASURES, finding_metrics
 from agcnn_jax.metrics.operating_points import operating_point
 
 LABELS = ("Mass", "Hernia")
@@ -177,3 +178,7 @@ def test_patients_on_both_sides_are_counted(tmp_path):
     files(tmp_path, draw(0), fit_calibration(validation), "2 of these patients are scored too")
     text = (tmp_path / "metrics.md").read_text()
     assert "200 validation images of 100 patients; 2 of these patients are scored too." in text
+
+
+def test_tables_show_every_measure():
+    assert tuple(SHOWN) == tuple(MEASURES)
