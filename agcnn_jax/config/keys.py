@@ -250,7 +250,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the nested config of `{"data.dir": value}`, with all sections."""
-    config: dict[str, Any] = {section: {} for section in SECTIONS}
+    config: dict[str, Any] = {section: {} for section in sorted(SECTIONS)}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = value

@@ -92,8 +92,6 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
     _, result = finished_stages(directory, config["strategy"])[-1]
-    if "image_size" not in result:
-        raise UserError(f"{name} does not say how large its images were; train again")
     return Model(
         name=os.fspath(workdir),
         config=config,
@@ -125,9 +123,10 @@ def load_converted(directory: str | os.PathLike[str]) -> Model:
             f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
         )
     _check_labels(about["classes"], name)
+    config = nest(DEFAULTS | {key: about[key] for key in weights.SETTINGS})
     return Model(
         name=os.fspath(directory),
-        config=parse_config(nest(DEFAULTS | {key: about[key] for key in weights.SETTINGS}), name),
+        config=parse_config(config, f"{name}, weights.json", weights.CONVERT_AGAIN),
         labels=tuple(about["classes"]),
         image_size=STORED_SIZE,
         variables=weights.load_weights(directory),

@@ -73,6 +73,15 @@ def test_a_damaged_result_is_named(result, changes, words):
         result(**changes)
 
 
+@pytest.mark.parametrize("name", RESULT)
+def test_a_result_that_lacks_an_entry_is_refused(tmp_path, result, name):
+    result()
+    rest = {key: value for key, value in RESULT.items() if key != name}
+    (tmp_path / "result.json").write_text(json.dumps(rest))
+    with pytest.raises(UserError, match=rf"result\.json has no {name}; delete it"):
+        read_result(epath.Path(tmp_path))
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_damaged_data_are_named(tmp_path, name):
     (tmp_path / "data.json").write_text(json.dumps(DATA))
