@@ -40,8 +40,8 @@ def read_collection(raw_dir: Path) -> Collection:
         UserError: it is not JSON, or an entry is missing or impossible.
     """
     for folder in (raw_dir, raw_dir.absolute().parent):
-        if (folder / FILE).is_file():
-            return _parse(folder / FILE)
+        if (folder / FILE).is_file() and (collection := _parse(folder / FILE)):
+            return collection
         # Phantoms as they were drawn before this file had its name would pass for NIH's images.
         if (folder / "phantoms.json").is_file():
             raise UserError(
@@ -51,10 +51,14 @@ def read_collection(raw_dir: Path) -> Collection:
     return NIH
 
 
-def _parse(path: Path) -> Collection:
+def _parse(path: Path) -> Collection | None:
+    """Read a `dataset.json`; None for another program's file of that name, without these keys."""
+    keys = ("collection", "provenance", "box_size", "synthetic")
     try:
         entries = json.loads(path.read_text("utf-8"))
-        values = [entries[key] for key in ("collection", "provenance", "box_size", "synthetic")]
+        if not isinstance(entries, dict) or not set(keys) & set(entries):
+            return None
+        values = [entries[key] for key in keys]
         if list(map(type, values)) != [str, str, int, bool] or values[2] < 1:
             raise ValueError
     except (ValueError, KeyError, TypeError, OSError):

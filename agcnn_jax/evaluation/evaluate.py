@@ -105,8 +105,9 @@ def evaluate(
             on images of the subset.
     """
     check_subset(split)
+    directory = checkpoint_place(workdir)
     run, subject = open_agreed(
-        lambda: open_trained(config, checkpoint_place(workdir), overrides), split
+        lambda: open_evaluated_run(config, directory, overrides), load_trained, split
     )
     return score(run, subject, split, include_trained)
 
@@ -117,41 +118,15 @@ def check_subset(split: str) -> None:
         raise UserError(f"--split is {split!r}; use one of {', '.join(SUBSETS)}")
 
 
-def open_agreed(opened: Callable[[], tuple[Run, Subject]], split: str) -> tuple[Run, Subject]:
-    """Open what is scored in all processes; `UserError` if it is not the same in all of them."""
-    run, subject = sync_call(opened)
-    check_agreement(
-        lambda: {
-            **describe_run(run.config, run.data_summary),
-            "--split": split,
-            f"weights in {subject.name.split()[0]}": digest(subject.variables),
-        }
-    )
-    return run, subject
-
-
-def open_trained(
-    config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
+def open_agreed(
+    open_data: Callable[[], Run], load: Callable[[Run], Subject], split: str
 ) -> tuple[Run, Subject]:
-    """Open a run and the weights of its finished stages."""
-    run_config = read_run_config(config, workdir, overrides)
-    run = open_evaluated_run(run_config, workdir, overrides)
-    variables, _ = finished_variables(workdir, run_config.strategy, run.identity)
-    attention = run_config.attention
-    subject = Subject(
-        variables=variables,
-        outputs=run.records.labels,
-        trained=lineage.read(workdir)[0],
-        name=f"--workdir {workdir}",
-        settings=run_config.to_dict(),
-        setting=Setting(
-            run_config.strategy,
-            attention.statistic,
-            attention.tau,
-            run_config.local_input,
-            attention.crop_from,
-        ),
-    )
+    """Open what is scored in all processes; `UserError` if it is not the same in all of them."""
+    run = sync_call(open_data)
+    check_agreement(lambda: {**describe_run(run.config, run.data_summary), "--split": split})
+    subject = sync_call(lambda: load(run))
+    option = subject.name.split()[0]
+    check_agreement(lambda: {f"weights in {option}": digest(subject.variables)})
     return run, subject
 
 
@@ -159,10 +134,31 @@ def open_evaluated_run(
     config: ml_collections.ConfigDict, workdir: epath.Path, overrides: dict[str, Any]
 ) -> Run:
     """Open the data and the model of a run, and check that the data are those it was trained on."""
-    run = open_evaluation(config, workdir)
+    run_config = read_run_config(config, workdir, overrides)
+    run = open_evaluation(run_config, workdir)
     if "data.dir" not in overrides:
-        check_data(workdir, run.records.fingerprint, config.data.dir)
+        check_data(workdir, run.records.fingerprint, run_config.data.dir)
     return run
+
+
+def load_trained(run: Run) -> Subject:
+    """Load the weights of a run's finished stages."""
+    config, attention = run.config, run.config.attention
+    variables, _ = finished_variables(run.workdir, config.strategy, run.identity)
+    return Subject(
+        variables=variables,
+        outputs=run.records.labels,
+        trained=lineage.read(run.workdir)[0],
+        name=f"--workdir {run.workdir}",
+        settings=config.to_dict(),
+        setting=Setting(
+            config.strategy,
+            attention.statistic,
+            attention.tau,
+            config.local_input,
+            attention.crop_from,
+        ),
+    )
 
 
 def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> Run:
@@ -176,7 +172,9 @@ def open_evaluation(config: ml_collections.ConfigDict, workdir: epath.Path) -> R
 def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
     """Predict a subset of the data and write the results; see `evaluate`."""
     indices = getattr(run.split, split)
-    overlap = check_overlap(run, subject.trained, subject.name, split, indices, include_trained)
+    overlap = sync_call(
+        lambda: check_overlap(run, subject.trained, subject.name, split, indices, include_trained)
+    )
     weights = digests(subject.variables, subject.variables["params"])
     is_run = subject.directory is None
     predicted = make_predictor(run, subject)

@@ -22,6 +22,7 @@ from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.new_folder import check_new
+from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import absolute
 
 
@@ -59,14 +60,14 @@ def evaluate_weights(
     check_subset(split)
     name = f"--weights {os.fspath(directory)}"
 
-    def opened() -> tuple[Run, Subject]:
-        about = _describe(directory, name)
-        of_weights = weights_config(config, about, name, overrides)
-        folder = absolute(out)
-        check_new(folder)
-        run = open_evaluation(of_weights, folder)
+    folder = absolute(out)
+    from_primary(lambda: check_new(folder))
+    about = sync_call(lambda: _describe(directory, name))
+    of_weights = weights_config(config, about, name, overrides)
+
+    def load(run: Run) -> Subject:
         notes = match_notes(about["classes"], run.records.labels, name)
-        return run, Subject(
+        return Subject(
             variables=weights.load_weights(directory),
             outputs=tuple(about["classes"]),
             trained=weights.lineage(directory),
@@ -76,7 +77,8 @@ def evaluate_weights(
             notes=(_origin(about), *notes),
         )
 
-    return score(*open_agreed(opened, split), split, include_trained)
+    run, subject = open_agreed(lambda: open_evaluation(of_weights, folder), load, split)
+    return score(run, subject, split, include_trained)
 
 
 def match_notes(outputs: Sequence[str] | None, labels: Sequence[str], name: str) -> tuple[str, ...]:

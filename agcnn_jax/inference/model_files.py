@@ -34,7 +34,7 @@ CALIBRATION = "calibration.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
 NEEDED = (WEIGHTS, CONFIG, LINEAGE)
-FORMAT = 1
+FORMAT = 2
 PLACES = ("workdir", "init", "data.dir", "data.lists")
 """Keys that name folders of the machine that trained, which an export leaves out."""
 AGAIN = "copy or download the folder again"

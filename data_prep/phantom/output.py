@@ -31,7 +31,8 @@ def is_complete(out_dir: Path, options: dict) -> bool:
     path = out_dir / FILE
     if not path.exists():
         return False
-    content = _read_json(path) or {}
+    content = _read_json(path)
+    content = content if isinstance(content, dict) and "images" in content else {}
     different = [key for key, value in options.items() if content.get(key) != value]
     if different:
         raise errors.UserError(

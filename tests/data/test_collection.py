@@ -28,7 +28,6 @@ def test_images_without_it_are_nih_s(tmp_path):
         json.dumps({**ABOUT, "synthetic": 0}),
         json.dumps({**ABOUT, "box_size": 0}),
         json.dumps({**ABOUT, "collection": None}),
-        "[]",
         "{",
     ],
 )
@@ -42,3 +41,9 @@ def test_phantoms_of_earlier_versions_do_not_pass_for_radiographs(tmp_path):
     (tmp_path / "phantoms.json").write_text("{}")
     with pytest.raises(UserError, match=r"phantoms\.json: .*draw them again"):
         read_collection(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"name": "Task", "training": []}', "[]", "{}"])
+def test_files_of_that_name_from_other_programs_are_not_read(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    assert read_collection(tmp_path) == NIH

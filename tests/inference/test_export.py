@@ -219,7 +219,7 @@ def test_files_that_do_not_belong_together(copy):
     config = json.loads((copy / "config.json").read_text())
     for change, words in (
         ({"digest": "0" * 16}, " does not fit the weights"),
-        ({"format": 2}, " is of format 2, but this program reads 1; export the model again"),
+        ({"format": 1}, " is of format 1, but this program reads 2; export the model again"),
         ({"format": "1"}, ": format is '1'; it must be a whole number"),
         ({"labels": 3}, ": labels is 3; it must be a list of strings"),
         ({"labels": config["labels"][1:]}, " does not fit the weights"),

@@ -1,4 +1,4 @@
-"""What a config's keys make of the model and of JAX."""
+"""Effects of a config's keys on the model and on JAX."""
 
 import re
 

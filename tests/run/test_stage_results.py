@@ -1,4 +1,4 @@
-"""What a run keeps of its stages and its data, read back."""
+"""Records that a run keeps of its stages and its data, read back."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""How programs end on machines and in shells that do not fit."""
+"""Ends of programs on machines and in shells that do not fit."""
 
 import contextlib
 import errno

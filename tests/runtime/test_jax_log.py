@@ -1,4 +1,4 @@
-"""What the log of the C++ below JAX says of lost processes."""
+"""Lost processes in the log of the C++ below JAX."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the parent of a process concludes from the log of the C++ below JAX."""
+"""Conclusions that a process's parent draws from the log of the C++ below JAX."""
 
 import collections
 import io

@@ -1,4 +1,4 @@
-"""What a prediction reads: the centre crop, or ten crops, and regions of them."""
+"""Inputs of a prediction: the centre crop, or ten crops, and regions of them."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What runs start from and have seen, over several runs, stages and evaluations.
+"""Starting weights and lineage, over several runs, stages and evaluations.
 
 The steps of these runs only add a number to the weights: what is tested is what runs record and
 compare.

@@ -1,4 +1,4 @@
-"""What each stage draws at random: its order of records and its crops are its own."""
+"""Random streams of stages: each has its own order of records and its own crops."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Where a run looked in phantoms, against what the prediction step reads, computed again."""
+"""Regions attended to in phantoms, against what the prediction step reads, computed again."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a file of predictions gets beside its AUCs: measures, thresholds from validation, groups."""
+"""Files of predictions: measures beside their AUCs, thresholds from validation, groups."""
 
 import csv
 import json
