@@ -20,7 +20,7 @@ from agcnn_jax.metrics.calibration import (
     net_benefit,
     reliability,
 )
-from agcnn_jax.metrics.interval import UNKNOWN, Estimate, logit_interval
+from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, logit_interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -70,7 +70,7 @@ def slope(case: Case) -> Estimate:
     """Return the calibration slope; None where no likelihood is largest, see `fit_line`."""
     line = fit_line(case.labels, case.logits)
     if line is None:
-        return UNKNOWN
+        return NO_ESTIMATE
     influence = over.slope_influence(case.labels, case.logits, line)
     return Estimate(line.slope, over.linear(line.slope, case.errors.reach(influence)))
 
@@ -79,7 +79,7 @@ def calibration_intercept(case: Case) -> Estimate:
     """Return the calibration intercept, the slope held at 1; see `calibration.intercept`."""
     value = intercept(case.labels, case.logits)
     if value is None:
-        return UNKNOWN
+        return NO_ESTIMATE
     influence = over.intercept_influence(case.labels, case.logits, value)
     return Estimate(value, over.linear(value, case.errors.reach(influence)))
 

@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     interval: Interval | None
 
 
-UNKNOWN = Estimate(None, None)
+NO_ESTIMATE = Estimate(None, None)
 
 
 def t_quantile(degrees: float, level: float = LEVEL) -> float:

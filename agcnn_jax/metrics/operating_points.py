@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.metrics.interval import Estimate, Interval
+from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, Interval
 from agcnn_jax.metrics.measure_intervals import errors
 from agcnn_jax.metrics.shares import shares
 
@@ -20,7 +20,7 @@ sensitivity of at least 0.9."""
 def share_of(hits: np.ndarray, patients: np.ndarray) -> Estimate:
     """Return the share of hits, bool `[N]`, of patients `[N]`; nothing if N is 0, see `shares`."""
     if not len(hits):
-        return Estimate(None, None)
+        return NO_ESTIMATE
     value, low, high = map(float, shares(hits, patients))
     return Estimate(value, None if np.isnan(low) else Interval(low, high))
 
@@ -115,7 +115,7 @@ def _likelihood_ratio(hits: np.ndarray, positive: np.ndarray, patients: np.ndarr
         patients: int `[N]`.
     """
     if not (hits & positive).any() or not (hits & ~positive).any():
-        return Estimate(None, None)
+        return NO_ESTIMATE
     among, others = hits[positive].mean(), hits[~positive].mean()
     # Of the ratio's logarithm.
     influence = np.where(

@@ -14,11 +14,10 @@ import numpy as np
 
 from agcnn_jax.metrics.auc import patient_influence, rank_scores
 from agcnn_jax.metrics.influence import Influence, difference_interval, stack
-from agcnn_jax.metrics.interval import Estimate, Interval
+from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, Interval
 from agcnn_jax.metrics.operating_points import share_of
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup
 
-_NONE = Estimate(None, None)
 Decisions = Mapping[str, Mapping[str, np.ndarray]]
 """Per branch and label, whether each image is called positive, bool `[N]`."""
 
@@ -48,11 +47,11 @@ class GroupComparison:
     branch: str
     finding: str
     findings: tuple[str, ...] = ()
-    sensitivity: Estimate = _NONE
-    specificity: Estimate = _NONE
-    auc_difference: Estimate = _NONE
-    sensitivity_difference: Estimate = _NONE
-    specificity_difference: Estimate = _NONE
+    sensitivity: Estimate = NO_ESTIMATE
+    specificity: Estimate = NO_ESTIMATE
+    auc_difference: Estimate = NO_ESTIMATE
+    sensitivity_difference: Estimate = NO_ESTIMATE
+    specificity_difference: Estimate = NO_ESTIMATE
 
 
 def compare_groups(
@@ -159,11 +158,11 @@ def _findings(row: Subgroup, reference: Subgroup, sides: Sides) -> GroupComparis
     if ours is None:
         return GroupComparison(*place)
     own = ours.rates and (ours.rates[0].share, ours.rates[1].share)
-    sensitivity, specificity = own or (_NONE, _NONE)
+    sensitivity, specificity = own or (NO_ESTIMATE, NO_ESTIMATE)
     if theirs is None or row.group == reference.group:
         return GroupComparison(*place, (), sensitivity, specificity)
     auc = _auc_difference(ours.auc - theirs.auc, ours.influence, theirs.influence)
-    between = [_NONE, _NONE]
+    between = [NO_ESTIMATE, NO_ESTIMATE]
     if ours.rates and theirs.rates:
         between = [_rate_difference(*pair) for pair in zip(ours.rates, theirs.rates, strict=True)]
     return GroupComparison(*place, (), sensitivity, specificity, auc, *between)

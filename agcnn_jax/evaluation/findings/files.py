@@ -22,7 +22,7 @@ from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.metrics.calibration import THRESHOLDS
 from agcnn_jax.metrics.finding_metrics import MEASURES, QUANTILES, FindingMetrics
-from agcnn_jax.metrics.interval import UNKNOWN
+from agcnn_jax.metrics.interval import NO_ESTIMATE
 from agcnn_jax.metrics.operating_points import OperatingPoint
 
 _NO_QUANTILES = (None,) * (2 * len(QUANTILES))
@@ -56,7 +56,7 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
     for branch, scores in results.items():
         for label, metrics in measures.findings[branch].items():
             platt = _platt(measures, branch, label) or (None, None)
-            estimates = [metrics.numbers[name] if metrics else UNKNOWN for name in MEASURES]
+            estimates = [metrics.numbers[name] if metrics else NO_ESTIMATE for name in MEASURES]
             rows.append(
                 (
                     *(branch, label, cohort.positives[label], cohort.positive_patients[label]),

@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subg
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.scoring.measures import Measures, thresholds_note
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
-from agcnn_jax.metrics.interval import UNKNOWN
+from agcnn_jax.metrics.interval import NO_ESTIMATE
 
 RULE_NAMES = {
     "youden": "Youden's index",
@@ -103,7 +103,7 @@ def intervals_table(branch: str, measures: Measures) -> Table:
     """Build the table of the intervals of one branch's measures, a row for each label."""
     rows = []
     for label, metrics in measures.findings[branch].items():
-        numbers = metrics.numbers if metrics else dict.fromkeys(SHOWN, UNKNOWN)
+        numbers = metrics.numbers if metrics else dict.fromkeys(SHOWN, NO_ESTIMATE)
         cells = [interval_text(numbers[n].interval, SHOWN[n].interval_digits) for n in SHOWN]
         rows.append((label, *cells))
     header = ("Finding", *(shown.header for shown in SHOWN.values()))

@@ -19,7 +19,7 @@ from agcnn_jax.evaluation.files.label_table import Labels, read_labels
 from agcnn_jax.evaluation.files.predictions import Predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.interval import Estimate
+from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate
 from agcnn_jax.metrics.operating_points import share_of
 from agcnn_jax.metrics.subgroups import UNKNOWN
 from agcnn_jax.runtime.errors import UserError
@@ -162,7 +162,7 @@ def agreement(readings: Readings, predictions: Predictions) -> list[Agreement]:
             ours, theirs, score = truth[chosen, i], of_nih[chosen, i], scores[chosen, i]
             known = bool(parts) and not np.isnan(score).any()
             against_radiologists, against_nih = (
-                _auc(labels, score, patients[chosen]) if known else Estimate(None, None)
+                _auc(labels, score, patients[chosen]) if known else NO_ESTIMATE
                 for labels in (ours, theirs)
             )
             rows.append(
@@ -195,7 +195,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Estima
 def _share(hits: np.ndarray, among: np.ndarray, patients: np.ndarray, parts: Any) -> Estimate:
     """Return the share of `hits` where `among` is 1; nothing for findings that NIH has not."""
     mask = among == 1
-    return share_of(hits[mask] == 1, patients[mask]) if parts else Estimate(None, None)
+    return share_of(hits[mask] == 1, patients[mask]) if parts else NO_ESTIMATE
 
 
 def against_radiologists(
