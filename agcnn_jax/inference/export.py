@@ -28,8 +28,7 @@ from agcnn_jax.inference.model_files import (
     write_folder,
 )
 from agcnn_jax.run.stage_results import digests
-from agcnn_jax.runtime.new_folder import check_new
-from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
+from agcnn_jax.runtime.storage import check_new, checkpoint_place, exists, read_json, reported
 
 _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1)
 _SCORE_AGAIN = "delete it and run eval.py again"

@@ -27,7 +27,7 @@ from agcnn_jax.config.kinds import (
 )
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import new_folder
+from agcnn_jax.runtime.storage import new_folder
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
 CALIBRATION = "calibration.json"

@@ -14,7 +14,7 @@ from agcnn_jax.interop.source_format import SourceFormat, recognise_source
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import new_folder
+from agcnn_jax.runtime.storage import new_folder
 
 
 def import_weights(

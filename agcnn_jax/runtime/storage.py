@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,35 @@ def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dic
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged; {remedy}")
     return value
+
+
+def check_new(out: Path | epath.Path) -> None:
+    """Raise `UserError` unless the folder of `--out` is missing or empty."""
+    with reported(out, "read"):
+        used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used:
+        raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` that becomes `out` if the block succeeds, and else is removed.
+
+    Raises:
+        UserError: if `out` holds files or cannot be written.
+    """
+    check_new(out)
+    scratch = out.absolute().with_name(f".{out.name}.incomplete")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
+        scratch.mkdir(parents=True)
+        yield scratch
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -11,6 +11,7 @@ import collections
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from importlib import util
 from types import FrameType
 from typing import IO
 
-from agcnn_jax.runtime import jax_log
 from agcnn_jax.runtime.errors import (
     INTERRUPTED,
     INTERRUPTED_STATUS,
@@ -46,6 +46,20 @@ _LAUNCHERS = (
     "TPU_PROCESS_ADDRESSES",
 )
 """Environment variables by which `jax.distributed.initialize` knows a launcher."""
+
+# Log lines of the C++ below JAX, checked with jax 0.10.2.
+
+_CHATTER = "[Gloo] Rank "
+"""How a line begins that reports only the connections between CPU processes."""
+
+_MESSAGE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ([\w./-]+):\d+\] ")
+"""How a message begins: severity, time, thread and source file."""
+
+_ABOUT_PROCESSES = ("coordination_service", "client.h", "add_port")
+"""Source files whose errors concern other processes."""
+
+_FATAL = "JAX distributed service detected fatal errors"
+_LEADER_LOST = ("leader task", "Failed to send RPC", "CoordinationService/Heartbeat")
 
 
 def is_needed(coordinator_address: str | None) -> bool:
@@ -135,19 +149,58 @@ def explain(
     if status == -signal.SIGTERM:
         return NOTHING_SAVED
     if status == -signal.SIGABRT:
-        if lost := jax_log.lost_processes(log):
+        if lost := lost_processes(log):
             where = dict(enumerate(f" on {host}" for host in hosts))
             names = " and ".join(f"process {i}{where.get(i, '')}" for i in lost)
             return (
                 f"{names} of this run was lost (killed, or its host is gone or hangs); all "
                 f"processes stop; run the same command again to continue from the last checkpoint"
             )
-        if not hosts and jax_log.is_fatal(log):
+        if not hosts and is_fatal(log):
             return not_found(coordinator_address, start_timeout)
     # `cluster.join` cannot try a port that a launcher chose.
-    if status < 0 and not hosts and jax_log.port_was_taken(log):
+    if status < 0 and not hosts and port_was_taken(log):
         return "the coordinator's port is in use on this host; run the same command again"
     return None
+
+
+def is_chatter(line: str) -> bool:
+    """Return True for a line that no user needs."""
+    return line.startswith(_CHATTER)
+
+
+def severity_and_topic(line: str) -> tuple[str, bool] | None:
+    """Return a message's severity (I, W, E, F) and whether it is an error about other processes.
+
+    None if no message begins with this line.
+    """
+    if not (message := _MESSAGE.match(line)):
+        return None
+    severity, file = message.groups()
+    return severity, severity in "EF" and file.startswith(_ABOUT_PROCESSES)
+
+
+def is_fatal(log: str) -> bool:
+    """Return True if JAX aborted the process because of another one, or of the coordinator."""
+    return _FATAL in log
+
+
+def port_was_taken(log: str) -> bool:
+    """Return True if the coordinator could not listen at its port, after which JAX crashes."""
+    return "Failed to add port to server" in log
+
+
+def lost_processes(log: str) -> list[int]:
+    """Return the numbers of the processes that JAX found lost; empty if there was another cause."""
+    unhealthy = re.search(r"tasks are unhealthy[^:\n]*:\n((?:\S*?\d+\n)+)", log)
+    if unhealthy:
+        return sorted({int(re.findall(r"\d+", line)[-1]) for line in unhealthy[1].splitlines()})
+    if not is_fatal(log):
+        return []
+    # Process 0 hosts the service through which the processes watch each other.
+    if any(words in log for words in _LEADER_LOST):
+        return [0]
+    return sorted({int(task) for task in re.findall(r"task:(\d+)", log)})
 
 
 def not_found(coordinator_address: str | None, start_timeout: int) -> str:
@@ -190,10 +243,10 @@ def _pass_on(
         if line.startswith(_HOSTS):
             hosts[:] = json.loads(line.removeprefix(_HOSTS))
             continue
-        if jax_log.is_chatter(line):
+        if is_chatter(line):
             continue
         lines.append(line)
-        message = jax_log.severity_and_topic(line)
+        message = severity_and_topic(line)
         if message and not aborting:
             severity, holding = message
             aborting = holding and severity == "F"  # A stack trace follows.
