@@ -28,7 +28,6 @@ from agcnn_jax.inference.model_files import (
     listed,
     read_exported_config,
     read_folder,
-    read_object,
 )
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
@@ -40,7 +39,7 @@ from agcnn_jax.run.stage_results import digests, finished_stages, finished_varia
 from agcnn_jax.runtime.devices import check_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
-from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
+from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, parse_json, read_json
 
 STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
@@ -155,7 +154,7 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     try:
         if about["digest"] != lineage.digest(variables):
             raise ValueError
-        images = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
+        images = Lineage.from_json(parse_json(files[LINEAGE], folder / LINEAGE, AGAIN))
         labels, image_size = tuple(about["labels"]), about["image_size"]
         heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
         if set(heads) != {len(labels)}:
@@ -170,8 +169,8 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     calibration = None
     if CALIBRATION in files:
         path = folder / CALIBRATION
+        record = parse_json(files[CALIBRATION], path, AGAIN)
         weights_now = digests(variables, variables["params"])
-        record = read_object(files[CALIBRATION], path)
         calibration = calibration_of(record, weights_now, str(path), AGAIN)
     return Model(
         name=text,

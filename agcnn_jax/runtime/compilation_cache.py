@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from agcnn_jax.runtime.paths import user_cache
+
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 _CPU_FIELDS = re.compile(
@@ -48,7 +50,7 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
     kind = "-".join(re.findall(r"[a-z0-9]+", device_kind.lower()))
     digest = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+        cache = user_cache()
         compiled = cache / "agcnn_jax" / "compiled"
         folder = compiled / f"{kind}-{digest}"
         cache.mkdir(parents=True, exist_ok=True)

@@ -126,9 +126,8 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
 def error_number(error: BaseException) -> int | None:
     """Return the system's number of an error (`errno`), or None."""
     number = getattr(error, "errno", None)
-    if number is None and (code := _TENSORSTORE_CODE.search(str(error))):
-        number = int(code[1])
-    return number
+    code = _TENSORSTORE_CODE.search(str(error))
+    return int(code[1]) if number is None and code else number
 
 
 def advice(path: str | os.PathLike[str], error: BaseException) -> str:
@@ -208,13 +207,18 @@ def create_json(path: epath.Path, value: Any) -> bool:
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
     """Read a JSON object; `UserError` if there is none in the file."""
     with reported(path, "read", remedy):
-        text = path.read_bytes()
+        content = path.read_bytes()
+    return parse_json(content, path, remedy)
+
+
+def parse_json(content: bytes, path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+    """Parse a JSON object, the content of a file; `UserError` if it is none."""
     try:
-        value = json.loads(text)
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise UserError(f"{os.fspath(path)} cannot be read ({error}); {remedy}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged; {remedy}")
+        raise UserError(f"{os.fspath(path)} is damaged; {remedy}")
     return value
 
 
@@ -235,16 +239,13 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     check_new(out)
     scratch = out.absolute().with_name(f".{out.name}.incomplete")
-    try:
+    with reported(f"--out {out}", "written", "choose another folder"):
         shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
-        scratch.mkdir(parents=True)
-        yield scratch
-        if out.exists():
-            out.rmdir()
-        scratch.rename(out)
-    except OSError as error:
-        raise UserError(
-            f"--out {out} cannot be written ({error.strerror or error}); choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch
+            if out.exists():
+                out.rmdir()
+            scratch.rename(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -50,15 +50,20 @@ _LAUNCHERS = (
 # Log lines of the C++ below JAX, checked with jax 0.10.2.
 
 _CHATTER = "[Gloo] Rank "
-"""How a line begins that reports only the connections between CPU processes."""
+"""Begins a line about the connections between CPU processes, which no user needs."""
 
 _MESSAGE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ([\w./-]+):\d+\] ")
-"""How a message begins: severity, time, thread and source file."""
+"""The beginning of a message: severity (I, W, E, F), time, thread and source file."""
 
 _ABOUT_PROCESSES = ("coordination_service", "client.h", "add_port")
 """Source files whose errors concern other processes."""
 
 _FATAL = "JAX distributed service detected fatal errors"
+"""JAX aborted the process because of another one, or of the coordinator."""
+
+_PORT_TAKEN = "Failed to add port to server"
+"""The coordinator could not listen at its port, after which JAX crashes."""
+
 _LEADER_LOST = ("leader task", "Failed to send RPC", "CoordinationService/Heartbeat")
 
 
@@ -156,38 +161,12 @@ def explain(
                 f"{names} of this run was lost (killed, or its host is gone or hangs); all "
                 f"processes stop; run the same command again to continue from the last checkpoint"
             )
-        if not hosts and is_fatal(log):
+        if not hosts and _FATAL in log:
             return not_found(coordinator_address, start_timeout)
     # `cluster.join` cannot try a port that a launcher chose.
-    if status < 0 and not hosts and port_was_taken(log):
+    if status < 0 and not hosts and _PORT_TAKEN in log:
         return "the coordinator's port is in use on this host; run the same command again"
     return None
-
-
-def is_chatter(line: str) -> bool:
-    """Return True for a line that no user needs."""
-    return line.startswith(_CHATTER)
-
-
-def severity_and_topic(line: str) -> tuple[str, bool] | None:
-    """Return a message's severity (I, W, E, F) and whether it is an error about other processes.
-
-    None if no message begins with this line.
-    """
-    if not (message := _MESSAGE.match(line)):
-        return None
-    severity, file = message.groups()
-    return severity, severity in "EF" and file.startswith(_ABOUT_PROCESSES)
-
-
-def is_fatal(log: str) -> bool:
-    """Return True if JAX aborted the process because of another one, or of the coordinator."""
-    return _FATAL in log
-
-
-def port_was_taken(log: str) -> bool:
-    """Return True if the coordinator could not listen at its port, after which JAX crashes."""
-    return "Failed to add port to server" in log
 
 
 def lost_processes(log: str) -> list[int]:
@@ -195,7 +174,7 @@ def lost_processes(log: str) -> list[int]:
     unhealthy = re.search(r"tasks are unhealthy[^:\n]*:\n((?:\S*?\d+\n)+)", log)
     if unhealthy:
         return sorted({int(re.findall(r"\d+", line)[-1]) for line in unhealthy[1].splitlines()})
-    if not is_fatal(log):
+    if _FATAL not in log:
         return []
     # Process 0 hosts the service through which the processes watch each other.
     if any(words in log for words in _LEADER_LOST):
@@ -243,12 +222,12 @@ def _pass_on(
         if line.startswith(_HOSTS):
             hosts[:] = json.loads(line.removeprefix(_HOSTS))
             continue
-        if is_chatter(line):
+        if line.startswith(_CHATTER):
             continue
         lines.append(line)
-        message = severity_and_topic(line)
-        if message and not aborting:
-            severity, holding = message
+        if (message := _MESSAGE.match(line)) and not aborting:
+            severity, file = message.groups()
+            holding = severity in "EF" and file.startswith(_ABOUT_PROCESSES)
             aborting = holding and severity == "F"  # A stack trace follows.
         if holding:
             held.append(raw)
