@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -111,8 +112,7 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
         "--rule": settings.rule,
         "--overlays": settings.overlays,
     }
-    columns = columns_of(model)
-    with open_folder(out, identity, columns, films) as folder:
+    with open_folder(out, identity, columns_of(model), films) as folder:
         if settings.overlays:  # only now, so that nothing is left in a folder that is refused
             with reported(out, "written"):
                 (out / OVERLAYS).mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
         with bar, contextlib.closing(batches):
             for batch in batches:
                 outputs = jax.device_get(dict(batch.outputs))
-                write_rows(folder, model, batch.films, outputs, settings.rule, out)
+                write_rows(folder, model, batch.films, outputs, settings.rule)
                 folder.save_if_due()
                 # The first batch ran, at least in part, while its program was compiled.
                 bar.update(len(batch.films), timed=bar.done > before)
@@ -151,12 +151,10 @@ def _predicted(
 ) -> Generator[_Batch, None, None]:
     """Yield batches one late, so that the devices work while rows are written."""
     previous: _Batch | None = None
-    for batch in _batches(model, films, size, settings, bar):
+    for batch in itertools.chain(_batches(model, films, size, settings, bar), [None]):
         if previous is not None:
             yield previous
         previous = batch
-    if previous is not None:
-        yield previous
 
 
 def _batches(
@@ -206,9 +204,8 @@ def write_rows(
     films: Sequence[tuple[str, DecodedFilm | str]],
     outputs: Mapping[str, np.ndarray],
     rule: str,
-    out: Path,
 ) -> None:
-    """Write the rows of films, in their order.
+    """Write the rows of films, in their order, and pictures of those that are shown.
 
     Args:
         folder: writes them.
@@ -216,10 +213,9 @@ def write_rows(
         films: the path of each, and the film or the reason why it cannot be read.
         outputs: see `Model.predict_batch`; row i is of the i-th film that was decoded.
         rule: of `operating_points.RULES`.
-        out: where pictures go, of the films that are shown.
     """
     decoded = [(path, film) for path, film in films if isinstance(film, DecodedFilm)]
-    names = [_name(path) for path, _ in decoded]
+    names = [os.path.basename(printable(path)) for path, _ in decoded]
     results = model.results(names, [film for _, film in decoded], outputs)
     for path, film in films:
         result = film if isinstance(film, str) else next(results)
@@ -229,8 +225,8 @@ def write_rows(
         overlay = None
         if result.film.size:
             overlay = f"{OVERLAYS}/{overlay_name(path, folder.films + 1)}"
-            with reported(out, "written"):
-                result.show().savefig(out / overlay, dpi=110, pil_kwargs={"quality": 88})
+            with reported(folder.out, "written"):
+                result.show().savefig(folder.out / overlay, dpi=110, pil_kwargs={"quality": 88})
         _add(folder, path, result, overlay, rule)
 
 
@@ -271,17 +267,13 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _name(path: str) -> str:
-    return os.path.basename(printable(path))
-
-
 def overlay_name(path: str, number: int) -> str:
     """Name the picture of a film: the film's name, then the film's number, which no other has.
 
     Letters and digits of any script, dots, hyphens and underscores stay; each other character
     becomes an underscore. The column `overlay` of the predictions says which film it shows.
     """
-    name = unicodedata.normalize("NFC", _name(path))
+    name = unicodedata.normalize("NFC", os.path.basename(printable(path)))
     stem = _EXTENSION.sub("", name)
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
     # Hidden files, and names that commands take for options, begin with these.

@@ -101,7 +101,7 @@ def test_a_film_whose_answer_is_no_number_is_refused(workdir, tmp_path):
     given = list(zip(films, [*decoded[:2], "truncated", decoded[2]], strict=True))
     columns = columns_of(model)
     with open_folder(tmp_path, {}, columns, films) as folder:
-        write_rows(folder, model, given, outputs, "youden", tmp_path)
+        write_rows(folder, model, given, outputs, "youden")
         assert (folder.films, folder.refused) == (4, 2)
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
