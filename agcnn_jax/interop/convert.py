@@ -86,14 +86,10 @@ def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) ->
         Tensor(kernel, ("params", "head", "kernel"), (classes, features)),
         Tensor(bias, ("params", "head", "bias"), (classes,)),
     ]
-    _check(file.name, backbone_name, tensors, expected)
-    flat: dict[tuple[str, ...], np.ndarray] = {}
-    for tensor in expected:
-        kind, *rest = tensor.path
-        place = rest if rest[0] == "head" else ["backbone", *rest]
-        flat[(kind, *place)] = from_torch(tensors[tensor.key].astype(np.float32))
-    tree = traverse_util.unflatten_dict(flat)
-    return Converted(tree["params"], tree["batch_stats"], channels, classes, len(flat), left_out)
+    tree = _convert(file.name, backbone_name, tensors, expected)
+    return Converted(
+        tree["params"], tree["batch_stats"], channels, classes, len(expected), left_out
+    )
 
 
 def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, Any]:
@@ -115,9 +111,7 @@ def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, A
         Tensor("fc.weight", ("head", "kernel"), (classes, 2 * features)),
         Tensor("fc.bias", ("head", "bias"), (classes,)),
     ]
-    _check(file.name, "fusion branch", tensors, expected)
-    arrays = {t.path[-1]: from_torch(tensors[t.key].astype(np.float32)) for t in expected}
-    return {"head": arrays}
+    return _convert(file.name, "fusion branch", tensors, expected)
 
 
 def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -155,9 +149,7 @@ def torch_state(
         backbone: their module.
         channels: number of input channels.
     """
-    flat = traverse_util.flatten_dict(
-        {"params": params["backbone"], "batch_stats": batch_stats["backbone"]}
-    )
+    flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
     state = {t.key: to_torch(flat[t.path]) for t in backbone_tensors(backbone, channels)[0]}
     return {**state, **head_state(params["head"], head_name(backbone))}
 
@@ -167,34 +159,37 @@ def head_state(head: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     return {f"{name}.weight": to_torch(head["kernel"]), f"{name}.bias": to_torch(head["bias"])}
 
 
-def _check(
+def _convert(
     file: str, network: str, tensors: Mapping[str, np.ndarray], expected: list[Tensor]
-) -> None:
-    names = {tensor.key for tensor in expected}
-    missing = [tensor.key for tensor in expected if tensor.key not in tensors]
-    extra = [key for key in tensors if key not in names]
-    misshapen = [
-        f"{tensor.key} is {list(tensors[tensor.key].shape)} instead of {list(tensor.shape)}"
-        for tensor in expected
-        if tensor.key in tensors and tensors[tensor.key].shape != tensor.shape
-    ]
-    problems = [
-        f"{kind}: {_some(keys)}"
-        for kind, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if keys
-    ]
-    if problems:
+) -> dict[str, Any]:
+    """Convert the expected tensors, which must be all that there are, to a tree of float32."""
+    keys = {tensor.key for tensor in expected}
+    shapes = {key: list(array.shape) for key, array in tensors.items()}
+    problems = {
+        "missing": [tensor.key for tensor in expected if tensor.key not in tensors],
+        "extra": [key for key in tensors if key not in keys],
+        "misshapen": [
+            f"{tensor.key} is {shapes[tensor.key]} instead of {list(tensor.shape)}"
+            for tensor in expected
+            if shapes.get(tensor.key, list(tensor.shape)) != list(tensor.shape)
+        ],
+    }
+    if any(problems.values()):
+        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
         raise UserError(
-            f"--weights {file}: not the tensors of a {network}; {'; '.join(problems)}; give the "
-            f"file's --backbone, or a complete file"
+            f"--weights {file}: not the tensors of a {network}; {words}; give the file's "
+            f"--backbone, or a complete file"
         )
+    flat = {}
     for tensor in expected:
-        if tensors[tensor.key].dtype.kind != "f":
-            raise UserError(
-                f"--weights {file}: {tensor.key} is {tensors[tensor.key].dtype}, not floating point"
-            )
-        if not np.isfinite(tensors[tensor.key]).all():
+        array = tensors[tensor.key]
+        if array.dtype.kind != "f":
+            raise UserError(f"--weights {file}: {tensor.key} is {array.dtype}, not floating point")
+        if not np.isfinite(array).all():
             raise UserError(f"--weights {file}: {tensor.key} has values that are not finite")
+        flat[tensor.path] = from_torch(array.astype(np.float32))
+    tree: dict[str, Any] = traverse_util.unflatten_dict(flat)
+    return tree
 
 
 def _some(names: Any) -> str:

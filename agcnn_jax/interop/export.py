@@ -61,14 +61,8 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "backbone": config.backbone,
         "branch": branch,
         "labels": list(saved["labels"]),
-        "pooling": config.pooling,
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "input_size": config.input_size,
-        "local_input": config.local_input,
-        "statistic": config.attention.statistic,
-        "tau": config.attention.tau,
-        "crop_from": config.attention.crop_from,
+        **{key: config[key] for key in ("pooling", "mean", "std", "input_size", "local_input")},
+        **{key: config.attention[key] for key in ("statistic", "tau", "crop_from")},
         "lineage": images.to_json(),
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)

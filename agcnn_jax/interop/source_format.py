@@ -7,7 +7,7 @@ published them, and the project's documentation gives the rest.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def _trained_outputs(file: TensorFile) -> tuple[str, ...]:
 
 
 def _own_export(file: TensorFile) -> SourceFormat:
-    saved: dict[str, Any] = file.metadata
+    saved = file.metadata
     try:
         return SourceFormat(
             f"agcnn_jax, {saved['branch']} branch",

@@ -177,22 +177,16 @@ def load_backbone(
     saved = {**about, "labels": about["classes"]}
     for key, value in identity.items():
         if saved[key] != value:
-            raise UserError(_mismatch(directory, about, key, saved[key], value))
+            remedy = "use other weights, or a config that fits these"
+            if key == "channels":
+                remedy = (
+                    f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
+                    f"are what these weights expect"
+                )
+            raise UserError(
+                f"config.init {os.fspath(directory)} has another {key}: {json.dumps(saved[key])} "
+                f"instead of {json.dumps(value)}; {remedy}"
+            )
     variables = load_weights(directory)
     source = branch if branch in about["branches"] else "global"
     return {kind: variables[kind][source]["backbone"] for kind in ("params", "batch_stats")}
-
-
-def _mismatch(
-    directory: str | os.PathLike[str], about: Mapping[str, Any], key: str, saved: Any, wanted: Any
-) -> str:
-    remedy = "use other weights, or a config that fits these"
-    if key == "channels":
-        remedy = (
-            f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
-            f"are what these weights expect"
-        )
-    return (
-        f"config.init {os.fspath(directory)} has another {key}: {json.dumps(saved)} instead of "
-        f"{json.dumps(wanted)}; {remedy}"
-    )
