@@ -105,16 +105,14 @@ class PredictionFolder:
             ) from None
 
     def _check_same(self, identity: Any) -> None:
-        if identity == self._identity:
-            return
         known = identity if isinstance(identity, dict) else {}
-        for name, value in self._identity.items():
-            if known.get(name) != value:
+        for name in self._identity | known:
+            there, ours = known.get(name), self._identity.get(name)
+            if there != ours:
                 raise UserError(
-                    f"--out {self.out} holds predictions with {name} {known.get(name)}, not "
-                    f"{value}; choose another --out"
+                    f"--out {self.out} holds predictions with {name} {there}, not {ours}; choose "
+                    f"another --out"
                 )
-        raise UserError(f"--out {self.out} holds other predictions; choose another --out")
 
     def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
         """Write the row of a film for the CSV file, and its object for the other."""

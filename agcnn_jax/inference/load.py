@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -155,9 +156,9 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
         if about["digest"] != lineage.digest(variables):
             raise ValueError
         images = Lineage.from_json(parse_json(files[LINEAGE], folder / LINEAGE, AGAIN))
-        labels, image_size = tuple(about["labels"]), about["image_size"]
-        heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
-        if set(heads) != {len(labels)}:
+        labels = tuple(about["labels"])
+        heads = {len(branch["head"]["bias"]) for branch in variables["params"].values()}
+        if heads != {len(labels)}:
             raise ValueError
         places = {key: DEFAULTS[key] for key in PLACES}
         config = parse_config(nest(places | flatten(about["config"])), str(folder / CONFIG), AGAIN)
@@ -170,13 +171,13 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     if CALIBRATION in files:
         path = folder / CALIBRATION
         record = parse_json(files[CALIBRATION], path, AGAIN)
-        weights_now = digests(variables, variables["params"])
-        calibration = calibration_of(record, weights_now, str(path), AGAIN)
+        now = digests(variables, variables["params"])
+        calibration = calibration_of(record, now, str(path), AGAIN)
     return Model(
         name=text,
         config=config,
         labels=labels,
-        image_size=image_size,
+        image_size=about["image_size"],
         variables=variables,
         calibration=calibration,
         digest=about["digest"],
@@ -218,17 +219,13 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
 def _downloaded(address: str) -> Path:
     """Download the files of a model on the hub, all of one commit; return their folder."""
     name, revision = hub.parse_address(address)
-
-    def fetch(file: str, revision: str) -> tuple[Path, str]:
-        return hub.fetch(
-            name,
-            file,
-            revision,
-            address,
-            instead="the folder with all its files",
-            missing="give a model that python -m agcnn_jax.export wrote",
-        )
-
+    fetch = functools.partial(
+        hub.fetch,
+        name,
+        option=address,
+        instead="the folder with all its files",
+        missing="give a model that python -m agcnn_jax.export wrote",
+    )
     sums, commit = fetch(SUMS, revision)
     for file in listed(sums.read_bytes(), f"{address}: {SUMS}"):
         fetch(file, commit)

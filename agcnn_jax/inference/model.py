@@ -235,9 +235,8 @@ class Model:
         return device_mesh()
 
     @functools.cached_property
-    def _placed(self) -> Variables:
-        placed: Variables = replicate(self._mesh, self.variables)
-        return placed
+    def _placed(self) -> Any:
+        return replicate(self._mesh, self.variables)
 
     @functools.cached_property
     def _steps(self) -> dict[bool, Any]:

@@ -88,16 +88,10 @@ class _Batch(NamedTuple):
 
 
 def predict_files(model: Model, films: Sequence[str], out: Path, settings: Settings) -> Summary:
-    """Predict films and write their rows to `out`, in their order; see `PredictionFolder`.
+    """Predict films, paths, and write their rows to `out`, in their order.
 
-    Films whose rows are there already are not predicted again. A film that cannot be read becomes a
-    row of errors.csv.
-
-    Args:
-        model: the model.
-        films: paths.
-        out: the folder to write, or to continue in.
-        settings: see `Settings`.
+    Films whose rows are there already are not predicted again, see `PredictionFolder`. A film that
+    cannot be read becomes a row of errors.csv.
 
     Raises:
         UserError: the folder holds other predictions, or cannot be written.

@@ -58,12 +58,7 @@ class Converted(NamedTuple):
 
 
 def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) -> Converted:
-    """Convert a network: the backbone and the last linear layer.
-
-    Args:
-        file: the tensors.
-        backbone: their module.
-        backbone_name: its name, for messages.
+    """Convert a network: the backbone and the last linear layer; the name is for messages.
 
     Raises:
         UserError: naming the tensors that are missing, extra or of another shape.
@@ -96,7 +91,7 @@ def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, A
     """Convert the fusion branch's linear layer, `fc`.
 
     Args:
-        file: the tensors.
+        file: holds it.
         features: K, the length of each of the two pooled features.
         classes: C.
 

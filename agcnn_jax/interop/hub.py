@@ -51,15 +51,12 @@ def is_hub_name(weights: str) -> bool:
 
 
 def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
-    """Download a model's safetensors file.
+    """Download a model's safetensors file; return the file and its commit.
 
     Args:
         name: `owner/model`.
         revision: commit, tag or branch; the pinned one by default.
         folder: for all downloaded files; the caller removes it.
-
-    Returns:
-        The file and its commit.
 
     Raises:
         UserError: if there is neither a pin nor a `revision`, or the file is unavailable.
@@ -104,7 +101,7 @@ def fetch(
     instead: str,
     missing: str,
 ) -> tuple[Path, str]:
-    """Download one file of a model.
+    """Download one file of a model; return it and its commit.
 
     Args:
         name: `owner/model`.
@@ -114,9 +111,6 @@ def fetch(
         folder: for all downloaded files; by default the hub's own cache.
         instead: what to give after a download by hand.
         missing: what to do if there is no such file.
-
-    Returns:
-        The file and its commit.
 
     Raises:
         UserError: if the file is unavailable.

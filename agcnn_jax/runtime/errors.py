@@ -195,11 +195,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            while (opened := os.open(os.devnull, os.O_RDWR)) < number:
-                pass  # takes the numbers below, which are closed too
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
