@@ -71,10 +71,7 @@ def load(source: str | os.PathLike[str]) -> Model:
 
 
 def load_run(workdir: str | os.PathLike[str]) -> Model:
-    """Load the best weights of a run's finished stages.
-
-    Args:
-        workdir: of the run; a folder, or `gs://`.
+    """Load the best weights of a run's finished stages; its workdir is a folder, or `gs://`.
 
     Raises:
         UserError: if nothing is trained there, or a file is damaged.
@@ -109,10 +106,8 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
 def load_converted(directory: str | os.PathLike[str]) -> Model:
     """Load converted weights: a single network as the global branch, or a whole AG-CNN.
 
-    The input is the paper's, and films are stored with a side of `STORED_SIZE`.
-
-    Args:
-        directory: the folder that data_prep/torch_weights.py wrote.
+    The input is the paper's, and films are stored with a side of `STORED_SIZE`. The directory is
+    one that data_prep/torch_weights.py wrote.
 
     Raises:
         UserError: if it holds no converted weights or damaged ones, or its outputs have no names.
@@ -140,9 +135,8 @@ def load_converted(directory: str | os.PathLike[str]) -> Model:
 def load_exported(source: str | os.PathLike[str]) -> Model:
     """Load a model that `python -m agcnn_jax.export` wrote.
 
-    Args:
-        source: the folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
-            Hugging Face hub, which is downloaded to the hub's cache.
+    The source is its folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
+    Hugging Face hub, which is downloaded to the hub's cache.
 
     Raises:
         UserError: if the folder is missing, incomplete or changed, or cannot be downloaded.

@@ -202,11 +202,11 @@ def write_rows(
     """Write the rows of films, in their order, and pictures of those that are shown.
 
     Args:
-        folder: writes them.
+        folder: takes them.
         model: made the outputs.
         films: the path of each, and the film or the reason why it cannot be read.
         outputs: see `Model.predict_batch`; row i is of the i-th film that was decoded.
-        rule: of `operating_points.RULES`.
+        rule: see `Settings`.
     """
     decoded = [(path, film) for path, film in films if isinstance(film, DecodedFilm)]
     names = [os.path.basename(printable(path)) for path, _ in decoded]

@@ -90,13 +90,8 @@ def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) ->
 def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, Any]:
     """Convert the fusion branch's linear layer, `fc`.
 
-    Args:
-        file: holds it.
-        features: K, the length of each of the two pooled features.
-        classes: C.
-
-    Returns:
-        `{"head": {"kernel": [2K, C], "bias": [C]}}`, float32.
+    `features` is K, the length of each of the two pooled features, and `classes` is C. Returns
+    `{"head": {"kernel": [2K, C], "bias": [C]}}`, float32.
 
     Raises:
         UserError: naming the tensors that are missing, extra or of another shape.
@@ -138,11 +133,8 @@ def torch_state(
 ) -> dict[str, np.ndarray]:
     """Invert `convert_branch`: return arrays in PyTorch's layout by torchvision's names.
 
-    Args:
-        params: a branch's, `{"backbone": ..., "head": ...}`.
-        batch_stats: the same branch's, `{"backbone": ...}`.
-        backbone: their module.
-        channels: number of input channels.
+    A branch's `params` are `{"backbone": ..., "head": ...}`, its `batch_stats` `{"backbone": ...}`;
+    its input has so many `channels`.
     """
     flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
     state = {t.key: to_torch(flat[t.path]) for t in backbone_tensors(backbone, channels)[0]}

@@ -76,13 +76,9 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
 def state_of(
     variables: Variables, branch: str, backbone_name: str, channels: int
 ) -> dict[str, np.ndarray]:
-    """Return the state dict of one branch, or of the whole AG-CNN.
+    """Return the state dict of one branch, or of the whole AG-CNN; see `export_run`.
 
-    Args:
-        variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`.
-        branch: a branch or `all`; see `export_run`.
-        backbone_name: a key of `BACKBONES`.
-        channels: number of input channels.
+    `backbone_name` is a key of `BACKBONES`, `channels` the number of input channels.
     """
     backbone = make_backbone(backbone_name)
     state: dict[str, np.ndarray] = {}
