@@ -192,13 +192,13 @@ def _cohort(model: Model, data: Mapping[str, Any], scores: Mapping[str, Any]) ->
 
 
 def _calibration(model: Model) -> str:
-    known = model.calibration
-    if known is None:
+    calibration = model.calibration
+    if calibration is None:
         return "No thresholds were chosen, and the probabilities are not calibrated."
     return (
-        f"Thresholds and calibrated probabilities come from {known.images:,} validation images of "
-        f"{known.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
-        f"lack, get none. They hold for films with the same prevalence."
+        f"Thresholds and calibrated probabilities come from {calibration.images:,} validation "
+        f"images of {calibration.patients:,} patients; findings that fewer than {FEW_PATIENTS} of "
+        f"them have, or lack, get none. They hold for films with the same prevalence."
     )
 
 

@@ -152,16 +152,16 @@ class _Pool:
 
     def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
         done: dict[int, DecodedFilm | str] = {}
-        given = 0
+        next_film = 0
         for number in range(len(paths)):
             while number not in done:
                 for worker in self._workers:
-                    ahead = given - number < _AHEAD * len(self._workers)
-                    if worker.started and worker.film is None and given < len(paths) and ahead:
-                        worker.film, worker.deadline = given, time.monotonic() + self._seconds
+                    ahead = next_film - number < _AHEAD * len(self._workers)
+                    if worker.started and worker.film is None and next_film < len(paths) and ahead:
+                        worker.film, worker.deadline = next_film, time.monotonic() + self._seconds
                         with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
-                            worker.connection.send(paths[given])
-                        given += 1
+                            worker.connection.send(paths[next_film])
+                        next_film += 1
                 done.update(self._receive())
             yield done.pop(number)
 

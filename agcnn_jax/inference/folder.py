@@ -53,13 +53,13 @@ class PredictionFolder:
         remedy = "choose another --out, or delete it"
         with reported(self.out, "written"):
             self.out.mkdir(parents=True, exist_ok=True)
-            begun = path.exists()
+            continues = path.exists()
             # A process that ended before its first save leaves empty files.
             files = [self.out / name for name in FILES]
-            taken = [file.name for file in files if file.exists() and file.stat().st_size]
-        if taken and not begun:
-            raise UserError(f"--out {self.out} holds a {taken[0]} of something else; {remedy}")
-        sizes = self._continue(read_json(path, remedy), films, remedy) if begun else [0, 0, 0]
+            names = [file.name for file in files if file.exists() and file.stat().st_size]
+        if names and not continues:
+            raise UserError(f"--out {self.out} holds a {names[0]} of something else; {remedy}")
+        sizes = self._continue(read_json(path, remedy), films, remedy) if continues else [0, 0, 0]
         with reported(self.out, "written"):
             for name, size in zip(FILES, sizes, strict=True):
                 file = open(self.out / name, "ab")  # noqa: SIM115
@@ -105,9 +105,9 @@ class PredictionFolder:
             ) from None
 
     def _check_same(self, identity: Any) -> None:
-        known = identity if isinstance(identity, dict) else {}
-        for name in self._identity | known:
-            there, ours = known.get(name), self._identity.get(name)
+        entries = identity if isinstance(identity, dict) else {}
+        for name in self._identity | entries:
+            there, ours = entries.get(name), self._identity.get(name)
             if there != ours:
                 raise UserError(
                     f"--out {self.out} holds predictions with {name} {there}, not {ours}; choose "

@@ -65,10 +65,10 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
 def processor() -> str:
     """Describe the kinds of this machine's processors and their instructions."""
     try:
-        said = Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        said = platform.processor()
-    return describe_processor(platform.machine(), said)
+        text = platform.processor()
+    return describe_processor(platform.machine(), text)
 
 
 def describe_processor(machine: str, cpuinfo: str) -> str:

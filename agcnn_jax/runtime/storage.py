@@ -110,11 +110,11 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say in a few words why a file cannot be accessed."""
     scheme = os.fspath(path).partition("://")[0]
     if isinstance(error, ImportError) and is_remote(path):
-        known = scheme in EXTRAS
-        return f"{scheme}:// needs {packages_of(EXTRAS[scheme]) if known else f'fsspec[{scheme}]'}"
+        packages = packages_of(EXTRAS[scheme]) if scheme in EXTRAS else f"fsspec[{scheme}]"
+        return f"{scheme}:// needs {packages}"
     number = error_number(error)
-    said = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
-    text = " ".join(_ANNOTATIONS.sub("", said).split()) or type(error).__name__
+    message = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
+    text = " ".join(_ANNOTATIONS.sub("", message).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError) and is_remote(path):
         text = f"not found ({text})"
     if len(text) > _MESSAGE_LENGTH:
@@ -134,8 +134,8 @@ def advice(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say what the user can do about a file that cannot be written."""
     if is_remote(path):
         return REACHABLE
-    known = _REMEDIES.get(error_number(error) or 0, "make sure that it can be written")
-    return f"{known} and run the same command again"
+    remedy = _REMEDIES.get(error_number(error) or 0, "make sure that it can be written")
+    return f"{remedy} and run the same command again"
 
 
 def exists(path: epath.Path, remedy: str | None = None) -> bool:

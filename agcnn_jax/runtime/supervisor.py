@@ -90,11 +90,11 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         to save.
     """
     child: subprocess.Popen[bytes] | None = None
-    received: list[int] = []
+    signals: list[int] = []
     hosts: list[str] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        signals.append(number)
         if child is None:
             return
         child.send_signal(number)
@@ -114,7 +114,7 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         # In its own group, Ctrl-C reaches the child only through `forward`.
         process_group=0,
     )
-    if received:  # while the child was being created
+    if signals:  # while the child was being created
         child.terminate()
     assert child.stderr is not None
     lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -128,7 +128,7 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     reader.join()
     if status < 0 and hosts:
         os.write(ours, b"\n")  # A progress bar may be unfinished.
-    if status == -signal.SIGTERM and signal.SIGINT in received:
+    if status == -signal.SIGTERM and signal.SIGINT in signals:
         say(INTERRUPTED)
         return INTERRUPTED_STATUS
     reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
