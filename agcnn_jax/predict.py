@@ -19,14 +19,11 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.machine import available_cores, restart_with_large_pages
-
-if TYPE_CHECKING:
-    from agcnn_jax.inference.model import Model
 
 SOURCES = ("workdir", "weights", "from")
 
@@ -63,24 +60,19 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     return options
 
 
-def load_model(options: Any) -> Model:
-    """Load the model that the options name."""
-    from agcnn_jax.inference import load
-
-    if options.workdir is not None:
-        return load.load_run(options.workdir)
-    if options.weights is not None:
-        return load.load_converted(options.weights)
-    return load.load_exported(getattr(options, "from"))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     options = parse_arguments(arguments)
+    from agcnn_jax.inference import load
     from agcnn_jax.inference.inputs import find_films
     from agcnn_jax.inference.stream import Settings, predict_files
 
-    model = load_model(options)
+    if options.workdir is not None:
+        model = load.load_run(options.workdir)
+    elif options.weights is not None:
+        model = load.load_converted(options.weights)
+    else:
+        model = load.load_exported(getattr(options, "from"))
     inputs = find_films(options.films, options.out)
     if inputs.others:
         errors.say(f"files in the folders left out, since they are no films: {inputs.others:,}")

@@ -38,9 +38,8 @@ from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
 from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.paths import expand
-from agcnn_jax.runtime.storage import absolute, exists
+from agcnn_jax.runtime.storage import absolute, check_new, exists
 
 DIGITS = 6
 

@@ -21,9 +21,8 @@ from agcnn_jax.evaluation.scoring.scored import match_outputs
 from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import check_new
 from agcnn_jax.runtime.processes import from_primary, sync_call
-from agcnn_jax.runtime.storage import absolute
+from agcnn_jax.runtime.storage import absolute, check_new
 
 
 def evaluate_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from agcnn_jax.evaluation.report.summary import limits, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, leakage
@@ -15,14 +15,13 @@ from agcnn_jax.run.lineage import Overlap
 NOT_STATED = "other"
 """The licence of weights about which their owner has said nothing."""
 
-PAPER = "https://arxiv.org/abs/1801.09927"
-
 _TEXT = """
 # {title}
 
-{warning}An attention guided convolutional neural network (AG-CNN, [Guan et al. 2018]({paper})) \
-with {backbone} as backbone: a global branch reads the whole chest radiograph, its heat map gives \
-a region, a local branch reads that region, and a fusion branch reads the features of both. \
+{warning}An attention guided convolutional neural network (AG-CNN, \
+[Guan et al. 2018](https://arxiv.org/abs/1801.09927)) with {backbone} as backbone: a global \
+branch reads the whole chest radiograph, its heat map gives a region, a local branch reads that \
+region, and a fusion branch reads the features of both. \
 Branches: {branches}. Outputs: {labels}.
 
 ## How to use it
@@ -43,10 +42,10 @@ Films are resized to {image_size} x {image_size} pixels, and the centre is the m
 
 ## What it was trained on
 
-Data: {provenance}. Split: {protocol} protocol, {train:,} images to train, {validation:,} to \
-choose checkpoints and thresholds, {test:,} to test. The weights, with those that they started \
-from, have seen {seen}; `lineage.json` names these images and their patients, as the table of \
-labels does. {leakage}
+Data: {data[provenance]}. Split: {data[protocol]} protocol, {data[train]:,} images to train, \
+{data[validation]:,} to choose checkpoints and thresholds, {data[test]:,} to test. \
+The weights, with those that they started from, have seen {seen}; `lineage.json` names these \
+images and their patients, as the table of labels does. {leakage}
 
 ## Results
 
@@ -67,7 +66,7 @@ of a data set. It is not a medical device, and no decision on a patient may rest
 
 ## Licence
 
-{licence}
+The program is under Apache-2.0. {licence}
 
 ## Versions
 
@@ -80,18 +79,12 @@ Convolutional Neural Network for Thorax Disease Classification. arXiv:1801.09927
 """
 
 
-class TestScores(NamedTuple):
-    """A run's evaluation on its test subset: the content of `auc.json` and of `auc.md`."""
-
-    scores: Mapping[str, Any]
-    table: str
-
-
 def model_card(
     model: Model,
     name: str,
     data: Mapping[str, Any],
-    evaluation: TestScores | None,
+    scores: Mapping[str, Any],
+    table: str,
     licence: str,
 ) -> str:
     """Write a run's model card.
@@ -100,57 +93,60 @@ def model_card(
         model: the run's.
         name: what to call it, such as the name of its workdir.
         data: the content of the run's `data.json`.
-        evaluation: of these weights; None if there is none.
+        scores: the content of `auc.json`, of these weights on the test images; empty if there is
+            none.
+        table: the content of `auc.md` then.
         licence: an identifier of the hub, such as `apache-2.0`; `NOT_STATED` if the owner of the
             weights has not said.
 
     Returns:
         Markdown that begins with the hub's YAML header.
     """
-    cohort = _cohort(model, data, evaluation)
-    cautions = limits(cohort)
+    cohort = _cohort(model, data, scores)
+    if scores:
+        overlap, cautions = leakage(cohort), limits(cohort)
+    else:
+        overlap = (
+            f"Patients of the test images who also occur in training: {data['shared_patients']:,}."
+        )
+        cautions = limits(cohort)[1:]  # The first is about intervals.
+    owner = (
+        "Who trained these weights has not stated a licence for them."
+        if licence == NOT_STATED
+        else f"The weights: {licence}."
+    )
     text = _TEXT.format(
         title=f"AG-CNN, {model.backbone}: {name}",
         warning=f"**{SYNTHETIC_NOTE}**\n\n" if cohort.synthetic else "",
-        paper=PAPER,
         backbone=model.backbone,
         branches=", ".join(model.branches),
         labels=", ".join(model.labels),
         image_size=model.image_size,
         input_size=model.recipe.input_size,
         calibration=_calibration(model),
-        provenance=data["provenance"],
-        protocol=data["protocol"],
-        train=data["train"],
-        validation=data["validation"],
-        test=data["test"],
+        data=data,
         seen=in_words(model.lineage),
-        leakage=leakage(cohort) if evaluation else _shared(data),
-        results=_results(evaluation),
-        # The first is about intervals.
-        limits="\n".join(f"- {line}" for line in (cautions if evaluation else cautions[1:])),
+        leakage=overlap,
+        results=table.strip() or "These weights have not been scored on the test images.",
+        limits="\n".join(f"- {line}" for line in cautions),
         settings=_settings(model.config),
-        licence=_licence(licence),
+        licence=owner,
         versions="\n".join(f"- {library} {version}" for library, version in versions().items()),
     )
-    return f"---\n{_header(model, name, data, evaluation, licence)}---\n{text}"
+    return f"---\n{_header(model, name, data, scores, licence)}\n---\n{text}"
 
 
 def _header(
-    model: Model,
-    name: str,
-    data: Mapping[str, Any],
-    evaluation: TestScores | None,
-    licence: str,
+    model: Model, name: str, data: Mapping[str, Any], scores: Mapping[str, Any], licence: str
 ) -> str:
     """Write the hub's metadata as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = []
-    for branch, scores in evaluation.scores["branches"].items() if evaluation else ():
-        if scores["mean"] is None:
+    for branch, values in scores.get("branches", {}).items():
+        if values["mean"] is None:
             continue
-        low, high = scores["mean_interval"] or (None, None)
+        low, high = values["mean_interval"] or (None, None)
         interval = "" if low is None else f", 95 % interval {low:.3f} to {high:.3f}"
         results.append(
             EvalResult(
@@ -161,7 +157,7 @@ def _header(
                 dataset_split="test",
                 metric_type="roc_auc",
                 metric_name=f"{branch} branch, mean AUC over the findings{interval}",
-                metric_value=round(scores["mean"], 4),
+                metric_value=round(values["mean"], 4),
             )
         )
     card = ModelCardData(
@@ -173,12 +169,11 @@ def _header(
         model_name=name if results else None,
         eval_results=results or None,
     )
-    return f"{card.to_yaml()}\n"
+    return card.to_yaml()
 
 
-def _cohort(model: Model, data: Mapping[str, Any], evaluation: TestScores | None) -> Cohort:
+def _cohort(model: Model, data: Mapping[str, Any], scores: Mapping[str, Any]) -> Cohort:
     """Describe the test images, as far as it is known without an evaluation."""
-    scores: Mapping[str, Any] = evaluation.scores if evaluation else {}
     complete = scores.get("lineage_complete", not model.lineage.unlisted)
     trained, shared = scores.get("trained_images") or 0, scores.get("shared_patients") or 0
     return Cohort(
@@ -197,13 +192,13 @@ def _cohort(model: Model, data: Mapping[str, Any], evaluation: TestScores | None
 
 
 def _calibration(model: Model) -> str:
-    known = model.calibration
-    if known is None:
+    calibration = model.calibration
+    if calibration is None:
         return "No thresholds were chosen, and the probabilities are not calibrated."
     return (
-        f"Thresholds and calibrated probabilities come from {known.images:,} validation images of "
-        f"{known.patients:,} patients; findings that fewer than {FEW_PATIENTS} of them have, or "
-        f"lack, get none. They hold for films with the same prevalence."
+        f"Thresholds and calibrated probabilities come from {calibration.images:,} validation "
+        f"images of {calibration.patients:,} patients; findings that fewer than {FEW_PATIENTS} of "
+        f"them have, or lack, get none. They hold for films with the same prevalence."
     )
 
 
@@ -219,20 +214,3 @@ def _settings(config: Mapping[str, Any]) -> str:
         f"size {numbers('batch_size')}; learning rate {numbers('learning_rate')}; heat map "
         f"statistic {attention['statistic']}, tau {attention['tau']:g}."
     )
-
-
-def _shared(data: Mapping[str, Any]) -> str:
-    return f"Patients of the test images who also occur in training: {data['shared_patients']:,}."
-
-
-def _results(evaluation: TestScores | None) -> str:
-    if evaluation is None:
-        return "These weights have not been scored on the test images."
-    return evaluation.table.strip()
-
-
-def _licence(licence: str) -> str:
-    program = "The program is under Apache-2.0."
-    if licence == NOT_STATED:
-        return f"{program} Who trained these weights has not stated a licence for them."
-    return f"{program} The weights: {licence}."

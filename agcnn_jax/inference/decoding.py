@@ -152,16 +152,16 @@ class _Pool:
 
     def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
         done: dict[int, DecodedFilm | str] = {}
-        given = 0
+        next_film = 0
         for number in range(len(paths)):
             while number not in done:
                 for worker in self._workers:
-                    ahead = given - number < _AHEAD * len(self._workers)
-                    if worker.started and worker.film is None and given < len(paths) and ahead:
-                        worker.film, worker.deadline = given, time.monotonic() + self._seconds
+                    ahead = next_film - number < _AHEAD * len(self._workers)
+                    if worker.started and worker.film is None and next_film < len(paths) and ahead:
+                        worker.film, worker.deadline = next_film, time.monotonic() + self._seconds
                         with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
-                            worker.connection.send(paths[given])
-                        given += 1
+                            worker.connection.send(paths[next_film])
+                        next_film += 1
                 done.update(self._receive())
             yield done.pop(number)
 
@@ -174,32 +174,29 @@ class _Pool:
         )
         done: dict[int, DecodedFilm | str] = {}
         for place, worker in enumerate(self._workers):
-            reason = ""
+            answer, lives = None, True
             if worker.connection in ready:
                 try:
                     answer = worker.connection.recv()
-                    if worker.film is not None:
-                        done[worker.film] = answer
-                    worker.started, worker.film, worker.deadline = True, None, float("inf")
                 except (EOFError, OSError):
-                    reason = _CRASHED
+                    answer, lives = _CRASHED, False
             elif time.monotonic() > worker.deadline:
-                reason = f"takes more than {self._seconds:g} s to decode"
-            if reason:
-                self._replace(place, done, reason)
+                answer, lives = f"takes more than {self._seconds:g} s to decode", False
+            else:
+                continue
+            if worker.film is not None:
+                done[worker.film] = answer
+            if lives:
+                worker.started, worker.film, worker.deadline = True, None, float("inf")
+                continue
+            if not worker.started:
+                raise UserError(
+                    "the processes that decode films do not start, perhaps for lack of memory; use "
+                    "fewer with --workers"
+                )
+            worker.close()
+            self._workers[place] = _Worker(self._options)
         return done
-
-    def _replace(self, place: int, done: dict[int, DecodedFilm | str], reason: str) -> None:
-        worker = self._workers[place]
-        if not worker.started:
-            raise UserError(
-                "the processes that decode films do not start, perhaps for lack of memory; use "
-                "fewer with --workers"
-            )
-        if worker.film is not None:
-            done[worker.film] = reason
-        worker.close()
-        self._workers[place] = _Worker(self._options)
 
 
 def _serve(films: Any, decode: Decode, size: int, shown: int) -> None:

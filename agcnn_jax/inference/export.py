@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from agcnn_jax.config import kinds
 from agcnn_jax.config.keys import flatten, nest
 from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
-from agcnn_jax.inference.card import NOT_STATED, TestScores, model_card
+from agcnn_jax.inference.card import model_card
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -28,23 +28,16 @@ from agcnn_jax.inference.model_files import (
     write_folder,
 )
 from agcnn_jax.run.stage_results import digests
-from agcnn_jax.runtime.new_folder import check_new
-from agcnn_jax.runtime.storage import checkpoint_place, exists, read_json, reported
+from agcnn_jax.runtime.storage import check_new, checkpoint_place, exists, read_json, reported
 
 _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1)
 _SCORE_AGAIN = "delete it and run eval.py again"
 
 
-def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
+def export_model(workdir: str | os.PathLike[str], out: Path, licence: str) -> Model:
     """Write a run's model to a new folder, as `agcnn_jax.load` and the Hugging Face hub take it.
 
-    Args:
-        workdir: of the run.
-        out: the folder; must be missing or empty.
-        licence: of the weights, for the card; see `model_card`.
-
-    Returns:
-        The run's model.
+    The licence is that of the weights, for the card; see `model_card`. Returns the run's model.
 
     Raises:
         UserError: if nothing is trained, or `out` holds files or cannot be written.
@@ -52,18 +45,18 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
     check_new(out)
     directory = checkpoint_place(workdir)
     model = load_run(workdir)
-    now = digests(model.variables, model.branches)
     folder = directory / "eval" / "test"
-    evaluation = None
+    scores: dict[str, Any] = {}
+    table = ""
     if exists(folder / "auc.json"):
         scores = read_json(folder / "auc.json", _SCORE_AGAIN)
         _check_scores(scores, os.fspath(folder / "auc.json"))
-        # A stage may have been trained again since.
-        if scores.get("weights") == now:
+        if scores.get("weights") == digests(model.variables, model.branches):
             with reported(folder / "auc.md", "read"):
-                evaluation = TestScores(scores, (folder / "auc.md").read_text())
-    data = read_data(directory)
-    card = model_card(model, directory.name, data, evaluation, licence)
+                table = (folder / "auc.md").read_text()
+        else:
+            scores = {}  # a stage has been trained again since
+    card = model_card(model, directory.name, read_data(directory), scores, table, licence)
     files = {
         WEIGHTS: to_safetensors(model.variables),
         CONFIG: (json.dumps(exported_config(model), indent=2) + "\n").encode(),
@@ -79,24 +72,23 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
 
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
-    objects = ("branches", "positives", "positive_patients")
-    check_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
+
+    def check(record: Any, names: Iterable[str], kind: Any, where: str) -> None:
+        check_entries(record, dict.fromkeys(names, kind), where, _SCORE_AGAIN)
+
+    def known(record: Mapping[str, Any], *names: str) -> list[str]:
+        return [name for name in names if record.get(name) is not None]
+
     count = (kinds.WHOLE, kinds.at_least(0))
-    unknown = [name for name in ("trained_images", "shared_patients") if scores.get(name) is None]
-    counts = {"patients", "trained_images", "shared_patients"}.difference(unknown)
-    check_entries(scores, dict.fromkeys(sorted(counts), count), path, _SCORE_AGAIN)
+    check(scores, ("branches", "positives", "positive_patients"), (kinds.OBJECT, kinds.ANY), path)
+    check(scores, ["patients", *known(scores, "trained_images", "shared_patients")], count, path)
     for name in ("positives", "positive_patients"):
-        check_entries(
-            scores[name], dict.fromkeys(scores[name], count), f"{path}, {name}", _SCORE_AGAIN
-        )
-    auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
+        check(scores[name], scores[name], count, f"{path}, {name}")
     for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
-        anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        check_entries(values, anything, where, _SCORE_AGAIN)
-        numbers = {"mean": auc, "mean_interval": interval}
-        numbers = {name: kind for name, kind in numbers.items() if values[name] is not None}
-        check_entries(values, numbers, where, _SCORE_AGAIN)
+        check(values, ("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY), where)
+        check(values, known(values, "mean"), (kinds.NUMBER, kinds.between(0, 1)), where)
+        check(values, known(values, "mean_interval"), (kinds.LIST_OF_NUMBERS, _INTERVAL), where)
 
 
 def exported_config(model: Model) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from agcnn_jax.data.text import csv_text
 from agcnn_jax.inference.films import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
@@ -34,106 +33,104 @@ class PredictionFolder:
     when the next one continues, so that it ends with the same bytes.
 
     Attributes:
+        out: the folder.
         films: number of films whose rows are written.
         refused: of these, the films that could not be read.
         unlike: of these, the films that are unlike the training films.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any], columns: Sequence[str]):
+    def __init__(self, out: Path, identity: Mapping[str, Any]):
         """Describe the folder; `open_folder` opens it."""
-        self.films = self.refused = self.unlike = 0
-        self._out, self._identity = out, dict(identity)
+        self.out, self.films, self.refused, self.unlike = out, 0, 0, 0
+        self._identity = dict(identity)
         self._names = hashlib.sha256()
         self._files: list[Any] = []
         self._saved = time.monotonic()
-        self._headers = (columns, None, ERROR_COLUMNS)
 
-    def open(self, films: Sequence[str]) -> None:
+    def open(self, columns: Sequence[str], films: Sequence[str]) -> None:
         """Create the files, or cut them to what is known to be complete."""
-        path = epath.Path(self._out / PROGRESS)
+        path = epath.Path(self.out / PROGRESS)
         remedy = "choose another --out, or delete it"
-        with reported(self._out, "written"):
-            self._out.mkdir(parents=True, exist_ok=True)
-            found = path.exists()
+        with reported(self.out, "written"):
+            self.out.mkdir(parents=True, exist_ok=True)
+            continues = path.exists()
             # A process that ended before its first save leaves empty files.
-            taken = [
-                name
-                for name in FILES
-                if (self._out / name).exists() and (self._out / name).stat().st_size
-            ]
-        if not found and taken:
-            raise UserError(f"--out {self._out} holds a {taken[0]} of something else; {remedy}")
-        sizes = [0, 0, 0]
-        if found:
-            saved = read_json(path, remedy)
-            self._check_same(saved.get("identity"))
-            try:
-                self.films, self.refused, self.unlike = (
-                    int(saved[name]) for name in ("films", "refused", "unlike")
-                )
-                sizes = [int(saved["bytes"][name]) for name in FILES]
-                names = saved["names"]
-            except (KeyError, TypeError, ValueError):
-                raise UserError(f"{path} is damaged; {remedy}") from None
-            for film in films[: self.films]:
-                self._count(film)
-            if len(films) < self.films or self._names.hexdigest() != names:
-                raise UserError(
-                    f"--out {self._out} holds the predictions of other films; name the same films "
-                    f"in the same order to continue, or choose another --out"
-                )
-        with reported(self._out, "written"):
+            files = [self.out / name for name in FILES]
+            names = [file.name for file in files if file.exists() and file.stat().st_size]
+        if names and not continues:
+            raise UserError(f"--out {self.out} holds a {names[0]} of something else; {remedy}")
+        sizes = self._continue(read_json(path, remedy), films, remedy) if continues else [0, 0, 0]
+        with reported(self.out, "written"):
             for name, size in zip(FILES, sizes, strict=True):
-                file = open(self._out / name, "ab")  # noqa: SIM115
+                file = open(self.out / name, "ab")  # noqa: SIM115
                 self._files.append(file)
                 self._lock(file)
                 if os.fstat(file.fileno()).st_size < size:
-                    raise UserError(f"{self._out / name} is shorter than it was; {remedy}")
+                    raise UserError(f"{self.out / name} is shorter than it was; {remedy}")
                 file.truncate(size)
             if not sizes[0]:  # new, or its process ended before the headers were complete
                 self.save()
-                for file, header in zip(self._files, self._headers, strict=True):
-                    file.write(csv_line(header) if header else b"")
+                self._files[0].write(_line(columns))
+                self._files[2].write(_line(ERROR_COLUMNS))
         self.save()
+
+    def _continue(
+        self, saved: Mapping[str, Any], films: Sequence[str], remedy: str
+    ) -> Sequence[int]:
+        """Take over the counts of `progress.json`; return the sizes of the files."""
+        self._check_same(saved.get("identity"))
+        try:
+            count, self.refused, self.unlike = (
+                int(saved[name]) for name in ("films", "refused", "unlike")
+            )
+            sizes = [int(saved["bytes"][name]) for name in FILES]
+            names = saved["names"]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.out / PROGRESS} is damaged; {remedy}") from None
+        for film in films[:count]:
+            self._count(film)
+        if self.films < count or self._names.hexdigest() != names:
+            raise UserError(
+                f"--out {self.out} holds the predictions of other films; name the same films in "
+                f"the same order to continue, or choose another --out"
+            )
+        return sizes
 
     def _lock(self, file: Any) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"--out {self._out}: another process writes predictions there; wait until it ends"
+                f"--out {self.out}: another process writes predictions there; wait until it ends"
             ) from None
 
     def _check_same(self, identity: Any) -> None:
-        if identity == self._identity:
-            return
-        known = identity if isinstance(identity, dict) else {}
-        for name, value in self._identity.items():
-            if known.get(name) != value:
+        entries = identity if isinstance(identity, dict) else {}
+        for name in self._identity | entries:
+            there, ours = entries.get(name), self._identity.get(name)
+            if there != ours:
                 raise UserError(
-                    f"--out {self._out} holds predictions with {name} {known.get(name)}, not "
-                    f"{value}; choose another --out"
+                    f"--out {self.out} holds predictions with {name} {there}, not {ours}; choose "
+                    f"another --out"
                 )
-        raise UserError(f"--out {self._out} holds other predictions; choose another --out")
 
     def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
         """Write the row of a film for the CSV file, and its object for the other."""
-        self._files[0].write(csv_line(row))
+        self._files[0].write(_line(row))
         self._files[1].write((json.dumps(answer, allow_nan=False) + "\n").encode())
         self.unlike += unlike
         self._count(film)
-        self.films += 1
 
     def refuse(self, film: str, reason: str) -> None:
         """Write why a film cannot be read."""
         shown = printable(film)
-        self._files[2].write(csv_line((os.path.basename(shown), shown, reason)))
+        self._files[2].write(_line((os.path.basename(shown), shown, reason)))
         self.refused += 1
         self._count(film)
-        self.films += 1
 
     def _count(self, film: str) -> None:
         self._names.update(os.fsencode(film) + b"\0")
+        self.films += 1
 
     def save_if_due(self) -> None:
         """Call `save` if the last time is long ago."""
@@ -142,7 +139,7 @@ class PredictionFolder:
 
     def save(self) -> None:
         """Write down that all rows until now are complete."""
-        with reported(self._out, "written"):
+        with reported(self.out, "written"):
             for file in self._files:
                 file.flush()
             sizes = [os.fstat(file.fileno()).st_size for file in self._files]
@@ -154,7 +151,7 @@ class PredictionFolder:
             "names": self._names.hexdigest(),
             "bytes": dict(zip(FILES, sizes, strict=True)),
         }
-        write_json(epath.Path(self._out / PROGRESS), progress)
+        write_json(epath.Path(self.out / PROGRESS), progress)
         self._saved = time.monotonic()
 
     def close(self) -> None:
@@ -182,9 +179,9 @@ def open_folder(
     """
     if is_remote(out):
         raise UserError(f"--out {out}: predictions are written to a disk; give a folder")
-    folder = PredictionFolder(out, identity, columns)
+    folder = PredictionFolder(out, identity)
     try:
-        folder.open(films)
+        folder.open(columns, films)
         with reported(out, "written"):
             yield folder
         folder.save()
@@ -192,8 +189,5 @@ def open_folder(
         folder.close()
 
 
-def csv_line(cells: Sequence[Any]) -> bytes:
-    """Write a line of a CSV file; None becomes an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+def _line(cells: Sequence[Any]) -> bytes:
+    return csv_text(cells, []).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ from agcnn_jax.inference.model_files import (
     listed,
     read_exported_config,
     read_folder,
-    read_object,
 )
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
@@ -40,7 +40,7 @@ from agcnn_jax.run.stage_results import digests, finished_stages, finished_varia
 from agcnn_jax.runtime.devices import check_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
-from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, read_json
+from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, parse_json, read_json
 
 STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
@@ -71,10 +71,7 @@ def load(source: str | os.PathLike[str]) -> Model:
 
 
 def load_run(workdir: str | os.PathLike[str]) -> Model:
-    """Load the best weights of a run's finished stages.
-
-    Args:
-        workdir: of the run; a folder, or `gs://`.
+    """Load the best weights of a run's finished stages; its workdir is a folder, or `gs://`.
 
     Raises:
         UserError: if nothing is trained there, or a file is damaged.
@@ -107,10 +104,8 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
 def load_converted(directory: str | os.PathLike[str]) -> Model:
     """Load converted weights: a single network as the global branch, or a whole AG-CNN.
 
-    The input is the paper's, and films are stored with a side of `STORED_SIZE`.
-
-    Args:
-        directory: the folder that data_prep/torch_weights.py wrote.
+    The input is the paper's, and films are stored with a side of `STORED_SIZE`. The directory is
+    one that data_prep/torch_weights.py wrote.
 
     Raises:
         UserError: if it holds no converted weights or damaged ones, or its outputs have no names.
@@ -139,9 +134,8 @@ def load_converted(directory: str | os.PathLike[str]) -> Model:
 def load_exported(source: str | os.PathLike[str]) -> Model:
     """Load a model that `python -m agcnn_jax.export` wrote.
 
-    Args:
-        source: the folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
-            Hugging Face hub, which is downloaded to the hub's cache.
+    The source is its folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
+    Hugging Face hub, which is downloaded to the hub's cache.
 
     Raises:
         UserError: if the folder is missing, incomplete or changed, or cannot be downloaded.
@@ -154,10 +148,10 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     try:
         if about["digest"] != lineage.digest(variables):
             raise ValueError
-        images = Lineage.from_json(read_object(files[LINEAGE], folder / LINEAGE))
-        labels, image_size = tuple(about["labels"]), about["image_size"]
-        heads = [len(branch["head"]["bias"]) for branch in variables["params"].values()]
-        if set(heads) != {len(labels)}:
+        images = Lineage.from_json(parse_json(files[LINEAGE], folder / LINEAGE, AGAIN))
+        labels = tuple(about["labels"])
+        heads = {len(branch["head"]["bias"]) for branch in variables["params"].values()}
+        if heads != {len(labels)}:
             raise ValueError
         places = {key: DEFAULTS[key] for key in PLACES}
         config = parse_config(nest(places | flatten(about["config"])), str(folder / CONFIG), AGAIN)
@@ -169,14 +163,14 @@ def load_exported(source: str | os.PathLike[str]) -> Model:
     calibration = None
     if CALIBRATION in files:
         path = folder / CALIBRATION
-        weights_now = digests(variables, variables["params"])
-        record = read_object(files[CALIBRATION], path)
-        calibration = calibration_of(record, weights_now, str(path), AGAIN)
+        record = parse_json(files[CALIBRATION], path, AGAIN)
+        now = digests(variables, variables["params"])
+        calibration = calibration_of(record, now, str(path), AGAIN)
     return Model(
         name=text,
         config=config,
         labels=labels,
-        image_size=image_size,
+        image_size=about["image_size"],
         variables=variables,
         calibration=calibration,
         digest=about["digest"],
@@ -218,17 +212,13 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
 def _downloaded(address: str) -> Path:
     """Download the files of a model on the hub, all of one commit; return their folder."""
     name, revision = hub.parse_address(address)
-
-    def fetch(file: str, revision: str) -> tuple[Path, str]:
-        return hub.fetch(
-            name,
-            file,
-            revision,
-            address,
-            instead="the folder with all its files",
-            missing="give a model that python -m agcnn_jax.export wrote",
-        )
-
+    fetch = functools.partial(
+        hub.fetch,
+        name,
+        option=address,
+        instead="the folder with all its files",
+        missing="give a model that python -m agcnn_jax.export wrote",
+    )
     sums, commit = fetch(SUMS, revision)
     for file in listed(sums.read_bytes(), f"{address}: {SUMS}"):
         fetch(file, commit)

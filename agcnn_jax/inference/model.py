@@ -219,13 +219,10 @@ class Model:
             )
 
     def distances(self, pooled: np.ndarray) -> np.ndarray | None:
-        """Return the distances of films from the training films, 1 at the threshold.
+        """Return the distances `[n]` of films from the training films, 1 at the threshold.
 
-        Args:
-            pooled: float32 `[n, K]`, see `predict_batch`.
-
-        Returns:
-            `[n]`; None if the calibration knows no features.
+        They have `pooled` features, float32 `[n, K]`, see `predict_batch`. Returns None if the
+        calibration knows no features.
         """
         features = self.calibration and self.calibration.features
         return None if not features else feature_distances(features, pooled) / features.threshold
@@ -235,9 +232,8 @@ class Model:
         return device_mesh()
 
     @functools.cached_property
-    def _placed(self) -> Variables:
-        placed: Variables = replicate(self._mesh, self.variables)
-        return placed
+    def _placed(self) -> Any:
+        return replicate(self._mesh, self.variables)
 
     @functools.cached_property
     def _steps(self) -> dict[bool, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from agcnn_jax.config.kinds import (
 )
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import new_folder
+from agcnn_jax.runtime.storage import new_folder, parse_json, reported
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
 CALIBRATION = "calibration.json"
@@ -126,7 +125,7 @@ def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
 
 def read_exported_config(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Parse a model's `config.json`; `UserError` if it is damaged, or of another format."""
-    about = read_object(content, path)
+    about = parse_json(content, path, AGAIN)
     check_entries(about, _CONFIG, os.fspath(path), AGAIN)
     if about["format"] != FORMAT:
         raise UserError(
@@ -136,24 +135,11 @@ def read_exported_config(content: bytes, path: str | os.PathLike[str]) -> dict[s
     return about
 
 
-def read_object(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Parse a JSON object; `UserError` if it is none."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{os.fspath(path)} is damaged; {AGAIN}")
-    return value
-
-
 def _read(path: Path) -> bytes:
-    try:
+    with reported(path, "read", AGAIN):
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # a named pipe or a device would never end
             raise UserError(f"{path} is no file; {AGAIN}")
         if path.name != WEIGHTS and about.st_size > _LARGEST_TEXT:
             raise UserError(f"{path} has {about.st_size:,} bytes, too many for it; {AGAIN}")
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); {AGAIN}") from None

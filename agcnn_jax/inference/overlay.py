@@ -70,7 +70,10 @@ def overlay(
         axes.imshow(film, cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
         if box is not None:
-            _draw_box(axes, box)
+            xmin, ymin, xmax, ymax = box
+            # imshow puts the centre of pixel 0 at 0, so its edge is at -0.5.
+            corner, size = (xmin - 0.5, ymin - 0.5), (xmax - xmin, ymax - ymin)
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX, linewidth=1.8))
     heat.imshow(heat_map, cmap="inferno", vmin=0, vmax=1, alpha=0.5)
     plain.set_title(_drawable(name), fontsize=TEXT_SIZE, loc="left", parse_math=False)
     heat.set_title("heat map", fontsize=TEXT_SIZE, loc="left")
@@ -131,10 +134,3 @@ def _drawable(text: str) -> str:
     """Replace characters that the font lacks, such as Chinese ones: matplotlib warns of each."""
     font = get_font(findfont(FontProperties()))
     return "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in text)
-
-
-def _draw_box(axes: Axes, box: Box) -> None:
-    xmin, ymin, xmax, ymax = box
-    # imshow puts the centre of pixel 0 at 0, so its edge is at -0.5.
-    corner, size = (xmin - 0.5, ymin - 0.5), (xmax - xmin, ymax - ymin)
-    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX, linewidth=1.8))

@@ -58,12 +58,7 @@ class Converted(NamedTuple):
 
 
 def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) -> Converted:
-    """Convert a network: the backbone and the last linear layer.
-
-    Args:
-        file: the tensors.
-        backbone: their module.
-        backbone_name: its name, for messages.
+    """Convert a network: the backbone and the last linear layer; the name is for messages.
 
     Raises:
         UserError: naming the tensors that are missing, extra or of another shape.
@@ -86,26 +81,17 @@ def convert_branch(file: TensorFile, backbone: nn.Module, backbone_name: str) ->
         Tensor(kernel, ("params", "head", "kernel"), (classes, features)),
         Tensor(bias, ("params", "head", "bias"), (classes,)),
     ]
-    _check(file.name, backbone_name, tensors, expected)
-    flat: dict[tuple[str, ...], np.ndarray] = {}
-    for tensor in expected:
-        kind, *rest = tensor.path
-        place = rest if rest[0] == "head" else ["backbone", *rest]
-        flat[(kind, *place)] = from_torch(tensors[tensor.key].astype(np.float32))
-    tree = traverse_util.unflatten_dict(flat)
-    return Converted(tree["params"], tree["batch_stats"], channels, classes, len(flat), left_out)
+    tree = _convert(file.name, backbone_name, tensors, expected)
+    return Converted(
+        tree["params"], tree["batch_stats"], channels, classes, len(expected), left_out
+    )
 
 
 def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, Any]:
     """Convert the fusion branch's linear layer, `fc`.
 
-    Args:
-        file: the tensors.
-        features: K, the length of each of the two pooled features.
-        classes: C.
-
-    Returns:
-        `{"head": {"kernel": [2K, C], "bias": [C]}}`, float32.
+    `features` is K, the length of each of the two pooled features, and `classes` is C. Returns
+    `{"head": {"kernel": [2K, C], "bias": [C]}}`, float32.
 
     Raises:
         UserError: naming the tensors that are missing, extra or of another shape.
@@ -115,9 +101,7 @@ def convert_fusion(file: TensorFile, features: int, classes: int) -> dict[str, A
         Tensor("fc.weight", ("head", "kernel"), (classes, 2 * features)),
         Tensor("fc.bias", ("head", "bias"), (classes,)),
     ]
-    _check(file.name, "fusion branch", tensors, expected)
-    arrays = {t.path[-1]: from_torch(tensors[t.key].astype(np.float32)) for t in expected}
-    return {"head": arrays}
+    return _convert(file.name, "fusion branch", tensors, expected)
 
 
 def plain_tensors(file: TensorFile) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -149,15 +133,10 @@ def torch_state(
 ) -> dict[str, np.ndarray]:
     """Invert `convert_branch`: return arrays in PyTorch's layout by torchvision's names.
 
-    Args:
-        params: a branch's, `{"backbone": ..., "head": ...}`.
-        batch_stats: the same branch's, `{"backbone": ...}`.
-        backbone: their module.
-        channels: number of input channels.
+    A branch's `params` are `{"backbone": ..., "head": ...}`, its `batch_stats` `{"backbone": ...}`;
+    its input has so many `channels`.
     """
-    flat = traverse_util.flatten_dict(
-        {"params": params["backbone"], "batch_stats": batch_stats["backbone"]}
-    )
+    flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
     state = {t.key: to_torch(flat[t.path]) for t in backbone_tensors(backbone, channels)[0]}
     return {**state, **head_state(params["head"], head_name(backbone))}
 
@@ -167,34 +146,37 @@ def head_state(head: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     return {f"{name}.weight": to_torch(head["kernel"]), f"{name}.bias": to_torch(head["bias"])}
 
 
-def _check(
+def _convert(
     file: str, network: str, tensors: Mapping[str, np.ndarray], expected: list[Tensor]
-) -> None:
-    names = {tensor.key for tensor in expected}
-    missing = [tensor.key for tensor in expected if tensor.key not in tensors]
-    extra = [key for key in tensors if key not in names]
-    misshapen = [
-        f"{tensor.key} is {list(tensors[tensor.key].shape)} instead of {list(tensor.shape)}"
-        for tensor in expected
-        if tensor.key in tensors and tensors[tensor.key].shape != tensor.shape
-    ]
-    problems = [
-        f"{kind}: {_some(keys)}"
-        for kind, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if keys
-    ]
-    if problems:
+) -> dict[str, Any]:
+    """Convert the expected tensors, which must be all that there are, to a tree of float32."""
+    keys = {tensor.key for tensor in expected}
+    shapes = {key: list(array.shape) for key, array in tensors.items()}
+    problems = {
+        "missing": [tensor.key for tensor in expected if tensor.key not in tensors],
+        "extra": [key for key in tensors if key not in keys],
+        "misshapen": [
+            f"{tensor.key} is {shapes[tensor.key]} instead of {list(tensor.shape)}"
+            for tensor in expected
+            if shapes.get(tensor.key, list(tensor.shape)) != list(tensor.shape)
+        ],
+    }
+    if any(problems.values()):
+        words = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
         raise UserError(
-            f"--weights {file}: not the tensors of a {network}; {'; '.join(problems)}; give the "
-            f"file's --backbone, or a complete file"
+            f"--weights {file}: not the tensors of a {network}; {words}; give the file's "
+            f"--backbone, or a complete file"
         )
+    flat = {}
     for tensor in expected:
-        if tensors[tensor.key].dtype.kind != "f":
-            raise UserError(
-                f"--weights {file}: {tensor.key} is {tensors[tensor.key].dtype}, not floating point"
-            )
-        if not np.isfinite(tensors[tensor.key]).all():
+        array = tensors[tensor.key]
+        if array.dtype.kind != "f":
+            raise UserError(f"--weights {file}: {tensor.key} is {array.dtype}, not floating point")
+        if not np.isfinite(array).all():
             raise UserError(f"--weights {file}: {tensor.key} has values that are not finite")
+        flat[tensor.path] = from_torch(array.astype(np.float32))
+    tree: dict[str, Any] = traverse_util.unflatten_dict(flat)
+    return tree
 
 
 def _some(names: Any) -> str:

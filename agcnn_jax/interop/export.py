@@ -61,14 +61,8 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
         "backbone": config.backbone,
         "branch": branch,
         "labels": list(saved["labels"]),
-        "pooling": config.pooling,
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "input_size": config.input_size,
-        "local_input": config.local_input,
-        "statistic": config.attention.statistic,
-        "tau": config.attention.tau,
-        "crop_from": config.attention.crop_from,
+        **{key: config[key] for key in ("pooling", "mean", "std", "input_size", "local_input")},
+        **{key: config.attention[key] for key in ("statistic", "tau", "crop_from")},
         "lineage": images.to_json(),
     }
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
@@ -82,13 +76,9 @@ def export_run(workdir: str, branch: str, out: Path) -> dict[str, Any]:
 def state_of(
     variables: Variables, branch: str, backbone_name: str, channels: int
 ) -> dict[str, np.ndarray]:
-    """Return the state dict of one branch, or of the whole AG-CNN.
+    """Return the state dict of one branch, or of the whole AG-CNN; see `export_run`.
 
-    Args:
-        variables: `{"params": {branch: ...}, "batch_stats": {branch: ...}}`.
-        branch: a branch or `all`; see `export_run`.
-        backbone_name: a key of `BACKBONES`.
-        channels: number of input channels.
+    `backbone_name` is a key of `BACKBONES`, `channels` the number of input channels.
     """
     backbone = make_backbone(backbone_name)
     state: dict[str, np.ndarray] = {}

@@ -51,15 +51,12 @@ def is_hub_name(weights: str) -> bool:
 
 
 def download(name: str, revision: str | None, folder: Path) -> tuple[Path, str]:
-    """Download a model's safetensors file.
+    """Download a model's safetensors file; return the file and its commit.
 
     Args:
         name: `owner/model`.
         revision: commit, tag or branch; the pinned one by default.
         folder: for all downloaded files; the caller removes it.
-
-    Returns:
-        The file and its commit.
 
     Raises:
         UserError: if there is neither a pin nor a `revision`, or the file is unavailable.
@@ -104,7 +101,7 @@ def fetch(
     instead: str,
     missing: str,
 ) -> tuple[Path, str]:
-    """Download one file of a model.
+    """Download one file of a model; return it and its commit.
 
     Args:
         name: `owner/model`.
@@ -115,16 +112,9 @@ def fetch(
         instead: what to give after a download by hand.
         missing: what to do if there is no such file.
 
-    Returns:
-        The file and its commit.
-
     Raises:
         UserError: if the file is unavailable.
     """
-    by_hand = (
-        f"download it elsewhere from https://huggingface.co/{name}/resolve/{revision}/{file} and "
-        f"give {instead}"
-    )
     import huggingface_hub  # takes a second
     from huggingface_hub import errors
 
@@ -136,13 +126,16 @@ def fetch(
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{option}: {name} has no such revision as {revision}") from error
-    except errors.EntryNotFoundError as error:
-        # Its subclass LocalEntryNotFoundError means that the hub does not answer.
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise _unreachable(option, by_hand, error) from error
-        raise UserError(f"{option}: it has no file {file}; {missing}") from error
     except Exception as error:  # the hub's client also raises its transport's errors
-        raise _unreachable(option, by_hand, error) from error
+        # The subclass means that the hub does not answer.
+        answered = not isinstance(error, errors.LocalEntryNotFoundError)
+        if isinstance(error, errors.EntryNotFoundError) and answered:
+            raise UserError(f"{option}: it has no file {file}; {missing}") from error
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise UserError(
+            f"{option}: the hub cannot be reached ({reason}); download it elsewhere from "
+            f"https://huggingface.co/{name}/resolve/{revision}/{file} and give {instead}"
+        ) from error
     # .../models--owner--model/snapshots/<commit>/model.safetensors
     return Path(path), Path(path).parent.name
 
@@ -155,8 +148,3 @@ def check_pin(name: str, commit: str, sha256: str) -> None:
             f"--weights {name}: the downloaded file's SHA-256 is {sha256} instead of {pin.sha256}; "
             f"it was damaged or changed in transit, so try again"
         )
-
-
-def _unreachable(option: str, by_hand: str, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return UserError(f"{option}: the hub cannot be reached ({reason}); {by_hand}")

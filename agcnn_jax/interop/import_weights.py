@@ -14,7 +14,7 @@ from agcnn_jax.interop.source_format import SourceFormat, recognise_source
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.new_folder import new_folder
+from agcnn_jax.runtime.storage import new_folder
 
 
 def import_weights(
@@ -53,17 +53,14 @@ def import_weights(
         raise UserError(f"--revision {revision} is for models on the hub; --weights is a file")
     user_lineage = trained_on.parse_option(seen)
     with new_folder(out) as folder:
-        files, names = [], []
-        for source in sources:
-            file, name = _fetch(source, revision, folder / "download")
-            files.append(file)
-            names.append(name)
+        pairs = [_fetch(source, revision, folder / "download") for source in sources]
+        files = [file for file, _ in pairs]
         variables, about, source_format = _convert(files, backbone_name)
         if classes is not None:
             about["classes"] = parse_classes(classes, about["class_count"])
         seen_images = trained_on.determine(user_lineage, source_format.trained_on, sources, files)
         about = {
-            "source": " ".join(names),
+            "source": " ".join(name for _, name in pairs),
             **about,
             "trained_on": seen_images.words,
             "lineage": seen_images.lineage.to_json(),
@@ -89,12 +86,13 @@ def summary(about: dict[str, Any], out: Path) -> str:
     """Summarise the imported weights and list every tensor that was left out."""
     names = [name or "not trained" for name in about["classes"] or ()]
     classes = f" ({', '.join(names)})" if names else ""
+    mean, std = (" ".join(f"{value:g}" for value in about[key]) for key in ("mean", "std"))
     lines = [
         f"{about['source']}: {about['kind']}, {about['backbone']}, {about['channels']} input "
         f"channel(s)",
         *(f"sha256 {file['sha256']}  {file['name']}" for file in about["files"]),
         f"classes: {about['class_count']}{classes}",
-        f"pooling: {about['pooling']}; mean {_plain(about['mean'])}, std {_plain(about['std'])}",
+        f"pooling: {about['pooling']}; mean {mean}, std {std}",
         f"trained on: {about['trained_on']}",
         f"tensors: {about['used']} used, {len(about['left_out'])} left out",
         *(f"  left out: {key} ({reason})" for key, reason in _grouped(about["left_out"])),
@@ -156,10 +154,6 @@ def _convert(
         "left_out": left_out,
     }
     return {"params": params, "batch_stats": batch_stats}, about, source_format
-
-
-def _plain(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def _grouped(left_out: dict[str, str]) -> list[tuple[str, str]]:

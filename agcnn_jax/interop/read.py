@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from agcnn_jax.runtime.errors import UserError, packages_of
+from agcnn_jax.runtime.storage import reported
 
 METADATA_KEY = "agcnn_jax"
 """Entry of a safetensors file's metadata that describes one of our exports."""
@@ -48,16 +49,11 @@ def read_tensor_file(path: Path) -> TensorFile:
         UserError: if the file is missing or not a checkpoint, if it holds anything but tensors,
             or if it is pickled and torch is not installed.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"--weights {path}: cannot be read ({error.strerror}); give a checkpoint file, or a "
-            f"name on the hub such as timm/resnet50.tv_in1k"
-        ) from error
+    remedy = "give a checkpoint file, or a name on the hub such as timm/resnet50.tv_in1k"
+    with reported(f"--weights {path}", "read", remedy), path.open("rb") as file:
+        start = file.read(9)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_HEADER:
         tensors, metadata = _read_safetensors(path)
         return TensorFile(path.name, tensors, (), metadata, sha256)
@@ -76,9 +72,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--weights {path}: the safetensors file is damaged ({error}); download it again"
-        ) from error
+        raise _damaged(path, "safetensors file", error) from error
     return tensors, metadata
 
 
@@ -94,16 +88,22 @@ def _load_pickled(path: Path) -> Any:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about rare pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+    ) as error:
+        text, pickled = str(error), isinstance(error, pickle.UnpicklingError)
+        if pickled and ("Unsupported" in text or "WeightsUnpickler" in text):
             raise UserError(
-                f"--weights {path}: holds Python objects besides tensors "
-                f"({_refused(str(error))}), which could run any code, so it is not read; save "
-                f"the tensors alone where it was made: torch.save(model.state_dict(), FILE)"
+                f"--weights {path}: holds Python objects besides tensors ({_refused(text)}), which "
+                f"could run any code, so it is not read; save the tensors alone where it was made: "
+                f"torch.save(model.state_dict(), FILE)"
             ) from error
-        raise _damaged(path, error) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, "PyTorch checkpoint", error) from error
 
 
 def _numpy_scalars() -> list[Any]:
@@ -123,21 +123,18 @@ def _refused(message: str) -> str:
     return lines[0].split("Unsupported")[-1].split(" was not")[0].strip() if lines else "a pickle"
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, kind: str, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0]
-    return UserError(
-        f"--weights {path}: the PyTorch checkpoint is damaged ({reason}); download it again"
-    )
+    return UserError(f"--weights {path}: the {kind} is damaged ({reason}); download it again")
 
 
 def _state_dict(path: Path, loaded: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     other_entries: tuple[str, ...] = ()
-    if isinstance(loaded, Mapping):
-        for key in _STATE_DICT_KEYS:
-            if isinstance(loaded.get(key), Mapping):
-                other_entries = tuple(str(other) for other in loaded if other != key)
-                loaded = loaded[key]
-                break
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    key = next((key for key in _STATE_DICT_KEYS if isinstance(entries.get(key), Mapping)), None)
+    if key is not None:
+        other_entries = tuple(str(other) for other in loaded if other != key)
+        loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
         raise UserError(
             f"--weights {path}: holds no state dict but a {type(loaded).__name__}; save "

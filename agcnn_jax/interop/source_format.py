@@ -7,7 +7,7 @@ published them, and the project's documentation gives the rest.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,9 +73,12 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     if file.metadata:
         return _own_export(file)
     if converted.channels == 1 and converted.classes == len(TORCHXRAYVISION_FINDINGS):
+        # Those without a threshold, NaN, were never trained.
+        thresholds = file.tensors.get(THRESHOLDS, np.zeros(len(TORCHXRAYVISION_FINDINGS)))
+        outputs = zip(TORCHXRAYVISION_FINDINGS, thresholds, strict=True)
         return SourceFormat(
             "torchxrayvision",
-            _trained_outputs(file),
+            tuple("" if np.isnan(threshold) else name for name, threshold in outputs),
             "avg",
             TORCHXRAYVISION_MEAN,
             TORCHXRAYVISION_STD,
@@ -101,17 +104,8 @@ def recognise_source(file: TensorFile, converted: Converted) -> SourceFormat:
     return SourceFormat(kind, classes, "avg", IMAGENET_MEAN, IMAGENET_STD, trained_on)
 
 
-def _trained_outputs(file: TensorFile) -> tuple[str, ...]:
-    """Name torchxrayvision's outputs; those without a threshold, NaN, were never trained."""
-    thresholds = file.tensors.get(THRESHOLDS, np.zeros(len(TORCHXRAYVISION_FINDINGS)))
-    return tuple(
-        "" if np.isnan(threshold) else name
-        for name, threshold in zip(TORCHXRAYVISION_FINDINGS, thresholds, strict=True)
-    )
-
-
 def _own_export(file: TensorFile) -> SourceFormat:
-    saved: dict[str, Any] = file.metadata
+    saved = file.metadata
     try:
         return SourceFormat(
             f"agcnn_jax, {saved['branch']} branch",

@@ -46,7 +46,7 @@ class Tensor(NamedTuple):
 
     Attributes:
         key: torchvision's name.
-        path: `params` or `batch_stats`, then our names down to the leaf.
+        path: in a branch's variables: `params` or `batch_stats`, then names down to the leaf.
         shape: in PyTorch's layout.
     """
 
@@ -114,28 +114,28 @@ def backbone_tensors(backbone: nn.Module, channels: int) -> tuple[list[Tensor], 
     for path, leaf in traverse_util.flatten_dict(shapes).items():
         modules = ".".join(_module_key(name) for name in path[1:-1])
         key = f"{prefix}{modules}.{_LEAVES[path[-1]]}"
-        tensors.append(Tensor(key, path, torch_shape(leaf.shape)))
+        tensors.append(Tensor(key, (path[0], "backbone", *path[1:]), torch_shape(leaf.shape)))
     return tensors, feature_map.shape[-1]
 
 
+def _torch_axes(rank: int) -> tuple[int, ...]:
+    """Say which of our axes each PyTorch axis is; output channels come first there."""
+    return (3, 2, 0, 1) if rank == 4 else tuple(reversed(range(rank)))
+
+
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the PyTorch shape of one of our arrays; output channels come first."""
-    if len(shape) == 4:
-        return (shape[3], shape[2], shape[0], shape[1])
-    return shape[::-1]
+    """Return the PyTorch shape of one of our arrays."""
+    return tuple(shape[axis] for axis in _torch_axes(len(shape)))
 
 
 def to_torch(array: Any) -> np.ndarray:
     """Convert to PyTorch's layout: `[H, W, I, O]` to `[O, I, H, W]`, and `[I, O]` to `[O, I]`."""
-    array = np.asarray(array)
-    axes = (3, 2, 0, 1) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
-    return np.ascontiguousarray(array.transpose(axes))
+    return np.ascontiguousarray(np.transpose(array, _torch_axes(np.ndim(array))))
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
     """Convert from PyTorch's layout; the inverse of `to_torch`."""
-    axes = (2, 3, 1, 0) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
-    return np.ascontiguousarray(array.transpose(axes))
+    return np.ascontiguousarray(array.transpose(np.argsort(_torch_axes(array.ndim))))
 
 
 def _module_key(name: str) -> str:

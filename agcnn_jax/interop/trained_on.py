@@ -85,7 +85,7 @@ def determine(
         return _of_exports(exports)
     if given is not None:
         return given
-    if recognised is None and all(_is_imagenet(source) for source in sources):
+    if recognised is None and all(x in PINNED or _TIMM_IMAGENET.fullmatch(x) for x in sources):
         recognised = "imagenet"
     return KNOWN[recognised] if recognised is not None else NOT_KNOWN
 
@@ -122,16 +122,11 @@ def _listed(option: str) -> TrainedOn:
     names = read_names(path)
     if not names:
         raise UserError(f"{OPTION} {option}: names no image; give a file with one name per line")
-    images = list(map(nih_name, names))
-    for name, image in zip(names, images, strict=True):
-        if image is None:
+    for name in names:
+        if nih_name(name) is None:
             raise UserError(
                 f"{OPTION} {option}: {name[:60]!r} is not an image name of ChestX-ray14, such as "
                 f"00000013_005.png; give a file with one name per line"
             )
-    lineage = lineage_of_names(filter(None, images))
+    lineage = lineage_of_names(filter(None, map(nih_name, names)))
     return TrainedOn(f"{in_words(lineage)}, listed in {path.name}", lineage)
-
-
-def _is_imagenet(source: str) -> bool:
-    return source in PINNED or _TIMM_IMAGENET.fullmatch(source) is not None

@@ -100,10 +100,9 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = absolute(directory) / DESCRIPTION
     about = read_json(path, CONVERT_AGAIN)
-    written = about.get("format")
-    if written != FORMAT:
+    if (version := about.get("format")) != FORMAT:
         raise UserError(
-            f"{path} is of format {written}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
+            f"{path} is of format {version}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
     check_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
     if about["classes"] is not None:
@@ -174,25 +173,19 @@ def load_backbone(
         UserError: if there are no weights, or they do not match.
     """
     about = describe(directory)
-    saved = {**about, "labels": about["classes"]}
+    entries = {**about, "labels": about["classes"]}
     for key, value in identity.items():
-        if saved[key] != value:
-            raise UserError(_mismatch(directory, about, key, saved[key], value))
+        if entries[key] != value:
+            remedy = "use other weights, or a config that fits these"
+            if key == "channels":
+                remedy = (
+                    f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
+                    f"are what these weights expect"
+                )
+            raise UserError(
+                f"config.init {os.fspath(directory)} has another {key}: {json.dumps(entries[key])} "
+                f"instead of {json.dumps(value)}; {remedy}"
+            )
     variables = load_weights(directory)
     source = branch if branch in about["branches"] else "global"
     return {kind: variables[kind][source]["backbone"] for kind in ("params", "batch_stats")}
-
-
-def _mismatch(
-    directory: str | os.PathLike[str], about: Mapping[str, Any], key: str, saved: Any, wanted: Any
-) -> str:
-    remedy = "use other weights, or a config that fits these"
-    if key == "channels":
-        remedy = (
-            f"--config.mean='{tuple(about['mean'])}' --config.std='{tuple(about['std'])}' "
-            f"are what these weights expect"
-        )
-    return (
-        f"config.init {os.fspath(directory)} has another {key}: {json.dumps(saved)} instead of "
-        f"{json.dumps(wanted)}; {remedy}"
-    )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from agcnn_jax.runtime.paths import user_cache
+
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 _CPU_FIELDS = re.compile(
@@ -40,18 +42,15 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
 
     It lies in `$XDG_CACHE_HOME/agcnn_jax/compiled`, by default under `~/.cache`. Only its owner may
     write there, since the programs will be executed, and programs for one `processor` may use
-    instructions that another lacks.
-
-    Returns:
-        The folder, or None if it cannot be created or others may have written to it.
+    instructions that another lacks. Returns None if it cannot be created or others may have
+    written to it.
     """
     kind = "-".join(re.findall(r"[a-z0-9]+", device_kind.lower()))
     digest = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
-        compiled = cache / "agcnn_jax" / "compiled"
+        compiled = user_cache() / "agcnn_jax" / "compiled"
         folder = compiled / f"{kind}-{digest}"
-        cache.mkdir(parents=True, exist_ok=True)
+        compiled.parent.parent.mkdir(parents=True, exist_ok=True)
         for place in (compiled.parent, compiled, folder):
             place.mkdir(mode=0o700, exist_ok=True)
         # The first also holds copies of datasets, which a group may share.
@@ -66,10 +65,10 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
 def processor() -> str:
     """Describe the kinds of this machine's processors and their instructions."""
     try:
-        said = Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        said = platform.processor()
-    return describe_processor(platform.machine(), said)
+        text = platform.processor()
+    return describe_processor(platform.machine(), text)
 
 
 def describe_processor(machine: str, cpuinfo: str) -> str:

@@ -34,8 +34,6 @@ PIPE_STATUS = 141
 
 VERSION = f"agcnn-jax {agcnn_jax.__version__}"
 
-_OTHER_DEVICES = "unset JAX_PLATFORMS to compute on the devices that JAX finds"
-
 _PACKAGES = {
     "cuda": "jax[cuda]",
     "tpu": "jax[tpu]",
@@ -146,10 +144,8 @@ def packages_of(extra: str) -> str:
 
 def surroundings(error: BaseException) -> str | None:
     """Say what is missing on this machine if an exception comes from there, and the remedy."""
-    if missing := _missing_device(error):
-        return missing
     number = getattr(error, "errno", None)
-    if message := too_many_files(number):
+    if message := _missing_device(error) or too_many_files(number):
         return message
     if isinstance(error, OSError) and _output_fails():
         said = os.strerror(number or 0).lower()
@@ -182,11 +178,11 @@ def _missing_device(error: BaseException) -> str | None:
     extras = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
     names = [name.strip().lower() for name in wanted.split(",")]
     extra = next((extras[name] for name in names if name in extras), None)
-    install = f"install what drives it with make install EXTRA={extra}, or " if extra else ""
-    known = "" if extra else "; use cpu, cuda or tpu, or"
+    install = f"install what drives it with make install EXTRA={extra}"
     return (
-        f"JAX_PLATFORMS={wanted}: JAX finds no such device here{because}{known or ';'} "
-        f"{install}{_OTHER_DEVICES}"
+        f"JAX_PLATFORMS={wanted}: JAX finds no such device here{because}; "
+        f"{install if extra else 'use cpu, cuda or tpu'}, or unset JAX_PLATFORMS to compute on the "
+        f"devices that JAX finds"
     )
 
 
@@ -199,11 +195,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            while (opened := os.open(os.devnull, os.O_RDWR)) < number:
-                pass  # takes the numbers below, which are closed too
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115

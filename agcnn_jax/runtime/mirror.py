@@ -16,11 +16,14 @@ import fsspec
 from etils import epath
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.paths import user_cache
 from agcnn_jax.runtime.progress import Progress, write_line
 from agcnn_jax.runtime.storage import DISK_FULL, reported
 
 CACHE_VARIABLE = "AGCNN_JAX_CACHE"
 """Environment variable that names the folder for copies."""
+
+_REMEDY = f"free some space, or name another folder for copies with {CACHE_VARIABLE}"
 
 IDENTIFYING = ("metadata.json", "dataset_info.json")
 """Files that tell one prepared dataset from another: fingerprint, digests, shards' lengths."""
@@ -30,14 +33,12 @@ AT_ONCE = 8
 
 
 def cache_folder() -> Path:
-    """Return the folder for copies: `$AGCNN_JAX_CACHE`, or `agcnn_jax` in the user's cache folder.
+    """Return the folder for copies: `$AGCNN_JAX_CACHE`, or `agcnn_jax` in `user_cache`.
 
-    The latter is `$XDG_CACHE_HOME`, by default `~/.cache`. Everything in it can be deleted.
+    Everything in it can be deleted.
     """
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "agcnn_jax"
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser().absolute() if named else user_cache() / "agcnn_jax"
 
 
 def mirror(directory: epath.Path) -> Path:
@@ -66,8 +67,7 @@ def mirror(directory: epath.Path) -> Path:
 
 
 def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
-    remedy = f"free some space, or name another folder for copies with {CACHE_VARIABLE}"
-    return reported(path, "written", remedy)
+    return reported(path, "written", _REMEDY)
 
 
 def _digest(directory: epath.Path) -> str:
@@ -104,28 +104,25 @@ def _fetch(directory: epath.Path, part: Path) -> None:
     if size > free:
         raise UserError(
             f"the copy of {directory} needs {size / 1e9:.1f} GB in {part.parent}, which has "
-            f"{free / 1e9:.1f} GB free; free some space, or name another folder for copies with "
-            f"{CACHE_VARIABLE}"
+            f"{free / 1e9:.1f} GB free; {_REMEDY}"
         )
-    names = [file["name"] for file in missing]
-    targets = [part / Path(name).name for name in names]
     write_line(f"copying {directory} to {part.parent}", sys.stderr)
-    bar = Progress("copying", len(names), "files")
+    bar = Progress("copying", len(missing), "files")
     with reported(directory, "read"), bar:
-        for start in range(0, len(names), AT_ONCE):
-            batch = slice(start, start + AT_ONCE)
+        for start in range(0, len(missing), AT_ONCE):
+            names = [file["name"] for file in missing[start : start + AT_ONCE]]
             # Some stores write a file out of order, so that an interrupted one has its full size.
-            unfinished = [path.with_name(f"{path.name}.unfinished") for path in targets[batch]]
+            unfinished = [part / f"{Path(name).name}.unfinished" for name in names]
             try:
-                store.get(names[batch], [os.fspath(path) for path in unfinished])
+                store.get(names, [os.fspath(path) for path in unfinished])
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
                 with _writing(part):
                     raise
             with _writing(part):
-                for path, target in zip(unfinished, targets[batch], strict=True):
-                    path.rename(target)
+                for path in unfinished:
+                    path.rename(path.with_suffix(""))
             bar.update(len(unfinished))
     with _writing(part):
         # Left by an interrupted copy, and not overwritten since.

@@ -15,6 +15,15 @@ def expand(path: str | os.PathLike[str]) -> str:
     return os.path.expanduser(os.fspath(path))
 
 
+def user_cache() -> Path:
+    """Return the folder of this user's caches: `$XDG_CACHE_HOME`, by default `~/.cache`.
+
+    Raises:
+        RuntimeError: if the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+
+
 def expanded_path(path: str | os.PathLike[str]) -> Path:
     """Return a path on the disk; see `expand`."""
     return Path(expand(path))

@@ -33,12 +33,13 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """Begin with `done` of `total` units; `keep` leaves the finished bar on the terminal."""
         self.done, self.later, self.note = done, 0.0, ""
         self._what, self._total, self._unit, self._state = what, total, unit, ""
-        self._lines = shown and sys.stderr is not None and not sys.stderr.isatty()
+        shown = shown and sys.stderr is not None
+        self._lines = shown and not sys.stderr.isatty()
         self._counted, self._seconds = 0, 0.0
         self._span: tuple[int, float] | None = (done, time.perf_counter())
         self._next_line = time.monotonic() + LINE_SECONDS
         self._bar: Any = None
-        if shown and sys.stderr is not None and sys.stderr.isatty():
+        if shown and not self._lines:
             from tqdm import tqdm  # which takes 50 ms
 
             self._bar = tqdm(
@@ -121,13 +122,12 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             parts.append(f"{rate:,.1f} {self._unit}/s")
             if left := self.seconds_left():
                 parts.append(f"{duration(left)} left")
-        return ", ".join([*parts, *([self.note] if self.note else [])])
+        return ", ".join(filter(None, [*parts, self.note]))
 
     def _format(self) -> str:
         text = self.describe().replace("{", "{{").replace("}", "}}")
-        if self._total is None:
-            return f"{{desc}}: {text}"
-        return f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {text}"
+        share = "" if self._total is None else "{percentage:3.0f}%|{bar}| "
+        return f"{{desc}}: {share}{text}"
 
     def _redraw(self) -> None:
         if self._bar is not None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,11 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say in a few words why a file cannot be accessed."""
     scheme = os.fspath(path).partition("://")[0]
     if isinstance(error, ImportError) and is_remote(path):
-        known = scheme in EXTRAS
-        return f"{scheme}:// needs {packages_of(EXTRAS[scheme]) if known else f'fsspec[{scheme}]'}"
+        packages = packages_of(EXTRAS[scheme]) if scheme in EXTRAS else f"fsspec[{scheme}]"
+        return f"{scheme}:// needs {packages}"
     number = error_number(error)
-    said = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
-    text = " ".join(_ANNOTATIONS.sub("", said).split()) or type(error).__name__
+    message = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
+    text = " ".join(_ANNOTATIONS.sub("", message).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError) and is_remote(path):
         text = f"not found ({text})"
     if len(text) > _MESSAGE_LENGTH:
@@ -125,17 +126,16 @@ def reason(path: str | os.PathLike[str], error: BaseException) -> str:
 def error_number(error: BaseException) -> int | None:
     """Return the system's number of an error (`errno`), or None."""
     number = getattr(error, "errno", None)
-    if number is None and (code := _TENSORSTORE_CODE.search(str(error))):
-        number = int(code[1])
-    return number
+    code = _TENSORSTORE_CODE.search(str(error))
+    return int(code[1]) if number is None and code else number
 
 
 def advice(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say what the user can do about a file that cannot be written."""
     if is_remote(path):
         return REACHABLE
-    known = _REMEDIES.get(error_number(error) or 0, "make sure that it can be written")
-    return f"{known} and run the same command again"
+    remedy = _REMEDIES.get(error_number(error) or 0, "make sure that it can be written")
+    return f"{remedy} and run the same command again"
 
 
 def exists(path: epath.Path, remedy: str | None = None) -> bool:
@@ -207,11 +207,45 @@ def create_json(path: epath.Path, value: Any) -> bool:
 def read_json(path: epath.Path, remedy: str = "choose another --workdir") -> dict[str, Any]:
     """Read a JSON object; `UserError` if there is none in the file."""
     with reported(path, "read", remedy):
-        text = path.read_bytes()
+        content = path.read_bytes()
+    return parse_json(content, path, remedy)
+
+
+def parse_json(content: bytes, path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+    """Parse a JSON object, the content of a file; `UserError` if it is none."""
     try:
-        value = json.loads(text)
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise UserError(f"{os.fspath(path)} cannot be read ({error}); {remedy}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged; {remedy}")
+        raise UserError(f"{os.fspath(path)} is damaged; {remedy}")
     return value
+
+
+def check_new(out: Path | epath.Path) -> None:
+    """Raise `UserError` unless the folder of `--out` is missing or empty."""
+    with reported(out, "read"):
+        used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used:
+        raise UserError(f"--out {out} is not empty; choose a new folder, or delete it first")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` that becomes `out` if the block succeeds, and else is removed.
+
+    Raises:
+        UserError: if `out` holds files or cannot be written.
+    """
+    check_new(out)
+    scratch = out.absolute().with_name(f".{out.name}.incomplete")
+    with reported(f"--out {out}", "written", "choose another folder"):
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch
+            if out.exists():
+                out.rmdir()
+            scratch.rename(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

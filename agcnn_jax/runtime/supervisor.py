@@ -11,6 +11,7 @@ import collections
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from importlib import util
 from types import FrameType
 from typing import IO
 
-from agcnn_jax.runtime import jax_log
 from agcnn_jax.runtime.errors import (
     INTERRUPTED,
     INTERRUPTED_STATUS,
@@ -47,6 +47,25 @@ _LAUNCHERS = (
 )
 """Environment variables by which `jax.distributed.initialize` knows a launcher."""
 
+# Log lines of the C++ below JAX, checked with jax 0.10.2.
+
+_CHATTER = "[Gloo] Rank "
+"""Begins a line about the connections between CPU processes, which no user needs."""
+
+_MESSAGE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ([\w./-]+):\d+\] ")
+"""The beginning of a message: severity (I, W, E, F), time, thread and source file."""
+
+_ABOUT_PROCESSES = ("coordination_service", "client.h", "add_port")
+"""Source files whose errors concern other processes."""
+
+_FATAL = "JAX distributed service detected fatal errors"
+"""JAX aborted the process because of another one, or of the coordinator."""
+
+_PORT_TAKEN = "Failed to add port to server"
+"""The coordinator could not listen at its port, after which JAX crashes."""
+
+_LEADER_LOST = ("leader task", "Failed to send RPC", "CoordinationService/Heartbeat")
+
 
 def is_needed(coordinator_address: str | None) -> bool:
     """Return True if this process may be one of several."""
@@ -71,11 +90,11 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         to save.
     """
     child: subprocess.Popen[bytes] | None = None
-    received: list[int] = []
+    signals: list[int] = []
     hosts: list[str] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        signals.append(number)
         if child is None:
             return
         child.send_signal(number)
@@ -95,7 +114,7 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
         # In its own group, Ctrl-C reaches the child only through `forward`.
         process_group=0,
     )
-    if received:  # while the child was being created
+    if signals:  # while the child was being created
         child.terminate()
     assert child.stderr is not None
     lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -109,7 +128,7 @@ def run_supervised(coordinator_address: str | None, start_timeout: int) -> int:
     reader.join()
     if status < 0 and hosts:
         os.write(ours, b"\n")  # A progress bar may be unfinished.
-    if status == -signal.SIGTERM and signal.SIGINT in received:
+    if status == -signal.SIGTERM and signal.SIGINT in signals:
         say(INTERRUPTED)
         return INTERRUPTED_STATUS
     reason = explain(status, "".join(lines), hosts, coordinator_address, start_timeout)
@@ -135,19 +154,32 @@ def explain(
     if status == -signal.SIGTERM:
         return NOTHING_SAVED
     if status == -signal.SIGABRT:
-        if lost := jax_log.lost_processes(log):
+        if lost := lost_processes(log):
             where = dict(enumerate(f" on {host}" for host in hosts))
             names = " and ".join(f"process {i}{where.get(i, '')}" for i in lost)
             return (
                 f"{names} of this run was lost (killed, or its host is gone or hangs); all "
                 f"processes stop; run the same command again to continue from the last checkpoint"
             )
-        if not hosts and jax_log.is_fatal(log):
+        if not hosts and _FATAL in log:
             return not_found(coordinator_address, start_timeout)
     # `cluster.join` cannot try a port that a launcher chose.
-    if status < 0 and not hosts and jax_log.port_was_taken(log):
+    if status < 0 and not hosts and _PORT_TAKEN in log:
         return "the coordinator's port is in use on this host; run the same command again"
     return None
+
+
+def lost_processes(log: str) -> list[int]:
+    """Return the numbers of the processes that JAX found lost; empty if there was another cause."""
+    unhealthy = re.search(r"tasks are unhealthy[^:\n]*:\n((?:\S*?\d+\n)+)", log)
+    if unhealthy:
+        return sorted({int(re.findall(r"\d+", line)[-1]) for line in unhealthy[1].splitlines()})
+    if _FATAL not in log:
+        return []
+    # Process 0 hosts the service through which the processes watch each other.
+    if any(words in log for words in _LEADER_LOST):
+        return [0]
+    return sorted({int(task) for task in re.findall(r"task:(\d+)", log)})
 
 
 def not_found(coordinator_address: str | None, start_timeout: int) -> str:
@@ -190,12 +222,12 @@ def _pass_on(
         if line.startswith(_HOSTS):
             hosts[:] = json.loads(line.removeprefix(_HOSTS))
             continue
-        if jax_log.is_chatter(line):
+        if line.startswith(_CHATTER):
             continue
         lines.append(line)
-        message = jax_log.severity_and_topic(line)
-        if message and not aborting:
-            severity, holding = message
+        if (message := _MESSAGE.match(line)) and not aborting:
+            severity, file = message.groups()
+            holding = severity in "EF" and file.startswith(_ABOUT_PROCESSES)
             aborting = holding and severity == "F"  # A stack trace follows.
         if holding:
             held.append(raw)

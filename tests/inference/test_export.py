@@ -186,7 +186,7 @@ def test_a_changed_file_is_refused(copy, name):
 @pytest.mark.parametrize("name", ["model.safetensors", "lineage.json", "SHA256SUMS"])
 def test_a_missing_file_is_refused(copy, name):
     (copy / name).unlink()
-    with pytest.raises(UserError, match=f"model/{name} cannot be read .No such file"):
+    with pytest.raises(UserError, match=f"model/{name} cannot be read: No such file"):
         agcnn_jax.load(copy)
 
 
@@ -326,7 +326,7 @@ def test_out_and_options(workdir, tmp_path):
     with pytest.raises(UserError, match="nothing is trained"):
         run("--workdir", tmp_path / "none", "--out", tmp_path / "new")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written .Not a directory"):
+    with pytest.raises(UserError, match=r"cannot be written: Not a directory"):
         run("--workdir", workdir, "--out", tmp_path / "file/new")
     with pytest.raises(UserError, match="--branch belongs to --format torch"):
         run("--workdir", workdir, "--out", tmp_path / "new", "--branch", "local")

@@ -14,8 +14,7 @@ from agcnn_jax.inference import folder as folders
 from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, printable
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.rows import columns_of, write_rows
-from agcnn_jax.inference.stream import Settings, predict_files
+from agcnn_jax.inference.stream import Settings, columns_of, predict_files, write_rows
 from agcnn_jax.runtime.errors import UserError
 
 COLUMNS = ("Image Index", "path")
@@ -102,7 +101,7 @@ def test_a_film_whose_answer_is_no_number_is_refused(workdir, tmp_path):
     given = list(zip(films, [*decoded[:2], "truncated", decoded[2]], strict=True))
     columns = columns_of(model)
     with open_folder(tmp_path, {}, columns, films) as folder:
-        write_rows(folder, model, given, outputs, "youden", tmp_path)
+        write_rows(folder, model, given, outputs, "youden")
         assert (folder.films, folder.refused) == (4, 2)
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}

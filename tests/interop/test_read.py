@@ -125,7 +125,7 @@ def test_not_a_checkpoint(tmp_path, content):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"none\.pth: cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"none\.pth cannot be read: No such file"):
         read_tensor_file(tmp_path / "none.pth")
 
 

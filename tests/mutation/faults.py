@@ -837,7 +837,7 @@ FAULTS = (
     Fault(
         "a model card with the scores of other weights",
         "agcnn_jax/inference/export.py",
-        'if scores.get("weights") == now:',
+        'if scores.get("weights") == digests(model.variables, model.branches):',
         "if scores:",
         ("tests/inference/test_export.py::test_a_card_without_an_evaluation_of_these_weights",),
     ),
