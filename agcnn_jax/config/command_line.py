@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from agcnn_jax.config.check import check_config, check_name, load_config
 from agcnn_jax.config.keys import KEYS, check_value
+from agcnn_jax.config.kinds import in_words
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.machine import restart_with_large_pages
@@ -187,8 +188,8 @@ def _parse(arguments: list[str], positionals: int = 0) -> None:
                 print(f"  --{flag.name:12} {flag.help}")
         print("  --config.KEY=VALUE  any of these keys:")
         for name, row in KEYS.items():
-            given = f"{row.kind.words}, {row.limits.words}".rstrip(", ")
-            described = f"{row.meaning} ({given}; default {row.default!r})"
+            values = in_words(row.kind, row.limits)
+            described = f"{row.meaning} ({values}; default {row.default!r})"
             lines = textwrap.wrap(described, 92, break_on_hyphens=False)
             print("\n".join([f"  config.{name}", *(f"      {line}" for line in lines)]))
         sys.exit(0)

@@ -34,6 +34,7 @@ from agcnn_jax.config.kinds import (
     at_least,
     between,
     count_from,
+    in_words,
     one_of,
     only_if,
     unless,
@@ -76,7 +77,7 @@ class Key:
         """Say what the value must be."""
         if self.limits.choices:
             return f"use {self.limits.words}"
-        return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
+        return f"it must be {in_words(self.kind, self.limits)}"
 
 
 SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}

@@ -89,14 +89,11 @@ def _check_scores(scores: Mapping[str, Any], path: str) -> None:
         check_entries(
             scores[name], dict.fromkeys(scores[name], count), f"{path}, {name}", _SCORE_AGAIN
         )
-    auc, interval = (kinds.NUMBER, kinds.between(0, 1)), (kinds.LIST_OF_NUMBERS, _INTERVAL)
+    auc = (kinds.or_none(kinds.NUMBER), kinds.between(0, 1))
+    interval = (kinds.or_none(kinds.LIST_OF_NUMBERS), _INTERVAL)
     for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
-        anything = dict.fromkeys(("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY))
-        check_entries(values, anything, where, _SCORE_AGAIN)
-        numbers = {"mean": auc, "mean_interval": interval}
-        numbers = {name: kind for name, kind in numbers.items() if values[name] is not None}
-        check_entries(values, numbers, where, _SCORE_AGAIN)
+        check_entries(values, {"mean": auc, "mean_interval": interval}, where, _SCORE_AGAIN)
 
 
 def exported_config(model: Model) -> dict[str, Any]:

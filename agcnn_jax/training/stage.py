@@ -36,7 +36,7 @@ def train_stage(
     origin = {"started_from": earlier, "lineage": lineage}
     identity = {**run.identity, **origin}
     with StageCheckpoints(directory / "checkpoints", identity) as checkpoints:
-        finished = stage_results.agreed_result(directory)
+        finished = from_primary(lambda: stage_results.read_result(directory))
         latest, _ = checkpoints.resume_point()
         if latest:
             saved = checkpoints.identity(latest)

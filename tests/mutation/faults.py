@@ -564,7 +564,7 @@ FAULTS = (
     Fault(
         "thresholds of other weights",
         "agcnn_jax/run/calibration.py",
-        'if record["weights"] != dict(weights):',
+        'if about["weights"] != dict(weights):',
         "if False:",
         ("tests/run/test_calibration.py",),
     ),
