@@ -13,8 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from agcnn_jax.config.check import check_value
-from agcnn_jax.config.keys import KEYS
+from agcnn_jax.config.keys import DEFAULTS, check_value
 from agcnn_jax.config.saved import LIBRARIES
 from agcnn_jax.evaluation.scoring.localisation import (
     CENTRED,
@@ -48,10 +47,7 @@ DIFFERENCE = "fusion - global"
 CHANCE = (RANDOM, CENTRED, MEAN_BOX)
 """Ways of pointing without looking at the image."""
 
-
 MEASURE_AGAIN = "delete it, and the run is measured again"
-
-_DEFAULTS = {name: key.default for name, key in KEYS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +87,7 @@ def make_result(path: str, content: Mapping[str, Any]) -> RunResult:
     """Make a result of the content of its file; `UserError` if that is damaged."""
     try:
         values = {key: check_value(key, value) for key, value in content["config"].items()}
-        if read_values({**_DEFAULTS, **values}) != values:
+        if read_values({**DEFAULTS, **values}) != values:
             raise ValueError("not the keys that a run reads")
         result = RunResult(path, values, content, _unpack(content["test"]))
         for branch, subset in itertools.product(BRANCHES, ("test", "validation")):
