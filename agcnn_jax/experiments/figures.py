@@ -9,12 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.figures.style import (
-    LEGEND_BELOW,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    style,
-)
+from agcnn_jax.evaluation.figures.style import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, style
 from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.experiments.plan import EXPERIMENTS

@@ -20,23 +20,12 @@ from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.plan import OF_BACKBONE, PlannedRun, plan
 from agcnn_jax.experiments.result import RunResult
-from agcnn_jax.experiments.runs import (
-    check_start,
-    complete_run,
-    keep_base,
-    remaining,
-    survey,
-)
+from agcnn_jax.experiments.runs import check_start, complete_run, keep_base, remaining, survey
 from agcnn_jax.models.registry import BACKBONES
 from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import (
-    announce,
-    check_agreement,
-    from_primary,
-    sync_call,
-)
+from agcnn_jax.runtime.processes import announce, check_agreement, from_primary, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place, reported
 
 
