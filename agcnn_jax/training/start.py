@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from agcnn_jax.config.saved import check_unchanged, read_config, write_config
 from agcnn_jax.config.strategies import branches_before, stages
 from agcnn_jax.interop import hub, weights
-from agcnn_jax.models.agcnn import Variables, init_variables
+from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Lineage, Overlap
@@ -20,7 +21,6 @@ from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import absolute, exists, reported, write_bytes
-from agcnn_jax.training.memory import parameter_table
 
 Backbones = dict[str, dict[str, Any]]
 """`{"params": ..., "batch_stats": ...}` for the global and the local branch, or for neither."""
@@ -116,6 +116,23 @@ def keep_start(run: Run, start: Start) -> None:
             f"from (digest {started_from}); put those back, or choose another --workdir",
         )
     check_unchanged(run.config, run.data_summary, saved, workdir)
+
+
+def parameter_table(variables: Variables) -> str:
+    """List the shape and the size of each parameter, and the totals; shapes alone suffice."""
+    rows = [("parameter", "shape", "count")]
+    total = 0
+    for branch in sorted(variables["params"], key=BRANCHES.index):
+        leaves, _ = jax.tree.flatten_with_path(variables["params"][branch])
+        counts = [math.prod(leaf.shape) for _, leaf in leaves]
+        for (path, leaf), count in zip(leaves, counts, strict=True):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            rows.append((f"{branch}/{name}", "x".join(map(str, leaf.shape)), f"{count:,}"))
+        rows.append((f"{branch}, total", "", f"{sum(counts):,}"))
+        total += sum(counts)
+    rows.append(("all branches", "", f"{total:,}"))
+    width, wide, long = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{a:{width}}  {b:{wide}}  {c:>{long}}" for a, b, c in rows)
 
 
 def read_init(run: Run) -> tuple[Backbones, Lineage]:
