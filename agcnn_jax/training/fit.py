@@ -80,7 +80,7 @@ def fit(
             profile.before(step)
             batch = next(batches)
             if step == resumed + 1:
-                with record.compiling():
+                with record.bar.compiling():
                     step_function = compile_step(run, schedule, state, frozen, batch)
                 record.rate(resumed)
             # A hidden transfer between host and device would make one wait for the other.
