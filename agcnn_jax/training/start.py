@@ -64,8 +64,7 @@ def open_start(run: Run, begun: bool) -> Start:
 
 
 def _read_start(run: Run, begun: bool, needed: bool) -> Start:
-    config, workdir, split = run.config, run.workdir, run.split
-    records = run.records
+    config, workdir, split, records = run.config, run.workdir, run.split, run.records
     backbones, inherited = read_init(run) if needed or not begun else ({}, lineage.NOTHING)
     digest = lineage.digest(backbones) if backbones else None
     if begun:
@@ -77,15 +76,12 @@ def _read_start(run: Run, begun: bool, needed: bool) -> Start:
             f"that back, or choose another --workdir"
         )
     else:
+        images, patients = records.image_ids[split.train], records.patient_ids[split.train]
         seen = lineage.lineage_of(
-            records.collection,
-            records.image_ids[split.train],
-            records.patient_ids[split.train],
-            synthetic=records.synthetic,
+            records.collection, images, patients, synthetic=records.synthetic
         ).joined(inherited)
-    tested = seen.overlap(
-        records.collection, records.image_ids[split.test], records.patient_ids[split.test]
-    )
+    images, patients = records.image_ids[split.test], records.patient_ids[split.test]
+    tested = seen.overlap(records.collection, images, patients)
     if tested.images:
         raise _refused(
             run,
@@ -154,8 +150,7 @@ def read_init(run: Run) -> tuple[Backbones, Lineage]:
 
 
 def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]:
-    init, backbone = run.config.init, run.config.backbone
-    stage = absolute(init)
+    init, backbone, stage = run.config.init, run.config.backbone, absolute(run.config.init)
     if not exists(stage / "checkpoints"):
         if backbone in hub.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
@@ -185,10 +180,8 @@ def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]
 
 
 def _check_normalisation(run: Run, mean: Any, std: Any) -> None:
-    config = run.config
-    theirs = tuple(map(float, mean)), tuple(map(float, std))
-    ours = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    if config.init_normalisation != "own" and theirs != ours:
+    config, theirs = run.config, (tuple(map(float, mean)), tuple(map(float, std)))
+    if config.init_normalisation != "own" and theirs != (config.mean, config.std):
         raise _refused(
             run,
             f"made for another config.mean and config.std; set --config.mean='{theirs[0]}' "
