@@ -169,10 +169,8 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
 
     The file names contain the patient: 00000013_005.png is the sixth image of patient 13.
     """
-    patients = {}
-    for name in image_ids:
-        match = NIH_NAME.fullmatch(name)
-        patients[name] = patient_key(match[1]) if match else ""
+    matches = {name: NIH_NAME.fullmatch(name) for name in image_ids}
+    patients = {name: patient_key(match[1]) if match else "" for name, match in matches.items()}
     return Lineage({CHESTXRAY14: patients})
 
 

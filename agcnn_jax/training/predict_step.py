@@ -57,12 +57,12 @@ def predict_step(
     """
 
     def infer(inputs: Inputs) -> dict[str, jax.Array]:
-        seen = _predict_global(variables, inputs, recipe)
-        found = _predict_others(
-            variables, inputs, seen["pooled"], seen["boxes"], recipe=recipe, branches=branches
+        output = _predict_global(variables, inputs, recipe)
+        logits = _predict_others(
+            variables, inputs, output["pooled"], output["boxes"], recipe=recipe, branches=branches
         )
-        kept = {*branches, *extras, *(("boxes",) if reads_crops(recipe, branches) else ())}
-        return found | {name: value for name, value in seen.items() if name in kept}
+        kept = {*branches, *extras, *(["boxes"] if reads_crops(recipe, branches) else [])}
+        return logits | {name: value for name, value in output.items() if name in kept}
 
     if crops == "centre":
         return infer(window_inputs(images, recipe))
@@ -139,8 +139,8 @@ def _with_regions_from_host(
     def predict_global(
         variables: Variables, images: jax.Array, window: jax.Array | None
     ) -> dict[str, jax.Array]:
-        seen = _predict_global(variables, window_inputs(images, recipe, window), recipe)
-        return {name: seen[name] for name in {"global", "pooled", "masks", *extras}}
+        output = _predict_global(variables, window_inputs(images, recipe, window), recipe)
+        return {name: output[name] for name in {"global", "pooled", "masks", *extras}}
 
     def predict_others(
         variables: Variables,
@@ -159,13 +159,13 @@ def _with_regions_from_host(
     def predict_window(
         variables: Variables, images: jax.Array, window: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        seen = first(variables, images, window)
-        boxes = boxes_host(local_rows(mesh, seen["masks"]))
+        output = first(variables, images, window)
+        boxes = boxes_host(local_rows(mesh, output["masks"]))
         if recipe.local_input == "centred":
             boxes = centred_boxes(boxes, recipe.input_size)
         placed = shard_batch(mesh, boxes)
-        found = second(variables, images, window, seen["pooled"], placed) | {"boxes": placed}
-        return found | {name: value for name, value in seen.items() if name in kept}
+        logits = second(variables, images, window, output["pooled"], placed) | {"boxes": placed}
+        return logits | {name: value for name, value in output.items() if name in kept}
 
     if crops == "centre":
         return predict_window
