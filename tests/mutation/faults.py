@@ -823,7 +823,7 @@ FAULTS = (
         FIT,
         'needed["peak"] > limit',
         'needed["temp"] > limit',
-        ("tests/training/test_fit.py::test_a_step_that_does_not_fit",),
+        ("tests/training/test_fit.py::test_a_step_that_fits",),
     ),
     Fault(
         "checksums of a model are not compared",
