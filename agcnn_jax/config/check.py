@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import config_dict
 
-from agcnn_jax.config.keys import KEYS, SECTIONS, check_channels, check_value, flatten, unknown_key
+from agcnn_jax.config.keys import KEYS, SECTIONS, check_values, flatten
 from agcnn_jax.runtime.errors import UserError
 
 
@@ -90,29 +90,15 @@ def check_config(
             f"{where}a required_placeholder has no value; use placeholder instead, which the "
             f"command line can fill"
         ) from error
-    for key, value in values.items():
-        if key not in KEYS:
-            raise UserError(f"{where}{unknown_key(key, value)}")
-    for key in KEYS:
-        if key not in values:
-            section = key.split(".")[0]
-            missing = f"section {section}" if section not in config and section != key else key
-            raise UserError(f"{where}the config has no {missing}; train.py --help lists the keys")
-    for key, value in values.items():
-        section, name = _place(config, key)
-        if overridable and value is None and section.get_type(name) is not type(None):
-            continue
-        try:
-            _put(section, name, value, check_value(key, value))
-        except UserError as error:
-            raise UserError(f"{where}{error}") from None
-    check_channels(config.mean, config.std, where)
-
-
-def check_name(key: str) -> None:
-    """Raise `UserError` if there is no such key, and suggest similar ones."""
-    if key not in KEYS:
-        raise UserError(unknown_key(key))
+    unset = [key for key, value in values.items() if value is None] if overridable else []
+    places = {key: _place(config, key) for key in unset}
+    empty = [key for key, (part, name) in places.items() if part.get_type(name) is not type(None)]
+    try:
+        checked = check_values(values, empty)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+    for key, value in checked.items():
+        _put(*_place(config, key), values[key], value)
 
 
 def check_overrides(overrides: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import signal
@@ -17,8 +18,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from agcnn_jax.config.check import check_config, check_name, load_config
-from agcnn_jax.config.keys import KEYS, check_value
+from agcnn_jax.config.check import check_config, load_config
+from agcnn_jax.config.keys import KEYS, check_value, unknown_key
+from agcnn_jax.config.kinds import in_words
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.machine import restart_with_large_pages
@@ -33,12 +35,11 @@ def define_config_flags(runs: str = "runs") -> None:
         "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
     )
     FLAGS["config"].parser = _ConfigFile()
-    for name, text in {
-        "workdir": f"Folder of what is written; by default {runs}/<name of the config file>.",
-        "coordinator_address": (
-            "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
-        ),
-    }.items():
+    address = "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
+    for name, text in (
+        ("workdir", f"Folder of what is written; by default {runs}/<name of the config file>."),
+        ("coordinator_address", address),
+    ):
         flags.DEFINE_string(name, None, text, flag_values=FLAGS)
     for name, default, lowest, text in (
         ("num_processes", None, None, "Number of processes, with --coordinator_address."),
@@ -49,25 +50,25 @@ def define_config_flags(runs: str = "runs") -> None:
 
 
 def run(
-    main: Callable[[], int | None], preemptible: bool = False, positionals: int = 0
+    main: Callable[..., int | None], preemptible: bool = False, positionals: int = 0
 ) -> NoReturn:
     """Parse flags, join the other processes of the run if there are any, then run `main`.
 
     See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
     tells the others, which then end too. `preemptible` says that `main` handles SIGTERM on several
-    hosts with `stop_requests`. `positionals` is the number of arguments that are no options, which
-    `positional` returns.
+    hosts with `stop_requests`. `positionals` is the most arguments that are no options; `main` gets
+    them.
     """
 
     def parse_and_run() -> int | None:
-        _parse(sys.argv, positionals)
+        main_with_arguments = functools.partial(main, *_parse(sys.argv, positionals))
         _check_address(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
             signal.signal(signal.SIGTERM, _stop)
-            return main()
+            return main_with_arguments()
         if not supervisor.is_supervised():
             return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
-        return _run_joined(main, preemptible)
+        return _run_joined(main_with_arguments, preemptible)
 
     restart_with_large_pages()
     if supervisor.is_supervised():
@@ -77,16 +78,16 @@ def run(
 
 def _check_address(address: str | None, processes: int | None, process: int | None) -> None:
     """Raise `UserError` unless all flags of a run on several hosts are given and valid, or none."""
-    if address is None and processes is None and process is None:
-        return
     if address is None or processes is None or process is None:
         flags = {
             "--coordinator_address": address,
             "--num_processes": processes,
             "--process_id": process,
         }
-        missing = " and ".join(name for name, value in flags.items() if value is None)
-        raise UserError(f"{missing} missing; give all of {', '.join(flags)}, or none")
+        missing = [name for name, value in flags.items() if value is None]
+        if len(missing) == len(flags):
+            return
+        raise UserError(f"{' and '.join(missing)} missing; give all of {', '.join(flags)}, or none")
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f"--coordinator_address is {address!r}; give HOST:PORT of process 0")
@@ -140,15 +141,14 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def check_flags_beside(*names: str) -> None:
     """Raise `UserError` if any other flag is given, since it has no effect with these."""
-    for module in (__name__, sys.argv[0]):
-        for flag in FLAGS.get_flags_for_module(module):
-            if flag.present and flag.name not in names:
-                raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
+    for flag in _own_flags():
+        if flag.present and flag.name not in names:
+            raise UserError(f"--{flag.name} has no effect with --{names[0]}; leave it out")
 
 
-def positional() -> list[str]:
-    """Return the arguments that are no options."""
-    return list(_positional)
+def _own_flags() -> list[flags.Flag]:
+    """List the flags of this module and of the program; others belong to libraries."""
+    return [flag for name in (__name__, sys.argv[0]) for flag in FLAGS.get_flags_for_module(name)]
 
 
 def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
@@ -173,22 +173,19 @@ class _ConfigFile(flags.ArgumentParser):
         return load_config(*expand(argument).split(":", 1))
 
 
-_positional: list[str] = []
-
-
-def _parse(arguments: list[str], positionals: int = 0) -> None:
+def _parse(arguments: list[str], positionals: int = 0) -> list[str]:
+    """Parse flags, and return the arguments that are none; `--help` and `--version` end here."""
     if "--version" in arguments:
         print(errors.VERSION)
         sys.exit(0)
     if {"--help", "-h", "-help"} & set(arguments):
         print(sys.modules["__main__"].__doc__)
-        for module in (__name__, sys.argv[0]):
-            for flag in FLAGS.get_flags_for_module(module):
-                print(f"  --{flag.name:12} {flag.help}")
+        for flag in _own_flags():
+            print(f"  --{flag.name:12} {flag.help}")
         print("  --config.KEY=VALUE  any of these keys:")
         for name, row in KEYS.items():
-            given = f"{row.kind.words}, {row.limits.words}".rstrip(", ")
-            described = f"{row.meaning} ({given}; default {row.default!r})"
+            values = in_words(row.kind, row.limits)
+            described = f"{row.meaning} ({values}; default {row.default!r})"
             lines = textwrap.wrap(described, 92, break_on_hyphens=False)
             print("\n".join([f"  config.{name}", *(f"      {line}" for line in lines)]))
         sys.exit(0)
@@ -208,16 +205,14 @@ def _parse(arguments: list[str], positionals: int = 0) -> None:
         raise UserError(f"config override not understood: {error}") from error
     if len(extra) > positionals:
         raise UserError(f"unexpected argument {extra[positionals]!r}; options begin with --")
-    _positional[:] = extra
+    return list(extra)
 
 
 def _unknown_flag(name: str) -> str:
     """Say that there is no such flag; a key of the config needs `--config.` before it."""
     keys = [key for key in KEYS if name in (key, key.rpartition(".")[2])]
     keys = keys or difflib.get_close_matches(name, KEYS, n=1, cutoff=0.8)
-    own = [
-        flag.name for part in (__name__, sys.argv[0]) for flag in FLAGS.get_flags_for_module(part)
-    ]
+    own = [flag.name for flag in _own_flags()]
     if keys and not difflib.get_close_matches(name, own, n=1, cutoff=0.8):
         meant = " or ".join(f"--config.{key}" for key in keys)
         return f"there is no option --{name}; did you mean {meant}?"
@@ -231,8 +226,9 @@ def _check_arguments(arguments: list[str]) -> None:
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
             given.append(value if equals else "".join(arguments[position + 1 : position + 2]))
-        if override := re.fullmatch(r"--?(?:no)?config\.(.*)", name):
-            check_name(override[1])
+        override = re.fullmatch(r"--?(?:no)?config\.(.*)", name)
+        if override and override[1] not in KEYS:
+            raise UserError(unknown_key(override[1]))
     if len(given) > 1:
         raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
     # The text after a colon is an argument of get_config.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agcnn_jax.attention import LOCAL_INPUTS, STATISTICS
@@ -34,6 +34,7 @@ from agcnn_jax.config.kinds import (
     at_least,
     between,
     count_from,
+    in_words,
     one_of,
     only_if,
     unless,
@@ -76,7 +77,7 @@ class Key:
         """Say what the value must be."""
         if self.limits.choices:
             return f"use {self.limits.words}"
-        return f"it must be {self.kind.words}{', ' * bool(self.limits.words)}{self.limits.words}"
+        return f"it must be {in_words(self.kind, self.limits)}"
 
 
 SCALINGS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
@@ -277,13 +278,30 @@ def check_value(key: str, value: Any) -> Any:
     return converted
 
 
-def check_channels(mean: Sequence[float], std: Sequence[float], where: str = "") -> None:
-    """Raise `UserError` unless `mean` and `std` are of as many channels."""
-    if len(mean) != len(std):
+def check_values(values: Mapping[str, Any], empty: Collection[str] = ()) -> dict[str, Any]:
+    """Return a flat config in the form that programs read.
+
+    Args:
+        values: of all keys.
+        empty: the keys whose values are still to come.
+
+    Raises:
+        UserError: for a key that is missing or unknown, or a value that is impossible.
+    """
+    for key, value in values.items():
+        if key not in KEYS:
+            raise UserError(unknown_key(key, value))
+    for key in KEYS:
+        if key not in values:
+            raise UserError(f"the config has no {key}; train.py --help lists the keys")
+    config = {key: check_value(key, values[key]) for key in KEYS if key not in empty}
+    mean, std = (config.get(key, ()) for key in ("mean", "std"))
+    if mean and std and len(mean) != len(std):
         raise UserError(
-            f"{where}config.mean has {len(mean)} channels and config.std {len(std)}; give both one "
+            f"config.mean has {len(mean)} channels and config.std {len(std)}; give both one "
             f"number for each channel"
         )
+    return config
 
 
 def unknown_key(key: str, value: Any = None) -> str:

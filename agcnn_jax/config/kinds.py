@@ -41,13 +41,7 @@ def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _each(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     """Convert the entries of a list, and nothing else, to a tuple."""
-
-    def converted(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise TypeError
-        return tuple(map(convert, value))
-
-    return converted
+    return lambda value: tuple(map(convert, _one(list, list)(value)))
 
 
 WHOLE = Kind("a whole number", _one(int, Integral))
@@ -59,8 +53,12 @@ WHOLES = Kind("whole numbers", _several(WHOLE.convert))
 NUMBERS = Kind("numbers", _several(NUMBER.convert))
 LIST_OF_TEXTS = Kind("a list of strings", _each(TEXT.convert))
 LIST_OF_NUMBERS = Kind("a list of numbers", _each(NUMBER.convert))
-ANYTHING = Kind("any value", lambda value: value)
 OBJECT = Kind("an object", _one(dict, dict))
+
+
+def or_none(kind: Kind) -> Kind:
+    """Accept None too, whatever the limits."""
+    return Kind(kind.words, lambda value: None if value is None else kind.convert(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,29 +133,40 @@ def unless(key: str, value: Any) -> Need:
 
 def check_entries(
     record: Any, entries: Mapping[str, tuple[Kind, Limits]], where: str, remedy: str
-) -> None:
-    """Raise `UserError` unless an object from a JSON file has these entries, with such values.
+) -> dict[str, Any]:
+    """Return these entries of an object from a JSON file in the form that programs read.
 
     Args:
         record: the object; it may have other entries too.
         entries: by name.
         where: the file and the object's place in it, for messages.
         remedy: what to do, for messages.
+
+    Raises:
+        UserError: if one is missing or has another value.
     """
     if not isinstance(record, Mapping):
         raise UserError(f"{where} is {_shown(record)}; it must be an object; {remedy}")
+    values = {}
     for name, (kind, limits) in entries.items():
         if name not in record:
             raise UserError(f"{where} has no {name}; {remedy}")
         try:
-            possible = limits.holds(kind.convert(record[name]))
+            value = values[name] = kind.convert(record[name])
+            possible = value is None or limits.holds(value)
         except (TypeError, OverflowError):
             possible = False
         if not possible:
-            words = f"{kind.words}, {limits.words}".rstrip(", ")
+            words = in_words(kind, limits)
             raise UserError(
                 f"{where}: {name} is {_shown(record[name])}; it must be {words}; {remedy}"
             )
+    return values
+
+
+def in_words(kind: Kind, limits: Limits) -> str:
+    """Say what values a kind and its limits allow."""
+    return f"{kind.words}, {limits.words}".rstrip(", ")
 
 
 def _shown(value: Any) -> str:

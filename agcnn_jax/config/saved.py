@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 import agcnn_jax
-from agcnn_jax.config.keys import (
-    FIXED,
-    KEYS,
-    SCORED,
-    check_channels,
-    check_value,
-    flatten,
-    is_read,
-    nest,
-    unknown_key,
-)
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, check_values, flatten, is_read, nest
 from agcnn_jax.config.kinds import ANY, TEXT, TRUTH, WHOLE, check_entries, count_from
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, is_remote, read_json, write_json
@@ -76,20 +66,12 @@ def parse_config(
     Raises:
         UserError: for a key that is missing or unknown, or a value that is impossible.
     """
-    values = flatten(saved)
     try:
-        for key, value in values.items():
-            if key not in KEYS:
-                raise UserError(unknown_key(key, value))
-        if missing := [key for key in KEYS if key not in values]:
-            raise UserError(f"it has no {missing[0]}")
-        config = {key: check_value(key, values[key]) for key in KEYS}
-        check_channels(config["mean"], config["std"])
+        return nest(check_values(flatten(saved)))
     except UserError as error:
         raise UserError(
             f"{source} is not as this version of agcnn-jax writes it: {error}; {remedy}"
         ) from None
-    return nest(config)
 
 
 def read_data(workdir: epath.Path) -> dict[str, Any]:

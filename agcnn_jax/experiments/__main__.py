@@ -20,9 +20,8 @@ from agcnn_jax.runtime.errors import UserError
 DEFAULT_WORKDIR = "runs/experiments"
 
 
-def main() -> None:
-    """Parse the flags and run what is asked for."""
-    given = command_line.positional()
+def main(*given: str) -> None:
+    """Run the experiments that the command line names."""
     if len(given) != 1 or given[0] not in NAMES:
         what = f"{' '.join(given)!r} is no experiment" if given else "no experiment is named"
         raise UserError(f"{what}; use one of {', '.join(NAMES)}")

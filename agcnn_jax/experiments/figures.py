@@ -9,12 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.figures.style import (
-    LEGEND_BELOW,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    style,
-)
+from agcnn_jax.evaluation.figures.style import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, style
 from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.experiments.plan import EXPERIMENTS
@@ -70,8 +65,7 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> Figure:
     _ranges(right, [row[DIFFERENCE] for row in rows.values()], np.arange(len(rows)), "#000000")
     right.axvline(0, color="0.6", linewidth=0.8)
     _name_rows(left, list(rows))
-    right.tick_params(labelsize=TEXT_SIZE)
-    right.spines[["top", "right"]].set_visible(False)
+    _open_frame(right)
     what = EXPERIMENTS[name].what
     left.set_ylabel(what[0].upper() + what[1:], fontsize=TITLE_SIZE)
     left.set_xlabel("Mean AUC", fontsize=TITLE_SIZE)
@@ -98,7 +92,11 @@ def _ranges(
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=TEXT_SIZE)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="x", labelsize=TEXT_SIZE)
+    _open_frame(axes)
+
+
+def _open_frame(axes: Axes) -> None:
+    axes.tick_params(labelsize=TEXT_SIZE)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -123,8 +121,7 @@ def _tau_curves(rows: Mapping[str, Any]) -> Figure:
         axes.set_title(branch, fontsize=TITLE_SIZE)
         axes.set_xticks(taus, rows)
         axes.set_xlabel("Threshold tau of the heat map", fontsize=TITLE_SIZE)
-        axes.tick_params(labelsize=TEXT_SIZE)
-        axes.spines[["top", "right"]].set_visible(False)
+        _open_frame(axes)
     panels[0].set_ylabel("Mean AUC", fontsize=TITLE_SIZE)
     figure.legend(*panels[0].get_legend_handles_labels(), **LEGEND_BELOW)
     return figure

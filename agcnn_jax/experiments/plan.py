@@ -105,14 +105,12 @@ class PlannedRun:
     Attributes:
         experiment: its name.
         row: the row that it belongs to.
-        seed: of the training.
         config: resolved.
         asked: the config before the row changed it.
     """
 
     experiment: str
     row: str
-    seed: int
     config: ml_collections.ConfigDict
     asked: ml_collections.ConfigDict
 
@@ -143,7 +141,7 @@ class PlannedRun:
             parts += [values["attention.statistic"], f"tau{values['attention.tau']:g}"]
         if values.get("attention.crop_from", "input") != "input":
             parts.append("from_" + values["attention.crop_from"])
-        return re.sub(r"[^\w.-]", "_", "-".join([*parts, f"seed{self.seed}"]))
+        return re.sub(r"[^\w.-]", "_", "-".join([*parts, f"seed{self.config.seed}"]))
 
 
 def plan(
@@ -168,19 +166,12 @@ def plan(
     for name, seed in itertools.product(names, range(seeds)):
         for row, changes in EXPERIMENTS[name].rows.items():
             if not only or row in only:
-                own = _with_changes(config, {**changes, "seed": seed})
-                runs.append(PlannedRun(name, row, seed, own, config))
+                own = config.copy_and_resolve_references()
+                with own.ignore_type(), own.unlocked():
+                    own.update_from_flattened_dict({**changes, "seed": seed})
+                check_config(own)
+                runs.append(PlannedRun(name, row, own, config))
     return runs
-
-
-def _with_changes(
-    config: ml_collections.ConfigDict, changes: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
-    new = config.copy_and_resolve_references()
-    with new.ignore_type(), new.unlocked():
-        new.update_from_flattened_dict(dict(changes))
-    check_config(new)
-    return new
 
 
 def check_overruled(runs: Sequence[PlannedRun], overrides: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 from etils import epath
 
 from agcnn_jax.config.saved import same
@@ -20,23 +19,12 @@ from agcnn_jax.evaluation.results_directory import replace_directory
 from agcnn_jax.experiments import figures, summary, tables
 from agcnn_jax.experiments.plan import OF_BACKBONE, PlannedRun, plan
 from agcnn_jax.experiments.result import RunResult
-from agcnn_jax.experiments.runs import (
-    check_start,
-    complete_run,
-    keep_base,
-    remaining,
-    survey,
-)
+from agcnn_jax.experiments.runs import check_start, complete_run, keep_base, remaining, survey
 from agcnn_jax.models.registry import BACKBONES
 from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import (
-    announce,
-    check_agreement,
-    from_primary,
-    sync_call,
-)
+from agcnn_jax.runtime.processes import announce, check_agreement, from_primary, sync_call
 from agcnn_jax.runtime.storage import checkpoint_place, reported
 
 
@@ -72,8 +60,7 @@ def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
                 began = time.perf_counter()
                 complete_run(place, planned, data)
                 seconds.append(time.perf_counter() - began)
-        asked = runs[0].asked
-        text = from_primary(functools.partial(_write, place, name, asked, runs[0], data))
+        text = from_primary(functools.partial(_write, place, name, runs[0], data))
         announce(f"\n{text}")
 
 
@@ -93,15 +80,9 @@ def _check_folder(folder: epath.Path) -> None:
         raise UserError(f"{folder} holds other files than a table; move them, or delete it")
 
 
-def _write(
-    place: epath.Path,
-    name: str,
-    asked: ml_collections.ConfigDict,
-    planned: PlannedRun,
-    data: Mapping[str, Any],
-) -> str:
+def _write(place: epath.Path, name: str, planned: PlannedRun, data: Mapping[str, Any]) -> str:
     """Write an experiment's folder, with all rows and seeds that have results; return the text."""
-    groups = collect(survey(place, planned, data).results, plan([name], asked, seeds=1))
+    groups = collect(survey(place, planned, data).results, plan([name], planned.asked, seeds=1))
     content = summary.summarise(name, groups)
     shown = [table for backbone in groups for table in tables.as_tables(content, backbone)]
     with replace_directory(place / name) as folder:
@@ -127,13 +108,11 @@ def collect(results: Sequence[RunResult], rows: Sequence[PlannedRun]) -> dict[st
     """
     kinds: dict[tuple[Any, ...], dict[str, list[RunResult]]] = {}
     for planned in rows:
-        wanted = _without(planned.values, "seed", *OF_BACKBONE)
         for result in results:
-            if same(_without(result.values, "seed", *OF_BACKBONE), wanted):
+            if same(_common(result.values), _common(planned.values)):
                 kind = tuple(str(result.values.get(key)) for key in OF_BACKBONE)
                 kinds.setdefault(kind, {}).setdefault(planned.row, []).append(result)
-    order = list(BACKBONES)
-    sorted_kinds = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1:]))
+    sorted_kinds = sorted(kinds, key=lambda kind: (list(BACKBONES).index(kind[0]), kind[1:]))
     return {
         _kind_name(kind, sorted_kinds): {
             row: sorted(of_row, key=lambda result: result.values["seed"])
@@ -150,5 +129,5 @@ def _kind_name(kind: tuple[str, ...], kinds: Sequence[tuple[str, ...]]) -> str:
     return " ".join([kind[0], *(f"{OF_BACKBONE[i]}={kind[i]}" for i in differing)])
 
 
-def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
+def _common(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("seed", *OF_BACKBONE)}

@@ -47,7 +47,6 @@ DIFFERENCE = "fusion - global"
 CHANCE = (RANDOM, CENTRED, MEAN_BOX)
 """Ways of pointing without looking at the image."""
 
-
 MEASURE_AGAIN = "delete it, and the run is measured again"
 
 

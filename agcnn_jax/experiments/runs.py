@@ -41,13 +41,6 @@ class Inventory:
     runs: dict[str, dict[str, Any]]
     results: list[RunResult]
 
-    def result(self, planned: PlannedRun) -> RunResult | None:
-        """Return the result of a run, wherever it lies."""
-        for result in self.results:
-            if same(result.values, planned.values):
-                return result
-        return None
-
 
 def survey(place: epath.Path, planned: PlannedRun, data: Mapping[str, Any]) -> Inventory:
     """List what a workdir of experiments holds; `UserError` if it does not belong together.
@@ -130,8 +123,9 @@ def _check_alike(
 ) -> None:
     """Raise `UserError` if a run differs in more than experiments and backbones may differ in."""
     wanted = planned.values
-    may_differ = {*VARIED, *OF_BACKBONE, *_unread_beside(wanted, values)}
-    for key in sorted({*wanted, *values} - may_differ):
+    # Only one of two runs may read these, because of a key that experiments set.
+    unread = {key for key in set(wanted) ^ set(values) if key.startswith("attention.")}
+    for key in sorted({*wanted, *values} - {*VARIED, *OF_BACKBONE} - unread):
         if not same(wanted.get(key), values.get(key)):
             raise UserError(
                 f"{path} has config.{key} {values.get(key)!r}, but {wanted.get(key)!r} is asked "
@@ -147,19 +141,13 @@ def _check_alike(
             )
 
 
-def _unread_beside(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> set[str]:
-    """Name the keys that only one of two runs reads, because of a key that experiments set."""
-    return {key for key in {*wanted, *values} if key.startswith("attention.")} - (
-        set(wanted) & set(values)
-    )
-
-
 def remaining(inventory: Inventory, runs: Sequence[PlannedRun]) -> list[int]:
     """Return the indices of the runs without a result, each run once."""
+    known = [result.values for result in inventory.results]
     left: list[int] = []
     for i, planned in enumerate(runs):
-        twice = any(same(planned.values, runs[j].values) for j in left)
-        if not twice and inventory.result(planned) is None:
+        if not any(same(planned.values, values) for values in known):
+            known.append(planned.values)
             left.append(i)
     return left
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,7 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
         "seeds": [result.values["seed"] for result in results],
         "branches": branches,
         DIFFERENCE: _subtracted(results, "fusion", results, "global"),
-        f"{DIFFERENCE} by finding": _corrected(
-            {
-                finding: _estimated(results, f"{DIFFERENCE} {finding}")
-                for finding in branches["global"]["findings"]
-            }
-        ),
+        f"{DIFFERENCE} by finding": _by_finding(results, branches["global"]["findings"]),
         f"{DIFFERENCE} by size": {
             s: _subtracted(results, f"fusion {s}", results, f"global {s}") for s in SIZES
         },
@@ -90,13 +85,13 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
     return summary
 
 
-def _corrected(differences: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Add to each finding's difference its p value by Holm's correction over the findings."""
+def _by_finding(results: Sequence[RunResult], findings: Iterable[str]) -> dict[str, Any]:
+    """Average each finding's difference, with its p value by Holm's correction over them."""
+    differences = {name: _estimated(results, f"{DIFFERENCE} {name}") for name in findings}
     adjusted = holm([one["p"] for one in differences.values()])
-    return {
-        finding: {**one, "p_holm": p}
-        for (finding, one), p in zip(differences.items(), adjusted, strict=True)
-    }
+    for one, p in zip(differences.values(), adjusted, strict=True):
+        one["p_holm"] = p
+    return differences
 
 
 def _findings(
@@ -167,11 +162,12 @@ def _subtracted(
             pair = result.estimates.get(name), other.estimates.get(other_name)
             if pair[0] is not None and pair[1] is not None:
                 differences.append(pair[0].minus(pair[1]))
-    return _average(differences, over_seeds)
+    return _average(differences)
 
 
 def _average(
-    estimates: Sequence[SeedEstimate], combine: Callable[[Sequence[SeedEstimate]], OverSeeds]
+    estimates: Sequence[SeedEstimate],
+    combine: Callable[[Sequence[SeedEstimate]], OverSeeds] = over_seeds,
 ) -> dict[str, Any]:
     if not estimates:
         return {"value": None, "deviation": None, "interval": None, "seeds": 0, "p": None}

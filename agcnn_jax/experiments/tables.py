@@ -142,10 +142,10 @@ def _by_finding(rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
 
 def _by_row(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
     experiment = EXPERIMENTS[name]
+    reference = experiment.reference
     shown = ("local", "fusion") if name == "tau" else BRANCHES
     more = ("validation",) if name == "tau" else ()
     header = ("AUC", "sd", "95 % interval", *more, "paper", "difference")
-    reference = experiment.reference
     groups: Groups = (
         ("", (experiment.what,)),
         *((branch, header) for branch in shown),
@@ -161,7 +161,7 @@ def _by_row(name: str, rows: Mapping[str, Any]) -> tuple[Groups, Lines]:
             more = (number(of["validation"]),) if name == "tau" else ()
             cells += (value, deviation, _interval(of), *more, paper, difference)
         cells += _signed(of_row[DIFFERENCE])
-        if experiment.reference:
+        if reference:
             minus = of_row.get("minus reference")
             cells += _signed(minus["fusion"]) if minus else (DASH, DASH)
         lines.append(cells)
@@ -199,11 +199,11 @@ def _notes(content: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
             "Each interval is for its finding alone. Of many findings, some intervals exclude 0 by "
             "chance; Holm's p allows for that."
         )
-    which = "the paper's numbers are ResNet-50's where it has none of this backbone"
-    if content["experiment"] != BY_FINDING:
-        which = "the paper's numbers are ResNet-50's"
-    where = "on ChestX-ray14, split at random by image"
-    notes.append(f"Paper: Guan et al. 2018; {which}, {where}.")
+    which = " where it has none of this backbone" if content["experiment"] == BY_FINDING else ""
+    notes.append(
+        f"Paper: Guan et al. 2018; the paper's numbers are ResNet-50's{which}, on ChestX-ray14, "
+        f"split at random by image."
+    )
     if content["experiment"] == "tau":
         notes.append(f"Of other thresholds the paper prints: {load_published()['tau']['note']}.")
     if content["synthetic"]:

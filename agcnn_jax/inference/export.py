@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,19 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str) -> Mo
 
 def _check_scores(scores: Mapping[str, Any], path: str) -> None:
     """Raise `UserError` unless `auc.json` has the numbers that the card shows."""
-
-    def check(record: Any, names: Iterable[str], kind: Any, where: str) -> None:
-        check_entries(record, dict.fromkeys(names, kind), where, _SCORE_AGAIN)
-
-    def known(record: Mapping[str, Any], *names: str) -> list[str]:
-        return [name for name in names if record.get(name) is not None]
-
     count = (kinds.WHOLE, kinds.at_least(0))
-    check(scores, ("branches", "positives", "positive_patients"), (kinds.OBJECT, kinds.ANY), path)
-    check(scores, ["patients", *known(scores, "trained_images", "shared_patients")], count, path)
+    known = [name for name in ("trained_images", "shared_patients") if scores.get(name) is not None]
+    objects = ("branches", "positives", "positive_patients")
+    check_entries(scores, dict.fromkeys(objects, (kinds.OBJECT, kinds.ANY)), path, _SCORE_AGAIN)
+    check_entries(scores, dict.fromkeys(["patients", *known], count), path, _SCORE_AGAIN)
     for name in ("positives", "positive_patients"):
-        check(scores[name], scores[name], count, f"{path}, {name}")
+        counts = dict.fromkeys(scores[name], count)
+        check_entries(scores[name], counts, f"{path}, {name}", _SCORE_AGAIN)
+    auc = (kinds.or_none(kinds.NUMBER), kinds.between(0, 1))
+    interval = (kinds.or_none(kinds.LIST_OF_NUMBERS), _INTERVAL)
     for branch, values in scores["branches"].items():
         where = f"{path}, {branch}"
-        check(values, ("mean", "mean_interval"), (kinds.ANYTHING, kinds.ANY), where)
-        check(values, known(values, "mean"), (kinds.NUMBER, kinds.between(0, 1)), where)
-        check(values, known(values, "mean_interval"), (kinds.LIST_OF_NUMBERS, _INTERVAL), where)
+        check_entries(values, {"mean": auc, "mean_interval": interval}, where, _SCORE_AGAIN)
 
 
 def exported_config(model: Model) -> dict[str, Any]:

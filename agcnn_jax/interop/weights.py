@@ -12,7 +12,6 @@ import orbax.checkpoint as ocp
 
 from agcnn_jax.config.kinds import (
     ANY,
-    ANYTHING,
     CHANNELS,
     LIST_OF_NUMBERS,
     LIST_OF_TEXTS,
@@ -23,6 +22,7 @@ from agcnn_jax.config.kinds import (
     Limits,
     check_entries,
     count_from,
+    or_none,
 )
 from agcnn_jax.interop.hub import IMAGENET
 from agcnn_jax.models.agcnn import BRANCHES
@@ -40,7 +40,7 @@ _ENTRIES = {
     **dict.fromkeys(("backbone", "digest", "pooling"), (TEXT, ANY)),
     "branches": (LIST_OF_TEXTS, Limits("of AG-CNN's branches", lambda x: set(x) <= set(BRANCHES))),
     "channels": (WHOLE, count_from(1)),
-    "classes": (ANYTHING, ANY),
+    "classes": (or_none(LIST_OF_TEXTS), ANY),
     "lineage": (OBJECT, ANY),
     "mean": (LIST_OF_NUMBERS, CHANNELS),
     "std": (LIST_OF_NUMBERS, SPREADS),
@@ -105,8 +105,6 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} is of format {version}, but this program reads {FORMAT}; {CONVERT_AGAIN}"
         )
     check_entries(about, _ENTRIES, str(path), CONVERT_AGAIN)
-    if about["classes"] is not None:
-        check_entries(about, {"classes": (LIST_OF_TEXTS, ANY)}, str(path), CONVERT_AGAIN)
     return about
 
 

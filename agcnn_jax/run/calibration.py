@@ -33,6 +33,7 @@ VERSION = 2
 AGAIN = "delete it and run eval.py again, which writes it anew"
 
 _ROUNDING = 1e-6
+_ARRAYS = ("mean", "components", "variances")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,28 +157,28 @@ def calibration_of(
             value and the remedy.
     """
     count = (WHOLE, kinds.at_least(1))
-    check_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
-    if record["version"] != VERSION:
+    about = check_entries(record, {"version": count, "weights": (OBJECT, ANY)}, path, remedy)
+    if about["version"] != VERSION:
         raise UserError(
-            f"{path} is of version {record['version']}, but this program reads {VERSION}; use "
+            f"{path} is of version {about['version']}, but this program reads {VERSION}; use "
             f"the agcnn-jax that wrote it, or {remedy}"
         )
-    if record["weights"] != dict(weights):
+    if about["weights"] != dict(weights):
         return None
     body = {"images": count, "patients": count, "branches": (OBJECT, ANY)}
-    check_entries(record, body, path, remedy)
-    check_entries(record["branches"], dict.fromkeys(weights, (OBJECT, ANY)), path, remedy)
-    branches = {
+    body["features"] = (kinds.or_none(OBJECT), ANY)
+    values = check_entries(record, body, path, remedy)
+    branches = dict.fromkeys(weights, (OBJECT, ANY))
+    values["branches"] = {
         branch: {
-            label: _from_json(choice, f"{path}, {branch}, {label}", remedy)
-            for label, choice in record["branches"][branch].items()
+            label: _choice_of(choice, f"{path}, {branch}, {label}", remedy)
+            for label, choice in choices.items()
         }
-        for branch in weights
+        for branch, choices in check_entries(values["branches"], branches, path, remedy).items()
     }
-    features = record.get("features")
-    if features is not None:
-        features = _features_from_json(features, f"{path}, features", remedy)
-    return Calibration(record["images"], record["patients"], True, branches, features)
+    if values["features"] is not None:
+        values["features"] = _features_of(values["features"], f"{path}, features", remedy)
+    return Calibration(of_logits=True, **values)
 
 
 def _to_json(choice: Choice) -> dict[str, Any]:
@@ -188,65 +189,55 @@ def _to_json(choice: Choice) -> dict[str, Any]:
     return {"platt": choice.platt and choice.platt._asdict(), "thresholds": thresholds}
 
 
-def _from_json(value: Any, where: str, remedy: str) -> Choice:
-    check_entries(value, {"thresholds": (OBJECT, ANY)}, where, remedy)
-    line = value.get("platt")
+def _choice_of(record: Any, where: str, remedy: str) -> Choice:
+    entries = {"thresholds": (OBJECT, ANY), "platt": (kinds.or_none(OBJECT), ANY)}
+    values = check_entries(record, entries, where, remedy)
+    line = values["platt"]
     if line is not None:
         numbers = dict.fromkeys(Line._fields, (NUMBER, kinds.FINITE))
-        check_entries(line, numbers, f"{where}, platt", remedy)
-        line = Line(*(float(line[name]) for name in Line._fields))
-    thresholds = {}
-    check_entries(value["thresholds"], dict.fromkeys(RULES, (kinds.ANYTHING, ANY)), where, remedy)
-    for rule in RULES:
-        chosen = value["thresholds"][rule]
-        thresholds[rule] = None if chosen is None else _logit(chosen, f"{where}, {rule}", remedy)
+        line = Line(**check_entries(line, numbers, f"{where}, platt", remedy))
+    rules = dict.fromkeys(RULES, (kinds.or_none(OBJECT), ANY))
+    thresholds = {
+        rule: None if scales is None else _logit(scales, f"{where}, {rule}", remedy)
+        for rule, scales in check_entries(values["thresholds"], rules, where, remedy).items()
+    }
     return Choice(line, thresholds)
 
 
 def _logit(threshold: Any, where: str, remedy: str) -> float:
     """Read a threshold, whose probability is there for people, and must be the logit's."""
     scales = {"logit": (NUMBER, kinds.FINITE), "probability": (NUMBER, kinds.between(0, 1))}
-    check_entries(threshold, scales, where, remedy)
-    logit, probability = float(threshold["logit"]), threshold["probability"]
+    logit, probability = check_entries(threshold, scales, where, remedy).values()
     if abs(expit(logit) - probability) > _ROUNDING:
         raise UserError(
-            f"{where}: probability is {probability}, but that of logit {logit} is "
+            f"{where}: probability is {probability:g}, but that of logit {logit} is "
             f"{expit(logit):.6g}; {remedy}"
         )
-    return logit
+    return float(logit)
 
 
 def _features_to_json(features: FeatureStatistics) -> dict[str, Any]:
     """Write arrays as base64: as digits, those of 2,048 features would fill megabytes."""
-    return {
-        name: {
-            "shape": value.shape,
-            "float32": base64.b64encode(value.astype("<f4").tobytes()).decode(),
-        }
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in vars(features).items()
-    }
+    values = dict(vars(features))
+    for name in _ARRAYS:
+        text = base64.b64encode(values[name].astype("<f4").tobytes()).decode()
+        values[name] = {"shape": values[name].shape, "float32": text}
+    return values
 
 
-def _features_from_json(record: Any, where: str, remedy: str) -> FeatureStatistics:
-    arrays = ("mean", "components", "variances")
-    entries = dict.fromkeys(arrays, (OBJECT, ANY)) | dict.fromkeys(
-        ("noise", "threshold"), (NUMBER, kinds.POSITIVE)
-    )
-    check_entries(record, entries, where, remedy)
-    values = {}
-    for name in arrays:
+def _features_of(record: Any, where: str, remedy: str) -> FeatureStatistics:
+    entries = dict.fromkeys(_ARRAYS, (OBJECT, ANY))
+    entries |= dict.fromkeys(("noise", "threshold"), (NUMBER, kinds.POSITIVE))
+    values = check_entries(record, entries, where, remedy)
+    for name in _ARRAYS:
         try:
-            content = np.frombuffer(base64.b64decode(record[name]["float32"]), "<f4")
-            values[name] = content.reshape(record[name]["shape"])
+            content = np.frombuffer(base64.b64decode(values[name]["float32"]), "<f4")
+            values[name] = content.reshape(values[name]["shape"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{where}: {name} is no array ({error}); {remedy}") from None
-    mean, components, variances = (values[name] for name in arrays)
+    mean, components, variances = (values[name] for name in _ARRAYS)
     fit = components.ndim == 2 and (*variances.shape, *mean.shape) == components.shape
-    finite = all(np.isfinite(value).all() for value in values.values())
+    finite = all(np.isfinite(values[name]).all() for name in _ARRAYS)
     if not (fit and finite and (variances > 0).all()):
         raise UserError(f"{where}: the arrays are not those of a distribution; {remedy}")
-    return FeatureStatistics(
-        **values, noise=float(record["noise"]), threshold=float(record["threshold"])
-    )
+    return FeatureStatistics(**values)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from agcnn_jax.config.kinds import LIST_OF_TEXTS, TEXT
 from agcnn_jax.data.patients import CHESTXRAY14, NIH_NAME, comparable, patient_key
 from agcnn_jax.data.text import match_names
 from agcnn_jax.runtime.errors import UserError
@@ -102,20 +103,17 @@ class Lineage:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Lineage:
         """Return the lineage of a `to_json`; `ValueError` if it is none."""
-        seen: Any = value.get("seen")
-        unlisted: Any = value.get("unlisted")
-        synthetic: Any = value.get("synthetic")
-        well_formed = (
-            isinstance(seen, dict)
-            and all(isinstance(images, dict) for images in seen.values())
-            and all(isinstance(p, str) for images in seen.values() for p in images.values())
-            and isinstance(unlisted, list)
-            and isinstance(synthetic, list)
-            and all(isinstance(collection, str) for collection in [*unlisted, *synthetic])
-        )
-        if not well_formed:
-            raise ValueError("not a lineage")
-        return Lineage(seen, frozenset(unlisted), frozenset(synthetic))
+        try:
+            seen = {
+                collection: {name: TEXT.convert(patient) for name, patient in images.items()}
+                for collection, images in value["seen"].items()
+            }
+            unlisted, synthetic = (
+                frozenset(LIST_OF_TEXTS.convert(value[key])) for key in ("unlisted", "synthetic")
+            )
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError("not a lineage") from None
+        return Lineage(seen, unlisted, synthetic)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +156,7 @@ UNKNOWN = Lineage(unlisted=frozenset({ANY_COLLECTION}))
 
 
 def lineage_of(
-    collection: str,
-    image_ids: Iterable[str],
-    patient_ids: Iterable[str],
-    *,
-    synthetic: bool,
+    collection: str, image_ids: Iterable[str], patient_ids: Iterable[str], *, synthetic: bool
 ) -> Lineage:
     """Return the lineage of weights trained on images `[N]` of patients `[N]` of a collection."""
     pairs = zip(image_ids, patient_ids, strict=True)
@@ -175,10 +169,8 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
 
     The file names contain the patient: 00000013_005.png is the sixth image of patient 13.
     """
-    patients = {}
-    for name in image_ids:
-        match = NIH_NAME.fullmatch(name)
-        patients[name] = patient_key(match[1]) if match else ""
+    matches = {name: NIH_NAME.fullmatch(name) for name in image_ids}
+    patients = {name: patient_key(match[1]) if match else "" for name, match in matches.items()}
     return Lineage({CHESTXRAY14: patients})
 
 

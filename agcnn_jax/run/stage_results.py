@@ -9,32 +9,23 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from agcnn_jax.config.kinds import (
-    ANY,
-    ANYTHING,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    WHOLE,
-    between,
-    check_entries,
-    count_from,
-)
+from agcnn_jax.config import kinds
+from agcnn_jax.config.kinds import ANY, OBJECT, WHOLE, check_entries, count_from
 from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.models.agcnn import Variables, merge_branches, select_branches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints, train_again
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.processes import from_primary
 from agcnn_jax.runtime.storage import exists, read_json, reported
 
-_AUC = (NUMBER, between(0, 1))
+_AUC = (kinds.or_none(kinds.NUMBER), kinds.between(0, 1))
 _ENTRIES = {
     "best_step": (WHOLE, count_from(1)),
+    "best_val_auc_mean": _AUC,
     "val_auc_findings": (WHOLE, count_from(0)),
     "weights": (OBJECT, ANY),
     "started_from": (OBJECT, ANY),
-    "lineage": (TEXT, ANY),
+    "lineage": (kinds.TEXT, ANY),
     "image_size": (WHOLE, count_from(1)),
     "val_auc": (OBJECT, ANY),
 }
@@ -59,23 +50,16 @@ def read_result(directory: epath.Path) -> dict[str, Any] | None:
     again = "delete it and run the train.py command again, which writes it from the checkpoints"
     result = read_json(path, again)
     check_entries(result, _ENTRIES, str(path), again)
-    mean = _AUC if result.get("best_val_auc_mean") is not None else (ANYTHING, ANY)
-    check_entries(result, {"best_val_auc_mean": mean}, str(path), again)
+    branches = dict.fromkeys(result["val_auc"], (OBJECT, ANY))
+    check_entries(result["val_auc"], branches, f"{path}, val_auc", again)
     for branch, aucs in result["val_auc"].items():
-        check_entries({branch: aucs}, {branch: (OBJECT, ANY)}, f"{path}, val_auc", again)
-        scored = {label: _AUC for label, auc in aucs.items() if auc is not None}
-        check_entries(aucs, scored, f"{path}, val_auc, {branch}", again)
+        check_entries(aucs, dict.fromkeys(aucs, _AUC), f"{path}, val_auc, {branch}", again)
     if not exists(directory / "checkpoints" / str(result["best_step"])):
         raise UserError(
             f"{path} names checkpoint {result['best_step']}, which is no longer there; "
             f"{train_again(directory)}"
         )
     return result
-
-
-def agreed_result(directory: epath.Path) -> dict[str, Any] | None:
-    """Read a stage's `result.json` in the primary process, for all; see `read_result`."""
-    return from_primary(lambda: read_result(directory))
 
 
 def finished_stages(workdir: epath.Path, strategy: str) -> list[tuple[Stage, dict[str, Any]]]:

@@ -69,46 +69,51 @@ def take_over(run: Run, seen: str, init: str | None, donors: Sequence[str]) -> l
     """
     workdir = run.workdir
     trained: dict[str, str] = {}
-    said: list[str] = []
+    sentences: list[str] = []
     if run.config.batch_norm == "device":
-        return said
+        return sentences
     places = [place for name in donors if (place := epath.Path(name)) != workdir]
-    for count, stage in enumerate(stages(run.config.strategy), start=1):
-        result = read_result(stage_directory(workdir, stage))
+    for stage in stages(run.config.strategy):
+        own = stage_directory(workdir, stage)
+        result = read_result(own)
+        begun = result is None and has_started(workdir, stage)
+        for donor in places if result is None else ():
+            offer = _offer(run, donor, stage, seen, init, trained)
+            if offer is None:
+                continue
+            source = stage_directory(donor, stage)
+            try:
+                # A copy to an object store that was cut short may lack nothing but the result.
+                load_best(own if begun else source, stage, offer, run.identity)
+            except UserError as error:
+                if not begun:
+                    sentences.append(f"stage {stage.name} is not taken over from {donor}: {error}")
+                continue
+            _copy(source, own, None if begun else f"checkpoints/{offer['best_step']}")
+            sentences.append(f"stage {stage.name} is taken over from {donor}")
+            result = offer
+            break
         if result is None:
-            agreeing = [place for place in places if _agrees(run, place, init, count)]
-            offers = [(p, _offered(run, p, stage, seen, trained)) for p in agreeing]
-            result = _take_first(run, stage, offers, said)
-            if result is None:
-                break
+            break
         trained |= result["weights"]
-    return said
+    return sentences
 
 
-def _take_first(
+def _offer(
     run: Run,
+    donor: epath.Path,
     stage: Stage,
-    offers: Sequence[tuple[epath.Path, dict[str, Any] | None]],
-    said: list[str],
+    seen: str,
+    init: str | None,
+    trained: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """Take over a stage from the first run whose checkpoint is sound; return the stage's result."""
-    workdir = run.workdir
-    begun = has_started(workdir, stage)
-    for donor, result in offers:
-        if result is None:
-            continue
-        # A copy to an object store that was cut short may lack nothing but the result.
-        directory = stage_directory(workdir if begun else donor, stage)
-        try:
-            load_best(directory, stage, result, run.identity)
-        except UserError as error:
-            if not begun:
-                said.append(f"stage {stage.name} is not taken over from {donor}: {error}")
-            continue
-        _copy(donor, workdir, stage, None if begun else result["best_step"])
-        said.append(f"stage {stage.name} is taken over from {donor}")
-        return result
-    return None
+    """Return the result of another run's stage, if it started from the very same weights."""
+    if not _agrees(run, donor, init, stage.number):
+        return None
+    result = read_result(stage_directory(donor, stage))
+    earlier = branches_before(run.config.strategy, stage)
+    origin = {"lineage": seen, "started_from": {branch: trained[branch] for branch in earlier}}
+    return result if result and {key: result[key] for key in origin} == origin else None
 
 
 def _agrees(run: Run, donor: epath.Path, init: str | None, count: int) -> bool:
@@ -124,27 +129,18 @@ def _agrees(run: Run, donor: epath.Path, init: str | None, count: int) -> bool:
     )
 
 
-def _offered(
-    run: Run, donor: epath.Path, stage: Stage, seen: str, trained: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """Return the result of another run's stage, if it started from the very same weights."""
-    result = read_result(stage_directory(donor, stage))
-    earlier = branches_before(run.config.strategy, stage)
-    if result is None or result["lineage"] != seen:
-        return None
-    started_from = {branch: trained[branch] for branch in earlier}
-    return result if result["started_from"] == started_from else None
-
-
-def _copy(donor: epath.Path, workdir: epath.Path, stage: Stage, step: int | None) -> None:
-    """Copy a stage with the checkpoint of a step, or its result alone."""
-    source, target = stage_directory(donor, stage), stage_directory(workdir, stage)
+def _copy(source: epath.Path, target: epath.Path, checkpoint: str | None) -> None:
+    """Copy a stage with the checkpoint in this folder of it, or its result alone."""
     with reported(target, "written"):
-        if step is not None and not is_remote(workdir):
-            _copy_on_disk(source, target, f"checkpoints/{step}")
+        if checkpoint and not is_remote(target):
+            _copy_on_disk(source, target, checkpoint)
             return
-        if step is not None:
-            _upload_checkpoint(source, target, f"checkpoints/{step}")
+        if checkpoint:
+            # File by file, last that which tells orbax that all are there.
+            last = source / checkpoint / "commit_success.txt"
+            for path in sorted(_files(source / checkpoint), key=lambda path: path == last):
+                part = os.fspath(path)[len(os.fspath(source)) + 1 :]
+                write_bytes(target / part, path.read_bytes())
         write_bytes(target / "result.json", (source / "result.json").read_bytes())
 
 
@@ -157,14 +153,6 @@ def _copy_on_disk(source: epath.Path, target: epath.Path, checkpoint: str) -> No
     # A stage that has not begun may have left a folder without a checkpoint.
     shutil.rmtree(target, ignore_errors=True)
     os.rename(new, target)
-
-
-def _upload_checkpoint(source: epath.Path, target: epath.Path, checkpoint: str) -> None:
-    """Copy a checkpoint's files one by one, last that which tells orbax that all are there."""
-    last = source / checkpoint / "commit_success.txt"
-    for path in sorted(_files(source / checkpoint), key=lambda path: path == last):
-        part = os.fspath(path)[len(os.fspath(source)) + 1 :]
-        write_bytes(target / part, path.read_bytes())
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:

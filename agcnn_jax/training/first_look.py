@@ -14,7 +14,7 @@ from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.processes import announce, from_primary
 from agcnn_jax.runtime.storage import reported, write_bytes
-from agcnn_jax.training.inputs import attend_inputs, centre_inputs
+from agcnn_jax.training.inputs import attend_inputs, window_inputs
 
 FILE = "first_look.png"
 SIDE = 448
@@ -41,30 +41,24 @@ def _write_first_look(run: Run, variables: Variables) -> None:
     ill = records.label_matrix[indices][:, findings].any(axis=1)
     film = indices[[int(np.argmax(ill))]]
     image = read_batch(records.images_and_labels(), film)["image"]
-    images, attention = _attend(run, jax.device_get(variables), image)
-    present = [records.labels[i] for i in findings if records.label_matrix[film[0], i]]
-    name = str(records.image_ids[film[0]])
-    caption = f"{name}: {', '.join(present) or 'no finding'}; {records.provenance}"
-    heat_map, box = np.asarray(attention.heat_map[0]), np.asarray(attention.boxes[0])
-    picture = draw(images[0], heat_map, box, caption)
-    path = run.workdir / FILE
-    with reported(path, "written"):
-        write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
-    announce(f"{path}: heat map of validation film {name} after the first epoch")
-
-
-def _attend(run: Run, variables: Variables, image: np.ndarray) -> tuple[np.ndarray, Attention]:
     # Where no crop is read, the attended region is shown nevertheless.
     recipe = dataclasses.replace(run.recipe, local_input="crop", crop_from="input")
 
     @jax.jit
     def attend_centre(variables: Variables, image: jax.Array) -> tuple[jax.Array, Attention]:
-        inputs = centre_inputs(image, recipe)
+        inputs = window_inputs(image, recipe)
         output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
         return inputs.images, attend_inputs(inputs, output.feature_map, recipe)
 
-    images, attention = jax.device_get(attend_centre(variables, image))
-    return images, attention
+    images, attention = jax.device_get(attend_centre(jax.device_get(variables), image))
+    present = [records.labels[i] for i in findings if records.label_matrix[film[0], i]]
+    name = str(records.image_ids[film[0]])
+    caption = f"{name}: {', '.join(present) or 'no finding'}; {records.provenance}"
+    picture = draw(images[0], attention.heat_map[0], attention.boxes[0], caption)
+    path = run.workdir / FILE
+    with reported(path, "written"):
+        write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
+    announce(f"{path}: heat map of validation film {name} after the first epoch")
 
 
 def draw(film: np.ndarray, heat_map: np.ndarray, box: np.ndarray, caption: str) -> np.ndarray:

@@ -24,11 +24,14 @@ from agcnn_jax.runtime.processes import announce, is_primary, process_share
 from agcnn_jax.runtime.storage import upload
 from agcnn_jax.training.first_look import first_look
 from agcnn_jax.training.host_crop import make_host_cropper
-from agcnn_jax.training.memory import check_memory, step_memory
 from agcnn_jax.training.prediction import make_validation
 from agcnn_jax.training.record import GO_ON, Record
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState, init_state, train_step
+
+GIB = 2**30
+PARTS = {"argument": "arguments", "output": "outputs", "temp": "scratch", "alias": "reused"}
+"""The parts of a step's memory as XLA and as messages name them."""
 
 
 def fit(
@@ -77,7 +80,7 @@ def fit(
             profile.before(step)
             batch = next(batches)
             if step == resumed + 1:
-                with record.compiling():
+                with record.bar.compiling():
                     step_function = compile_step(run, schedule, state, frozen, batch)
                 record.rate(resumed)
             # A hidden transfer between host and device would make one wait for the other.
@@ -136,6 +139,38 @@ def compile_step(
         needed = memory["peak"] / 2**20
         announce(f"stage {schedule.stage.name}: a step needs {needed:,.0f} MiB on each device")
     return step
+
+
+def step_memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
+    """Read what XLA plans for a compiled step on one device, in bytes.
+
+    Returns:
+        `argument`, `output`, `temp` and `alias`, the part of the outputs that takes the place of
+        donated arguments; `total`, which is argument + output + temp - alias; and `peak`, the most
+        that is in use at once: `total` where XLA does not report it. None without any analysis.
+    """
+    analysis: Any = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    memory = {part: int(getattr(analysis, f"{part}_size_in_bytes")) for part in PARTS}
+    total = sum(memory.values()) - 2 * memory["alias"]
+    peak = int(getattr(analysis, "peak_memory_in_bytes", 0))
+    return memory | {"total": total, "peak": peak or total}
+
+
+def check_memory(needed: dict[str, int], device: jax.Device) -> None:
+    """Raise `UserError` if a step's `step_memory` does not fit into a device that it runs on.
+
+    A device that reports no limit, such as a CPU, is not checked.
+    """
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit and needed["peak"] > limit:
+        parts = ", ".join(f"{words} {needed[part] / GIB:.2f}" for part, words in PARTS.items())
+        raise UserError(
+            f"a training step needs {needed['peak'] / GIB:.2f} GiB ({parts}) and {device} allows "
+            f"{limit / GIB:.2f} GiB; raise --config.accumulate, lower --config.batch_size or "
+            "--config.input_size, use --config.dtype=bfloat16, or use more devices"
+        )
 
 
 class Profile(contextlib.ExitStack):

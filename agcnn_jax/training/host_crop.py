@@ -43,14 +43,13 @@ def make_host_cropper(
     make_masks = functools.partial(attended_masks, recipe=recipe)
     routine = data_parallel(make_masks, local, (REPLICATED, SHARDED, REPLICATED), SHARDED)
     size, from_stored = recipe.input_size, recipe.crop_from == "stored"
-    resize = functools.partial(crop_and_resize, size=size)
+    resize, on_host = functools.partial(crop_and_resize, size=size), resample_host
     if from_stored:
-        resize = functools.partial(crop_stored, size=size, dtype=recipe.image_dtype)
+        options = {"size": size, "dtype": recipe.image_dtype}
+        resize = functools.partial(crop_stored, **options)
+        on_host = functools.partial(crop_stored_host, **options)
     resample = data_parallel(resize, local, (SHARDED, SHARDED), SHARDED)
     global_branch = local_view(mesh, select_branches(frozen, ("global",)))
-    on_host = resample_host
-    if from_stored:
-        on_host = functools.partial(crop_stored_host, size=size, dtype=recipe.image_dtype)
 
     def crop(batch: dict[str, Any]) -> dict[str, Any]:
         stored = shard_batch(local, {"image": batch["image"], "record": batch["record"]})

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from agcnn_jax.attention.attend import Attention, attend, cut_out
 from agcnn_jax.attention.stored import Stored
@@ -50,22 +49,17 @@ def training_inputs(batch: Mapping[str, Any], step: jax.Array, recipe: Recipe) -
     return Inputs(augmented, Stored(images, *views))
 
 
-def centre_inputs(images: jax.Array, recipe: Recipe) -> Inputs:
-    """Cut the centre out of stored images, uint8 `[B, S, S]`."""
-    cropped = centre_crop(images.astype(recipe.image_dtype), recipe.input_size)
-    return Inputs(cropped, _seen(images, ten_windows(images.shape[-1])[0], recipe))
-
-
-def window_inputs(images: jax.Array, window: jax.Array, recipe: Recipe) -> Inputs:
-    """Cut one of `ten_windows`, int32 `[3]`, out of stored images, uint8 `[B, S, S]`."""
-    cropped = crop_window(images.astype(recipe.image_dtype), window, recipe.input_size)
-    return Inputs(cropped, _seen(images, window, recipe))
-
-
-def _seen(images: jax.Array, window: jax.Array | np.ndarray, recipe: Recipe) -> Stored | None:
+def window_inputs(images: jax.Array, recipe: Recipe, window: jax.Array | None = None) -> Inputs:
+    """Cut the centre, or one of `ten_windows`, int32 `[3]`, out of images, uint8 `[B, S, S]`."""
+    pixels, stored_size = images.astype(recipe.image_dtype), images.shape[-1]
+    if window is None:
+        cropped = centre_crop(pixels, recipe.input_size)
+    else:
+        cropped = crop_window(pixels, window, recipe.input_size)
     if recipe.crop_from == "input":
-        return None
-    return Stored(images, *window_views(len(images), window, images.shape[-1]))
+        return Inputs(cropped, None)
+    place = ten_windows(stored_size)[0] if window is None else window
+    return Inputs(cropped, Stored(images, *window_views(len(images), place, stored_size)))
 
 
 def attend_inputs(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> Attention:

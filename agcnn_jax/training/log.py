@@ -41,12 +41,12 @@ class MetricsLog(contextlib.ExitStack):
         if self._remote:
             self._local = Path(self.enter_context(tempfile.TemporaryDirectory()))
         with reported(self._path, "read"):
-            found = self._path.read_bytes() if self._path.exists() else b""
-        lines = found.decode(errors="replace").splitlines()
+            old = self._path.read_bytes() if self._path.exists() else b""
+        lines = old.decode(errors="replace").splitlines()
         kept = [f"{line}\n" for line in lines if not _is_repeated(line, stage, step, unscored)]
         content = "".join(kept).encode()
         with reported(self._path, "written"):
-            if content != found:
+            if content != old:
                 write_bytes(self._path, content)
             if self._remote:
                 (self._local / "metrics.jsonl").write_bytes(content)

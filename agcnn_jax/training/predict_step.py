@@ -30,13 +30,7 @@ from agcnn_jax.runtime.devices import (
     replicate,
     shard_batch,
 )
-from agcnn_jax.training.inputs import (
-    Inputs,
-    attend_inputs,
-    centre_inputs,
-    crop_inputs,
-    window_inputs,
-)
+from agcnn_jax.training.inputs import Inputs, attend_inputs, crop_inputs, window_inputs
 
 EXTRAS = ("heat_maps", "pooled")
 """Further outputs of `predict_step`: heat maps float32 `[B, s, s]`, s the input's side, in 0..1
@@ -63,17 +57,17 @@ def predict_step(
     """
 
     def infer(inputs: Inputs) -> dict[str, jax.Array]:
-        seen = _predict_global(variables, inputs, recipe)
-        found = _predict_others(
-            variables, inputs, seen["pooled"], seen["boxes"], recipe=recipe, branches=branches
+        output = _predict_global(variables, inputs, recipe)
+        logits = _predict_others(
+            variables, inputs, output["pooled"], output["boxes"], recipe=recipe, branches=branches
         )
-        kept = {*branches, *extras, *(("boxes",) if reads_crops(recipe, branches) else ())}
-        return found | {name: value for name, value in seen.items() if name in kept}
+        kept = {*branches, *extras, *(["boxes"] if reads_crops(recipe, branches) else [])}
+        return logits | {name: value for name, value in output.items() if name in kept}
 
     if crops == "centre":
-        return infer(centre_inputs(images, recipe))
+        return infer(window_inputs(images, recipe))
     windows = jnp.asarray(ten_windows(images.shape[-1]))
-    return _average(lax.map(lambda window: infer(window_inputs(images, window, recipe)), windows))
+    return _average(lax.map(lambda window: infer(window_inputs(images, recipe, window)), windows))
 
 
 def _average(outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -142,16 +136,11 @@ def _with_regions_from_host(
 ) -> Callable[..., dict[str, jax.Array]]:
     kept = {*branches, *extras}
 
-    def inputs_of(images: jax.Array, window: jax.Array | None) -> Inputs:
-        if window is None:
-            return centre_inputs(images, recipe)
-        return window_inputs(images, window, recipe)
-
     def predict_global(
         variables: Variables, images: jax.Array, window: jax.Array | None
     ) -> dict[str, jax.Array]:
-        seen = _predict_global(variables, inputs_of(images, window), recipe)
-        return {name: seen[name] for name in {"global", "pooled", "masks", *extras}}
+        output = _predict_global(variables, window_inputs(images, recipe, window), recipe)
+        return {name: output[name] for name in {"global", "pooled", "masks", *extras}}
 
     def predict_others(
         variables: Variables,
@@ -160,7 +149,7 @@ def _with_regions_from_host(
         pooled: jax.Array,
         boxes: jax.Array,
     ) -> dict[str, jax.Array]:
-        inputs = inputs_of(images, window)
+        inputs = window_inputs(images, recipe, window)
         return _predict_others(variables, inputs, pooled, boxes, recipe=recipe, branches=branches)
 
     read = (REPLICATED, SHARDED, REPLICATED)
@@ -170,13 +159,13 @@ def _with_regions_from_host(
     def predict_window(
         variables: Variables, images: jax.Array, window: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        seen = first(variables, images, window)
-        boxes = boxes_host(local_rows(mesh, seen["masks"]))
+        output = first(variables, images, window)
+        boxes = boxes_host(local_rows(mesh, output["masks"]))
         if recipe.local_input == "centred":
             boxes = centred_boxes(boxes, recipe.input_size)
         placed = shard_batch(mesh, boxes)
-        found = second(variables, images, window, seen["pooled"], placed) | {"boxes": placed}
-        return found | {name: value for name, value in seen.items() if name in kept}
+        logits = second(variables, images, window, output["pooled"], placed) | {"boxes": placed}
+        return logits | {name: value for name, value in output.items() if name in kept}
 
     if crops == "centre":
         return predict_window

@@ -44,6 +44,7 @@ class Record(contextlib.ExitStack):
         super().__init__()
         self._schedule, self._checkpoints, self._stage = schedule, checkpoints, schedule.stage.name
         self._stop_requested = stop_requested
+        self._epochs = schedule.epoch(schedule.total_steps)
         self._log_every = run.config.log_every
         self._learning_rates = schedule.learning_rates()
         self._held: tuple[int, dict[str, jax.Array]] | None = None
@@ -52,7 +53,7 @@ class Record(contextlib.ExitStack):
         self._log = self.enter_context(log)
         total, done = (steps * schedule.batch_size for steps in (schedule.total_steps, resumed))
         bar = Progress(f"stage {self._stage}", total, "images", done, shown=is_primary())
-        self._bar = self.enter_context(bar)
+        self.bar = self.enter_context(bar)
         self._losses: list[float] = []  # of the epoch
         self._work: tuple[int, float] = (0, 0.0)  # before the epoch
         self._validated = False
@@ -61,7 +62,7 @@ class Record(contextlib.ExitStack):
         """Log the step before, and hold this step's metrics until it is over."""
         self.flush()
         self._held = step, metrics
-        self._bar.update(self._schedule.batch_size)
+        self.bar.update(self._schedule.batch_size)
 
     def flush(self) -> None:
         """Check the losses of the step that is held, and log them if it is their turn."""
@@ -80,7 +81,7 @@ class Record(contextlib.ExitStack):
                 learning_rate=float(self._learning_rates[step - 1]),
                 images_per_second=self.rate(step),
             )
-            self._bar.note = f"loss {losses['loss']:.4f}"
+            self.bar.note = f"loss {losses['loss']:.4f}"
 
     def save(self, step: int, state: TrainState, batches: grain.DatasetIterator) -> None:
         """Save a checkpoint in the background, once the log holds every step up to it."""
@@ -113,25 +114,17 @@ class Record(contextlib.ExitStack):
         self._checkpoints.add_score(step, mean, findings, scores["val_auc"])
         if is_primary():
             remaining = self._epochs - self._schedule.epoch(step)
-            self._bar.later = remaining * (times[-1] - times[0])
+            self.bar.later = remaining * (times[-1] - times[0])
             announce(self._describe_epoch(step, mean))
-        self._losses, self._work = [], self._bar.work()
+        self._losses, self._work = [], self.bar.work()
         self.rate(step)
-
-    def compiling(self) -> contextlib.AbstractContextManager[None]:
-        """Show that the step is being compiled."""
-        return self._bar.compiling()
 
     @contextlib.contextmanager
     def paused(self, step: int, why: str) -> Iterator[None]:
         """Show what happens instead of training; rates leave it out."""
-        with self._bar.paused(why):
+        with self.bar.paused(why):
             yield
         self.rate(step)
-
-    @property
-    def _epochs(self) -> int:
-        return self._schedule.epoch(self._schedule.total_steps)
 
     def _describe_epoch(self, step: int, score: float | None) -> str:
         """Say in a line how an epoch ended, and how long the rest of the stage takes."""
@@ -139,15 +132,14 @@ class Record(contextlib.ExitStack):
         if self._losses:
             parts.append(f"loss {math.fsum(self._losses) / len(self._losses):.4f}")
         parts.append(f"validation AUC {'none' if score is None else f'{score:.4f}'}")
-        best = self._checkpoints.best_step()
-        kept = self._checkpoints.score(best) if best else None
+        kept = self._checkpoints.score(self._checkpoints.best_step() or 0)
         if kept and kept["val_auc_mean"] is not None:
             epoch = self._schedule.epoch(kept["step"])
             parts.append(f"best {kept['val_auc_mean']:.4f} in epoch {epoch}")
-        (images, seconds), (before, then) = self._bar.work(), self._work
+        (images, seconds), (before, then) = self.bar.work(), self._work
         if images > before:
             parts.append(f"{(images - before) / (seconds - then):,.1f} images/s")
-        if left := self._bar.seconds_left():
+        if left := self.bar.seconds_left():
             parts.append(f"{duration(left)} left")
         number = self._schedule.epoch(step)
         return f"stage {self._stage}, epoch {number} of {self._epochs}: {', '.join(parts)}"

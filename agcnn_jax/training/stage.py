@@ -36,7 +36,7 @@ def train_stage(
     origin = {"started_from": earlier, "lineage": lineage}
     identity = {**run.identity, **origin}
     with StageCheckpoints(directory / "checkpoints", identity) as checkpoints:
-        finished = stage_results.agreed_result(directory)
+        finished = from_primary(lambda: stage_results.read_result(directory))
         latest, _ = checkpoints.resume_point()
         if latest:
             saved = checkpoints.identity(latest)
@@ -66,9 +66,8 @@ def train_stage(
 def best_scores(checkpoints: StageCheckpoints) -> dict[str, Any]:
     """Describe a stage's best checkpoint as `result.json` does."""
     score = checkpoints.best_score()
-    mean, findings = score["val_auc_mean"], score["val_auc_findings"]
-    best = {"best_step": score["step"], "best_val_auc_mean": mean, "val_auc_findings": findings}
-    return best | {"val_auc": score["val_auc"]}
+    best = {"best_step": score["step"], "best_val_auc_mean": score["val_auc_mean"]}
+    return best | {key: score[key] for key in ("val_auc_findings", "val_auc")}
 
 
 def describe_result(stage: Stage, result: dict[str, Any], findings: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from agcnn_jax.config.saved import check_unchanged, read_config, write_config
 from agcnn_jax.config.strategies import branches_before, stages
 from agcnn_jax.interop import hub, weights
-from agcnn_jax.models.agcnn import Variables, init_variables
+from agcnn_jax.models.agcnn import BRANCHES, Variables, init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Lineage, Overlap
@@ -20,7 +21,6 @@ from agcnn_jax.run.stage_results import has_started
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import absolute, exists, reported, write_bytes
-from agcnn_jax.training.memory import parameter_table
 
 Backbones = dict[str, dict[str, Any]]
 """`{"params": ..., "batch_stats": ...}` for the global and the local branch, or for neither."""
@@ -64,8 +64,7 @@ def open_start(run: Run, begun: bool) -> Start:
 
 
 def _read_start(run: Run, begun: bool, needed: bool) -> Start:
-    config, workdir, split = run.config, run.workdir, run.split
-    records = run.records
+    config, workdir, split, records = run.config, run.workdir, run.split, run.records
     backbones, inherited = read_init(run) if needed or not begun else ({}, lineage.NOTHING)
     digest = lineage.digest(backbones) if backbones else None
     if begun:
@@ -77,15 +76,12 @@ def _read_start(run: Run, begun: bool, needed: bool) -> Start:
             f"that back, or choose another --workdir"
         )
     else:
+        images, patients = records.image_ids[split.train], records.patient_ids[split.train]
         seen = lineage.lineage_of(
-            records.collection,
-            records.image_ids[split.train],
-            records.patient_ids[split.train],
-            synthetic=records.synthetic,
+            records.collection, images, patients, synthetic=records.synthetic
         ).joined(inherited)
-    tested = seen.overlap(
-        records.collection, records.image_ids[split.test], records.patient_ids[split.test]
-    )
+    images, patients = records.image_ids[split.test], records.patient_ids[split.test]
+    tested = seen.overlap(records.collection, images, patients)
     if tested.images:
         raise _refused(
             run,
@@ -118,6 +114,23 @@ def keep_start(run: Run, start: Start) -> None:
     check_unchanged(run.config, run.data_summary, saved, workdir)
 
 
+def parameter_table(variables: Variables) -> str:
+    """List the shape and the size of each parameter, and the totals; shapes alone suffice."""
+    rows = [("parameter", "shape", "count")]
+    total = 0
+    for branch in sorted(variables["params"], key=BRANCHES.index):
+        leaves, _ = jax.tree.flatten_with_path(variables["params"][branch])
+        counts = [math.prod(leaf.shape) for _, leaf in leaves]
+        for (path, leaf), count in zip(leaves, counts, strict=True):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            rows.append((f"{branch}/{name}", "x".join(map(str, leaf.shape)), f"{count:,}"))
+        rows.append((f"{branch}, total", "", f"{sum(counts):,}"))
+        total += sum(counts)
+    rows.append(("all branches", "", f"{total:,}"))
+    width, wide, long = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{a:{width}}  {b:{wide}}  {c:>{long}}" for a, b, c in rows)
+
+
 def read_init(run: Run) -> tuple[Backbones, Lineage]:
     """Read the backbones in `config.init`, and what they have been trained on.
 
@@ -137,8 +150,7 @@ def read_init(run: Run) -> tuple[Backbones, Lineage]:
 
 
 def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]:
-    init, backbone = run.config.init, run.config.backbone
-    stage = absolute(init)
+    init, backbone, stage = run.config.init, run.config.backbone, absolute(run.config.init)
     if not exists(stage / "checkpoints"):
         if backbone in hub.IMAGENET and init == weights.imagenet_directory(backbone):
             raise UserError(weights.missing_imagenet(backbone, init))
@@ -168,10 +180,8 @@ def _read_stage(run: Run, identity: dict[str, Any]) -> tuple[Backbones, Lineage]
 
 
 def _check_normalisation(run: Run, mean: Any, std: Any) -> None:
-    config = run.config
-    theirs = tuple(map(float, mean)), tuple(map(float, std))
-    ours = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    if config.init_normalisation != "own" and theirs != ours:
+    config, theirs = run.config, (tuple(map(float, mean)), tuple(map(float, std)))
+    if config.init_normalisation != "own" and theirs != (config.mean, config.std):
         raise _refused(
             run,
             f"made for another config.mean and config.std; set --config.mean='{theirs[0]}' "

@@ -12,13 +12,7 @@ import optax
 from jax import lax
 
 from agcnn_jax.config.strategies import Stage
-from agcnn_jax.models.agcnn import (
-    Variables,
-    apply_branch,
-    forward,
-    merge_branches,
-    select_branches,
-)
+from agcnn_jax.models.agcnn import Variables, apply_branch, forward, merge_branches, select_branches
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import BATCH_AXIS
 from agcnn_jax.training.inputs import attend_inputs, attended, training_inputs

@@ -176,7 +176,7 @@ class TestKeys:
     def test_no_data_section(self):
         config = common.get_config()
         del config.data
-        with pytest.raises(UserError, match=r"my\.py: the config has no section data"):
+        with pytest.raises(UserError, match=r"my\.py: the config has no data\.dir"):
             check_config(config, "my.py")
 
     @pytest.mark.parametrize("data", [None, "data/chestxray14", ("data",)])

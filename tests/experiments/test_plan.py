@@ -38,13 +38,13 @@ def test_rows_are_the_paper_s():
 def test_a_plan_has_every_row_and_seed_with_the_keys_that_the_row_sets():
     runs = plan(["control"], demo.get_config(), seeds=2)
     rows = EXPERIMENTS["control"].rows
-    assert [(run.row, run.seed) for run in runs] == [
+    assert [(run.row, run.config.seed) for run in runs] == [
         (row, seed) for seed, row in itertools.product(range(2), rows)
     ]
     for run in runs:
         values = flatten(run.config.to_dict())
         assert {key: values[key] for key in rows[run.row]} == rows[run.row]
-        assert values["seed"] == run.seed
+        assert values["seed"] == run.config.seed
 
 
 def test_the_config_is_left_alone():

@@ -114,7 +114,9 @@ def test_no_run(tmp_path, workdir):
         load_run(copy)
     del config["remat"]
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"config.json is not as .*: it has no remat.*train again"):
+    with pytest.raises(
+        UserError, match=r"config.json is not as .*: the config has no remat.*train again"
+    ):
         load_run(copy)
 
 

@@ -133,7 +133,7 @@ YOUDEN = (*MASS, "thresholds", "youden")
         ((*MASS, "platt", "intercept"), 10**400, "intercept is 1000"),
         ((*MASS, "platt", "intercept"), ..., "platt has no intercept"),
         ((*MASS, "platt"), 0, "platt is 0; it must be an object"),
-        (YOUDEN, 0, "global, Mass, youden is 0; it must be an object"),
+        (YOUDEN, 0, "global, Mass: youden is 0; it must be an object"),
         (YOUDEN, ..., "has no youden"),
         ((*YOUDEN, "logit"), True, "logit is True; it must be a number"),
         ((*YOUDEN, "logit"), float("inf"), "logit is inf; it must be a number, finite"),
@@ -146,7 +146,7 @@ YOUDEN = (*MASS, "thresholds", "youden")
         (("features", "mean", "float32"), "AAAA", "mean is no array"),
         (("features", "mean", "float32"), "AADAfw" * 8, "mean is no array"),
         (("features", "variances", "shape"), [1, 7], "not those of a distribution"),
-        (("features",), 1, "features is 1; it must be an object"),
+        (("features",), 1, "calibration.json: features is 1; it must be an object"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_impossible_is_named(damaged, place, value, words):

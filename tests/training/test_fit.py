@@ -22,6 +22,7 @@ from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.devices import SHARDED, device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training import fit, prediction
+from agcnn_jax.training.fit import GIB
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
 from agcnn_jax.training.schedule import make_schedule, sgd
@@ -270,3 +271,65 @@ def test_a_step_compiled_from_shapes_is_the_one_that_runs_and_repeats_itself(
                 batch = next(batches)
     assert losses[:3] == losses[3:]
     assert len(set(losses)) == 3
+
+
+NEEDED = {
+    "argument": GIB,
+    "output": GIB,
+    "temp": 17 * GIB,
+    "alias": GIB,
+    "total": 18 * GIB,
+}
+NEEDED["peak"] = 16 * GIB
+
+
+class Device:
+    """A device that reports its memory as a GPU does."""
+
+    def __init__(self, stats):
+        self.memory_stats = lambda: stats
+
+    def __str__(self):
+        return "gpu:0"
+
+
+def test_memory_of_a_step_that_donates_its_state():
+    def step(state, batch):
+        return state + batch.sum(), batch.mean()
+
+    state, batch = jnp.zeros(1000, jnp.float32), jnp.zeros(500, jnp.float32)
+    memory = fit.step_memory(jax.jit(step, donate_argnums=0).lower(state, batch).compile())
+    assert memory["argument"] == 6000
+    assert memory["alias"] == 4000
+    assert memory["output"] >= 4004  # a tuple's pointers count too
+    assert memory["total"] == memory["output"] + memory["temp"] + 2000
+    assert 0 < memory["peak"] <= memory["total"]
+
+
+def test_without_an_analysis():
+    assert fit.step_memory(types.SimpleNamespace(memory_analysis=lambda: None)) is None
+
+
+def test_a_step_that_fits():
+    fit.check_memory(NEEDED, Device({"bytes_limit": 16 * GIB}))
+
+
+@pytest.mark.parametrize("stats", [None, {}, {"bytes_in_use": 0}])
+def test_a_device_without_a_limit(stats):
+    fit.check_memory(NEEDED, Device(stats))
+
+
+def test_this_cpu():
+    fit.check_memory(NEEDED, jax.devices("cpu")[0])
+
+
+def test_a_step_that_does_not_fit():
+    with pytest.raises(UserError) as raised:
+        fit.check_memory(NEEDED, Device({"bytes_limit": 16 * GIB - 1, "bytes_in_use": 0}))
+    message = str(raised.value)
+    assert message.startswith(
+        "a training step needs 16.00 GiB (arguments 1.00, outputs 1.00, scratch 17.00, reused "
+        "1.00) and gpu:0 allows 16.00 GiB"
+    )
+    for key in ("accumulate", "batch_size", "input_size", "dtype"):
+        assert f"--config.{key}" in message

@@ -11,7 +11,6 @@ import pytest
 from agcnn_jax.data.augment import Augmentation, ten_windows
 from agcnn_jax.training.inputs import (
     attend_inputs,
-    centre_inputs,
     training_inputs,
     window_inputs,
 )
@@ -61,10 +60,10 @@ def test_windows_of_stored_pixels_give_the_inputs_own_crops_in_training(local_in
 
 def test_windows_of_stored_pixels_give_the_inputs_own_crops_in_prediction():
     images = make_batch(BATCH, STORED)["image"]
-    check_equal(*attend_both(functools.partial(centre_inputs, images)))
+    check_equal(*attend_both(functools.partial(window_inputs, images)))
     corner = ten_windows(STORED)[8]
     assert corner[2]  # mirrored
-    check_equal(*attend_both(functools.partial(window_inputs, images, corner)))
+    check_equal(*attend_both(functools.partial(window_inputs, images, window=corner)))
 
 
 def test_a_random_resized_window_is_seen_in_the_stored_image():

@@ -33,7 +33,7 @@ from agcnn_jax.runtime.workdir_lock import FILE as LOCK
 from agcnn_jax.training import fit, loop
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.prediction import Prediction
-from agcnn_jax.training.start import _draw
+from agcnn_jax.training.start import _draw, parameter_table
 from tests.configs import demo
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -580,3 +580,29 @@ def test_records_are_small_and_complete(trained, make):
     assert read_json(epath.Path(trained) / "data.json") == json.loads(
         json.dumps(experiment.data_summary)
     )
+
+
+VARIABLES = {
+    "params": {
+        "global": {"backbone": {"conv": {"kernel": np.zeros((3, 3, 1, 64))}}},
+        "fusion": {"head": {"bias": np.zeros(15), "kernel": np.zeros((4096, 15))}},
+    },
+    "batch_stats": {"global": {"backbone": {"mean": np.zeros(64)}}, "fusion": {}},
+}
+
+
+def test_parameters_with_totals():
+    assert parameter_table(VARIABLES).splitlines() == [
+        "parameter                    shape      count",
+        "global/backbone/conv/kernel  3x3x1x64     576",
+        "global, total                             576",
+        "fusion/head/bias             15            15",
+        "fusion/head/kernel           4096x15   61,440",
+        "fusion, total                          61,455",
+        "all branches                           62,031",
+    ]
+
+
+def test_parameters_from_shapes_alone():
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, VARIABLES))
+    assert parameter_table(shapes) == parameter_table(VARIABLES)

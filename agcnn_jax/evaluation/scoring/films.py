@@ -17,7 +17,7 @@ from agcnn_jax.evaluation.scoring.localisation import input_boxes
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
-from agcnn_jax.training.inputs import attend_inputs, centre_inputs
+from agcnn_jax.training.inputs import attend_inputs, window_inputs
 
 CATCHES, MISSES = 4, 4
 """Number of images of each kind in the report."""
@@ -156,7 +156,7 @@ def show_films(
 
     @jax.jit
     def attend_centre(variables: Variables, images: jax.Array) -> tuple[jax.Array, Attention]:
-        inputs = centre_inputs(images, recipe)
+        inputs = window_inputs(images, recipe)
         output, _ = apply_branch(recipe.model, variables, "global", inputs.images, train=False)
         return jnp.round(inputs.images), attend_inputs(inputs, output.feature_map, recipe)
 
