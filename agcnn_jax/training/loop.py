@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 import numpy as np
 
 from agcnn_jax.config.check import check_config
 from agcnn_jax.config.saved import check_unchanged, describe_run, read_config
-from agcnn_jax.config.strategies import stages
+from agcnn_jax.config.strategies import Stage, stages
+from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, orphaned_stages
 from agcnn_jax.run.takeover import take_over
 from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.preemption import stop_requests
+from agcnn_jax.runtime.preemption import StopRequest, stop_requests
 from agcnn_jax.runtime.processes import (
     announce,
     check_agreement,
@@ -37,22 +40,63 @@ def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str]
     `UserError` for anything in the config, the data or the workdir that cannot be used; `Stopped`
     on SIGTERM, with everything saved, or if another training goes on in `workdir`.
     """
+    with open_training(config, workdir, donors) as training:
+        variables = training.variables
+        for stage in training.stages:
+            variables = train_stage(
+                training.run, stage, variables, training.lineage, training.stop_requested
+            )
+    remark = "" if training.stages else ": nothing left to do"
+    announce(f"training in {workdir} is complete{remark}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """An open training, the same in all processes of the run."""
+
+    run: Run
+    stages: tuple[Stage, ...]  # to train, or only to load; none if all have finished
+    variables: Variables  # of all branches, before the first stage
+    lineage: str  # digest of what the run's weights have seen
+    stop_requested: StopRequest
+
+
+@contextlib.contextmanager
+def open_training(
+    config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str] = ()
+) -> Iterator[Training]:
+    """Open all that a run is made from, and keep other trainings out of its workdir.
+
+    Takes over the stages of `donors`, and holds back SIGTERM and Ctrl-C; see `train`.
+    """
+
+    def prepare() -> tuple[Run, bool]:
+        check_config(config)
+        place = checkpoint_place(workdir)
+        # First, so that a workdir out of reach is named before anything else in it.
+        saved = read_config(place)
+        keep_compilations()
+        run = open_run(config, place)
+        check_batches(run)
+        if saved is not None:
+            check_unchanged(config, run.data_summary, saved, place)
+        return run, saved is not None
+
     with stop_requests() as stop_requested:
-        run, begun = sync_call(lambda: _open(config, workdir))
+        run, begun = sync_call(prepare)
         check_agreement(lambda: describe_run(config, run.data_summary))
         start = open_start(run, begun)
-        digest = start.lineage.digest
         check_agreement(
             lambda: {
                 "weights in config.init": lineage.digest(start.variables),
-                "what they were trained on": digest,
+                "what they were trained on": start.lineage.digest,
             }
         )
-        planned = stages(config.strategy)
-        done = from_primary(lambda: len(finished_stages(run.workdir, config.strategy)))
+        planned, digest = stages(config.strategy), start.lineage.digest
+        training = Training(run, planned, start.variables, digest, stop_requested)
         # A finished run needs no lock, and may lie where nobody can write.
-        if done == len(planned):
-            announce(f"training in {workdir} is complete: nothing left to do")
+        if from_primary(lambda: len(finished_stages(run.workdir, config.strategy))) == len(planned):
+            yield dataclasses.replace(training, stages=())
             return
         with lock_workdir(run.workdir, config.peer_timeout, stop_requested):
             from_primary(lambda: keep_start(run, start))
@@ -60,24 +104,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, donors: Sequence[str]
             announce(describe_training(run, start))
             for sentence in from_primary(lambda: take_over(run, digest, start.init, donors)):
                 announce(sentence)
-            variables = start.variables
-            for stage in planned:
-                variables = train_stage(run, stage, variables, digest, stop_requested)
-    announce(f"training in {workdir} is complete")
-
-
-def _open(config: ml_collections.ConfigDict, workdir: str) -> tuple[Run, bool]:
-    """Open a run, and tell whether its workdir holds it already; `UserError` if another one."""
-    check_config(config)
-    place = checkpoint_place(workdir)
-    # First, so that a workdir out of reach is named before anything else in it.
-    saved = read_config(place)
-    keep_compilations()
-    run = open_run(config, place)
-    check_batches(run)
-    if saved is not None:
-        check_unchanged(config, run.data_summary, saved, place)
-    return run, saved is not None
+            yield training
 
 
 def describe_training(run: Run, start: Start) -> str:
