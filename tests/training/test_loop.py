@@ -21,7 +21,7 @@ from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.training.loop import describe
+from agcnn_jax.training.loop import describe_training
 from data_prep.chestxray14 import main as prepare
 from data_prep.phantoms import generate
 from tests.configs import demo
@@ -468,7 +468,7 @@ def test_a_test_list_cut_short_is_counted_and_refused(tmp_path, capsys):
     config.data.allow_unlisted = True
     experiment = open_run(config, epath.Path(tmp_path))
     assert len(experiment.split.test) == 1
-    printed = describe(experiment, SimpleNamespace(tested=Overlap(0, 0, True)))
+    printed = describe_training(experiment, SimpleNamespace(tested=Overlap(0, 0, True)))
     assert (
         "protocol official; its lists name 1 images that are not in the dataset, and leave out "
         f"{len(cut)} that are\n"
