@@ -13,7 +13,7 @@ from agcnn_jax.config import kinds
 from agcnn_jax.config.keys import flatten, nest
 from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
-from agcnn_jax.inference.card import model_card
+from agcnn_jax.inference.card import NOT_STATED, model_card
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -34,7 +34,7 @@ _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x
 _SCORE_AGAIN = "delete it and run eval.py again"
 
 
-def export_model(workdir: str | os.PathLike[str], out: Path, licence: str) -> Model:
+def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
     """Write a run's model to a new folder, as `agcnn_jax.load` and the Hugging Face hub take it.
 
     The licence is that of the weights, for the card; see `model_card`. Returns the run's model.

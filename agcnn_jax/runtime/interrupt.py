@@ -35,15 +35,15 @@ def raise_again() -> None:
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise `KeyboardInterrupt`: a handler of SIGINT that JAX's garbage collection does not lose.
+    """Raise `KeyboardInterrupt`: a handler of SIGINT that garbage collection does not lose.
 
-    JAX has a hook in Python's garbage collector, and Python prints and drops what a hook raises. A
-    signal that arrives there comes again a moment later.
+    JAX has a hook in Python's garbage collector, and Python prints and drops what a hook or a
+    `__del__` raises. A signal that arrives there comes again a moment later.
     """
     hooks = [getattr(hook, "__code__", None) for hook in gc.callbacks]
     at = frame
     while at is not None:
-        if at.f_code in hooks:
+        if at.f_code in hooks or at.f_code.co_name == "__del__":
             import threading  # only now: see above
 
             threading.Timer(0.01, os.kill, (os.getpid(), number)).start()

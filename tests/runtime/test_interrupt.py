@@ -1,7 +1,6 @@
 """Ctrl-C raises `KeyboardInterrupt` wherever it arrives."""
 
 import gc
-import os
 import signal
 import time
 
@@ -18,7 +17,7 @@ def collector_interrupts():
 
     def hook(phase, info):
         for number in presses:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread, unlike os.kill
 
     gc.callbacks.append(hook)
     yield
@@ -43,6 +42,16 @@ def test_in_the_garbage_collector(handler, collector_interrupts):
     with pytest.raises(KeyboardInterrupt):
         collect_and_go_on()
     assert time.monotonic() - began < 2
+
+
+def test_in_a_finalizer(handler):
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted()
+        collect_and_go_on()
 
 
 def test_anywhere_else_at_once(handler):
