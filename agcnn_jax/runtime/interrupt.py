@@ -37,13 +37,15 @@ def raise_again() -> None:
 def raise_interrupt(number: int, frame: FrameType | None) -> None:
     """Raise `KeyboardInterrupt`: a handler of SIGINT that garbage collection does not lose.
 
-    JAX has a hook in Python's garbage collector, and Python prints and drops what a hook or a
-    `__del__` raises. A signal that arrives there comes again a moment later.
+    JAX has a hook in Python's garbage collector, and Python prints and drops what a hook, a
+    `__del__` or a callback of a weak reference raises. A signal that arrives there comes again a
+    moment later.
     """
     hooks = [getattr(hook, "__code__", None) for hook in gc.callbacks]
     at = frame
     while at is not None:
-        if at.f_code in hooks or at.f_code.co_name == "__del__":
+        weak = at.f_globals.get("__name__") in ("weakref", "_weakrefset")
+        if weak or at.f_code in hooks or at.f_code.co_name == "__del__":
             import threading  # only now: see above
 
             threading.Timer(0.01, os.kill, (os.getpid(), number)).start()

@@ -3,6 +3,7 @@
 import gc
 import signal
 import time
+import weakref
 
 import pytest
 
@@ -19,6 +20,7 @@ def collector_interrupts():
         for number in presses:
             signal.raise_signal(number)  # to this thread, unlike os.kill
 
+    gc.collect()  # no garbage of other tests, whose finalizers could meet the signal
     gc.callbacks.append(hook)
     yield
     gc.callbacks.remove(hook)
@@ -51,6 +53,22 @@ def test_in_a_finalizer(handler):
 
     with pytest.raises(KeyboardInterrupt):
         Interrupted()
+        collect_and_go_on()
+
+
+def test_in_the_callback_of_a_weak_collection(handler):
+    class Interrupting(set):
+        def discard(self, item):
+            signal.raise_signal(signal.SIGINT)
+
+    class Key:
+        pass
+
+    weak, key = weakref.WeakSet(), Key()
+    weak.add(key)
+    weak.data = Interrupting(weak.data)
+    with pytest.raises(KeyboardInterrupt):
+        del key
         collect_and_go_on()
 
 
