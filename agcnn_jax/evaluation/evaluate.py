@@ -18,6 +18,7 @@ from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scoring.cohort import (
     Cohort,
     check_overlap,
+    count_subset,
     data_flow,
     describe_cohort,
     subsets_of,
@@ -205,7 +206,7 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
             ),
             films=show_films(run, subject.variables, indices, scored),
             flow=data_flow(run, split),
-            subsets=subsets_of(run),
+            subsets=[count_subset(subset) for subset in subsets_of(run)],
             notes=subject.notes,
         )
         write_evaluation(evaluation, subject.directory or results_directory(run, split))

@@ -17,7 +17,13 @@ from agcnn_jax.evaluation.files.csv_table import read_csv
 from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
 from agcnn_jax.evaluation.files.table import Table
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
-from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, describe_cohort, subset_of_table
+from agcnn_jax.evaluation.scoring.cohort import (
+    Cohort,
+    FlowRow,
+    count_subset,
+    describe_cohort,
+    subset_of_table,
+)
 from agcnn_jax.evaluation.scoring.evaluation import compute
 from agcnn_jax.evaluation.scoring.prediction_files import (
     align,
@@ -122,18 +128,22 @@ def evaluate_predictions(
     if validation_path is not None:
         validated = validate_on(validation_path, scored, labels, labels_path, logits)
     cohort = _describe(scored, paths, labels_path)
+    agreements = agreement(readings, files[0]) if readings else []
+    if readings and out is None:
+        return agreement_table(agreements, cohort, notes)
     compared = (names[0], names[1]) if len(files) == 2 else None
     evaluation = dataclasses.replace(
-        compute(scored, cohort, validated, compared),
-        agreement=agreement(readings, files[0]) if readings else (),
-        flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
-        subsets=[subset_of_table(scored, labels)],
-        notes=notes,
-        digits=DIGITS,
+        compute(scored, cohort, validated, compared), notes=notes, digits=DIGITS
     )
     if out is not None:
+        evaluation = dataclasses.replace(
+            evaluation,
+            agreement=agreements,
+            flow=[*flow, FlowRow("scored", cohort.images, cohort.patients)],
+            subsets=[count_subset(subset_of_table(scored, labels))],
+        )
         write_evaluation(evaluation, absolute(out))
-    return agreement_table(evaluation) if readings else aucs_table(evaluation)
+    return agreement_table(agreements, cohort, notes) if readings else aucs_table(evaluation)
 
 
 def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:

@@ -58,7 +58,6 @@ def evaluate_weights(
     """
     check_subset(split)
     name = f"--weights {os.fspath(directory)}"
-
     folder = absolute(out)
     from_primary(lambda: check_new(folder))
     about = sync_call(lambda: _describe(directory, name))

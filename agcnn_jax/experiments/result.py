@@ -22,9 +22,13 @@ from agcnn_jax.evaluation.scoring.localisation import (
     score_localisation,
 )
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
-from agcnn_jax.evaluation.scoring.scored import ScoredImages, match_outputs, scored_images
+from agcnn_jax.evaluation.scoring.scored import (
+    ScoredImages,
+    branch_aucs,
+    match_outputs,
+    scored_images,
+)
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
-from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
 from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import SeedEstimate
@@ -146,13 +150,7 @@ def measure_run(run: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
 
 def _scores(scored: ScoredImages) -> dict[str, Any]:
     patients = np.unique(np.asarray(scored.patient_ids))
-    table = auc_table(
-        scored.label_matrix,
-        scored.ranked,
-        labels=scored.labels,
-        findings=scored.findings,
-        patient_ids=scored.patient_ids,
-    )
+    table = branch_aucs(scored)
     return {
         "images": len(scored.image_ids),
         "patients": len(patients),

@@ -7,9 +7,8 @@ from agcnn_jax.evaluation.figures.panels import Answer, Films
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.measures import measure
 from agcnn_jax.evaluation.scoring.references import PAPER_SETTING
-from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, branch_aucs
 from agcnn_jax.evaluation.scoring.validation import fit_calibration
-from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.run.lineage import Overlap
 
 LABELS = ("Mass", "Pleural_Thickening", "Hernia")
@@ -46,13 +45,7 @@ def evaluated(scored, **changes):
         **changes,
     }
     cohort = describe_cohort(scored.label_matrix, scored.labels, scored.patient_ids, **facts)
-    results = auc_table(
-        scored.label_matrix,
-        scored.ranked,
-        labels=scored.labels,
-        findings=scored.findings,
-        patient_ids=scored.patient_ids,
-    )
+    results = branch_aucs(scored)
     chosen = fit_calibration(draw(1, tuple(scored.probabilities)))
     return results, measure(scored, chosen), cohort
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import Table, ends, interval_text, number
-from agcnn_jax.evaluation.scoring.cohort import headline, leakage
-from agcnn_jax.evaluation.scoring.evaluation import Evaluation
+from agcnn_jax.evaluation.scoring.cohort import Cohort, headline, leakage
 from agcnn_jax.evaluation.scoring.radiologists import FINDINGS, POOLED, Agreement
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.interval import Estimate
@@ -24,10 +23,11 @@ NOTES = (
 )
 
 
-def agreement_table(evaluation: Evaluation, digits: int = 3) -> Table:
-    """Build the table, a row for each finding and set of images."""
-    rows, cohort = evaluation.agreement, evaluation.cohort
-    below = (*evaluation.notes, leakage(cohort) or "")
+def agreement_table(
+    rows: Sequence[Agreement], cohort: Cohort, notes: Sequence[str], digits: int = 3
+) -> Table:
+    """Build the table, a row for each finding and set of images, with notes below it."""
+    below = (*notes, leakage(cohort) or "")
 
     def cells(share: Estimate) -> tuple[str, str]:
         return number(share.value, digits), interval_text(share.interval)

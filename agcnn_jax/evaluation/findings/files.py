@@ -42,7 +42,8 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
         texts["operating_points.csv"] = operating_points_csv(measures)
     if evaluation.agreement:
         texts["agreement.csv"] = agreement_csv(evaluation.agreement)
-        texts["agreement.md"] = as_markdown(agreement_table(evaluation))
+        table = agreement_table(evaluation.agreement, cohort, evaluation.notes)
+        texts["agreement.md"] = as_markdown(table)
     return {name: text.encode() for name, text in texts.items()}
 
 

@@ -105,7 +105,7 @@ def _images(evaluation: Evaluation) -> str:
 def _agreement(evaluation: Evaluation) -> list[Section]:
     if not evaluation.agreement:
         return []
-    agreed = agreement_table(evaluation)
+    agreed = agreement_table(evaluation.agreement, evaluation.cohort, evaluation.notes)
     return [Section("Each set", "agreement", table(agreed) + bullets(filter(None, agreed.below)))]
 
 

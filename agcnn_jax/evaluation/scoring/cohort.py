@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from agcnn_jax.data.labels import parse_age
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
 from agcnn_jax.run.lineage import Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
@@ -21,8 +22,11 @@ from agcnn_jax.runtime.storage import exists, read_json
 SYNTHETIC = "SYNTHETIC IMAGES"
 SYNTHETIC_NOTE = f"{SYNTHETIC}: these numbers say nothing about patients."
 
+MISSING = "missing"
+"""The value of a characteristic that is not known."""
+
 PREPARED = "prepare_report.json"
-"""The report of its preparation, beside a data set."""
+"""The report that the preparation of a data set leaves beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +199,14 @@ def data_flow(run: Run, split: str) -> list[FlowRow]:
     return [*rows, of("scored", getattr(subsets, split))]
 
 
+class Cell(NamedTuple):
+    """One characteristic of a subset: counts, or the quartiles of a number."""
+
+    images: int | None = None
+    patients: int | None = None
+    quartiles: tuple[float, ...] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Subset:
     """Images with what is known of their patients.
@@ -216,6 +228,41 @@ class Subset:
     ages: np.ndarray
     sexes: np.ndarray
     views: np.ndarray
+
+
+class SubsetCounts(NamedTuple):
+    """A subset's name, and its cells by characteristic and value, in the order of Table 1."""
+
+    name: str
+    cells: Mapping[tuple[str, str], Cell]
+
+
+def count_subset(subset: Subset) -> SubsetCounts:
+    """Count the images and patients of a subset by age, sex, view and finding."""
+    patients = subset.patients
+
+    def count(mask: np.ndarray) -> Cell:
+        return Cell(int(mask.sum()), len(np.unique(patients[mask])))
+
+    def quartiles(values: np.ndarray) -> Cell:
+        if not len(values):
+            return Cell()
+        return Cell(quartiles=tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist()))
+
+    cells = {("all", ""): count(np.ones(len(patients), bool))}
+    _, images = np.unique(patients, return_counts=True)
+    cells["images a patient, median [quartiles]", ""] = quartiles(images)
+    known = age_groups(subset.ages) != UNKNOWN
+    cells["age in years, median [quartiles]", ""] = quartiles(subset.ages[known])
+    cells["age", MISSING] = count(~known)
+    for characteristic, column in (("sex", subset.sexes), ("view", subset.views)):
+        values = np.where(column == "", UNKNOWN, column)
+        for value in np.unique(values[values != UNKNOWN]):
+            cells[characteristic, str(value)] = count(values == value)
+        cells[characteristic, MISSING] = count(values == UNKNOWN)
+    for c, label in enumerate(subset.labels):
+        cells["finding", label] = count(subset.label_matrix[:, c] == 1)
+    return SubsetCounts(subset.name, cells)
 
 
 def subsets_of(run: Run) -> list[Subset]:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, Subset
+from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, SubsetCounts
 from agcnn_jax.evaluation.scoring.comparison import Difference, compare_models
 from agcnn_jax.evaluation.scoring.films import Films
 from agcnn_jax.evaluation.scoring.localisation import Localisation
 from agcnn_jax.evaluation.scoring.measures import NO_MEASURES, Measures, measure
 from agcnn_jax.evaluation.scoring.radiologists import Agreement
-from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, branch_aucs
 from agcnn_jax.evaluation.scoring.validation import Validated
-from agcnn_jax.metrics.auc_table import BranchAUC, auc_table
+from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.runtime.errors import UserError
 
@@ -69,7 +69,7 @@ class Evaluation:
     localisation: Localisation | None = None
     films: Films | None = None
     flow: Sequence[FlowRow] = ()
-    subsets: Sequence[Subset] = ()
+    subsets: Sequence[SubsetCounts] = ()
     notes: tuple[str, ...] = ()
     digits: int = 3
 
@@ -101,13 +101,7 @@ def compute(
         ValueError: if shapes disagree.
     """
     check_finite(scored, cohort.split)
-    results = auc_table(
-        scored.label_matrix,
-        scored.ranked,
-        labels=scored.labels,
-        findings=scored.findings,
-        patient_ids=scored.patient_ids,
-    )
+    results = branch_aucs(scored)
     pair = _pair(results, compared)
     return Evaluation(
         scored,

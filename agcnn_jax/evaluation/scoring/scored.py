@@ -10,6 +10,7 @@ import numpy as np
 
 from agcnn_jax.data.coordinates import to_original_pixels
 from agcnn_jax.evaluation.files.csv_table import plain
+from agcnn_jax.metrics.auc_table import BranchAUC, auc_table
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.run.run import Run
 from agcnn_jax.training.prediction import Prediction
@@ -49,6 +50,17 @@ class ScoredImages:
     def ranked(self) -> Mapping[str, np.ndarray]:
         """What AUCs rank: the logits, since probabilities tie near 0 and 1, if they are known."""
         return {**self.probabilities, **self.logits}
+
+
+def branch_aucs(scored: ScoredImages) -> dict[str, BranchAUC]:
+    """Compute the AUCs of every branch or file; `ValueError` if shapes disagree."""
+    return auc_table(
+        scored.label_matrix,
+        scored.ranked,
+        labels=scored.labels,
+        findings=scored.findings,
+        patient_ids=scored.patient_ids,
+    )
 
 
 def scored_images(

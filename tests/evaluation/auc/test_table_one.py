@@ -6,7 +6,7 @@ import numpy as np
 from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions
-from agcnn_jax.evaluation.scoring.cohort import Subset, subset_of_table
+from agcnn_jax.evaluation.scoring.cohort import Subset, count_subset, subset_of_table
 from agcnn_jax.evaluation.scoring.prediction_files import label_images
 
 # Patient 1 has three images, 2 and 3 one each; the age of one image is not known.
@@ -23,10 +23,11 @@ TEST = Subset(
     *("test", np.array([7]), ("Mass", "Hernia"), np.array([[0, 1]])),
     *(np.array([-1]), np.array(["F"]), np.array(["LL"])),
 )
+COUNTS = [count_subset(TRAIN), count_subset(TEST)]
 
 
 def test_a_table_by_hand():
-    table = table_one([TRAIN, TEST])
+    table = table_one(COUNTS)
     assert [name for name, _ in table.groups] == ["", "train", "test"]
     assert table.rows == (
         ("all", "5", "3", "1", "1"),
@@ -46,7 +47,7 @@ def test_a_table_by_hand():
 
 
 def test_csv_has_the_same_numbers():
-    rows = list(csv.DictReader(io.StringIO(table_one_csv([TRAIN, TEST]))))
+    rows = list(csv.DictReader(io.StringIO(table_one_csv(COUNTS))))
     found = {(row["subset"], row["characteristic"], row["value"]): row for row in rows}
     assert len(found) == len(rows) == 26
     mass = found["train", "finding", "Mass"]

@@ -11,9 +11,8 @@ from agcnn_jax.evaluation.findings.measure_tables import SHOWN
 from agcnn_jax.evaluation.scoring.cohort import describe_cohort
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.measures import measure
-from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.scored import ScoredImages, branch_aucs
 from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED, fit_calibration, shared_patients
-from agcnn_jax.metrics.auc_table import auc_table
 from agcnn_jax.metrics.finding_metrics import MEASURES, finding_metrics
 from agcnn_jax.metrics.operating_points import operating_point
 
@@ -39,13 +38,7 @@ def draw(seed, with_logits=True):
 
 
 def files(folder, scored, calibration, note=""):
-    results = auc_table(
-        scored.label_matrix,
-        scored.ranked,
-        labels=LABELS,
-        findings=LABELS,
-        patient_ids=scored.patient_ids,
-    )
+    results = branch_aucs(scored)
     cohort = describe_cohort(
         scored.label_matrix,
         LABELS,
