@@ -20,6 +20,7 @@ from agcnn_jax.interop.hub import parse_address
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.run.lineage import digest
 from agcnn_jax.runtime.errors import UserError
+from tests.support.hub import HubHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -347,19 +348,10 @@ def test_format_torch(workdir, tmp_path):
         np.testing.assert_array_equal(array, second.tensors[name])
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(HubHandler):
     """Serves the files of `folder` as `owner/model` at `main` and COMMIT."""
 
     folder = None
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
 
     def answer(self, body):
         # The hub answers /api requests too, which the client does without.
@@ -371,15 +363,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
             error = "RevisionNotFound"
         elif name == "empty" or not path.exists():
             error = "EntryNotFound"
-        content = b"" if error else path.read_bytes()
-        self.send_response(404 if error else 200)
         if error:
-            self.send_header("X-Error-Code", error)
-        else:
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{file}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
+            self.refuse(error)
+            return
+        content = path.read_bytes()
+        self.begin(len(content), COMMIT, file)
         if body:
             self.wfile.write(content)
 

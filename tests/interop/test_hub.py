@@ -13,6 +13,7 @@ import pytest
 
 from agcnn_jax.interop import hub, weights
 from agcnn_jax.runtime.errors import UserError
+from tests.support.hub import HubHandler
 from tests.support.programs import run
 
 NAME = "timm/resnet50.tv_in1k"
@@ -79,38 +80,23 @@ class Hub(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
+class Answers(HubHandler):
     def answer(self, body):
         self.server.requests.append(self.path)
         error = None
         if "/resolve/" not in self.path or "no/model" in self.path:
-            error = (404, "RepoNotFound")
+            error = "RepoNotFound"
         elif "/resolve/none/" in self.path:
-            error = (404, "RevisionNotFound")
+            error = "RevisionNotFound"
         elif "empty/model" in self.path:
-            error = (404, "EntryNotFound")
+            error = "EntryNotFound"
         if error:
-            self.send_response(error[0])
-            self.send_header("X-Error-Code", error[1])
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.refuse(error)
             return
         content = self.server.content
-        self.send_response(200)
         pinned = hub.PINNED[NAME].revision
-        self.send_header("X-Repo-Commit", pinned if pinned in self.path else COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
+        commit = pinned if pinned in self.path else COMMIT
+        self.begin(len(content), commit, hashlib.sha256(content).hexdigest())
         if body:
             half = len(content) // 2
             self.wfile.write(content[:half])
@@ -133,7 +119,7 @@ def server(small_state):
 
 
 def call(tmp_path, endpoint, *arguments):
-    """The arguments of `run` or `subprocess.Popen` for a conversion of weights from a hub."""
+    """Return the arguments for `run` or `subprocess.Popen` that convert weights from a hub."""
     (tmp_path / "home").mkdir(exist_ok=True)
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": f"{tmp_path}/home", "NO_PROXY": "127.0.0.1"}
     command = ["data_prep/torch_weights.py", *arguments, "--out", str(tmp_path / "out/w")]
