@@ -125,12 +125,12 @@ def single(positives: int, auc: float, several: bool, **changes: Any) -> Scenari
 
 
 def cohorts(scenario: Scenario, draws: int) -> Iterator[Cohort]:
-    """Draw so many cohorts, those of the seeds 0, 1, ..."""
+    """Draw this many cohorts, with the seeds 0, 1, ..."""
     return (draw(scenario, np.random.default_rng(seed)) for seed in range(draws))
 
 
 class Coverage(NamedTuple):
-    """Shares of the draws that have an interval, and the mean width of the interval."""
+    """The share of draws that have an interval, and the mean width of these intervals."""
 
     covered: float
     truth_below: float

@@ -33,7 +33,7 @@ DISTINCT = 32
 
 
 def link_films(films: list[Path], count: int, raw_dir: Path, of_a_patient: int = 1) -> None:
-    """Make a folder in NIH's layout of `count` links to films, so many of each patient."""
+    """Make a folder in NIH's layout of `count` links to films, with so many films a patient."""
     images = raw_dir / "images"
     images.mkdir(parents=True)
     rows = [HEADER]

@@ -63,7 +63,7 @@ class Processes:
         self.made_with: dict[str, Any] = {}
 
     def ask(self, side: str, function: str, *arguments: Any) -> Future[Any]:
-        """Make a side call a function of its module, after all that it was asked for before."""
+        """Ask a side to call a function of its module once it has done all earlier requests."""
         name = process_of(side)
         if name not in self._running:
             self._start(name)

@@ -32,7 +32,7 @@ Work = Callable[[int], None]  # does so many steps
 
 
 class Seconds(NamedTuple):
-    """What the steps of a turn took."""
+    """The time that the steps of a turn took."""
 
     clock: float
     cores: float  # of all cores together

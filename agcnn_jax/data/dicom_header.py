@@ -19,7 +19,7 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 HEAD_BYTES = 4096
-"""What `is_dicom` and `is_directory` need of a file."""
+"""The bytes of a file that `is_dicom` and `is_directory` need."""
 
 _TAGS = {
     "MediaStorageSOPClassUID": (0x00020002, "UI"),
@@ -213,7 +213,7 @@ def _head(data: bytes, at: int, end: int, encoding: Encoding) -> tuple[int, str,
     order = "<" if encoding.little else ">"
     group, element = struct.unpack_from(f"{order}HH", data, at)
     vr = data[at + 4 : at + 6].decode("latin-1")
-    # Some writers switch to implicit VRs inside sequences; no length is as large as two letters.
+    # Some writers switch to implicit VRs inside sequences. Two letters would be too large a length.
     letters = vr.isascii() and vr.isupper() and vr.isalpha()
     if group == 0xFFFE or not encoding.explicit or not letters:
         (length,) = struct.unpack_from(f"{order}I", data, at + 4)

@@ -38,7 +38,7 @@ _END = b"\xff\xd9"  # both EOI (JPEG, JPEG-LS) and EOC (JPEG 2000)
 
 
 class _Frame(NamedTuple):
-    """What a compressed frame says of itself."""
+    """The size and samples that a compressed frame declares."""
 
     height: int
     width: int

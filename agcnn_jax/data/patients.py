@@ -81,7 +81,7 @@ def read_patients(
 
 
 def _number(patient: str) -> str:
-    """Return what is equal for two ids that differ only by zeros of their one number.
+    """Return a key that is equal for two ids whose one number differs only in leading zeros.
 
     That is 17 for 017 and 17.0, and P17 for P017.
     """

@@ -1,4 +1,4 @@
-"""Checking a TIFF: what its samples are, and whether it is whole, of which Pillow says little."""
+"""Checks of a TIFF that Pillow does not make: the kind of its samples, and whether it is whole."""
 
 from __future__ import annotations
 

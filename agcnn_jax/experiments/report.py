@@ -65,7 +65,7 @@ def run_experiments(runs: Sequence[PlannedRun], workdir: str) -> None:
 
 
 def _time_left(seconds: Sequence[float], runs: int) -> str:
-    """Say how much time is left of so many runs, given the seconds of those that are done."""
+    """Estimate how long the remaining runs take, from the seconds of those that are done."""
     if not seconds:
         return ""
     minutes = sum(seconds) / len(seconds) * (runs - len(seconds)) / 60

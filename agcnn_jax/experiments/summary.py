@@ -86,7 +86,7 @@ def _summarise_row(name: str, backbone: str, row: str, group: Group) -> dict[str
 
 
 def _by_finding(results: Sequence[RunResult], findings: Iterable[str]) -> dict[str, Any]:
-    """Average each finding's difference, with its p value by Holm's correction over them."""
+    """Average each finding's difference; correct its p value by Holm's method over the findings."""
     differences = {name: _estimated(results, f"{DIFFERENCE} {name}") for name in findings}
     adjusted = holm([one["p"] for one in differences.values()])
     for one, p in zip(differences.values(), adjusted, strict=True):

@@ -16,7 +16,7 @@ _NO_CHOICE = Choice(None, dict.fromkeys(RULES))
 
 @dataclasses.dataclass(frozen=True)
 class BranchAnswer:
-    """What one branch says about one film; each value is by label.
+    """One branch's answers about one film, by label.
 
     Attributes:
         logit: before the sigmoid of Eq. 1.

@@ -23,7 +23,7 @@ NO_PIXELS = np.zeros((0, 0), np.uint8)
 """The film that is not shown."""
 
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF")
-"""Of Pillow, those that `decode_film` reads."""
+"""The formats of Pillow that `decode_film` reads."""
 
 _NARROWEST = 16
 """Pixels. A last axis that is shorter holds channels, not the columns of a film."""

@@ -187,7 +187,7 @@ class Model:
     def results(
         self, names: Sequence[str], films: Sequence[DecodedFilm], outputs: Mapping[str, np.ndarray]
     ) -> Iterator[Result | str]:
-        """Yield what the outputs of a batch say about each film, or why they are no answer.
+        """Yield a result for each film of a batch, or the reason why its outputs give none.
 
         Args:
             names: of the films.

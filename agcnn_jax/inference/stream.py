@@ -32,7 +32,7 @@ OVERLAYS = "overlays"
 
 _EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
 _NAME_BYTES = 200
-"""Of a film's name in its picture's; file systems allow 255 bytes."""
+"""Bytes of a film's name that its picture's name keeps; file systems allow 255 in all."""
 
 FILM_COLUMNS = (
     *("Image Index", "path", "width", "height", "distance", "unlike"),

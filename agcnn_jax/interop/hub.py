@@ -10,7 +10,7 @@ from agcnn_jax.runtime.errors import UserError
 
 FILE = "model.safetensors"
 SCHEME = "hf://"
-"""Begins the address of an exported model: `hf://OWNER/NAME[@REVISION]`."""
+"""Prefix of the address of an exported model: `hf://OWNER/NAME[@REVISION]`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".pkl", ".bin", ".ckpt")

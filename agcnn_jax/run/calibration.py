@@ -1,4 +1,4 @@
-"""Calibration of a model by validation images: thresholds, Platt's two numbers, and its features.
+"""Calibration of a model on validation images: thresholds, Platt's numbers, spread of features.
 
 A run keeps them in `calibration.json`, with the digests of the weights that made the predictions,
 so that thresholds never meet the predictions of other weights.

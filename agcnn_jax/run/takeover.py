@@ -130,7 +130,7 @@ def _agrees(run: Run, donor: epath.Path, init: str | None, count: int) -> bool:
 
 
 def _copy(source: epath.Path, target: epath.Path, checkpoint: str | None) -> None:
-    """Copy a stage with the checkpoint in this folder of it, or its result alone."""
+    """Copy the result of a stage, and its checkpoint if one is named."""
     with reported(target, "written"):
         if checkpoint and not is_remote(target):
             _copy_on_disk(source, target, checkpoint)

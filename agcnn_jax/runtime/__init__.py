@@ -1,1 +1,1 @@
-"""The needs of any program on many hosts: storage, devices, processes, how programs end."""
+"""Services for any program on many hosts: storage, devices, processes, exit statuses."""

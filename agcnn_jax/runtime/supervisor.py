@@ -50,7 +50,7 @@ _LAUNCHERS = (
 # Log lines of the C++ below JAX, checked with jax 0.10.2.
 
 _CHATTER = "[Gloo] Rank "
-"""Begins a line about the connections between CPU processes, which no user needs."""
+"""Start of the log lines about connections between CPU processes, which no user needs."""
 
 _MESSAGE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ([\w./-]+):\d+\] ")
 """The beginning of a message: severity (I, W, E, F), time, thread and source file."""
@@ -59,7 +59,7 @@ _ABOUT_PROCESSES = ("coordination_service", "client.h", "add_port")
 """Source files whose errors concern other processes."""
 
 _FATAL = "JAX distributed service detected fatal errors"
-"""JAX aborted the process because of another one, or of the coordinator."""
+"""JAX aborted this process because another one, or the coordinator, was lost."""
 
 _PORT_TAKEN = "Failed to add port to server"
 """The coordinator could not listen at its port, after which JAX crashes."""

@@ -142,7 +142,7 @@ def write_units(units: list[Unit], context: Context, files: int | None, workers:
         workers: number of processes.
 
     Returns:
-        The number of images in the units that were written now.
+        The number of images that this call wrote.
     """
     _remove_stale(context.scratch, units)
     results = [read_result(context.scratch, unit) for unit in units]

@@ -41,7 +41,7 @@ RATE, FACTOR, MOMENTUM, DECAY, TAU = 0.01, 10.0, 0.9, 1e-2, 0.7
 MEAN, STD = (0.5,), (0.25,)
 FLOAT32_BOUND, FLOAT64_BOUND = 1e-3, 1e-6
 MOVED = 4
-"""Boxes, of the 160 of a stage, that rounding may move."""
+"""How many of a stage's 160 boxes rounding may move."""
 
 
 def make_batches():
@@ -365,7 +365,7 @@ def test_a_training_whose_boxes_rounding_moved(monkeypatch):
 
 
 class TestFollow:
-    """Films with a bright square, above which a row of pixels is nearly as warm as tau."""
+    """Films with a bright square and, above it, a row of pixels whose heat is just below tau."""
 
     SQUARE = (slice(20, 30), slice(20, 30))
     IMAGES = torch.from_numpy(

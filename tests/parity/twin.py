@@ -209,7 +209,7 @@ def attend(images, feature_map, tau):
 
 
 def crop(images, boxes):
-    """Cut boxes `[B, 4]` out of gray levels `[B, S, S]` and resize them to S."""
+    """Crop boxes `[B, 4]` from gray levels `[B, S, S]` and resize the crops to S."""
     size = images.shape[-1]
     return torch.from_numpy(
         np.stack(

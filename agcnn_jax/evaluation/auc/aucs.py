@@ -85,7 +85,7 @@ def branch_rows(
 
 
 def aucs_table(evaluation: Evaluation) -> Table:
-    """Build the AUC table with all its notes; of two files, with their differences."""
+    """Build the AUC table with all its notes; for two files, with their differences too."""
     table = build_table(evaluation.results, evaluation.cohort, evaluation.digits)
     above = list(evaluation.notes)
     if evaluation.agreement:

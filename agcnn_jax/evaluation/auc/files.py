@@ -19,7 +19,7 @@ SCORES = "auc.json"
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
-    """Return the files' content by their names."""
+    """Return the files' contents by name."""
     texts = {
         SCORES: json_text(scores(evaluation)),
         "auc.csv": aucs_csv(evaluation.results, evaluation.cohort),

@@ -14,7 +14,7 @@ EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
-    """Draw what there is to draw; the files by their names, `roc.png` and for print `roc.pdf`."""
+    """Draw the figures; return their files by name, such as `roc.png` and, for print, `roc.pdf`."""
     scored, results, cohort = evaluation.scored, evaluation.results, evaluation.cohort
     measures, localisation, films = evaluation.measures, evaluation.localisation, evaluation.films
     figures = {

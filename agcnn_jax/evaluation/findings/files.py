@@ -29,7 +29,7 @@ _NO_QUANTILES = (None,) * (2 * len(QUANTILES))
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
-    """Return the files' content by their names; `operating_points.csv` needs thresholds."""
+    """Return the files' contents by name; `operating_points.csv` needs thresholds."""
     measures, results, cohort = evaluation.measures, evaluation.results, evaluation.cohort
     texts = {
         "metrics.csv": metrics_csv(measures, results, cohort),

@@ -25,7 +25,7 @@ MINUS = "attended_minus_"
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
-    """Return the files' content by their names; none without annotated boxes."""
+    """Return the files' contents by name; none without annotated boxes."""
     where, cohort = evaluation.localisation, evaluation.cohort
     if where is None or not where.counts:
         return {}

@@ -27,7 +27,7 @@ THRESHOLDS = {
     "iobb": IOBB_THRESHOLDS,
     "false_positives": IOBB_THRESHOLDS,
 }
-"""Of the measures that have some."""
+"""The thresholds of the measures that have any."""
 
 NAMES = {
     ATTENDED: "Attended region",

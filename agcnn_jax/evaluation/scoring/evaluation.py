@@ -38,7 +38,7 @@ class EvaluatedModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What is computed of scored images, and what is known of them and of the model.
+    """Everything that is computed from scored images, and known about them and the model.
 
     Attributes:
         scored: the images, their labels and predictions.

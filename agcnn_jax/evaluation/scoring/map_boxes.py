@@ -23,7 +23,7 @@ MAPS = (ATTENDED, "grad_cam", "grad_cam_plus_plus", RANDOM)
 """The paper's heat map, two class-specific maps of the global branch, and a control."""
 
 BATCH = 16
-"""Images at a time, which one device computes."""
+"""Images that one device computes at a time."""
 
 
 def response_maps(
