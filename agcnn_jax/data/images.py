@@ -33,7 +33,7 @@ class ImagesAndLabels(Sequence[dict[str, np.ndarray]]):
             shards: path and number of records of each shard.
             image_size: side S of the images in pixels.
             image_ids: str `[N]`.
-            label_matrix: 0 or 1, uint8 `[N, C]`.
+            label_matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         """
         self._shards = shards
         self._image_ids = image_ids

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.data.images import ImagesAndLabels
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.patients import CHESTXRAY14, nih_name, read_patients
 from agcnn_jax.data.store import TABLES, check_digest, check_shards, read_columns, read_metadata
 from agcnn_jax.runtime.errors import UserError
@@ -53,7 +54,7 @@ class Records:
         fingerprint: hex digest of all columns, boxes and pixels in record order.
         image_ids: file names, str `[N]`.
         patient_ids: str `[N]`; see `read_patients`.
-        label_matrix: 0 or 1, uint8 `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         follow_ups: int64 `[N]`.
         ages: in years, -1 if unknown, int64 `[N]`.
         sexes: str `[N]`.
@@ -94,6 +95,11 @@ class Records:
     def finding_columns(self) -> np.ndarray:
         """Indices of the findings among the labels, int64 `[F]`."""
         return np.array([self.labels.index(name) for name in self.findings], np.int64)
+
+    @property
+    def has_missing(self) -> bool:
+        """Tell whether a label of any record is not known."""
+        return bool((self.label_matrix == MISSING).any())
 
     @functools.cached_property
     def boxes(self) -> Boxes:
@@ -195,7 +201,7 @@ def _open(directory: Path) -> Records:
         fingerprint=metadata["fingerprint"],
         image_ids=text("image_id"),
         patient_ids=np.array(patients, np.str_),
-        label_matrix=_label_matrix(columns["labels"], labels),
+        label_matrix=_label_matrix(columns["labels"], columns.get("unknown"), labels),
         follow_ups=number("follow_up"),
         ages=number("age"),
         sexes=text("sex"),
@@ -208,8 +214,16 @@ def _open(directory: Path) -> Records:
     )
 
 
-def _label_matrix(rows: list[str], labels: tuple[str, ...]) -> np.ndarray:
-    matrix = np.zeros((len(rows), len(labels)), np.uint8)
-    for index, row in enumerate(rows):
-        matrix[index, [labels.index(name) for name in row.split("|")]] = 1
+def _label_matrix(
+    positive: list[str], unknown: list[str] | None, labels: tuple[str, ...]
+) -> np.ndarray:
+    """Return the matrix of labels from each record's names, joined by `|`.
+
+    A dataset without missing labels has no column of unknown ones.
+    """
+    index = {name: column for column, name in enumerate(labels)}
+    matrix = np.zeros((len(positive), len(labels)), np.uint8)
+    for value, rows in ((1, positive), (MISSING, unknown or ())):
+        for record, row in enumerate(rows):
+            matrix[record, [index[name] for name in row.split("|") if name]] = value
     return matrix

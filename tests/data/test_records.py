@@ -15,10 +15,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import open_records
 from agcnn_jax.run.lineage import CHESTXRAY14
 from agcnn_jax.runtime.errors import UserError
 from data_prep.chestxray14 import main
+from tests.support.missing import copy_with_missing, missing_labels
 
 STORE = "chest_xray14/1.0.0"
 COUNT = 70  # three shards
@@ -270,3 +272,17 @@ def test_a_dataset_prepared_before_ids_were_compared_as_numbers(copy):
     write(lambda index: "12.0" if index == 24 else str(index // 2))
     with pytest.raises(UserError, match=r"records\.csv, line 26: 'patient_id' is '12\.0', not a"):
         open_records(copy)
+
+
+def test_labels_that_are_not_known(data, tmp_path):
+    def change(matrix):
+        changed = missing_labels(matrix, 0.4)
+        changed[5] = MISSING
+        return changed
+
+    whole = open_records(data)
+    records = open_records(copy_with_missing(data, tmp_path / "copy", change))
+    assert records.has_missing and not whole.has_missing
+    assert set(np.unique(records.label_matrix)) == {0, 1, MISSING}
+    np.testing.assert_array_equal(records.label_matrix, change(whole.label_matrix))
+    np.testing.assert_array_equal(records.images_and_labels()[5]["labels"], MISSING)
