@@ -158,7 +158,9 @@ def test_twenty_steps_of_every_stage(runs, dtype, processes, devices):
 def test_twenty_steps_with_missing_labels(runs, dtype, processes, devices):
     one = runs(dtype, 1, 1, STEPS, missing=True)
     several = runs(dtype, processes, devices, STEPS, missing=True)
-    assert json.loads((one / "data.json").read_text())["unlabelled_images"] > 0
+    data, seen = (json.loads((one / name).read_text()) for name in ("data.json", "lineage.json"))
+    assert data["unlabelled_images"] > 0
+    assert sum(map(len, seen["seen"].values())) == data["train"]
     compare_training(one, several, dtype, STEPS)
     # And not the losses of all labels.
     whole = runs(dtype, 1, 1, STEPS)
