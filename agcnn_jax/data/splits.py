@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data import PROTOCOLS
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.text import match_names, read_names, stem
 from agcnn_jax.runtime.errors import UserError
@@ -34,13 +35,15 @@ class Split:
 
     Attributes:
         protocol: one of `PROTOCOLS`.
-        train: ascending record indices, int64.
+        train: ascending record indices, int64; no record without any known label.
         validation: ascending record indices, int64.
         test: ascending record indices, int64.
         shared_patients: number of test patients who also occur in training.
         digests: subset -> hex digest of its image ids, in order.
         absent_names: number of listed names that are not in the dataset; 0 without lists.
         unlisted_images: number of images in no list; 0 without lists.
+        unlabelled_images: number of images of the training subset that are not in `train`, since
+            none of their labels is known.
     """
 
     protocol: str
@@ -51,6 +54,7 @@ class Split:
     digests: Mapping[str, str]
     absent_names: int = 0
     unlisted_images: int = 0
+    unlabelled_images: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Return what a run records about its split, as JSON values."""
@@ -61,6 +65,7 @@ class Split:
             "shared_patients": self.shared_patients,
             "absent_names": self.absent_names,
             "unlisted_images": self.unlisted_images,
+            **({"unlabelled_images": self.unlabelled_images} if self.unlabelled_images else {}),
         }
 
     def in_words(self) -> str:
@@ -101,7 +106,8 @@ def make_split(
         The split; no subset is empty.
 
     Raises:
-        UserError: an unknown protocol; missing, overlapping or truncated lists; an empty subset.
+        UserError: an unknown protocol; missing, overlapping or truncated lists; an empty subset;
+            a training subset without any known label.
     """
     if seed < 0:
         raise UserError(f"config.data.split_seed {seed}: must be 0 or more")
@@ -121,6 +127,14 @@ def make_split(
     if not allow_unlisted:
         _check_unlisted(records, protocol, unlisted)
     train, validation, test = parts = [np.flatnonzero(member) for member in members]
+    labelled = (records.label_matrix[train] != MISSING).any(axis=1)
+    if not labelled.any():
+        raise UserError(
+            f"config.data.protocol {protocol!r}: none of the {len(train)} images of the training "
+            f"subset in {records.directory} has a known label; prepare the data with more labels, "
+            "or split it otherwise"
+        )
+    parts[0] = train = train[labelled]
     shared = np.intersect1d(records.patient_ids[train], records.patient_ids[test])
     digests = [digest_of(records.image_ids[part]) for part in parts]
     return Split(
@@ -132,6 +146,7 @@ def make_split(
         dict(zip(SUBSETS, digests, strict=True)),
         absent,
         len(unlisted),
+        int((~labelled).sum()),
     )
 
 

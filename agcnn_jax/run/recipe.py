@@ -31,6 +31,7 @@ class Recipe:
     tau: float = 0.7  # threshold of the heat map in 0..1
     local_input: str = "crop"
     crop_from: str = "input"  # what crops are cut from: input, or stored for the stored images
+    missing_labels: bool = False  # some labels of the data set may be `MISSING`
 
     @property
     def image_dtype(self) -> Any:

@@ -61,4 +61,5 @@ def open_run(config: ml_collections.ConfigDict, workdir: epath.Path) -> Run:
     lists, unlisted = data.lists or None, data.allow_unlisted
     split = make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)
     recipe = make_recipe(config.to_dict(), len(records.labels))
+    recipe = dataclasses.replace(recipe, missing_labels=records.has_missing)
     return Run(config, workdir, records, split, recipe, device_mesh())

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from agcnn_jax.attention.attend import Attention
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.pipeline import read_batch
+from agcnn_jax.data.records import Records
 from agcnn_jax.models.agcnn import Variables, apply_branch
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.processes import announce, from_primary
@@ -37,9 +39,7 @@ def first_look(run: Run, variables: Variables) -> None:
 
 def _write_first_look(run: Run, variables: Variables) -> None:
     records, indices = run.records, run.split.validation
-    findings = records.finding_columns
-    ill = records.label_matrix[indices][:, findings].any(axis=1)
-    film = indices[[int(np.argmax(ill))]]
+    film = indices[[first_ill(records, indices)]]
     image = read_batch(records.images_and_labels(), film)["image"]
     # Where no crop is read, the attended region is shown nevertheless.
     recipe = dataclasses.replace(run.recipe, local_input="crop", crop_from="input")
@@ -51,14 +51,26 @@ def _write_first_look(run: Run, variables: Variables) -> None:
         return inputs.images, attend_inputs(inputs, output.feature_map, recipe)
 
     images, attention = jax.device_get(attend_centre(jax.device_get(variables), image))
-    present = [records.labels[i] for i in findings if records.label_matrix[film[0], i]]
     name = str(records.image_ids[film[0]])
-    caption = f"{name}: {', '.join(present) or 'no finding'}; {records.provenance}"
+    caption = f"{name}: {findings_of(records, film[0])}; {records.provenance}"
     picture = draw(images[0], attention.heat_map[0], attention.boxes[0], caption)
     path = run.workdir / FILE
     with reported(path, "written"):
         write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
     announce(f"{path}: heat map of validation film {name} after the first epoch")
+
+
+def first_ill(records: Records, indices: np.ndarray) -> int:
+    """Return the place in `indices` of the first record known to have a finding; 0 without any."""
+    labels = records.label_matrix[indices][:, records.finding_columns]
+    return int(np.argmax((labels == 1).any(axis=1)))
+
+
+def findings_of(records: Records, index: int) -> str:
+    """Name the findings that a record is known to have."""
+    labels = records.label_matrix[index, records.finding_columns]
+    none = "no known finding" if (labels == MISSING).any() else "no finding"
+    return ", ".join(np.array(records.findings)[labels == 1]) or none
 
 
 def draw(film: np.ndarray, heat_map: np.ndarray, box: np.ndarray, caption: str) -> np.ndarray:

@@ -118,6 +118,11 @@ def describe_training(run: Run, start: Start) -> str:
         f"{len(split.validation)} to validate, {len(split.test)} to test; {split.in_words()}",
         f"of the test subset, {start.tested.in_words(len(split.test), patients)}",
     ]
+    if unlabelled := split.unlabelled_images:
+        lines.append(
+            "films of the training subset that are left out, since none of their labels is known: "
+            f"{unlabelled:,}"
+        )
     if orphans := orphaned_stages(workdir, config.strategy):
         lines.append(
             f"{' and '.join(orphans)} began with a stage that is no longer there: refused later "

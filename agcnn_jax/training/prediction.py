@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy.special import expit
 
 from agcnn_jax.config.strategies import Stage
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS
+from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.models.agcnn import BRANCHES, Variables, merge_branches
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.devices import gather_batches, local_rows, shard_batch
@@ -78,20 +81,57 @@ def predict(
     return Prediction(logits, merged.get("boxes"), merged.get("pooled"))
 
 
+class Selection(NamedTuple):
+    """The findings whose mean validation AUC selects a stage's best checkpoint.
+
+    Attributes:
+        findings: their names. One without an AUC counts neither as 0 nor as 0.5.
+        patients: least number of validation patients known to have each of them, and of those known
+            not to; 0 where no label is missing, and every finding counts.
+    """
+
+    findings: tuple[str, ...]
+    patients: int
+
+
+def select_findings(run: Run) -> Selection:
+    """Choose what the mean covers, the same for all epochs, stages and branches of a run.
+
+    Where labels are missing, it covers the findings that `FEW_PATIENTS` validation patients are
+    known to have, and as many not to have; if there are none, the findings with an AUC.
+    """
+    records, indices = run.records, run.split.validation
+    if not records.has_missing:
+        return Selection(records.findings, 0)
+    labels, patients = records.label_matrix[indices], records.patient_ids[indices]
+    for few in (FEW_PATIENTS, 1):
+        chosen = tuple(
+            records.labels[c]
+            for c in records.finding_columns
+            if enough_patients(labels[:, c], patients, few)
+        )
+        if chosen:
+            break
+    return Selection(chosen, few)
+
+
 def make_validation(
     run: Run, stage: Stage, frozen: Variables
 ) -> Callable[[TrainState, Callable[[], None], bool], dict[str, Any]]:
     """Make the function that scores a state's trained branches on the validation subset.
 
     It calls its second argument after every batch; the third says that it ran before. It returns
-    `val_auc_mean` of the branch that selects the stage's best checkpoint (Section III-C),
-    `val_auc_findings`, the number of findings in that mean, `val_auc_mean_<branch>`, and `val_auc`,
-    `{branch: {finding: AUC}}`; an AUC that does not exist is None. It raises `FloatingPointError`
-    if a logit is not finite.
+    `val_auc_mean` of the branch that selects the stage's best checkpoint (Section III-C), over the
+    findings that `select_findings` chooses; `val_auc_findings`, the number of findings in that
+    mean; `val_auc_mean_<branch>`; and `val_auc`, `{branch: {finding: AUC}}`, of all findings, over
+    the images whose label is known. An AUC that does not exist is None. It raises
+    `FloatingPointError` if a logit is not finite.
     """
     step = make_predict_step(run.recipe, run.mesh, stage.branches)
     records, indices = run.records, run.split.validation
     labels = records.label_matrix[indices]
+    known = labels != MISSING
+    chosen = select_findings(run).findings
 
     def validate(
         state: TrainState, after_batch: Callable[[], None], compiled: bool = False
@@ -102,10 +142,16 @@ def make_validation(
             raise FloatingPointError("validation logits are not finite")
         columns = records.finding_columns
         aucs = {
-            branch: {records.labels[i]: auc(labels[:, i], scores[:, i]) for i in columns}
+            branch: {
+                records.labels[i]: auc(labels[known[:, i], i], scores[known[:, i], i])
+                for i in columns
+            }
             for branch, scores in made.logits.items()
         }
-        means = {branch: mean_auc(values) for branch, values in aucs.items()}
+        means = {
+            branch: mean_auc({finding: values[finding] for finding in chosen})
+            for branch, values in aucs.items()
+        }
         selecting = means[stage.selects_by]
         return {
             "val_auc_mean": selecting.mean,

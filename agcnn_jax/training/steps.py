@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from agcnn_jax.config.strategies import Stage
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.models.agcnn import Variables, apply_branch, forward, merge_branches, select_branches
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import BATCH_AXIS
@@ -35,8 +36,25 @@ def init_state(variables: Variables, optimizer: optax.GradientTransformation) ->
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Eq. 2 of logits `[B, C]` and labels `[B, C]`, averaged; a scalar of the logits' dtype."""
+    """Eq. 2 of logits `[B, C]` and labels `[B, C]`, averaged; a scalar of the logits' dtype.
+
+    All labels must be known. `ValueError` if one is `MISSING`, where `jax.jit` does not hide them.
+    """
+    if not isinstance(labels, jax.core.Tracer) and (labels == MISSING).any():
+        raise ValueError("labels are missing; sum their losses with known_cross_entropy")
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
+
+
+def known_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Eq. 2 of logits `[B, C]`, summed over the labels `[B, C]` that are known; a scalar.
+
+    Logits whose labels are `MISSING` change neither the sum nor its gradient, even if they are NaN.
+    """
+    known = labels != MISSING
+    # The logits too: the gradient of a NaN is NaN, even times 0.
+    logits, labels = jnp.where(known, logits, 0), jnp.where(known, labels, 0)
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+    return losses.sum(where=known)
 
 
 def train_step(
@@ -52,7 +70,9 @@ def train_step(
     """One step of a stage on one device's share of the batch, averaged over the axis `batch`.
 
     The loss is the sum of the binary cross entropies of the trained branches (Eq. 2); gradients
-    are taken of their parameters alone, and frozen branches run in inference mode.
+    are taken of their parameters alone, and frozen branches run in inference mode. If the recipe
+    says that labels may be missing, a branch's cross entropy is the sum over the known labels of
+    the whole batch, divided by their number; 0 without any.
 
     The batch holds stored images, `image` uint8 `[B, S, S]` with `record` int32 `[B]` and `labels`
     `[B, C]`; or, from the host cropper, `local_images` float32 `[B, s, s]` and `pooled_global`
@@ -68,6 +88,14 @@ def train_step(
     if "image" in batch:
         inputs = training_inputs(batch, state.step, recipe)
         batch = {"inputs": inputs, "labels": batch["labels"]}
+    if recipe.missing_labels:
+        # Devices and micro-batches know different numbers of labels, so means are never averaged.
+        known = lax.psum((batch["labels"] != MISSING).sum(), BATCH_AXIS)
+
+    def branch_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        if recipe.missing_labels:
+            return lax.psum(known_cross_entropy(logits, labels), BATCH_AXIS) / jnp.maximum(known, 1)
+        return lax.pmean(binary_cross_entropy(logits, labels), BATCH_AXIS)
 
     def loss_of(
         params: Any, batch_stats: Any, part: Batch
@@ -83,10 +111,7 @@ def train_step(
         )
         # Averaging inside the differentiated function makes the gradient that of the whole
         # batch's loss, BatchNorm's exchange between devices included.
-        losses = {
-            branch: lax.pmean(binary_cross_entropy(branch_logits, part["labels"]), BATCH_AXIS)
-            for branch, branch_logits in logits.items()
-        }
+        losses = {branch: branch_loss(each, part["labels"]) for branch, each in logits.items()}
         new_stats = select_branches(updated, stage.branches)["batch_stats"]
         return sum(losses.values(), jnp.zeros(())), (losses, new_stats)
 
@@ -110,8 +135,12 @@ def train_step(
         (gradients, batch_stats), per_part = lax.scan(
             add_part, (zeros, batch_stats), split_rows(batch, accumulate)
         )
-        gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
-        loss, losses = jax.tree.map(jnp.mean, per_part)
+        if recipe.missing_labels:
+            # Each part's sum has been divided by the whole batch's number of known labels.
+            loss, losses = jax.tree.map(jnp.sum, per_part)
+        else:
+            gradients = jax.tree.map(lambda gradient: gradient / accumulate, gradients)
+            loss, losses = jax.tree.map(jnp.mean, per_part)
     gradients = lax.psum(gradients, BATCH_AXIS)
     if recipe.own_statistics:
         batch_stats = lax.pmean(batch_stats, BATCH_AXIS)

@@ -1,5 +1,6 @@
 """Splits: disjoint, complete, reproducible; shared patients are counted."""
 
+import dataclasses
 import gzip
 import hashlib
 import itertools
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from agcnn_jax.config.saved import check_unchanged, describe_run, read_config, write_config
 from agcnn_jax.data import PROTOCOLS
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import SUBSETS, make_split
 from agcnn_jax.data.text import read_names
@@ -320,3 +322,36 @@ def test_public_chexnet_lists_share_no_patient():
     assert split.shared_patients == split.absent_names == 0
     assert len(make_split(records, "random", 0).test) == round(0.2 * len(everything))
     assert make_split(records, "random", 0).shared_patients > 0
+
+
+def test_images_without_a_known_label_leave_training_and_are_counted():
+    records = make_records([i // 2 for i in range(200)])
+    whole = make_split(records, "random", 0)
+    matrix = np.zeros((200, 3), np.uint8)
+    matrix[::4] = MISSING
+    matrix[1::2, :2] = MISSING  # one label is known, and that is enough
+    partly = dataclasses.replace(records, labels=("a", "b", "c"), label_matrix=matrix)
+    split = make_split(partly, "random", 0)
+    kept = whole.train[whole.train % 4 != 0]
+    np.testing.assert_array_equal(split.train, kept)
+    assert split.unlabelled_images == len(whole.train) - len(kept) > 0
+    # Validation and test keep theirs, which have no AUC but count.
+    np.testing.assert_array_equal(split.validation, whole.validation)
+    np.testing.assert_array_equal(split.test, whole.test)
+    text = "\n".join(records.image_ids[kept])
+    expected = {
+        **whole.summary(),
+        "train": len(kept),
+        "train_digest": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "shared_patients": len({*records.patient_ids[kept]} & {*records.patient_ids[whole.test]}),
+        "unlabelled_images": len(whole.train) - len(kept),
+    }
+    assert split.summary() == expected
+    assert "unlabelled_images" not in whole.summary()
+
+
+def test_a_training_subset_without_any_known_label():
+    records = make_records(range(30))
+    hidden = dataclasses.replace(records, label_matrix=np.full((30, 1), MISSING, np.uint8))
+    with pytest.raises(UserError, match=r"none of the 21 images of the training .* a known label"):
+        make_split(hidden, "random", 0)

@@ -52,6 +52,7 @@ TAKEOVER = "agcnn_jax/run/takeover.py"
 
 TEST_STEP = ("tests/training/test_steps.py::test_eight_devices_do_what_one_does[global]",)
 ACCUMULATION = "tests/training/test_accumulation.py"
+MISSING_LABELS = "tests/training/test_missing_labels.py"
 TEST_SEEDS = ("tests/metrics/test_seeds.py",)
 TEST_TAKEOVER = ("tests/run/test_takeover.py",)
 TEST_SGD = ("tests/training/test_steps.py::test_sgd_by_hand",)
@@ -89,8 +90,8 @@ FAULTS = (
     Fault(
         "loss summed over devices instead of averaged",
         STEPS,
-        "branch: lax.pmean(binary_cross_entropy",
-        "branch: lax.psum(binary_cross_entropy",
+        "lax.pmean(binary_cross_entropy",
+        "lax.psum(binary_cross_entropy",
         TEST_STEP,
     ),
     Fault(
@@ -106,6 +107,50 @@ FAULTS = (
         "labels.astype(logits.dtype)).mean()",
         "labels.astype(logits.dtype)).sum(axis=-1).mean()",
         ("tests/training/test_steps.py::test_binary_cross_entropy_by_hand",),
+    ),
+    Fault(
+        "means over the known labels of each device are averaged",
+        STEPS,
+        "lax.psum(known_cross_entropy(logits, labels), BATCH_AXIS) / jnp.maximum(known, 1)",
+        "lax.pmean(known_cross_entropy(logits, labels) / (labels != MISSING).sum(), BATCH_AXIS)",
+        (f"{MISSING_LABELS}::test_a_step_is_by_hand_whatever_shares_the_batch[8-1]",),
+    ),
+    Fault(
+        "known labels of a micro-batch alone divide its loss",
+        STEPS,
+        "/ jnp.maximum(known, 1)",
+        "/ jnp.maximum(lax.psum((labels != MISSING).sum(), BATCH_AXIS), 1)",
+        (f"{MISSING_LABELS}::test_a_step_is_by_hand_whatever_shares_the_batch[1-4]",),
+    ),
+    Fault(
+        "the gradient of a missing label's logit may be NaN",
+        STEPS,
+        "jnp.where(known, logits, 0), jnp.where",
+        "logits, jnp.where",
+        (f"{MISSING_LABELS}::test_logits_of_missing_labels_change_no_bit",),
+    ),
+    Fault(
+        "images without a known label train",
+        SPLITS,
+        "parts[0] = train = train[labelled]",
+        "pass",
+        (
+            "tests/data/test_splits.py::test_images_without_a_known_label_leave_training_and_are_counted",
+        ),
+    ),
+    Fault(
+        "findings that few patients have select checkpoints",
+        "agcnn_jax/training/prediction.py",
+        "values[finding] for finding in chosen",
+        "values[finding] for finding in values",
+        ("tests/training/test_prediction.py::test_validation_scores_the_known_labels_alone",),
+    ),
+    Fault(
+        "an unknown label makes a film ill",
+        "agcnn_jax/training/first_look.py",
+        "(labels == 1).any(axis=1)",
+        "labels.any(axis=1)",
+        ("tests/training/test_first_look.py::test_a_label_that_is_not_known_is_no_finding",),
     ),
     Fault(
         "accumulated gradients not divided",

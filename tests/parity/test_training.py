@@ -17,6 +17,7 @@ from agcnn_jax.attention.heatmap import heat_map_mask
 from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.config.strategies import Stage, stages
 from agcnn_jax.data.augment import Augmentation
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, apply_branch, merge_branches, select_branches
 from agcnn_jax.run.recipe import Recipe
 from agcnn_jax.runtime.devices import (
@@ -31,8 +32,9 @@ from agcnn_jax.runtime.devices import (
 from agcnn_jax.training import inputs
 from agcnn_jax.training.inputs import Inputs
 from agcnn_jax.training.schedule import sgd
-from agcnn_jax.training.steps import init_state, train_step
+from agcnn_jax.training.steps import init_state, known_cross_entropy, train_step
 from tests.parity import bridge, twin
+from tests.support.missing import missing_labels
 
 STEPS, DROP, BATCH, CLASSES = 20, 12, 8, 5
 STORED, SIZE = 64, 56  # the centre crop then copies the middle of a stored image pixel for pixel
@@ -422,3 +424,24 @@ class TestFollow:
     def test_many_boxes_are_not(self, follow):
         with pytest.raises(AssertionError, match="boxes moved by rounding"):
             follow(self.heat(TAU + 2e-5))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95, 1.0])
+def test_the_loss_of_known_labels(figure, share):
+    rng = np.random.default_rng(0)
+    logits = 5 * rng.standard_normal((64, CLASSES)).astype(np.float32)
+    labels = missing_labels(rng.integers(0, 2, logits.shape, np.uint8), share)
+    known = labels != MISSING
+    assert known.mean() == pytest.approx(1 - share, abs=0.06)
+    theirs = torch.from_numpy(logits).requires_grad_()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        theirs,
+        torch.from_numpy(np.where(known, labels, 0.5).astype(np.float32)),
+        weight=torch.from_numpy(known.astype(np.float32)),
+        reduction="sum",
+    )
+    loss.backward()
+    ours, slopes = jax.value_and_grad(known_cross_entropy)(jnp.asarray(logits), labels)
+    title = "loss of the known labels"
+    figure(title, abs(float(ours) - loss.item()) / max(loss.item(), 1), 1e-6)
+    figure(f"{title}: gradient", np.abs(slopes - theirs.grad.numpy()).max(), 1e-6)

@@ -10,10 +10,13 @@ from etils import epath
 
 from agcnn_jax.config.saved import read_config
 from agcnn_jax.config.strategies import stages
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run.run import open_run
+from agcnn_jax.run.stage_results import read_result
 from agcnn_jax.training.start import initial_variables
 from tests.pods.interrupted import STAGES, entries, latest
+from tests.support.missing import copy_with_missing
 from tests.support.processes import DEMO, Run
 
 STEPS = 20
@@ -38,31 +41,50 @@ MEDIAN = {
 
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
-    """`runs(dtype, processes, devices, steps)` trains and evaluates; it returns the workdir."""
+    """`runs(dtype, processes, devices, steps)` trains and evaluates; it returns the workdir.
+
+    With `missing`, the data lack labels; such a run is only trained.
+    """
     folder = tmp_path_factory.mktemp("runs")
     made = {}
 
-    def make(dtype, processes, devices, steps):
-        key = (dtype, processes, devices, steps)
+    def make(dtype, processes, devices, steps, missing=False):
+        key = (dtype, processes, devices, steps, missing)
         if key in made:
             return made[key]
+        data = data_dir
+        if missing:
+            data = folder / "missing"
+            if not data.exists():
+                copy_with_missing(data_dir, data, hide)
         workdir = folder / "_".join(map(str, key)) / "run"
         shape = {"processes": processes, "devices": devices}
-        common = (*DEMO, *OPTIONS, f"--config.data.dir={data_dir}", f"--config.dtype={dtype}")
+        common = (*DEMO, *OPTIONS, f"--config.data.dir={data}", f"--config.dtype={dtype}")
         # 85 images make 5 batches per epoch.
         length = (f"--config.max_steps={steps}", "--config.epochs=4")
         with Run("train.py", *common, *length, f"--workdir={workdir}", **shape) as run:
             run.succeed()
+        made[key] = workdir
+        if missing:
+            return workdir
         scoring = ("eval.py", "--config=tests/configs/demo.py", f"--workdir={workdir}")
         with Run(*scoring, **shape) as run:
             tables = run.succeed()
         # Only process 0 prints.
         assert "Mean" in tables[0]
         assert not any(tables[1:])
-        made[key] = workdir
         return workdir
 
     return make
+
+
+def hide(labels):
+    """Hide 0 to 95 % of the labels of a film, and all of every fiftieth film's."""
+    rng = np.random.default_rng(0)
+    shares = rng.permutation(np.linspace(0, 0.95, len(labels)))[:, None]
+    hidden = np.where(rng.random(labels.shape) < shares, MISSING, labels)
+    hidden[::50] = MISSING
+    return hidden
 
 
 def losses(workdir, stage):
@@ -74,6 +96,16 @@ def table(workdir):
 
 
 def compare(ours, theirs, dtype, steps):
+    compare_training(ours, theirs, dtype, steps)
+    tolerance = TOLERANCE[dtype]
+    if tolerance["auc"] == 0:
+        # Weights that differ in their last digits have other digests.
+        assert table(ours) | {"weights": None} == table(theirs) | {"weights": None}
+    for (name, a), (_, b) in zip(aucs(ours), aucs(theirs), strict=True):
+        assert a == pytest.approx(b, abs=tolerance["auc"]), name
+
+
+def compare_training(ours, theirs, dtype, steps):
     tolerance = TOLERANCE[dtype]
     for stage in STAGES:
         first, second = losses(ours, stage), losses(theirs, stage)
@@ -91,11 +123,6 @@ def compare(ours, theirs, dtype, steps):
                 )
                 differences.append(np.abs(a - b).max())
             assert not differences or np.median(differences) < MEDIAN[dtype][kind]
-    if tolerance["auc"] == 0:
-        # Weights that differ in their last digits have other digests.
-        assert table(ours) | {"weights": None} == table(theirs) | {"weights": None}
-    for (name, a), (_, b) in zip(aucs(ours), aucs(theirs), strict=True):
-        assert a == pytest.approx(b, abs=tolerance["auc"]), name
 
 
 def arrays(ours, theirs, kind):
@@ -123,6 +150,26 @@ def aucs(workdir):
 def test_twenty_steps_of_every_stage(runs, dtype, processes, devices):
     one = runs(dtype, 1, 1, STEPS)
     compare(one, runs(dtype, processes, devices, STEPS), dtype, STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 2)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_twenty_steps_with_missing_labels(runs, dtype, processes, devices):
+    one = runs(dtype, 1, 1, STEPS, missing=True)
+    several = runs(dtype, processes, devices, STEPS, missing=True)
+    data, seen = (json.loads((one / name).read_text()) for name in ("data.json", "lineage.json"))
+    assert data["unlabelled_images"] > 0
+    assert sum(map(len, seen["seen"].values())) == data["train"]
+    compare_training(one, several, dtype, STEPS)
+    # And not the losses of all labels.
+    whole = runs(dtype, 1, 1, STEPS)
+    assert np.abs(np.subtract(*(losses(run, STAGES[0]) for run in (one, whole)))).max() > 0.01
+    for stage in STAGES:
+        first, second = (read_result(epath.Path(run) / "stages" / stage) for run in (one, several))
+        for branch, values in first["val_auc"].items():
+            tolerance = TOLERANCE[dtype]["auc"]
+            assert values == pytest.approx(second["val_auc"][branch], abs=tolerance), branch
 
 
 @pytest.mark.slow

@@ -238,17 +238,23 @@ def test_the_table_of_finished_stages():
     again = {
         "val_auc": {"global": {"Mass": 0.8, "Hernia": 0.5}, "fusion": {"Mass": 1.0, "Hernia": None}}
     }
-    assert validation_table([first]).splitlines() == [
+    assert validation_table([first], ("Mass", "Hernia")).splitlines() == [
         "AUC, validation images  global",
         "Mass                     0.750",
         "Hernia                       -",
         "mean                     0.750",
     ]
-    assert validation_table([first, again]).splitlines() == [
+    assert validation_table([first, again], ("Mass", "Hernia")).splitlines() == [
         "AUC, validation images  global  fusion",
         "Mass                     0.800   1.000",
         "Hernia                   0.500       -",
         "mean                     0.650   1.000",
+    ]
+    # Where labels are missing, the mean is over the findings that select checkpoints.
+    assert validation_table([first, again], ("Mass",)).splitlines()[1:] == [
+        "Mass                     0.800   1.000",
+        "Hernia                   0.500       -",
+        "mean of 1                0.800   1.000",
     ]
 
 

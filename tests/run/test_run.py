@@ -1,14 +1,20 @@
-"""Effects of a config's keys on the model and on JAX."""
+"""Effects of a config's keys on the model and on JAX, and what a run says about its data."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.data.labels import MISSING
+from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.run.run import open_run
+from agcnn_jax.training.loop import describe_training
 from tests.configs import demo
+from tests.support.missing import copy_with_missing, missing_labels
 
 
 @pytest.fixture
@@ -52,3 +58,31 @@ def test_matmul_precision_reaches_every_convolution_and_product(open_with, preci
 @pytest.mark.parametrize(("choice", "axis"), [("global", "batch"), ("device", None)])
 def test_batch_norm_says_whose_statistics(open_with, choice, axis):
     assert open_with(batch_norm=choice).recipe.model.backbone.axis_name == axis
+
+
+def test_a_run_on_data_with_missing_labels(open_with, tmp_path):
+    whole = open_with()
+    hidden = whole.split.train[[3, 40]]
+
+    def change(matrix):
+        changed = missing_labels(matrix, 0.4)
+        changed[:, 0] = matrix[:, 0]  # so that every film has a known label
+        changed[hidden] = MISSING
+        return changed
+
+    folder = whole.records.directory.parents[1]
+    data = {
+        "dir": str(copy_with_missing(folder, tmp_path / "data", change)),
+        "protocol": "official",
+    }
+    partly = open_with(data=data)
+    assert partly.recipe.missing_labels and not whole.recipe.missing_labels
+    np.testing.assert_array_equal(partly.split.train, np.setdiff1d(whole.split.train, hidden))
+    assert partly.data_summary["unlabelled_images"] == 2
+    assert partly.data_summary["train"] == whole.data_summary["train"] - 2
+    assert "unlabelled_images" not in whole.data_summary
+    start = SimpleNamespace(tested=Overlap(0, 0, True))
+    lines = describe_training(partly, start).splitlines()
+    left_out = "films of the training subset that are left out, since none of their labels is known"
+    assert f"{left_out}: 2" in lines
+    assert left_out not in describe_training(whole, start)

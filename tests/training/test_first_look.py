@@ -1,6 +1,9 @@
+import types
+
 import numpy as np
 
-from agcnn_jax.training.first_look import SIDE, draw
+from agcnn_jax.data.labels import MISSING
+from agcnn_jax.training.first_look import SIDE, draw, findings_of, first_ill
 
 BOX_COLOUR = (233, 180, 86)
 
@@ -27,3 +30,15 @@ def test_the_caption_is_drawn_below():
     with_words, without = draw(film, film, box, "Masse, Hernie"), draw(film, film, box, "")
     np.testing.assert_array_equal(with_words[:SIDE], without[:SIDE])
     assert without[SIDE:].max() == 0 and with_words[SIDE:].max() == 255
+
+
+def test_a_label_that_is_not_known_is_no_finding():
+    records = types.SimpleNamespace(
+        findings=("Mass", "Hernia"),
+        finding_columns=np.array([0, 2]),
+        label_matrix=np.uint8([[0, 1, 0], [MISSING, 1, 0], [0, 0, 1], [1, MISSING, 1]]),
+    )
+    assert first_ill(records, np.array([0, 1, 3, 2])) == 2
+    assert first_ill(records, np.array([1, 0])) == 0
+    named = ["no finding", "no known finding", "Hernia", "Mass, Hernia"]
+    assert [findings_of(records, index) for index in range(4)] == named
