@@ -519,8 +519,8 @@ FAULTS = (
     Fault(
         "a difference as if branches were independent",
         INFLUENCE,
-        "return Influence(self.values - other.values, self.weights)",
-        "return Influence(np.hypot(self.values, other.values), self.weights)",
+        "return Influence(self.values - other.values, self.weights, self.known)",
+        "return Influence(np.hypot(self.values, other.values), self.weights, self.known)",
         ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
     ),
     Fault(
