@@ -23,7 +23,6 @@ from cohorts import Cohort, Scenario, Simulate, cohorts, command, single
 from reporting import table
 
 from agcnn_jax.metrics.auc_table import auc_table
-from agcnn_jax.metrics.influence import Influence
 from agcnn_jax.metrics.paired_test import PairedTest, holm, paired_test
 
 LEVEL = 0.05
@@ -51,10 +50,7 @@ def tests(cohort: Cohort) -> list[PairedTest]:
     first, second = results["first"], results["second"]
     change = first.mean.influence.minus(second.mean.influence)
     differences = [(first.auc[name] or 0) - (second.auc[name] or 0) for name in names]
-    return [
-        paired_test(difference, Influence(change.values[:, [i]], change.weights[:, [i]]))
-        for i, difference in enumerate(differences)
-    ]
+    return [paired_test(difference, change.of([i])) for i, difference in enumerate(differences)]
 
 
 def sizes(scenario: Scenario, draws: int) -> tuple[float, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from agcnn_jax.metrics.known_labels import MISSING as MISSING
+
 # In the paper's order (Section IV-A). AUC is averaged over the findings.
 FINDINGS = (
     "Atelectasis",
@@ -23,9 +25,6 @@ FINDINGS = (
 )
 NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
-
-MISSING = 255
-"""A label that is not known, in the uint8 matrix of labels, where others are 0 or 1."""
 
 # The table's first edition has 058Y, 012M and 003D, its second 58.
 _AGE = re.compile(r"(\d{1,9})([YMD]?)", re.IGNORECASE)

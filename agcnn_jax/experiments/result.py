@@ -30,6 +30,7 @@ from agcnn_jax.evaluation.scoring.scored import (
 )
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
 from agcnn_jax.metrics.influence import Variance, stack, variance_of_mean
+from agcnn_jax.metrics.known_labels import known_patients
 from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import SeedEstimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
@@ -175,11 +176,11 @@ def _estimates(scored: ScoredImages, areas: Mapping[str, np.ndarray]) -> dict[st
     for branch, rows in per_branch.items():
         for name, parts in rows.items():
             if name in ("", *SIZES) and parts:
-                estimates[f"{branch} {name}".strip()] = _mean_estimate(parts, count)
+                estimates[f"{branch} {name}".strip()] = _mean_estimate(parts)
     for finding in scored.findings:
         pair = [per_branch.get(branch, {}).get(finding) for branch in ("fusion", "global")]
         if all(pair):
-            one, other = (_mean_estimate(parts, count) for parts in pair if parts)
+            one, other = (_mean_estimate(parts) for parts in pair if parts)
             estimates[f"{DIFFERENCE} {finding}"] = one.minus(other)
     variances = [one.variance for one in estimates.values()]
     packed = np.array([one.contributions * count for one in variances], np.float16)
@@ -212,18 +213,19 @@ def _of_branch(
         ranks = rank_scores(labels, scores[finding])
         if (value := plain_auc(ranks)) is None:
             continue
-        rows[finding] = [(value, patient_influence(ranks, patient, count))]
+        known = known_patients(labels, patient, count)
+        rows[finding] = [(value, patient_influence(ranks, patient, known))]
         rows[""] += rows[finding]
         for size, third in _thirds(areas.get(finding)).items():
             kept = (labels == 0) | third
             ranks = rank_scores(labels[kept], scores[finding][kept])
             if (value := plain_auc(ranks)) is not None:
-                rows[size].append((value, patient_influence(ranks, patient[kept], count)))
+                rows[size].append((value, patient_influence(ranks, patient[kept], known)))
     return rows
 
 
-def _mean_estimate(parts: _Parts, count: int) -> SeedEstimate:
-    influence = stack([one for _, one in parts], count)
+def _mean_estimate(parts: _Parts) -> SeedEstimate:
+    influence = stack([one for _, one in parts])
     value = float(np.mean([value for value, _ in parts]))
     return SeedEstimate(value, variance_of_mean(influence))
 

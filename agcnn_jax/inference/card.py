@@ -188,6 +188,7 @@ def _cohort(model: Model, data: Mapping[str, Any], scores: Mapping[str, Any]) ->
         overlap=Overlap(trained, shared, complete, scores.get("shared_patients", 0) is not None),
         positives=scores.get("positives", {}),
         positive_patients=scores.get("positive_patients", {}),
+        missing=scores.get("missing_labels", {}),
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agcnn_jax.metrics.influence import Influence, influence_of
+from agcnn_jax.metrics.known_labels import MISSING
 
 
 class MeanAUC(NamedTuple):
@@ -28,13 +29,16 @@ class Ranks(NamedTuple):
 
 
 def rank_scores(labels: np.ndarray, scores: np.ndarray, name: str = "") -> Ranks:
-    """Rank scores `[N]` of images with labels `[N]`; see `auc` for the arguments and errors."""
+    """Rank scores `[N]` of images with labels `[N]`; see `auc` for the arguments and errors.
+
+    Images whose label is `MISSING` are on neither side, so that their scores do not matter.
+    """
     labels, scores = np.asarray(labels), np.asarray(scores)
     where = f"{name}: " if name else ""
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(f"{where}labels {labels.shape} and scores {scores.shape} must both be [N]")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"{where}labels must be 0 or 1")
+    if not np.isin(labels, (0, 1, MISSING)).all():
+        raise ValueError(f"{where}labels must be 0 or 1, or {MISSING} where not known")
     if (bad := int(np.isnan(scores).sum())) > 0:
         raise ValueError(f"{where}{bad} of {len(scores)} scores are NaN; an AUC needs numbers")
     positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
@@ -56,13 +60,13 @@ def plain_auc(ranks: Ranks) -> float | None:
     return twice_wins / 2 / pairs if pairs else None
 
 
-def patient_influence(ranks: Ranks, patient: np.ndarray, patients: int) -> Influence:
-    """Influence of each of K `patients` on an AUC that exists.
+def patient_influence(ranks: Ranks, patient: np.ndarray, known: np.ndarray) -> Influence:
+    """Influence of each of K patients on an AUC that exists; 0 of those without a known label.
 
     Args:
         ranks: of the N images.
         patient: int `[N]`, the index of each image's patient.
-        patients: K.
+        known: bool `[K]`, see `known_patients`.
     """
     positives, negatives = len(ranks.positives), len(ranks.negatives)
     # A positive that has `below` negatives under it fails to beat every later one.
@@ -73,7 +77,7 @@ def patient_influence(ranks: Ranks, patient: np.ndarray, patients: int) -> Influ
         (ranks.below + ranks.not_above) / (2 * negatives),
         1 - not_won / (2 * positives),
     )
-    return influence_of(wins, (patient[ranks.positives], patient[ranks.negatives]), patients)
+    return influence_of(wins, (patient[ranks.positives], patient[ranks.negatives]), known)
 
 
 def auc(labels: np.ndarray, scores: np.ndarray, name: str = "") -> float | None:
@@ -83,7 +87,7 @@ def auc(labels: np.ndarray, scores: np.ndarray, name: str = "") -> float | None:
     `sklearn.metrics.roc_auc_score`.
 
     Args:
-        labels: `[N]`, 0 or 1.
+        labels: `[N]`: 0, 1 or `MISSING`.
         scores: `[N]`, any real numbers; only their order matters.
         name: the finding, for error messages.
 
@@ -91,7 +95,7 @@ def auc(labels: np.ndarray, scores: np.ndarray, name: str = "") -> float | None:
         The AUC in [0, 1], or None without a positive or without a negative.
 
     Raises:
-        ValueError: if shapes differ, a label is neither 0 nor 1, or a score is NaN.
+        ValueError: if shapes differ, a label is none of these, or a score is NaN.
     """
     return plain_auc(rank_scores(labels, scores, name))
 

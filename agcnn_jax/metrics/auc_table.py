@@ -18,6 +18,7 @@ from agcnn_jax.metrics.auc import (
 from agcnn_jax.metrics.auc_interval import auc_interval
 from agcnn_jax.metrics.influence import Influence, difference_interval, mean_interval, stack
 from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.known_labels import known_patients
 
 FEW_PATIENTS = 10
 """The AUC of a finding with fewer positive patients than this says little."""
@@ -76,8 +77,11 @@ def auc_table(
     come from each patient's influence (see `auc_interval` and `influence`). Independent images
     would make them too narrow.
 
+    The AUC of a label is that of the images whose label is known, and its interval that of their
+    patients. A mean's interval adds up each patient's influences on the findings known of it.
+
     Args:
-        label_matrix: 0 or 1, `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, `[N, C]`.
         scores: per branch, `[N, C]`: logits or probabilities, of which only the order matters.
         labels: names of the C columns.
         findings: the labels to average over.
@@ -97,6 +101,10 @@ def auc_table(
             raise ValueError(f"{name}: {np.shape(matrix)}, but images x labels are {shape}")
     _, patient = np.unique(np.asarray(patient_ids), return_inverse=True)
     patients = int(patient.max()) + 1 if len(patient) else 0
+    known = {
+        label: known_patients(label_matrix[:, c], patient, patients)
+        for c, label in enumerate(labels)
+    }
     return {
         branch: _branch_auc(
             {
@@ -105,7 +113,7 @@ def auc_table(
             },
             tuple(findings),
             patient,
-            patients,
+            known,
         )
         for branch, matrix in scores.items()
     }
@@ -115,12 +123,12 @@ def _branch_auc(
     ranks: Mapping[str, Ranks],
     findings: tuple[str, ...],
     patient: np.ndarray,
-    patients: int,
+    known: Mapping[str, np.ndarray],
 ) -> BranchAUC:
     """Summarise a branch from each label's ranks."""
     values = {label: plain_auc(one) for label, one in ranks.items()}
     influences = {
-        label: patient_influence(ranks[label], patient, patients)
+        label: patient_influence(ranks[label], patient, known[label])
         for label, value in values.items()
         if value is not None
     }
@@ -132,7 +140,7 @@ def _branch_auc(
     frequent = [f for f in present if (influences[f].weights[0] > 0).sum() >= FEW_PATIENTS]
 
     def mean_over(names: Sequence[str]) -> Mean:
-        influence = stack([influences[finding] for finding in names], patients)
+        influence = stack([influences[finding] for finding in names])
         value = mean_auc({finding: values[finding] for finding in names}).mean
         interval = intervals[names[0]] if len(names) == 1 else None
         if value is not None and len(names) > 1:

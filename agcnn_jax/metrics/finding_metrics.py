@@ -21,6 +21,7 @@ from agcnn_jax.metrics.calibration import (
     reliability,
 )
 from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, logit_interval
+from agcnn_jax.metrics.known_labels import known_rows
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -143,20 +144,22 @@ def finding_metrics(
     patients: np.ndarray,
     logits: np.ndarray | None = None,
 ) -> FindingMetrics:
-    """Compute all measures of one finding.
+    """Compute all measures of one finding, on the images whose label is known.
 
     Args:
-        labels: 0 or 1, `[N]`, with both.
+        labels: `[N]`: 0 and 1, both of which occur, and `MISSING`.
         probabilities: `[N]`.
         patients: int `[N]`, the patient of each image.
         logits: `[N]`, which average precision ranks; None if only the probabilities are known.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+    ranked = probabilities if logits is None else logits
+    labels, probabilities, patients, ranked = known_rows(labels, probabilities, patients, ranked)
     case = Case(
         labels,
         probabilities,
-        ranked=probabilities if logits is None else logits,
-        logits=finite_logits(probabilities) if logits is None else np.asarray(logits, np.float64),
+        ranked,
+        logits=finite_logits(probabilities) if logits is None else np.asarray(ranked, np.float64),
         errors=over.errors(labels, patients),
     )
 
@@ -175,5 +178,8 @@ def finding_metrics(
 
 
 def enough_patients(labels: np.ndarray, patients: np.ndarray, few: int) -> bool:
-    """Tell whether at least `few` patients have a positive image, and as many a negative one."""
+    """Tell whether at least `few` patients have a positive image, and as many a negative one.
+
+    Labels `[N]` may be `MISSING`, which is neither.
+    """
     return min(len(np.unique(patients[labels == side])) for side in (0, 1)) >= few

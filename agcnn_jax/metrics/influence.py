@@ -40,23 +40,29 @@ _LARGEST_WEIGHT = 0.9
 class Influence(NamedTuple):
     """The contribution of each patient to the error of F AUCs.
 
-    The first axis is the side: positive images, then negative images.
+    The first axis of values and weights is the side: positive images, then negative images.
 
     Attributes:
         values: float64 `[2, F, K]`, for K patients; each `[K]` sums to 0.
         weights: float64 `[2, F, K]`, each patient's share of a side's images; each `[K]` sums to 1.
+        known: bool `[F, K]`: the patient has a known label of the finding. Where not, both are 0.
     """
 
     values: np.ndarray
     weights: np.ndarray
+    known: np.ndarray
 
     def minus(self, other: Influence) -> Influence:
         """Return the influence on the difference of two AUCs of the same images."""
-        return Influence(self.values - other.values, self.weights)
+        return Influence(self.values - other.values, self.weights, self.known)
+
+    def of(self, places: Sequence[int]) -> Influence:
+        """Return the influence on some of the F AUCs, given by their indices."""
+        return Influence(*(part[..., places, :] for part in self))
 
 
 def influence_of(
-    wins: tuple[np.ndarray, np.ndarray], patients: tuple[np.ndarray, np.ndarray], count: int
+    wins: tuple[np.ndarray, np.ndarray], patients: tuple[np.ndarray, np.ndarray], known: np.ndarray
 ) -> Influence:
     """Compute the influence of K patients on one AUC.
 
@@ -64,24 +70,24 @@ def influence_of(
         wins: for positive and for negative images, float64 `[P]` and `[M]`: the share of the other
             side's images that each is ranked correctly against; both average to the AUC.
         patients: for positive and for negative images, int `[P]` and `[M]`, their patients.
-        count: K.
+        known: bool `[K]`: the patient has a known label.
 
     Returns:
         `Influence` with F = 1.
     """
+    count = len(known)
     values, weights = np.zeros((2, 1, count)), np.zeros((2, 1, count))
     for side, (share, patient) in enumerate(zip(wins, patients, strict=True)):
         values[side, 0] = np.bincount(patient, share - share.mean(), count) / len(share)
         weights[side, 0] = np.bincount(patient, minlength=count) / len(share)
-    return Influence(values, weights)
+    return Influence(values, weights, known[None])
 
 
-def stack(influences: Sequence[Influence], count: int) -> Influence:
-    """Join the influences of `count` patients on F AUCs into one; F may be 0."""
+def stack(influences: Sequence[Influence]) -> Influence:
+    """Join the influences of the same patients on F AUCs into one; F may be 0, and then K is."""
     if not influences:
-        return Influence(np.zeros((2, 0, count)), np.zeros((2, 0, count)))
-    values, weights = (np.concatenate(parts, axis=1) for parts in zip(*influences, strict=True))
-    return Influence(values, weights)
+        return Influence(np.zeros((2, 0, 0)), np.zeros((2, 0, 0)), np.zeros((0, 0), bool))
+    return Influence(*(np.concatenate(parts, axis=-2) for parts in zip(*influences, strict=True)))
 
 
 def mean_interval(mean: float, influence: Influence) -> Interval | None:
@@ -176,7 +182,7 @@ def estimate_variance(influence: Influence, power: float) -> tuple[float, float]
         The variance and its degrees of freedom; None where nothing varies, or no finding has two
         patients on one of the sides.
     """
-    patients, weights = influence.values.shape[-1], influence.weights
+    patients, weights = int(influence.known.any(axis=0).sum()), influence.weights
     values = _scaled(influence, power)
     total = (values.sum(axis=(0, 1)) ** 2).sum()
     # Per side and finding: the variance, and its degrees of freedom, the number of patients of

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, Interval
+from agcnn_jax.metrics.known_labels import known_rows
 from agcnn_jax.metrics.measure_intervals import errors
 from agcnn_jax.metrics.shares import shares
 
@@ -77,7 +78,7 @@ def operating_point(
     """Count images on both sides of a threshold that was chosen on other images.
 
     Args:
-        labels: 0 or 1, `[N]`.
+        labels: 0, 1 or `MISSING`, `[N]`; images whose label is missing are not counted.
         scores: `[N]`, on the scale of the threshold.
         threshold: an image with this score or a higher one is called positive.
         patients: int `[N]`, the patient of each image.
@@ -86,6 +87,7 @@ def operating_point(
         Counts, shares with Wilson's intervals for clustered observations (see `shares`), and
         likelihood ratios with intervals on the logarithmic scale. A ratio with a zero has none.
     """
+    labels, scores, patients = known_rows(labels, scores, patients)
     called, positive = scores >= threshold, labels == 1
 
     def share(hits: np.ndarray, among: np.ndarray) -> Estimate:

@@ -15,6 +15,7 @@ import numpy as np
 from agcnn_jax.metrics.auc import patient_influence, rank_scores
 from agcnn_jax.metrics.influence import Influence, difference_interval, stack
 from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, Interval
+from agcnn_jax.metrics.known_labels import known_patients
 from agcnn_jax.metrics.operating_points import share_of
 from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup
 
@@ -69,7 +70,7 @@ def compare_groups(
     Args:
         rows: from `subgroup_aucs` for the same images.
         groups: per attribute, the group of each image, str `[N]`.
-        label_matrix: 0 or 1, `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, `[N, C]`; see `auc_table`.
         scores: per branch, `[N, C]`.
         called: at one threshold for all groups; labels without a threshold are left out.
         labels: names of the C columns.
@@ -128,7 +129,8 @@ def _side(
 ) -> _Side:
     count = int(patient.max()) + 1
     ranks = rank_scores(truth[in_group], scores[in_group])
-    influence = patient_influence(ranks, patient[in_group], count)
+    known = known_patients(truth, patient, count)
+    influence = patient_influence(ranks, patient[in_group], known)
     if called is None:
         return _Side(auc, influence, None)
     positive, negative = in_group & (truth == 1), in_group & (truth == 0)
@@ -183,7 +185,7 @@ def _means(row: Subgroup, reference: Subgroup, sides: Sides) -> GroupComparison:
     parts = [
         [sides[one.group, finding].influence for finding in shared] for one in (row, reference)
     ]
-    ours, theirs = (stack(part, part[0].values.shape[-1]) for part in parts)
+    ours, theirs = map(stack, parts)
     aucs = [[sides[one.group, finding].auc for finding in shared] for one in (row, reference)]
     difference = float(np.mean(aucs[0]) - np.mean(aucs[1]))
     return GroupComparison(*place, shared, auc_difference=_auc_difference(difference, ours, theirs))
@@ -192,7 +194,7 @@ def _means(row: Subgroup, reference: Subgroup, sides: Sides) -> GroupComparison:
 def _auc_difference(difference: float, first: Influence, second: Influence) -> Estimate:
     """Return the difference of two means of F AUCs over different images of the same patients."""
     # Half the difference is the mean of the F AUCs of one and of the other's with the sign changed.
-    both = stack([first, Influence(-second.values, second.weights)], first.values.shape[-1])
+    both = stack([first, second._replace(values=-second.values)])
     half = difference_interval(difference / 2, both)
     interval = half and Interval(max(-1.0, 2 * half.low), min(1.0, 2 * half.high))
     return Estimate(difference, interval)

@@ -9,7 +9,7 @@ import numpy as np
 
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
 from agcnn_jax.metrics.finding_metrics import enough_patients
-from agcnn_jax.metrics.influence import Influence, mean_interval
+from agcnn_jax.metrics.influence import mean_interval
 from agcnn_jax.metrics.interval import Interval
 
 UNKNOWN = "unknown"
@@ -89,7 +89,7 @@ def subgroup_aucs(
 
     Args:
         groups: per attribute, the group of each image, str `[N]`.
-        label_matrix: 0 or 1, `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, `[N, C]`; see `auc_table`.
         scores: per branch, `[N, C]`.
         labels: names of the C columns.
         findings: the labels to average over.
@@ -148,7 +148,6 @@ def _of_group(
     size = (len(patients), len(np.unique(patients)))
     rows = []
     for branch, result in results.items():
-        values, weights = result.mean.influence
         for c, label in enumerate(labels):
             positive = label_matrix[:, c] == 1
             counts = (int(positive.sum()), len(np.unique(patients[positive])))
@@ -161,6 +160,6 @@ def _of_group(
             mean = float(np.mean([result.auc[label] for label in shared]))
             interval = result.intervals[shared[0]]
             if len(shared) > 1:
-                interval = mean_interval(mean, Influence(values[:, places], weights[:, places]))
+                interval = mean_interval(mean, result.mean.influence.of(places))
             rows.append(Subgroup(*place, *size, branch, MEAN, shared, None, None, mean, interval))
     return rows

@@ -21,6 +21,7 @@ from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.calibration import Line, finite_logits, fit_line
 from agcnn_jax.metrics.feature_distance import FeatureStatistics
 from agcnn_jax.metrics.finding_metrics import enough_patients
+from agcnn_jax.metrics.known_labels import known_rows
 from agcnn_jax.metrics.operating_points import RULES, choose_thresholds
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
@@ -56,7 +57,7 @@ class Calibration:
     """What validation images choose for a model.
 
     Attributes:
-        images: number of validation images.
+        images: number of validation images, with or without known labels.
         patients: number of their patients.
         of_logits: thresholds are logits; otherwise probabilities.
         branches: per branch or file and label, the choice; labels with fewer than `FEW_PATIENTS`
@@ -83,10 +84,10 @@ def calibrate(
     labels: Sequence[str],
     patients: np.ndarray,
 ) -> Calibration:
-    """Choose thresholds and fit Platt's numbers on validation images.
+    """Choose thresholds and fit Platt's numbers on the validation images with a known label.
 
     Args:
-        label_matrix: 0 or 1, `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, `[N, C]`.
         probabilities: per branch, `[N, C]`.
         logits: the same before the sigmoid; None if only the probabilities are known.
         labels: names of the C columns.
@@ -97,14 +98,16 @@ def calibrate(
         scores = matrix if logits is None else logits[branch]
         finite = finite_logits(matrix) if logits is None else scores
         branches[branch] = {
-            label: Choice(
-                fit_line(label_matrix[:, c], np.asarray(finite[:, c], np.float64)),
-                choose_thresholds(label_matrix[:, c], scores[:, c]),
-            )
+            label: _choose(*known_rows(label_matrix[:, c], finite[:, c], scores[:, c]))
             for c, label in enumerate(labels)
             if enough_patients(label_matrix[:, c], patients, FEW_PATIENTS)
         }
     return Calibration(len(label_matrix), len(np.unique(patients)), logits is not None, branches)
+
+
+def _choose(labels: np.ndarray, logits: np.ndarray, scores: np.ndarray) -> Choice:
+    line = fit_line(labels, np.asarray(logits, np.float64))
+    return Choice(line, choose_thresholds(labels, scores))
 
 
 def write_calibration(

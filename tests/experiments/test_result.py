@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.experiments.result import (
     DIFFERENCE,
     _estimates,
@@ -17,6 +18,7 @@ from agcnn_jax.metrics.seeds import over_seeds
 from agcnn_jax.runtime.errors import UserError
 from tests.evaluation.cases import draw
 from tests.experiments.results import BRANCHES, content_of, made
+from tests.support.missing import missing_labels
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,28 @@ def test_a_test_subset_without_any_finding_has_no_estimates():
     nobody = dataclasses.replace(scored, label_matrix=np.zeros_like(scored.label_matrix))
     found = made({**_scores(nobody), **_estimates(nobody, {})}, _scores(scored))
     assert found.estimates == {} and found.mean("global") is None
+
+
+def test_missing_labels_are_left_out_by_finding(scored, areas):
+    labels = missing_labels(scored.label_matrix, 0.4)
+    labels[:60] = MISSING
+    masked = dataclasses.replace(scored, label_matrix=labels)
+    noise = np.random.default_rng(1).normal(size=labels.shape)
+    changed = {name: np.where(labels == MISSING, noise, x) for name, x in scored.logits.items()}
+    found = _estimates(masked, areas)
+    assert found == _estimates(dataclasses.replace(masked, logits=changed), areas)
+    result = made({**_scores(masked), **found}, _scores(masked))
+    kept = labels[:, 0] != MISSING
+    expected = roc_auc_score(labels[kept, 0], scored.logits["local"][kept, 0])
+    assert result.auc("local", "Mass") == pytest.approx(expected)
+    table = auc_table(
+        labels,
+        scored.logits,
+        labels=scored.labels,
+        findings=scored.findings,
+        patient_ids=scored.patient_ids,
+    )
+    expected = variance_of_mean(table["local"].mean.influence)
+    variance = result.estimates["local"].variance
+    assert variance.degrees == pytest.approx(expected.degrees)
+    np.testing.assert_allclose(variance.contributions, expected.contributions, rtol=1e-3)

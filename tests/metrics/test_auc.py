@@ -65,7 +65,7 @@ def test_one_class_has_no_auc(labels):
 def test_mistakes_name_the_finding():
     with pytest.raises(ValueError, match="Hernia: 1 of 2 scores are NaN"):
         auc(np.array([0, 1]), np.array([np.nan, 1]), name="Hernia")
-    with pytest.raises(ValueError, match="Hernia: labels must be 0 or 1"):
+    with pytest.raises(ValueError, match="Hernia: labels must be 0 or 1, or 255 where not known"):
         auc(np.array([0, 2]), np.array([0, 1]), name="Hernia")
     with pytest.raises(ValueError, match=r"labels \(2,\) and scores \(3,\)"):
         auc(np.array([0, 1]), np.zeros(3))

@@ -19,7 +19,7 @@ from coverage_of_findings import AUCS, KINDS, POSITIVES, auc_coverage, measure_c
 def interval(labels, scores, patient):
     labels, scores, patient = map(np.asarray, (labels, scores, patient))
     ranks = rank_scores(labels, scores)
-    influence = patient_influence(ranks, patient, patient.max() + 1)
+    influence = patient_influence(ranks, patient, np.ones(patient.max() + 1, bool))
     images = len(ranks.positives), len(ranks.negatives)
     return auc_interval(plain_auc(ranks), influence, images)
 

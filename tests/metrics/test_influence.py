@@ -86,21 +86,21 @@ def lone(spread):
     weights[0, 0, :4], weights[0, 1, 4] = 0.25, 1
     values[1, :, 5:] = np.tile([0.001, 0, -0.001], 5)
     weights[1, :, 5:] = 1 / 15
-    return Influence(values, weights)
+    return Influence(values, weights, np.ones((2, 20), bool))
 
 
 def test_one_positive_patient_borrows_the_others_variance():
     influence = lone(0.04)
-    steady = Influence(influence.values, influence.weights.copy())
+    steady = influence._replace(weights=influence.weights.copy())
     steady.weights[0, 1, :5] = 0.2  # as if f1 had five patients with equal scores
     borrowed, own = (difference_interval(0.0, one) for one in (influence, steady))
     assert borrowed.high > 1.5 * own.high
-    nobody = Influence(*(part[:, 1:] for part in influence))
+    nobody = influence.of([1])
     assert mean_interval(0.8, nobody) is None
 
 
 def test_no_interval_where_nothing_varies():
-    same = Influence(np.zeros((2, 1, 9)), np.full((2, 1, 9), 1 / 9))
+    same = Influence(np.zeros((2, 1, 9)), np.full((2, 1, 9), 1 / 9), np.ones((1, 9), bool))
     assert mean_interval(1.0, same) is None
     assert difference_interval(0.0, same) is None
 

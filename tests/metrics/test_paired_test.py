@@ -51,7 +51,7 @@ def images(seed, count, share):
 
 def influence_on(labels, scores, patient):
     ranks = rank_scores(labels, scores)
-    return plain_auc(ranks), patient_influence(ranks, patient, int(patient.max()) + 1)
+    return plain_auc(ranks), patient_influence(ranks, patient, np.ones(patient.max() + 1, bool))
 
 
 def compare(labels, first, second, patient):

@@ -43,7 +43,9 @@ def test_aucs_and_intervals_of_each_group(drawn):
         truth, score = labels[chosen, 0], scores[chosen, 0]
         row = rows[sex, "global", "Mass"]
         assert row.auc == pytest.approx(roc_auc_score(truth, score))
-        influence = patient_influence(rank_scores(truth, score), patients[chosen], 120)
+        influence = patient_influence(
+            rank_scores(truth, score), patients[chosen], np.ones(120, bool)
+        )
         images = int(truth.sum()), int((truth == 0).sum())
         np.testing.assert_allclose(row.interval, auc_interval(row.auc, influence, images), 1e-5)
         assert (row.images, row.patients, row.positives) == (120, 60, truth.sum())
@@ -153,7 +155,9 @@ def test_other_patients_in_each_group_vary_apart(views):
     for group in "FM":
         chosen = halves == group
         influence = patient_influence(
-            rank_scores(labels[chosen, 0], views[2][chosen, 0]), patients[chosen], 150
+            rank_scores(labels[chosen, 0], views[2][chosen, 0]),
+            patients[chosen],
+            np.ones(150, bool),
         )
         apart.append(difference_interval(0.0, influence).high)
     assert one.auc_difference.interval.high - one.auc_difference.value == pytest.approx(

@@ -564,9 +564,23 @@ FAULTS = (
     Fault(
         "a difference as if branches were independent",
         INFLUENCE,
-        "return Influence(self.values - other.values, self.weights)",
-        "return Influence(np.hypot(self.values, other.values), self.weights)",
+        "return Influence(self.values - other.values, self.weights, self.known)",
+        "return Influence(np.hypot(self.values, other.values), self.weights, self.known)",
         ("tests/metrics/test_auc_table.py", "tests/metrics/test_influence.py"),
+    ),
+    Fault(
+        "patients without a known label count as patients",
+        INFLUENCE,
+        "int(influence.known.any(axis=0).sum())",
+        "influence.values.shape[-1]",
+        ("tests/metrics/test_known_labels.py",),
+    ),
+    Fault(
+        "an image whose label is missing counts as healthy",
+        "agcnn_jax/evaluation/scoring/films.py",
+        "scores[truth == 0, column]",
+        "scores[truth != 1, column]",
+        ("tests/evaluation/test_missing_labels.py",),
     ),
     Fault(
         "an AUC of few patients trusts its variance alone",

@@ -9,7 +9,13 @@ from typing import Any
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc.comparison import with_differences
 from agcnn_jax.evaluation.files.table import DASH, Table, ends, interval_text, number
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline, leakage
+from agcnn_jax.evaluation.scoring.cohort import (
+    MISSING_NOTE,
+    SYNTHETIC_NOTE,
+    Cohort,
+    headline,
+    leakage,
+)
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.localisation import note
 from agcnn_jax.evaluation.scoring.measures import NO_MEASURES, thresholds_note
@@ -111,10 +117,11 @@ def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 
     first = next(iter(results.values()))
     others = [label for label in first.auc if label not in first.findings]
     means = mean_rows(results)
-    groups: list[tuple[str, tuple[str, ...]]] = [("", ("Finding", "Positives"))]
-    rows = [[finding, f"{cohort.positives[finding]:,}"] for finding in first.findings]
-    rows += [[name, ""] for name, _ in means]
-    rows += [[f"{label} (apart)", f"{cohort.positives[label]:,}"] for label in others]
+    counts = tuple(name.capitalize() for name in cohort.count_names)
+    groups: list[tuple[str, tuple[str, ...]]] = [("", ("Finding", *counts))]
+    rows = [[finding, *_counts(finding, cohort)] for finding in first.findings]
+    rows += [[name, *("" for _ in cohort.count_names)] for name, _ in means]
+    rows += [[f"{label} (apart)", *_counts(label, cohort)] for label in others]
     for branch in results:
         published = papers.get(branch)
         header = ["AUC", "95 % interval", *(["paper", "diff"] if published else [])]
@@ -135,6 +142,10 @@ def build_table(results: Mapping[str, BranchAUC], cohort: Cohort, digits: int = 
     )
 
 
+def _counts(label: str, cohort: Cohort) -> list[str]:
+    return [f"{count:,}" for count in cohort.counts(label)]
+
+
 def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
     """Write the notes of the table: leakage, missing AUCs, intervals and the paper's setting."""
     lines = [leakage(cohort)]
@@ -143,12 +154,19 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
             "Probabilities are averaged over ten crops of each image: its centre, its corners, and "
             "their mirror images."
         )
+    if cohort.missing:
+        lines.append(MISSING_NOTE)
     first = next(iter(results.values()))
-    if first.missing:
-        lines.append(
-            f"{DASH} no AUC, since no image is positive or none is negative: "
-            f"{', '.join(first.missing)}. The mean leaves them out."
-        )
+    unknown = [finding for finding in first.missing if not cohort.known(finding)]
+    one_sided = [finding for finding in first.missing if cohort.known(finding)]
+    for why, names in (
+        ("no image is positive or none is negative", one_sided),
+        ("the label is missing in all images", unknown),
+    ):
+        if names:
+            lines.append(
+                f"{DASH} no AUC, since {why}: {', '.join(names)}. The mean leaves them out."
+            )
     means = mean_rows(results)
     lines.append(
         "Intervals: 95 %, from each patient's influence (clustered DeLong), each for its row "
@@ -221,13 +239,13 @@ def aucs_csv(results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write the table as CSV with full precision; cells are empty where an AUC is missing."""
     papers = paper(list(results), cohort).rows
     first = next(iter(results.values()))
-    header = ["finding", "positives"]
+    header = ["finding", *cohort.count_names]
     for branch in results:
         header += [f"{branch}_{column}" for column in ("auc", "low", "high")]
         header += [f"{branch}_{column}" for column in ("paper", "difference") if branch in papers]
-    rows: list[list[Any]] = [[finding, cohort.positives[finding]] for finding in first.findings]
-    rows += [[name, ""] for name, _ in mean_rows(results)]
-    rows += [[x, cohort.positives[x]] for x in first.auc if x not in first.findings]
+    rows: list[list[Any]] = [[finding, *cohort.counts(finding)] for finding in first.findings]
+    rows += [[name, *("" for _ in cohort.count_names)] for name, _ in mean_rows(results)]
+    rows += [[x, *cohort.counts(x)] for x in first.auc if x not in first.findings]
     for branch in results:
         of_branch = branch_rows(results, branch, papers.get(branch))
         for row, (value, interval, theirs) in zip(rows, of_branch, strict=True):

@@ -49,13 +49,14 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
             "interval": {finding: result.intervals[finding] for finding in result.findings},
         }
     facts = dataclasses.asdict(cohort)
-    del facts["overlap"], facts["synthetic"]
+    del facts["overlap"], facts["synthetic"], facts["missing"]
     keep = ("split", "protocol", "images")
     return {
         **{key: facts.pop(key) for key in keep},
         "branches": branches,
         "fusion_minus_global": _difference(results),
         **facts,
+        **cohort.missing_labels,
         **_trained_on(cohort.overlap),
         "synthetic": cohort.synthetic,
         "weights": dict(evaluation.model.weights) if evaluation.model else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import DASH, Table
-from agcnn_jax.evaluation.scoring.cohort import MISSING, Cell, SubsetCounts
+from agcnn_jax.evaluation.scoring.cohort import NO_LABEL, NOT_KNOWN, Cell, SubsetCounts
 
 NOTE = (
     "Shares are of the subset's images or patients. A patient counts in every row that one of the "
@@ -55,7 +55,8 @@ def _rows(cells_of: Sequence[Mapping[tuple[str, str], Cell]]) -> list[tuple[str,
 
     def key(place: tuple[str, str]) -> tuple[Any, ...]:
         kind, value = place
-        return kinds.index(kind), value == MISSING, "" if kind == "finding" else value
+        in_order = kind in ("finding", NO_LABEL)
+        return kinds.index(kind), value == NOT_KNOWN, "" if in_order else value
 
     return sorted(places, key=key)
 

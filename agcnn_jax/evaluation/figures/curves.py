@@ -30,6 +30,7 @@ from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.calibration import THRESHOLDS
 from agcnn_jax.metrics.finding_metrics import FindingMetrics
+from agcnn_jax.metrics.known_labels import known_rows
 
 _TOO_FEW = f"fewer than {FEW_PATIENTS}\npositive patients"
 _REFERENCE: dict[str, Any] = {"color": "0.6", "linewidth": 1.0}
@@ -43,11 +44,12 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
 
     def draw(axes: Axes, finding: str) -> str | None:
         axes.plot((0, 1), (0, 1), **_REFERENCE)
-        truth = _truth(scored, finding)
+        if not cohort.known(finding):
+            return "no known label"
         if finding in first.missing:
-            return f"no {'positive' if not truth.any() else 'negative'} image"
+            return f"no {'negative' if cohort.positives[finding] else 'positive'} image"
         for i, branch in enumerate(results):
-            false, true, _ = roc_curve(truth, _scores(scored, branch, finding))
+            false, true, _ = roc_curve(*_known(scored, branch, finding))
             color, line = style(branch, i)
             label = f"{short_name(branch)} {number(results[branch].auc[finding])}"
             axes.plot(*thinned(false, true), line, color=color, linewidth=1.5, label=label)
@@ -83,7 +85,7 @@ def roc_overview(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort:
         )
         axes.plot((0, 1), (0, 1), **_REFERENCE)
         for i, finding in enumerate(scores.mean.findings):
-            false, true, _ = roc_curve(_truth(scored, finding), _scores(scored, branch, finding))
+            false, true, _ = roc_curve(*_known(scored, branch, finding))
             # Seven colours in two line styles tell fourteen findings apart.
             color, line = _COLOURS[i % len(_COLOURS)], "-" if i < len(_COLOURS) else "--"
             label = f"{plain_name(finding)} {number(scores.auc[finding])}"
@@ -109,10 +111,9 @@ def precision_recall_figure(
     """Draw precision against recall, one panel per finding; a grey line shows the prevalence."""
 
     def draw(axes: Axes, finding: str, of_branch: dict[str, FindingMetrics]) -> None:
-        truth = _truth(scored, finding)
-        axes.axhline(truth.mean(), **_REFERENCE)
+        axes.axhline(cohort.prevalence(finding) or 0.0, **_REFERENCE)
         for i, (branch, metrics) in enumerate(of_branch.items()):
-            precision, recall, _ = precision_recall_curve(truth, _scores(scored, branch, finding))
+            precision, recall, _ = precision_recall_curve(*_known(scored, branch, finding))
             color, line = style(branch, i)
             label = f"{short_name(branch)} {number(metrics.numbers['average_precision'].value)}"
             axes.plot(*thinned(recall, precision), line, color=color, linewidth=1.5, label=label)
@@ -161,7 +162,7 @@ def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort
     """Draw net benefit against the threshold probability, one panel per finding."""
 
     def draw(axes: Axes, finding: str, of_branch: dict[str, FindingMetrics]) -> None:
-        prevalence = cohort.positives[finding] / cohort.images
+        prevalence = cohort.prevalence(finding) or 0.0
         # Beyond, hardly anybody would be treated for a finding this rare.
         shown = min(max(0.1, 4 * prevalence), 0.5) + 1e-9 >= THRESHOLDS
         thresholds = THRESHOLDS[shown]
@@ -212,12 +213,10 @@ def _few_ticks(axes: Axes) -> None:
         axis.set_major_locator(MaxNLocator(4))
 
 
-def _truth(scored: ScoredImages, finding: str) -> np.ndarray:
-    return scored.label_matrix[:, list(scored.labels).index(finding)]
-
-
-def _scores(scored: ScoredImages, branch: str, finding: str) -> np.ndarray:
-    return scored.ranked[branch][:, list(scored.labels).index(finding)]
+def _known(scored: ScoredImages, branch: str, finding: str) -> tuple[np.ndarray, ...]:
+    """Return the known labels of a finding, and the scores of their images."""
+    column = list(scored.labels).index(finding)
+    return known_rows(scored.label_matrix[:, column], scored.ranked[branch][:, column])
 
 
 def _measured(measures: Measures, finding: str) -> dict[str, FindingMetrics]:

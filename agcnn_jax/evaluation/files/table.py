@@ -51,6 +51,11 @@ def probability_text(value: float) -> str:
     return f"{value:.10g}" if text == "1" else text
 
 
+def share_text(value: float | None) -> str:
+    """Format a share as a percentage, or None as an en dash."""
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
 def interval_text(interval: Interval | None, digits: int = 3) -> str:
     """Format an interval as "[low, high]"; None, or one without a width, as an en dash."""
     # Where nothing varies, no uncertainty is seen, which does not mean that there is none.

@@ -49,7 +49,7 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
 
 def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Cohort) -> str:
     """Write a row for each branch and label; cells are empty where a measure is not known."""
-    header = ["branch", "finding", "positives", "positive_patients", "prevalence"]
+    header = ["branch", "finding", *cohort.count_names, "positive_patients", "prevalence"]
     header += ["auc", "auc_low", "auc_high", *MEASURES, "platt_slope", "platt_intercept"]
     header += [f"{side}_{100 * q:02.0f}%" for side in ("positive", "negative") for q in QUANTILES]
     header += [f"{name}_{end}" for name in MEASURES for end in ("low", "high")]
@@ -60,8 +60,8 @@ def metrics_csv(measures: Measures, results: Mapping[str, BranchAUC], cohort: Co
             estimates = [metrics.numbers[name] if metrics else NO_ESTIMATE for name in MEASURES]
             rows.append(
                 (
-                    *(branch, label, cohort.positives[label], cohort.positive_patients[label]),
-                    cohort.positives[label] / cohort.images,
+                    *(branch, label, *cohort.counts(label), cohort.positive_patients[label]),
+                    cohort.prevalence(label),
                     scores.auc[label],
                     *ends(scores.intervals[label]),
                     *(one.value for one in estimates),
@@ -113,6 +113,7 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
     record = {
         "images": cohort.images,
         "patients": cohort.patients,
+        **cohort.missing_labels,
         "positives": cohort.positives,
         "positive_patients": cohort.positive_patients,
         "quantiles": QUANTILES,

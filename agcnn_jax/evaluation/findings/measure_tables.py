@@ -13,9 +13,10 @@ from agcnn_jax.evaluation.files.table import (
     interval_text,
     number,
     probability_text,
+    share_text,
 )
 from agcnn_jax.evaluation.findings.subgroup_tables import markdown_parts as subgroup_parts
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, headline
+from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE, SYNTHETIC_NOTE, Cohort, headline
 from agcnn_jax.evaluation.scoring.measures import Measures, thresholds_note
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.interval import NO_ESTIMATE
@@ -80,8 +81,8 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
     """Build the table of one branch's measures, a row for each label."""
     rows = []
     for label, metrics in measures.findings[branch].items():
-        cells = [label, f"{cohort.positives[label]:,}"]
-        cells.append(f"{100 * cohort.positives[label] / cohort.images:.1f} %")
+        cells = [label, *(f"{count:,}" for count in cohort.counts(label))]
+        cells.append(share_text(cohort.prevalence(label)))
         cells.append(number(scores.auc[label]))
         if metrics is None:
             rows.append((*cells, *[DASH] * (len(SHOWN) + 2)))
@@ -92,8 +93,9 @@ def metrics_table(branch: str, measures: Measures, scores: BranchAUC, cohort: Co
         ]
         rows.append((*cells, _quartiles(metrics.positives), _quartiles(metrics.negatives)))
     headers = (shown.header for shown in SHOWN.values())
+    counts = (name.capitalize() for name in cohort.count_names)
     groups = (
-        ("", ("Finding", "Positives", "Prevalence", "AUC", *headers)),
+        ("", ("Finding", *counts, "Prevalence", "AUC", *headers)),
         ("median [quartiles] of", ("positives", "negatives")),
     )
     return Table(groups, tuple(rows))
@@ -143,7 +145,7 @@ def metrics_markdown(measures: Measures, results: Mapping[str, BranchAUC], cohor
         parts.append(_text(metrics_table(branch, measures, scores, cohort)))
         parts.append(f"## {branch}: intervals of the measures")
         parts.append(_text(intervals_table(branch, measures)))
-    parts += (*METRICS_NOTES, INTERVALS_NOTE)
+    parts += (*([MISSING_NOTE] if cohort.missing else []), *METRICS_NOTES, INTERVALS_NOTE)
     for branch in measures.operating_points:
         for rule, name in RULE_NAMES.items():
             parts.append(f"## {branch}: threshold by {name}")

@@ -8,7 +8,7 @@ from typing import Any
 from agcnn_jax.evaluation.auc.aucs import aucs_table, paper
 from agcnn_jax.evaluation.auc.table_one import table_one
 from agcnn_jax.evaluation.figures.files import EXAMPLES
-from agcnn_jax.evaluation.files.table import number
+from agcnn_jax.evaluation.files.table import number, share_text
 from agcnn_jax.evaluation.findings import subgroup_tables
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
 from agcnn_jax.evaluation.findings.measure_tables import (
@@ -81,16 +81,17 @@ def _images(evaluation: Evaluation) -> str:
             for row in evaluation.flow
         ],
     )
+    images = [name.capitalize() for name in cohort.count_names] if cohort.missing else ["Images"]
     prevalence = plain_table(
-        ("Label", "Images", "Prevalence", "Patients"),
+        ("Label", *images, "Prevalence", "Patients"),
         [
             (
                 label,
-                f"{count:,}",
-                f"{100 * count / cohort.images:.1f} %",
+                *(f"{count:,}" for count in cohort.counts(label)),
+                share_text(cohort.prevalence(label)),
                 f"{cohort.positive_patients[label]:,}",
             )
-            for label, count in cohort.positives.items()
+            for label in cohort.positives
         ],
     )
     lines = paragraphs([headline(cohort), leakage(cohort)])

@@ -12,7 +12,7 @@ import agcnn_jax
 from agcnn_jax.config.saved import LIBRARIES
 from agcnn_jax.evaluation.auc.aucs import differences, paper
 from agcnn_jax.evaluation.files.table import interval_text, number, plain_name
-from agcnn_jax.evaluation.scoring.cohort import Cohort, leakage
+from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE, Cohort, leakage
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS, BranchAUC
 from agcnn_jax.metrics.finding_metrics import FindingMetrics
@@ -132,6 +132,8 @@ def limits(cohort: Cohort, read: bool = False) -> list[str]:
                 "prevalence.",
             ]
         )
+    if cohort.missing:
+        lines.append(MISSING_NOTE)
     rare = [plain_name(f) for f, n in cohort.positive_patients.items() if n < FEW_PATIENTS]
     if rare:
         few = f"Fewer than {FEW_PATIENTS} positive patients: {', '.join(rare)}."

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from agcnn_jax.data.labels import parse_age
+from agcnn_jax.data.labels import MISSING, parse_age
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
@@ -22,8 +22,17 @@ from agcnn_jax.runtime.storage import exists, read_json
 SYNTHETIC = "SYNTHETIC IMAGES"
 SYNTHETIC_NOTE = f"{SYNTHETIC}: these numbers say nothing about patients."
 
-MISSING = "missing"
+NOT_KNOWN = "missing"
 """The value of a characteristic that is not known."""
+
+NO_LABEL = "finding missing"
+"""The characteristic of images whose label of a finding is not known."""
+
+MISSING_NOTE = (
+    "Each finding is measured on the images whose label for it is known. A report does not mention "
+    "every finding, and the labels that it mentions are no random sample of films: AUCs, "
+    "prevalence and predictive values may differ on all films."
+)
 
 PREPARED = "prepare_report.json"
 """The report that the preparation of a data set leaves beside it."""
@@ -47,6 +56,7 @@ class Cohort:
         positive_patients: number of patients with at least one image of each label.
         images_digest: identifies the set of images, see `Split.digests`; None when not known.
         crops: of each image, as in `config.eval.crops`; None when not known.
+        missing: number of images in which each label is not known; empty if all are known.
     """
 
     split: str | None
@@ -62,6 +72,34 @@ class Cohort:
     positive_patients: dict[str, int]
     images_digest: str | None = None
     crops: str | None = None
+    missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def known(self, label: str) -> int:
+        """Return the number of images whose label is known."""
+        return self.images - self.missing[label] if self.missing else self.images
+
+    def prevalence(self, label: str) -> float | None:
+        """Return the share of positives among the images whose label is known; None without any."""
+        known = self.known(label)
+        return self.positives[label] / known if known else None
+
+    def counts(self, label: str) -> tuple[int, ...]:
+        """Return the numbers of images in the columns `count_names`."""
+        positives = self.positives[label]
+        return (self.known(label), positives, self.missing[label]) if self.missing else (positives,)
+
+    @property
+    def count_names(self) -> tuple[str, ...]:
+        """The columns of tables: positives, between known and missing where labels are missing."""
+        return ("known", "positives", "missing") if self.missing else ("positives",)
+
+    @property
+    def missing_labels(self) -> dict[str, dict[str, int]]:
+        """The numbers of known and missing labels for JSON; nothing if all are known."""
+        if not self.missing:
+            return {}
+        known = {label: self.known(label) for label in self.missing}
+        return {"known_labels": known, "missing_labels": dict(self.missing)}
 
 
 def describe_cohort(
@@ -79,8 +117,9 @@ def describe_cohort(
     images_digest: str | None = None,
     crops: str | None = None,
 ) -> Cohort:
-    """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
+    """Count images, patients and positives of labels `[N, C]` and patients `[N]`."""
     patients = np.asarray(patient_ids)
+    missing = (label_matrix == MISSING).sum(axis=0).tolist()
     columns = {label: label_matrix[:, c] == 1 for c, label in enumerate(labels)}
     return Cohort(
         split=split,
@@ -98,6 +137,7 @@ def describe_cohort(
         },
         images_digest=images_digest,
         crops=crops,
+        missing=dict(zip(labels, missing, strict=True)) if any(missing) else {},
     )
 
 
@@ -215,7 +255,7 @@ class Subset:
         name: such as "train".
         patients: `[N]`, the patient of each image, N at least 1.
         labels: names of the C columns.
-        label_matrix: 0 or 1, `[N, C]`.
+        label_matrix: 0, 1 or `MISSING`, `[N, C]`.
         ages: in years, int `[N]`; outside 0 to 120 not known.
         sexes: `[N]`, "" if not known.
         views: `[N]`, "" if not known.
@@ -254,14 +294,17 @@ def count_subset(subset: Subset) -> SubsetCounts:
     cells["images a patient, median [quartiles]", ""] = quartiles(images)
     known = age_groups(subset.ages) != UNKNOWN
     cells["age in years, median [quartiles]", ""] = quartiles(subset.ages[known])
-    cells["age", MISSING] = count(~known)
+    cells["age", NOT_KNOWN] = count(~known)
     for characteristic, column in (("sex", subset.sexes), ("view", subset.views)):
         values = np.where(column == "", UNKNOWN, column)
         for value in np.unique(values[values != UNKNOWN]):
             cells[characteristic, str(value)] = count(values == value)
-        cells[characteristic, MISSING] = count(values == UNKNOWN)
+        cells[characteristic, NOT_KNOWN] = count(values == UNKNOWN)
     for c, label in enumerate(subset.labels):
         cells["finding", label] = count(subset.label_matrix[:, c] == 1)
+    for c, label in enumerate(subset.labels):
+        if (missing := subset.label_matrix[:, c] == MISSING).any():
+            cells[NO_LABEL, label] = count(missing)
     return SubsetCounts(subset.name, cells)
 
 

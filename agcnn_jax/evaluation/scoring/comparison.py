@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agcnn_jax.metrics.auc_table import BranchAUC, Mean, paired_difference
-from agcnn_jax.metrics.influence import Influence, difference_interval
+from agcnn_jax.metrics.auc_table import BranchAUC, paired_difference
+from agcnn_jax.metrics.influence import difference_interval
 from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.metrics.paired_test import holm, paired_test
 
@@ -28,7 +28,7 @@ def compare_models(first: BranchAUC, second: BranchAUC) -> list[Difference]:
     """
     tested = {}
     for i, finding in enumerate(first.mean.findings):
-        influence = _of_finding(first.mean, i).minus(_of_finding(second.mean, i))
+        influence = first.mean.influence.of([i]).minus(second.mean.influence.of([i]))
         difference = (first.auc[finding] or 0.0) - (second.auc[finding] or 0.0)
         tested[finding] = influence, paired_test(difference, influence)
     adjusted = dict(zip(tested, holm([test.p for _, test in tested.values()]), strict=True))
@@ -43,8 +43,3 @@ def compare_models(first: BranchAUC, second: BranchAUC) -> list[Difference]:
     if (mean := paired_difference(first.mean, second.mean)) is not None:
         rows.append(Difference("Mean", *mean))
     return rows
-
-
-def _of_finding(mean: Mean, i: int) -> Influence:
-    values, weights = mean.influence
-    return Influence(values[:, i : i + 1], weights[:, i : i + 1])

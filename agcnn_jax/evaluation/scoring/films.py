@@ -105,8 +105,8 @@ def choose_examples(
     candidates: dict[bool, list[tuple[float, int, Example]]] = {True: [], False: []}
     for finding in scored.findings:
         column = list(scored.labels).index(finding)
-        positive = scored.label_matrix[:, column] == 1
-        rows, negatives = np.flatnonzero(positive), np.sort(scores[~positive, column])
+        truth = scored.label_matrix[:, column]
+        rows, negatives = np.flatnonzero(truth == 1), np.sort(scores[truth == 0, column])
         if not len(rows) or not len(negatives):
             continue
         for caught, choose in ((True, np.argmax), (False, np.argmin)):
@@ -185,7 +185,7 @@ def _answers(scored: ScoredImages, row: int) -> list[Answer]:
     probabilities = list(scored.probabilities.values())[-1][row]
     columns = [list(scored.labels).index(finding) for finding in scored.findings]
     return [
-        Answer(scored.labels[c], float(probabilities[c]), bool(scored.label_matrix[row, c]))
+        Answer(scored.labels[c], float(probabilities[c]), bool(scored.label_matrix[row, c] == 1))
         for c in sorted(columns, key=lambda c: -probabilities[c])
     ]
 

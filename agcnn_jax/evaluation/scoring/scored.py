@@ -25,7 +25,7 @@ class ScoredImages:
         patient_ids: `[N]`.
         labels: names of the C columns.
         findings: the labels to average over.
-        label_matrix: uint8 `[N, C]`, 0 or 1.
+        label_matrix: uint8 `[N, C]`: 0, 1 or `MISSING`.
         probabilities: per branch or file, float `[N, C]`.
         logits: the same before the sigmoid, which AUCs rank; without branches of which only the
             probabilities are known.
