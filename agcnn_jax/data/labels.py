@@ -27,9 +27,9 @@ LABELS = (*FINDINGS, NO_FINDING)
 MISSING = 255
 """A label that is not known, in the uint8 matrix of labels, where others are 0 or 1."""
 
-# The table's first edition has 058Y, 012M and 003D, its second 58.
-_AGE = re.compile(r"(\d{1,9})([YMD]?)", re.IGNORECASE)
-_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
+# NIH's first edition has 058Y, 012M and 003D, its second 58; DICOM has weeks too.
+_AGE = re.compile(r"(\d{1,9})([YMWD]?)", re.IGNORECASE)
+_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 
 
 def parse_age(text: str) -> int | None:
