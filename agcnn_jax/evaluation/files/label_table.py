@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.collection import NIH, read_collection
-from agcnn_jax.data.csv_table import CsvTable, read_csv
+from agcnn_jax.data.csv_table import IMAGE_COLUMN, CsvTable, read_csv
 from agcnn_jax.data.label_table import LabelTable, read_label_table
 from agcnn_jax.data.labels import LABELS, MISSING, parse_age
 from agcnn_jax.data.synonyms import read_synonyms, relation
@@ -89,14 +89,12 @@ def read_labels(source: str | Path | CsvTable) -> Labels:
             the message names file, line and value.
     """
     table = read_csv(source)
-    image = table.header[table.image_column()]
-    options = dataclasses.replace(
-        _OPTIONS,
-        columns={**_OPTIONS.columns, "image": image},
-        nih=read_collection(Path(table.path).parent).name == NIH.name,
-    )
-    if "patient" not in find_roles(table, options):
-        table.column("Patient ID")  # says that there is none, and which there are
+    nih = read_collection(Path(table.path).parent).name == NIH.name
+    options = dataclasses.replace(_OPTIONS, nih=nih)
+    roles = find_roles(table, options)
+    for role, header in (("image", IMAGE_COLUMN), ("patient", "Patient ID")):
+        if role not in roles:
+            table.column(header)  # says that there is none, and which there are
     known = read_label_table(table, options)
     listed = "labels" in known.roles or "finding" in known.roles
 

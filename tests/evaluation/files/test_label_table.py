@@ -44,7 +44,7 @@ def test_labels_of_the_first_edition_end_with_a_comma(write):
         ),
         (
             LABELS + "a.png,Edema,0,1\n",
-            "l.csv, line 6: a.png is also on line 2 with Edema 0, here 1",
+            "l.csv, line 6: a.png is also on line 2 with Mass 1, here 0",
         ),
     ],
 )
