@@ -133,7 +133,10 @@ def _no_label(table: CsvTable, column: int, cell: str, options: TableOptions) ->
     where = f"{table.path}, line {line}, {table.header[column]}"
     text = cell.strip()
     if _NUMBER.fullmatch(text) and 0 < float(text) < 1:
-        return UserError(f"{where}: {text} is no label; give labels instead of probabilities")
+        advice = "give labels instead of probabilities"
+        if options.named_in_messages:
+            advice += ", or leave the column out with --findings"
+        return UserError(f"{where}: {text} is no label; {advice}")
     if any(text.casefold() in form for form in _FORMS):
         return UserError(
             f"{where}: {text!r} is one way to write a label, and other rows have another; use one"

@@ -19,7 +19,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "age": ("Patient Age", "age"),
     "sex": ("Patient Gender", "Patient Sex", "sex", "gender", "PatientSex_DICOM"),
     "split": ("split",),
-    "labels": ("Finding Labels", "labels", "findings"),
+    "labels": ("Finding Labels", "labels"),
     "finding": ("class name", "finding"),
     "value": ("value",),
     **{name: (name,) for name in (*CORNERS, *SIDES)},
