@@ -13,6 +13,7 @@ from agcnn_jax.data.csv_table import CsvTable
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data.synonyms import read_synonyms
 from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.table_roles import ROLES
 from agcnn_jax.data.text import plain
 from agcnn_jax.runtime.errors import UserError
 
@@ -68,9 +69,15 @@ def _of_columns(table: CsvTable, taken: set[int], options: TableOptions) -> RowL
     known = set(_USUAL).union(*({plain(row.name), plain(row.means)} for row in read_synonyms()))
     meanings: dict[int, dict[str, int]] = {}
     wrong: dict[int, str] = {}
-    free = [i for i, name in enumerate(table.header) if name and i not in taken]
-    if wanted:
-        free = [i for i in free if plain(table.header[i]) in wanted]
+    # A second column of ages or ids is no finding, even where it holds 0 and 1 alone.
+    usual = {plain(name) for names in ROLES.values() for name in names}
+    free = [
+        i
+        for i, name in enumerate(table.header)
+        if name
+        and i not in taken
+        and (plain(name) in wanted if wanted else plain(name) not in usual)
+    ]
     for i in free:
         named = plain(table.header[i]) in (wanted or known)
         meaning = _meaning(table.cells(i), options)

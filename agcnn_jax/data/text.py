@@ -87,7 +87,9 @@ class DelimitedText(NamedTuple):
         Raises:
             UserError: the text is not a table.
         """
-        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
+        # A StringIO would take four bytes a character.
+        lines = io.TextIOWrapper(io.BytesIO(self.text.encode()), "utf-8", newline="")
+        reader = csv.reader(lines, delimiter=self.delimiter)
         try:
             for row in reader:
                 stripped = [field.strip() for field in row]

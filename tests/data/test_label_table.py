@@ -183,6 +183,24 @@ def test_forms_and_words(read, cells):
     assert words.matrix.tolist() == [[1], [0], [1]]
 
 
+def test_what_a_user_names_goes_before_the_usual_headers(read):
+    """A split that is not one of films is left out, and columns are read instead of a list."""
+    text = "image,file,subject,patient,labels,split,Mass\na,f.png,1,x,Edema,north,1\n"
+    table = read(text, columns={"image": "file", "patient": "patient", "labels": "", "split": ""})
+    assert (table.images, table.patients, table.labels) == (("f.png",), ("x",), ("Mass",))
+    assert table.splits == ("",)
+    named = read(text, columns={"finding": "labels", "split": ""})
+    assert (named.images, named.patients, named.labels) == (("a",), ("x",), ("Edema",))
+
+
+def test_ages(read):
+    ages = ["58", "058Y", "018M", "104W", "003D", "58.0", "85 or more", "90+", "", "nan", "old"]
+    rows = "".join(f"{i},{i},{age},1\n" for i, age in enumerate(ages))
+    table = read("image,patient,age,Mass\n" + rows)
+    assert table.ages == (58, 58, 1, 2, 0, 58, 85, 90, -1, -1, -1)
+    assert any(one.startswith("1 ages, the first 'old' on line 12,") for one in table.notices)
+
+
 def test_one_value_and_unlabelled_films_are_noticed(read):
     table = read("image,patient,Hernia,Mass\na,1,0,1\nb,2,,\nc,3,0,0\n")
     assert table.notices == (
@@ -311,6 +329,11 @@ BOXES = "image,patient,Mass,xmin,ymin,xmax,ymax\n"
         ("image,patient,note\na,1,x\n", {}, "l.csv, line 1: no column of findings; give one for"),
         (HEAD + ROWS, {"findings": ("Lump",)}, "no column of findings"),
         (LISTS + "a,1,Mass\n", {"findings": ("Lump",)}, "--findings: "),
+        (
+            HEAD + ROWS,
+            {"findings": ("Mass", "Hernia")},
+            "l.csv has no finding 'Hernia', but Mass; name one of these",
+        ),
         (HEAD + ROWS, {"uncertain_as": {"Lump": "ones"}}, "--uncertain: "),
         (HEAD + ROWS, {"uncertain_as": {"": "one"}}, "--uncertain: 'one' is none of ignore, zeros"),
         (HEAD + ROWS, {"blank": "zero"}, "--blank: 'zero' is none of missing, negative; give one"),

@@ -113,7 +113,7 @@ def test_columns_of_labels(write):
 
 def test_a_row_for_each_finding(write):
     """What a listed film does not name is negative."""
-    text = "image_id,class_name,patient\na,Mass,1\nb,No finding,2\na,Nodule/Mass,1\na,Mass,1\n"
+    text = "dicom_id,class_name,patient\na,Mass,1\nb,No finding,2\na,Nodule/Mass,1\na,Mass,1\n"
     labels = read_labels(write("l.csv", text))
     names = ("Mass", "Nodule/Mass", "No Finding", "Hernia")
     assert labels.matrix(["a", "b"], names).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
