@@ -26,9 +26,9 @@ FINDINGS = (
 NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
 
-# The table's first edition has 058Y, 012M and 003D, its second 58.
-_AGE = re.compile(r"(\d{1,9})([YMD]?)", re.IGNORECASE)
-_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365}
+# NIH's first edition has 058Y, 012M and 003D, its second 58; DICOM has weeks too.
+_AGE = re.compile(r"(\d{1,9})([YMWD]?)", re.IGNORECASE)
+_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 
 
 def parse_age(text: str) -> int | None:

@@ -59,7 +59,8 @@ def read_patients(
 
     Raises:
         UserError: if `nih` and an id is in float notation, which may have lost digits; or if not
-            `nih` and two ids are the same number, such as 007 and 7. Names the lines.
+            `nih` and two ids are the same number, such as 007 and 7, or differ only by blanks
+            around them. Names the lines.
     """
     line_of: dict[str, int] = {}
     for patient, line in zip(patients, lines, strict=True):
@@ -83,8 +84,9 @@ def read_patients(
 def _number(patient: str) -> str:
     """Return a key that is equal for two ids whose one number differs only in leading zeros.
 
-    That is 17 for 017 and 17.0, and P17 for P017.
+    That is 17 for 017 and 17.0, and P17 for P017; blanks around an id are left out too.
     """
+    patient = patient.strip()
     if _PLAINLY_FLOAT.fullmatch(patient):
         whole, _, fraction = f"{Decimal(patient.replace(',', '.')):f}".partition(".")
         patient = ".".join(filter(None, (whole, fraction.rstrip("0"))))

@@ -78,17 +78,23 @@ class DelimitedText(NamedTuple):
         unusual += ["a byte order mark, which is left out"] * self.marked
         return f"{self.path}: read with {' and '.join(unusual)}" if unusual else ""
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield `(line number from 1, stripped fields)`, skipping blank lines.
+    def rows(self, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
+        """Yield `(line number from 1, fields)`, skipping blank lines.
+
+        Args:
+            strip: remove the blanks around fields.
 
         Raises:
             UserError: the text is not a table.
         """
-        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
+        # A StringIO would take four bytes a character.
+        lines = io.TextIOWrapper(io.BytesIO(self.text.encode()), "utf-8", newline="")
+        reader = csv.reader(lines, delimiter=self.delimiter)
         try:
             for row in reader:
-                if any(field.strip() for field in row):
-                    yield reader.line_num, [field.strip() for field in row]
+                stripped = [field.strip() for field in row]
+                if any(stripped):
+                    yield reader.line_num, stripped if strip else row
         except csv.Error as error:
             raise UserError(
                 f"{self.path}, line {reader.line_num}: {error}; is it a csv file?"

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.asked_config import read_keys, weights_config
 from agcnn_jax.evaluation.evaluate import (
     Subject,
@@ -16,7 +17,6 @@ from agcnn_jax.evaluation.evaluate import (
     open_evaluation,
     score,
 )
-from agcnn_jax.evaluation.files.csv_table import plain
 from agcnn_jax.evaluation.scoring.scored import match_outputs
 from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run

@@ -7,10 +7,10 @@ import os
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.csv_table import IMAGE_COLUMN
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc import files as auc
 from agcnn_jax.evaluation.figures import files as figures
-from agcnn_jax.evaluation.files.csv_table import IMAGE_COLUMN
 from agcnn_jax.evaluation.files.predictions import predictions_csv
 from agcnn_jax.evaluation.findings import files as findings
 from agcnn_jax.evaluation.localisation import files as localisation

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python import array_record_module
 
+from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.films import WrongSizeError, read_film
 from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.runtime.errors import UserError
@@ -28,7 +29,7 @@ from data_prep.nih.examples import serialize
 from data_prep.nih.layout import Input
 from data_prep.nih.names import row_name
 from data_prep.nih.raw_files import read_files
-from data_prep.nih.tables import LABELS, Box, LabelRow
+from data_prep.nih.tables import LABELS, LabelRow
 from data_prep.workers import run_tasks
 
 UNREADABLE = "unreadable image"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING, parse_age
-from agcnn_jax.data.patients import nih_name, read_patients
+import numpy as np
+
+from agcnn_jax.data.boxes import Box
+from agcnn_jax.data.csv_table import read_csv
+from agcnn_jax.data.label_table import read_label_table
+from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, parse_age
+from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.table_roles import CORNERS, SIDES
 from agcnn_jax.data.text import read_delimited
 from agcnn_jax.runtime.errors import UserError, say
 from data_prep.nih.names import file_name
@@ -27,6 +33,16 @@ COLUMNS = {
     "sex": "Patient Gender",
     "view": "View Position",
 }
+# Role of a column in a table of labels -> field.
+ROLES = {
+    "image": "image_id",
+    "labels": "labels",
+    "patient": "patient_id",
+    "age": "age",
+    "sex": "sex",
+    "view": "view",
+}
+UNUSED = dict.fromkeys((*CORNERS, *SIDES, "study", "frontal", "split"), "")
 # Other headers of the same columns in tables derived from NIH's.
 RENAMED = {"Patient Sex": "Patient Gender"}
 INT32 = range(-(2**31), 2**31)  # the type of a record's fields
@@ -47,20 +63,6 @@ class LabelRow(NamedTuple):
     view: str
 
 
-class Box(NamedTuple):
-    """A finding's half-open box `[xmin, xmax) x [ymin, ymax)` in pixels."""
-
-    finding: int
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
-
-    def scaled(self, factor: float) -> Box:
-        """Return the box in an image `factor` times as large."""
-        return Box(self.finding, *(factor * side for side in self[1:]))
-
-
 def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
@@ -73,72 +75,48 @@ def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
 
     Raises:
         UserError: the file is unreadable, lacks a column, contains an unknown finding, an empty
-            name, a number beyond int32 or patient ids that `read_patients` refuses, or has two
+            cell, a number beyond int32 or patient ids that `read_patients` refuses, or has two
             different rows for one image; the message names the file and the line.
     """
-    rows = _rows(path)
-    _, header = next(rows, (0, []))
-    position = _find_columns(header, path)
-    fields: list[dict[str, str]] = []
-    lines: list[int] = []
-    for line, row in rows:
+    table = read_csv(path)
+    position = _find_columns(table.header, path)
+    image = position["image_id"]
+    for _, row in table.rows:
+        if row[image].lower() not in ("", "nan"):
+            row[image] = file_name(row[image])
+    columns = {role: table.header[position[field]] for role, field in ROLES.items()}
+    options = TableOptions(UNUSED | columns, views="all", nih=nih, named_in_messages=False)
+    known = read_label_table(table, options)
+    rows = dict(table.rows)
+    labels: dict[str, LabelRow] = {}
+    for name, line, values, patient in zip(
+        known.images, known.lines, known.matrix, known.patients, strict=True
+    ):
         where = f"{path}, line {line}"
-        if len(row) <= max(position.values()):
-            raise UserError(f"{where}: only {len(row)} columns; download the file again")
-        field = {name: row[column] for name, column in position.items()}
-        for name in ("image_id", "patient_id"):
-            if field[name].lower() in ("", "nan"):
-                problem = repr(field[name]) if field[name] else "empty"
-                raise UserError(
-                    f"{where}: {COLUMNS[name]!r} is {problem}; complete or delete the row"
-                )
-        field["image_id"] = file_name(field["image_id"])
-        fields.append(field)
-        lines.append(line)
-    if not fields:
-        raise UserError(f"{path}: no rows below the header; download the file again")
-    nih = nih and all(nih_name(field["image_id"]) for field in fields)
-    ids = [field["patient_id"] for field in fields]
-    patients = read_patients(ids, lines, path, COLUMNS["patient_id"], nih)
-    return _label_rows(path, lines, fields, patients)
-
-
-def _label_rows(
-    path: Path, lines: list[int], fields: list[dict[str, str]], patients: list[str]
-) -> dict[str, LabelRow]:
-    """Parse the fields of each line into the rows of the images."""
-    table: dict[str, LabelRow] = {}
-    first: dict[str, int] = {}
-    parsed: dict[str, tuple[int, ...]] = {}  # few label sets are distinct
-    for line, field, patient in zip(lines, fields, patients, strict=True):
-        where = f"{path}, line {line}"
-        names = field["labels"]
-        if names not in parsed:
-            parsed[names] = _parse_labels(names, where)
-        entry = LabelRow(
-            parsed[names],
+        field = {name: rows[line][column] for name, column in position.items()}
+        labels[name] = LabelRow(
+            _indices(known.labels, values, where),
             patient,
             _parse_follow_up(field["follow_up"], where),
             _parse_age(field["age"], where),
             field["sex"],
             field["view"],
         )
-        image_id = field["image_id"]
-        if table.setdefault(image_id, entry) != entry:
+    return labels
+
+
+def _indices(labels: Sequence[str], values: np.ndarray, where: str) -> tuple[int, ...]:
+    """Return the ascending indices into `LABELS` of a row's labels."""
+    if MISSING in values:
+        raise UserError(f"{where}: {COLUMNS['labels']!r} is empty; complete or delete the row")
+    names = [labels[c] for c in np.flatnonzero(values).tolist()]
+    for name in names:
+        if name not in INDEX:
             raise UserError(
-                f"{where}: {image_id} is also on line {first[image_id]} with other values; "
-                "keep the right one"
+                f"{where}: unknown finding {name!r} in 'Finding Labels'; "
+                f"the known ones are {', '.join(LABELS)}"
             )
-        first.setdefault(image_id, line)
-    return table
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table; say on stderr if it has other delimiters than commas."""
-    table = read_delimited(path)
-    if table.note:
-        say(table.note)
-    return table.rows()
+    return tuple(sorted(INDEX[name] for name in names))
 
 
 def _find_columns(header: list[str], path: Path) -> dict[str, int]:
@@ -151,19 +129,6 @@ def _find_columns(header: list[str], path: Path) -> dict[str, int]:
             "give NIH's Data_Entry_2017 table"
         )
     return {field: header.index(name) for field, name in COLUMNS.items()}
-
-
-def _parse_labels(text: str, where: str) -> tuple[int, ...]:
-    names = [name.strip() for name in text.split("|")]
-    for name in names:
-        if name not in INDEX:
-            raise UserError(
-                f"{where}: unknown finding {name!r} in 'Finding Labels'; "
-                f"the known ones are {', '.join(LABELS)}"
-            )
-    if NO_FINDING in names and len(set(names)) > 1:
-        raise UserError(f"{where}: {text!r} combines a finding with 'No Finding'; correct the row")
-    return tuple(sorted({INDEX[name] for name in names}))
 
 
 def _parse_follow_up(text: str, where: str) -> int:
@@ -203,7 +168,10 @@ def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:
     Raises:
         UserError: the file is unreadable, or a row is not a box within the image.
     """
-    rows = _rows(path)
+    table = read_delimited(path)
+    if table.note:
+        say(table.note)
+    rows = table.rows()
     _, header = next(rows, (0, []))
     if header[:2] != ["Image Index", "Finding Label"]:
         raise UserError(

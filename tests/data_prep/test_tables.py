@@ -36,7 +36,7 @@ def test_both_editions_of_the_table_give_the_same_rows(tmp_path):
     [
         (["Image Index,Finding Labels", "a.png,Mass"], ["'Patient ID'", "'Patient Age'"]),
         ([HEADER_2020, row("a.png"), row("b.png", "Mass|Pnuemonia")], ["'Pnuemonia'", "line 3"]),
-        ([HEADER_2020, row("a.png", "No Finding|Mass")], ["'No Finding|Mass'", "line 2"]),
+        ([HEADER_2020, row("a.png", "No Finding|Mass")], ["line 2: 'No Finding' with 'Mass'"]),
         ([HEADER_2020, row("a.png"), row("a.png", "Mass")], ["a.png", "line 3", "line 2"]),
         ([HEADER_2020, row("a.png", age="old")], ["'old'", "line 2"]),
         ([HEADER_2020, row("a.png", age="9" * 11)], ["'Patient Age'", "'99999999999'", "line 2"]),
@@ -47,7 +47,8 @@ def test_both_editions_of_the_table_give_the_same_rows(tmp_path):
         ([HEADER_2020, row("a.png", patient=" ")], ["'Patient ID' is empty", "line 2"]),
         ([HEADER_2020, "a.png,Mass,0"], ["line 2", "3 columns"]),
         ([HEADER_2020], ["no rows"]),
-        ([], ["'Image Index'"]),
+        ([HEADER_2020, row("a.png"), row("b.png", "")], ["'Finding Labels' is empty", "line 3"]),
+        ([], ["is empty"]),
     ],
 )
 def test_bad_label_table_is_one_clear_line(tmp_path, lines, words):

@@ -83,15 +83,23 @@ def test_labels_of_another_data_set_have_a_column(write):
         ("Nodules", "Nodule", "did you mean 'Nodule'?"),
         ("Pleural Thickenning", "Pleural_Thickening", "did you mean 'Pleural_Thickening'?"),
         ("No Findings", "Mass", "did you mean 'No Finding'?"),
-        ("Fracture", "Mass", "the known ones are Atelectasis, "),
+        ("Fractur", "Fracture", "did you mean 'Fracture'?"),
     ],
 )
 def test_misspelt_findings_are_refused(write, name, column, advice):
     labels = write("l.csv", LABELS + f"e.png,{name}|Mass,0,4\n")
+    if column == "Fracture":
+        labels = write("l.csv", labels.read_text() + "f.png,Fracture,0,5\n")
     path = write("p.csv", f"Image Index,{column}\na.png,1\nb.png,0\n")
     with pytest.raises(UserError) as caught:
         evaluate_predictions(path, labels)
     assert f"l.csv, line 6: unknown finding {name!r}; {advice}" in str(caught.value)
+
+
+def test_findings_of_any_name_need_no_prediction(write):
+    labels = write("l.csv", LABELS + "e.png,Fracture|Mass|Empyema,0,4\n")
+    table = evaluate_predictions(write("p.csv", PREDICTIONS), labels)
+    assert "Not predicted, so not in the mean: Empyema, Fracture." in table.below
 
 
 HEADER = "Image Index,prob_Mass\n"

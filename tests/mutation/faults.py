@@ -906,6 +906,20 @@ FAULTS = (
         ("tests/data/test_coordinates.py::test_a_ramp_stays_a_ramp_on_the_film",),
     ),
     Fault(
+        "a blank in No Finding is missing",
+        "agcnn_jax/data/label_table.py",
+        "0 if cells and label == NO_FINDING else blank",
+        "blank",
+        ("tests/data/test_label_table.py::test_chexpert",),
+    ),
+    Fault(
+        "any column of numbers is a finding",
+        "agcnn_jax/data/label_values.py",
+        "        if keys[cell] not in form:\n            return cell\n",
+        "        form.setdefault(keys[cell], POSITIVE)\n",
+        ("tests/data/test_label_table.py::test_numbers_are_no_findings",),
+    ),
+    Fault(
         "a decision at the threshold is negative",
         "agcnn_jax/inference/answers.py",
         "x >= threshold",

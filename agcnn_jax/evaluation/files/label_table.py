@@ -1,4 +1,4 @@
-"""NIH's table of labels, from any data set that has its columns."""
+"""Labels and patients of scored images, from the table of any collection."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.collection import NIH, read_collection
-from agcnn_jax.data.labels import LABELS, NO_FINDING, parse_age
-from agcnn_jax.data.patients import nih_name, read_patients
-from agcnn_jax.data.text import plain
-from agcnn_jax.evaluation.files.csv_table import CsvTable, read_csv
+from agcnn_jax.data.csv_table import IMAGE_COLUMN, CsvTable, read_csv
+from agcnn_jax.data.label_table import LabelTable, read_label_table
+from agcnn_jax.data.labels import LABELS, MISSING, parse_age
+from agcnn_jax.data.synonyms import read_synonyms, relation
+from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.table_roles import CORNERS, SIDES, find_roles
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.runtime.errors import UserError
 
 # Names more similar than this may be a misspelling ("Efusion": 0.93, "Infiltrate": 0.82).
 _SIMILAR = 0.8
-# What images are grouped by, and the names of its column; the first that the table has counts.
-_GROUPS = {
-    "sex": ("Patient Gender", "Patient Sex"),
-    "age": ("Patient Age",),
-    "view": ("View Position",),
-}
+# Predictions say which images are scored, and boxes and splits of the table have no part in that.
+_OPTIONS = TableOptions(
+    columns=dict.fromkeys((*CORNERS, *SIDES, "split", "study"), ""),
+    views="all",
+    named_in_messages=False,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +38,30 @@ class Labels:
         patient: per image, its patient; a whole number in ChestX-ray14, in others a text.
         lines: per label, the first line that names it.
         about: of sex, age and view, those that the table has: per image, the text.
+        unknown: per image, labels of which the table does not say whether it has them.
+        listed: the table lists the labels of each image, so that it has no others. Otherwise labels
+            have columns, and one without a column is unknown.
     """
 
     of_image: dict[str, frozenset[str]]
     patient: dict[str, str]
     lines: dict[str, int]
     about: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    unknown: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    listed: bool = True
+
+    def matrix(self, image_ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        """Return 0, 1 or `MISSING` for each of N images and C labels, uint8 `[N, C]`."""
+        shape = len(image_ids), len(names)
+        matrix = np.zeros(shape, np.uint8)
+        for c, name in enumerate(names):
+            matrix[:, c] = [name in self.of_image[image] for image in image_ids]
+            if not self.listed and name not in self.lines:
+                matrix[:, c] = MISSING
+            elif self.unknown:
+                unknown = [name in self.unknown.get(image, ()) for image in image_ids]
+                matrix[unknown, c] = MISSING
+        return matrix
 
     def groups(self, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Group images by sex, age and view, as far as the table knows them; see `image_groups`.
@@ -60,88 +80,71 @@ class Labels:
 
 
 def read_labels(source: str | Path | CsvTable) -> Labels:
-    """Read NIH's `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, gzipped or not.
+    """Read the labels of images, such as NIH's `Data_Entry_2017.csv`, gzipped or not.
 
-    Labels need not be ChestX-ray14's, but each must have one spelling.
+    Labels need not be ChestX-ray14's. A blank or uncertain cell of a column of labels is unknown.
 
     Raises:
         UserError: if the file is unusable or not such a table, or a row would make a score wrong;
             the message names file, line and value.
     """
     table = read_csv(source)
-    path, header = table.path, table.header
-    finding, patient = map(table.column, ("Finding Labels", "Patient ID"))
-    image, image_ids = table.image_column(), table.image_ids()
-    labels: list[frozenset[str]] = []
-    lines: dict[str, int] = {}
-    spelling = {plain(name): name for name in LABELS}
-    for line, row in table.rows:
-        where = f"{path}, line {line}"
-        for column in (image, patient):
-            # pandas writes "nan" for what is missing in a column of text.
-            if row[column].lower() in ("", "nan"):
-                problem = repr(row[column]) if row[column] else "empty"
-                raise UserError(
-                    f"{where}: {header[column]!r} is {problem}; complete or delete the row"
-                )
-        parts = [part.strip() for part in row[finding].split("|")]
-        for name in parts:
-            if not name:
-                raise UserError(f"{where}: the column {header[finding]!r} has an empty label")
-            if name in lines:
-                continue
-            if (usual := spelling.setdefault(plain(name), name)) != name:
-                raise UserError(
-                    f"{where}: {name!r} in {header[finding]!r}; write {usual!r}, as elsewhere"
-                )
-            lines[name] = line
-        if NO_FINDING in parts and len(set(parts)) > 1:
-            raise UserError(
-                f"{where}: {row[finding]!r} is both a finding and none; correct the row"
-            )
-        labels.append(frozenset(parts))
+    nih = read_collection(Path(table.path).parent).name == NIH.name
+    options = dataclasses.replace(_OPTIONS, nih=nih)
+    roles = find_roles(table, options)
+    for role, header in (("image", IMAGE_COLUMN), ("patient", "Patient ID")):
+        if role not in roles:
+            table.column(header)  # says that there is none, and which there are
+    known = read_label_table(table, options)
+    listed = "labels" in known.roles or "finding" in known.roles
 
-    def by_image(column: int) -> dict[str, str]:
-        return dict(zip(image_ids, (row[column] for _, row in table.rows), strict=True))
+    def names(value: int) -> dict[str, frozenset[str]]:
+        # Few rows of the matrix are distinct.
+        rows, of_image = np.unique(known.matrix == value, axis=0, return_inverse=True)
+        sets = [frozenset(np.array(known.labels, object)[row]) for row in rows]
+        return dict(zip(known.images, [sets[i] for i in of_image.ravel()], strict=True))
 
-    nih = read_collection(Path(path).parent).name == NIH.name and all(map(nih_name, image_ids))
-    patients = read_patients(
-        [row[patient] for _, row in table.rows],
-        [line for line, _ in table.rows],
-        path,
-        header[patient],
-        nih,
-    )
-
-    plain_header = {plain(name): name for name in header}
-    about = {
-        group: by_image(table.column(plain_header[plain(name)]))
-        for group, names in _GROUPS.items()
-        for name in names[::-1]
-        if plain(name) in plain_header
-    }
+    about = {"sex": known.sexes, "view": known.views}
+    about["age"] = tuple("" if age < 0 else str(age) for age in known.ages)
     return Labels(
-        dict(zip(image_ids, labels, strict=True)),
-        dict(zip(image_ids, patients, strict=True)),
-        lines,
-        about,
+        of_image=names(1),
+        patient=dict(zip(known.images, known.patients, strict=True)),
+        lines=_first_lines(known, listed),
+        about={
+            group: dict(zip(known.images, cells, strict=True))
+            for group, cells in about.items()
+            if group in known.roles or (group == "view" and "frontal" in known.roles)
+        },
+        unknown=names(MISSING) if (known.matrix == MISSING).any() else {},
+        listed=listed,
     )
+
+
+def _first_lines(known: LabelTable, listed: bool) -> dict[str, int]:
+    """Return the first line that names each label: the header, or an image that has it."""
+    first = (known.matrix == 1).argmax(axis=0)
+    return {label: known.lines[first[c]] if listed else 1 for c, label in enumerate(known.labels)}
 
 
 def check_spelling(labels: Labels, path: str | Path, predicted: Collection[str]) -> None:
     """Refuse labels that may be misspelt, since their images would count as negative.
 
-    A label outside ChestX-ray14 is accepted only if the predictions have a column for it. If it
-    resembles one of ChestX-ray14's, they must have a column for that one too.
+    A label that resembles one of ChestX-ray14's or one that is predicted must be predicted, and
+    that one too. A column of its own makes no image negative.
     """
+    if not labels.listed:
+        return
+    known = dict.fromkeys((*LABELS, *predicted))
+    synonyms = read_synonyms()
     for name, line in labels.lines.items():
         if name in LABELS:
             continue
-        similar = difflib.get_close_matches(name.lower(), [x.lower() for x in LABELS], 1, _SIMILAR)
-        meant = next((x for x in LABELS if [x.lower()] == similar), None)
-        if name in predicted and (meant is None or meant in predicted):
+        others = {other.lower(): other for other in known if other != name}
+        similar = difflib.get_close_matches(name.lower(), others, 1, _SIMILAR)
+        meant = others[similar[0]] if similar else None
+        if meant is None or (name in predicted and meant in predicted):
             continue
-        advice = f"the known ones are {', '.join(LABELS)}, and those that are predicted"
-        if meant is not None:
-            advice = f"did you mean {meant!r}?"
-        raise UserError(f"{path}, line {line}: unknown finding {name!r}; {advice}")
+        if relation(name, meant, synonyms) != "never":
+            raise UserError(
+                f"{path}, line {line}: unknown finding {name!r}; did you mean {meant!r}?"
+            )

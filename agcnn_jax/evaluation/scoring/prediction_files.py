@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from agcnn_jax.data.csv_table import check_unique
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.text import match_names, read_names
-from agcnn_jax.evaluation.files.csv_table import check_unique
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
@@ -116,7 +114,6 @@ def label_images(
             f"not in {of}, whose first is {next(iter(labels.of_image))!r}; give the labels of the "
             f"same images"
         )
-    of_image = [labels.of_image[name] for name in image_ids]
     columns = files[0].labels
     named = dict(zip(names, files, strict=True))
     return ScoredImages(
@@ -124,7 +121,7 @@ def label_images(
         patient_ids=[labels.patient[name] for name in image_ids],
         labels=columns,
         findings=tuple(name for name in columns if name != NO_FINDING),
-        label_matrix=np.array([[name in one for name in columns] for one in of_image], np.uint8),
+        label_matrix=labels.matrix(image_ids, columns),
         probabilities={name: one.probabilities for name, one in named.items()},
         logits={name: one.logits for name, one in named.items() if one.logits is not None},
         groups=labels.groups(image_ids),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data.coordinates import to_original_pixels
-from agcnn_jax.evaluation.files.csv_table import plain
+from agcnn_jax.data.text import plain
 from agcnn_jax.metrics.auc_table import BranchAUC, auc_table
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.run.run import Run

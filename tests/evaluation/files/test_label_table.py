@@ -1,8 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
 from agcnn_jax.data.collection import FILE
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.runtime.errors import UserError
 
@@ -25,7 +27,7 @@ def test_labels_of_the_first_edition_end_with_a_comma(write):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("Image Index,prob_Mass\na.png,1\n", "l.csv: has no column 'Finding Labels'"),
+        ("Image Index,Patient ID\na.png,1\n", "l.csv, line 1: no column of findings"),
         ("Image Index,Finding Labels\na.png,Mass\n", "l.csv: has no column 'Patient ID'"),
         (
             "Image Index,Finding Labels,Patient ID\na.png,Mass|,1\n",
@@ -38,9 +40,12 @@ def test_labels_of_the_first_edition_end_with_a_comma(write):
         (LABELS + "e.png,Pleural Thickening,0,5\n", "write 'Pleural_Thickening', as elsewhere"),
         (
             LABELS + "e.png,Mass|No Finding,0,5\n",
-            "l.csv, line 6: 'Mass|No Finding' is both a finding and none",
+            "l.csv, line 6: 'No Finding' with 'Mass'; correct the row",
         ),
-        (LABELS + "a.png,Mass,0,1\n", "l.csv: image 'a.png' has more than one row"),
+        (
+            LABELS + "a.png,Edema,0,1\n",
+            "l.csv, line 6: a.png is also on line 2 with Mass 1, here 0",
+        ),
     ],
 )
 def test_mistakes_in_labels(write, content, message):
@@ -83,3 +88,33 @@ def test_patients_of_other_tables_are_text(write, named):
     assert list(labels.patient.values()) == ["007", "008", "P1", "1.50"]
     with pytest.raises(UserError, match=r"line 5: 'Patient ID' is '7', but '007' on line 2; write"):
         read_labels(write("l.csv", table("007", "8", "007", "7")))
+
+
+def test_columns_of_labels(write):
+    """Blank and uncertain cells are unknown, and so is a label without a column."""
+    text = (
+        "Path,Patient ID,Sex,Age,Frontal/Lateral,AP/PA,Edema,Lung Opacity\n"
+        "p1/a.jpg,1,Female,68,Frontal,AP,1.0,\np1/b.jpg,1,Male,90,Lateral,,-1.0,0.0\n"
+        "p2/a.jpg,2,Male,4,Frontal,PA,0.0,1.0\n"
+    )
+    labels = read_labels(write("l.csv", text))
+    images = ["p2/a.jpg", "p1/a.jpg", "p1/b.jpg"]
+    expected = [[0, 1, MISSING], [1, MISSING, MISSING], [MISSING, 0, MISSING]]
+    matrix = labels.matrix(images, ("Edema", "Lung Opacity", "Mass"))
+    np.testing.assert_array_equal(matrix, expected)
+    assert matrix.dtype == np.uint8
+    groups = {name: values.tolist() for name, values in labels.groups(images).items()}
+    assert groups == {
+        "sex": ["M", "F", "M"],
+        "age": ["0-17", "60 and over", "60 and over"],
+        "view": ["PA", "AP", "Lateral"],
+    }
+
+
+def test_a_row_for_each_finding(write):
+    """What a listed film does not name is negative."""
+    text = "dicom_id,class_name,patient\na,Mass,1\nb,No finding,2\na,Nodule/Mass,1\na,Mass,1\n"
+    labels = read_labels(write("l.csv", text))
+    names = ("Mass", "Nodule/Mass", "No Finding", "Hernia")
+    assert labels.matrix(["a", "b"], names).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
+    assert labels.lines == {"Mass": 2, "Nodule/Mass": 2, "No Finding": 3}

@@ -42,6 +42,10 @@ class CsvTable(NamedTuple):
             raise UserError(f"{self.path}: has no column {name!r}; its columns are: {shown[:200]}")
         return matches[0]
 
+    def cells(self, column: int) -> list[str]:
+        """Return the cells of the column of this index."""
+        return [row[column] for _, row in self.rows]
+
     def image_column(self) -> int:
         """Return the index of the column of image names: the first of `IMAGE_COLUMNS` there.
 
@@ -70,10 +74,14 @@ def check_unique(names: Sequence[str], path: str | Path) -> None:
         raise UserError(f"{path}: image {name!r} has more than one row; keep one")
 
 
-def read_csv(path: str | Path | CsvTable) -> CsvTable:
+def read_csv(path: str | Path | CsvTable, strip: bool = True) -> CsvTable:
     """Read a CSV file, gzipped or not; say on stderr if it has other delimiters than commas.
 
     A table that has been read is returned as it is.
+
+    Args:
+        path: of the file, or a table.
+        strip: remove the blanks around cells; those around headers are always removed.
 
     Raises:
         UserError: if it is empty, a row is longer or shorter than the header, or a column has no
@@ -85,15 +93,19 @@ def read_csv(path: str | Path | CsvTable) -> CsvTable:
     source = read_delimited(Path(path))
     if source.note:
         say(source.note)
-    rows = list(source.rows())
+    # One object for all equal cells: a large table then takes a third of the memory.
+    shared: dict[str, str] = {}
+    rows = [
+        (line, [shared.setdefault(cell, cell) for cell in row]) for line, row in source.rows(strip)
+    ]
     if len(rows) < 2:
         raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
-    header = rows[0][1]
+    header = [cell.strip() for cell in rows[0][1]]
     # Lines of the first edition of NIH's table end with a comma, as if before a nameless column.
     while not header[-1]:
         header.pop()
     for line, row in rows[1:]:
-        if len(row) < len(header) or any(row[len(header) :]):
+        if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
             more = "; write decimal points, and quote cells with commas" * (len(row) > len(header))
             raise UserError(
                 f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}{more}"
@@ -106,4 +118,6 @@ def read_csv(path: str | Path | CsvTable) -> CsvTable:
 
 def _are_row_numbers(cells: Sequence[str]) -> bool:
     """Tell whether a nameless column may be pandas' index."""
-    return len(set(cells)) == len(cells) and all(re.fullmatch("[0-9]+", cell) for cell in cells)
+    return len(set(cells)) == len(cells) and all(
+        re.fullmatch("[0-9]+", cell.strip()) for cell in cells
+    )
