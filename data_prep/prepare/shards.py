@@ -13,22 +13,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from array_record.python import array_record_module
 
-from agcnn_jax.data.films import WrongSizeError, read_film
-from agcnn_jax.data.pixels import UnreadableImageError
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.progress import Progress
-from data_prep.nih.examples import serialize
-from data_prep.nih.layout import Input
-from data_prep.nih.names import row_name
-from data_prep.nih.raw_files import read_files
-from data_prep.nih.tables import LABELS, Box, LabelRow
+from data_prep.prepare.examples import serialize
 from data_prep.workers import run_tasks
 
 UNREADABLE = "unreadable image"
@@ -45,6 +40,26 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 MIN_SHARD, MAX_SHARD, SHARDS = 32, 1024, 64
 
 
+class Input(NamedTuple):
+    """An image file or an archive.
+
+    Attributes:
+        path: relative to the folder of the images.
+        kind: "image" or "archive".
+        size: in bytes.
+        mtime_ns: modification time in nanoseconds.
+    """
+
+    path: str
+    kind: str
+    size: int
+    mtime_ns: int
+
+
+class TableError(UserError):
+    """The label table does not fit an image."""
+
+
 class Unit(NamedTuple):
     """The inputs of one shard; `key` names its files and is a hash of all that they depend on."""
 
@@ -53,12 +68,13 @@ class Unit(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A record: its file, image name, hex SHA-256 of the pixels, side of the original in pixels."""
+    """A record: its file, image name, hex SHA-256 of the pixels, size of the original in pixels."""
 
     file: str
     image_id: str
     digest: str
-    side: int
+    width: int
+    height: int
 
 
 class SetAside(NamedTuple):
@@ -77,15 +93,95 @@ class UnitResult(NamedTuple):
     set_aside: list[SetAside]
 
 
-class Context(NamedTuple):
-    """What every unit needs: folders, tables, sizes in pixels."""
+class Row(NamedTuple):
+    """What a table says about an image.
 
-    raw_dir: Path
+    `labels` and `unknown` are ascending indices of the labels that are positive and that are not
+    known; `age` is in whole years, -1 if unknown.
+    """
+
+    labels: tuple[int, ...]
+    patient_id: str
+    follow_up: int
+    age: int
+    sex: str
+    view: str
+    unknown: tuple[int, ...] = ()
+
+
+class Box(NamedTuple):
+    """A half-open box `[xmin, xmax) x [ymin, ymax)` in pixels of a finding, the label's index."""
+
+    finding: int
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+    line: int = 0
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """`xmin, ymin, xmax, ymax`."""
+        return self.xmin, self.ymin, self.xmax, self.ymax
+
+
+class DecodedImage(NamedTuple):
+    """The pixels to store, uint8 `[S, S]`; width and height of the original in pixels."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+class Problem(NamedTuple):
+    """Why an image cannot be used: one of `REASONS`, details."""
+
+    reason: str
+    detail: str
+
+
+ReadImages = Callable[
+    [Sequence[Input], "Context"], Iterator[tuple[str, str, DecodedImage | Problem]]
+]
+"""Yields the location, the image name and the pixels of each image of a unit."""
+
+
+class Context(NamedTuple):
+    """What every unit needs.
+
+    Attributes:
+        read: reads the images of a unit; a function of a module, which other processes can import.
+        folder: of the images.
+        scratch: folder of unfinished work.
+        table: path of the label table.
+        labels: names of the C labels.
+        rows: image name -> its row in the label table.
+        boxes: image name -> its boxes.
+        box_size: side in pixels of the square images that boxes refer to; None if these are the
+            files themselves.
+        image_size: side S of the stored images in pixels.
+    """
+
+    read: ReadImages
+    folder: Path
     scratch: Path
-    labels: dict[str, LabelRow]
-    boxes: dict[str, tuple[Box, ...]]
-    box_size: int
+    table: Path
+    labels: tuple[str, ...]
+    rows: Mapping[str, Row]
+    boxes: Mapping[str, tuple[Box, ...]]
+    box_size: int | None
     image_size: int
+
+    def boxes_of(self, image_id: str, width: int) -> list[Box]:
+        """Return an image's boxes in pixels of its file."""
+        boxes = self.boxes.get(image_id, ())
+        if self.box_size is None:
+            return list(boxes)
+        factor = width / self.box_size
+        return [
+            Box(finding, factor * xmin, factor * ymin, factor * xmax, factor * ymax)
+            for finding, xmin, ymin, xmax, ymax, _ in boxes
+        ]
 
 
 def split_units(inputs: list[Input], settings: str) -> list[Unit]:
@@ -144,7 +240,7 @@ def write_units(units: list[Unit], context: Context, files: int | None, workers:
     Returns:
         The number of images that this call wrote.
     """
-    _remove_stale(context.scratch, units)
+    remove_units(context.scratch, units)
     results = [read_result(context.scratch, unit) for unit in units]
     finished = [result for result in results if result is not None]
     before = sum(len(result.written) + len(result.set_aside) for result in finished)
@@ -158,9 +254,9 @@ def write_units(units: list[Unit], context: Context, files: int | None, workers:
         return run_tasks(write_unit, pending, context, context.scratch, workers, report)
 
 
-def _remove_stale(scratch: Path, units: list[Unit]) -> None:
-    """Remove what earlier runs left and this one cannot use."""
-    current = {unit.key for unit in units} | {"lock"}
+def remove_units(scratch: Path, kept: list[Unit]) -> None:
+    """Remove the results of all units but those that are `kept`, and what killed runs left."""
+    current = {unit.key for unit in kept} | {"lock"}
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -210,44 +306,31 @@ def _write_shard(
 ) -> UnitResult:
     result = UnitResult([], [])
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
-    for file, image_id, data in read_files(unit.inputs, context.raw_dir):
-        example = _example(file, row_name(image_id, context.labels), data, context, result)
-        if example is not None:
-            writer.write(example)
+    for file, image_id, image in context.read(unit.inputs, context):
+        if isinstance(image, Problem):
+            result.set_aside.append(SetAside(file, image_id, *image))
+        else:
+            digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+            result.written.append(Written(file, image_id, digest, image.width, image.height))
+            writer.write(_example(image_id, image, context))
         progress()
     writer.close()
     return result
 
 
-def _example(
-    file: str, image_id: str, data: bytes | str, context: Context, result: UnitResult
-) -> bytes | None:
-    """Return the serialised record of an image, or None if it is set aside; add it to `result`."""
-    try:
-        if isinstance(data, str):
-            raise UnreadableImageError(data)
-        image, side = read_film(data, context.image_size)
-        reason, detail = "", ""
-    except UnreadableImageError as error:
-        reason, detail = UNREADABLE, str(error)
-    except WrongSizeError as error:
-        reason, detail = WRONG_SIZE, str(error)
-    if reason != UNREADABLE and image_id not in context.labels:
-        reason, detail = NO_ROW, "the label table has no row for it"
-    if reason:
-        result.set_aside.append(SetAside(file, image_id, reason, detail))
-        return None
-    row = context.labels[image_id]
-    labels = np.zeros(len(LABELS), np.uint8)
+def _example(image_id: str, image: DecodedImage, context: Context) -> bytes:
+    """Return the serialised record of an image."""
+    row = context.rows[image_id]
+    labels = np.zeros(len(context.labels), np.uint8)
     labels[list(row.labels)] = 1
-    boxes = [box.scaled(side / context.box_size) for box in context.boxes.get(image_id, ())]
-    result.written.append(
-        Written(file, image_id, hashlib.sha256(image.tobytes()).hexdigest(), side)
-    )
+    labels[list(row.unknown)] = MISSING
+    boxes = context.boxes_of(image_id, image.width)
+    if context.box_size is None:
+        _check_inside(boxes, image, context.table)
     return serialize(
         context.image_size,
         {
-            "image": image,
+            "image": image.pixels,
             "labels": labels,
             "image_id": image_id,
             "patient_id": row.patient_id,
@@ -255,9 +338,28 @@ def _example(
             "age": row.age,
             "sex": row.sex,
             "view": row.view,
-            "height": side,
-            "width": side,
-            "boxes": np.array([box[1:] for box in boxes], np.float32).reshape(-1, 4),
+            "height": image.height,
+            "width": image.width,
+            "boxes": np.array([box.corners for box in boxes], np.float32).reshape(-1, 4),
             "box_findings": np.array([box.finding for box in boxes], np.int64),
         },
     )
+
+
+def _check_inside(boxes: Sequence[Box], image: DecodedImage, table: Path) -> None:
+    """Raise `TableError` unless the boxes lie in the image, with corners in their order."""
+    for box in boxes:
+        for low, high, name, size in (
+            (box.xmin, box.xmax, "x", image.width),
+            (box.ymin, box.ymax, "y", image.height),
+        ):
+            where = f"{table}, line {box.line}: "
+            film = f"in a film of {image.width} x {image.height}"
+            if low < 0 or high > size:
+                wrong = f"{name}min {low:g}" if low < 0 else f"{name}max {high:g}"
+                raise TableError(f"{where}{wrong} {film}; correct the box")
+            if not low < high:  # also catches NaN
+                raise TableError(
+                    f"{where}{name}min {low:g} is not below {name}max {high:g} {film}; correct the "
+                    "box"
+                )
