@@ -233,19 +233,22 @@ def fitting_names(names: Iterable[str], known: Iterable[str]) -> dict[str, tuple
     unique = dict.fromkeys(names)
     parts_of = {name: _parts(name) for name in unique if name not in images}
     lengths = set(map(len, parts_of.values()))
-    # Each image by the last parts that a name may have, and as a whole for names that have more.
+    by_whole: dict[tuple[str, ...], tuple[str, ...]] = {}
     by_end: dict[tuple[str, ...], tuple[str, ...]] = {}
     for image in images if parts_of else ():
         parts = _parts(image)
-        ends = {parts[-length:] for length in lengths if length < len(parts)}
-        for end in ends | {parts}:
-            by_end[end] = (*by_end.get(end, ()), image)[:2]
+        by_whole[parts] = (*by_whole.get(parts, ()), image)[:2]
+        for length in lengths:
+            if length <= len(parts):
+                end = parts[-length:]
+                by_end[end] = (*by_end.get(end, ()), image)[:2]
 
     def fitting(name: str) -> tuple[str, ...]:
         parts = parts_of.get(name)
         if parts is None:
             return (name,)
-        return next((by_end[end] for end in _ends(parts) if end in by_end), ())
+        shorter = (by_whole.get(parts[first:], ()) for first in range(1, len(parts)))
+        return by_end.get(parts) or next(filter(None, shorter), ())
 
     return {name: fitting(name) for name in unique}
 
@@ -253,10 +256,6 @@ def fitting_names(names: Iterable[str], known: Iterable[str]) -> dict[str, tuple
 def _parts(name: str) -> tuple[str, ...]:
     """Return the folders of an image and its `stem`."""
     return (*name.replace("\\", "/").split("/")[:-1], stem(name))
-
-
-def _ends(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    return (parts[first:] for first in range(len(parts)))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
