@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import FINDINGS, LABELS, NO_FINDING, parse_age
 from agcnn_jax.data.patients import nih_name, read_patients
 from agcnn_jax.data.text import read_delimited
@@ -45,20 +46,6 @@ class LabelRow(NamedTuple):
     age: int
     sex: str
     view: str
-
-
-class Box(NamedTuple):
-    """A finding's half-open box `[xmin, xmax) x [ymin, ymax)` in pixels."""
-
-    finding: int
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
-
-    def scaled(self, factor: float) -> Box:
-        """Return the box in an image `factor` times as large."""
-        return Box(self.finding, *(factor * side for side in self[1:]))
 
 
 def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
