@@ -11,7 +11,7 @@ from data_prep.nih.names import match_boxes, read_official
 from data_prep.nih.raw_files import read_images
 from data_prep.nih.tables import FINDINGS, LABELS, read_boxes, read_labels
 from data_prep.prepare.plans import Plan, file_digest, scratch_folder
-from data_prep.prepare.shards import Box, Context, Row, split_units
+from data_prep.prepare.shards import Context, Row, split_units
 
 NAME = "chest_xray14"
 # Part of every unit's key. Increase it when the same inputs would give different records.
@@ -65,7 +65,7 @@ def make_plan(
             tables.labels,
             LABELS,
             {name: Row(*row) for name, row in rows.items()},
-            {name: tuple(Box(*box) for box in own) for name, own in matched.items()},
+            matched,
             box_size,
             image_size,
         ),

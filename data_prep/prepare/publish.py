@@ -135,7 +135,7 @@ def make_columns(
     def boxes() -> Iterator[Sequence[Any]]:
         for entry in entries:
             for box in context.boxes_of(entry.image_id, entry.width):
-                yield [entry.image_id, context.labels[box.finding], *box.corners]
+                yield [entry.image_id, context.labels[box.finding], *box[1:]]
 
     header = (*RECORDS_HEADER, "unknown") if missing else RECORDS_HEADER
     return Columns(_table(header, rows()), _table(BOXES_HEADER, boxes()))

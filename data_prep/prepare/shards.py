@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python import array_record_module
 
+from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.progress import Progress
@@ -107,22 +108,7 @@ class Row(NamedTuple):
     sex: str
     view: str
     unknown: tuple[int, ...] = ()
-
-
-class Box(NamedTuple):
-    """A half-open box `[xmin, xmax) x [ymin, ymax)` in pixels of a finding, the label's index."""
-
-    finding: int
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
     line: int = 0
-
-    @property
-    def corners(self) -> tuple[float, float, float, float]:
-        """`xmin, ymin, xmax, ymax`."""
-        return self.xmin, self.ymin, self.xmax, self.ymax
 
 
 class DecodedImage(NamedTuple):
@@ -177,11 +163,7 @@ class Context(NamedTuple):
         boxes = self.boxes.get(image_id, ())
         if self.box_size is None:
             return list(boxes)
-        factor = width / self.box_size
-        return [
-            Box(finding, factor * xmin, factor * ymin, factor * xmax, factor * ymax)
-            for finding, xmin, ymin, xmax, ymax, _ in boxes
-        ]
+        return [box.scaled(width / self.box_size) for box in boxes]
 
 
 def split_units(inputs: list[Input], settings: str) -> list[Unit]:
@@ -326,7 +308,7 @@ def _example(image_id: str, image: DecodedImage, context: Context) -> bytes:
     labels[list(row.unknown)] = MISSING
     boxes = context.boxes_of(image_id, image.width)
     if context.box_size is None:
-        _check_inside(boxes, image, context.table)
+        _check_inside(boxes, image, f"{context.table}, line {row.line}")
     return serialize(
         context.image_size,
         {
@@ -340,26 +322,23 @@ def _example(image_id: str, image: DecodedImage, context: Context) -> bytes:
             "view": row.view,
             "height": image.height,
             "width": image.width,
-            "boxes": np.array([box.corners for box in boxes], np.float32).reshape(-1, 4),
+            "boxes": np.array([box[1:] for box in boxes], np.float32).reshape(-1, 4),
             "box_findings": np.array([box.finding for box in boxes], np.int64),
         },
     )
 
 
-def _check_inside(boxes: Sequence[Box], image: DecodedImage, table: Path) -> None:
-    """Raise `TableError` unless the boxes lie in the image, with corners in their order."""
+def _check_inside(boxes: Sequence[Box], image: DecodedImage, where: str) -> None:
+    """Raise `TableError` unless the boxes lie in the image."""
     for box in boxes:
-        for low, high, name, size in (
-            (box.xmin, box.xmax, "x", image.width),
-            (box.ymin, box.ymax, "y", image.height),
+        for name, value, size in (
+            ("xmin", box.xmin, image.width),
+            ("xmax", box.xmax, image.width),
+            ("ymin", box.ymin, image.height),
+            ("ymax", box.ymax, image.height),
         ):
-            where = f"{table}, line {box.line}: "
-            film = f"in a film of {image.width} x {image.height}"
-            if low < 0 or high > size:
-                wrong = f"{name}min {low:g}" if low < 0 else f"{name}max {high:g}"
-                raise TableError(f"{where}{wrong} {film}; correct the box")
-            if not low < high:  # also catches NaN
+            if not 0 <= value <= size:  # also catches NaN
                 raise TableError(
-                    f"{where}{name}min {low:g} is not below {name}max {high:g} {film}; correct the "
-                    "box"
+                    f"{where}: {name} {value:g} in a film of {image.width} x {image.height}; "
+                    "correct the box, which is in pixels of the film's file"
                 )
