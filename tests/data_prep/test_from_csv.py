@@ -179,7 +179,7 @@ def test_names_may_have_other_folders_in_front_and_no_extension(folder):
 
 def test_boxes_stay_in_pixels_of_the_files(folder):
     rows = [[*row, "", "", "", ""] for row in rows_of(NAMES)]
-    rows[1][-4:] = ["3.5", "2", "47", "40"]
+    rows[0][-4:] = ["3.5", "2", "47", "40"]
     header = ("image", "patient", *FINDINGS, "xmin", "ymin", "xmax", "ymax")
     write_table(folder / "labels.csv", rows, header)
     prepare(folder)
@@ -252,7 +252,7 @@ CUT = "line 2: 0 of 3 names found in .*'001.png' resembles '1': zeros were cut f
             r"labels\.csv: 1 films in .* have no row, such as 'spare\.png', more than --max_bad",
         ),
         (boxed(0, 0, 48, 40), [], "line 4: xmax 48 in a film of 47 x 40; correct the box"),
-        (boxed(0, -1, 4, 40), [], "line 4: ymin -1 in a film of 47 x 40; correct the box"),
+        (boxed(0, 0, 4, 41), [], "line 4: ymax 41 in a film of 47 x 40; correct the box"),
         (without_films, [], "no film in it; give PNG"),
         (None, ["--images=nowhere"], "--images nowhere: no such folder"),
         (None, ["--collection= "], "--collection: is empty"),
@@ -313,7 +313,7 @@ def test_options_of_the_table():
 
 
 def test_a_split_column_is_kept_as_it_is(folder):
-    splits = ["train", "train", "test", "validation", "train", "train", "test"]
+    splits = ["train", "train", "test", "test", "train", "train", "validation"]
     rows = [[*row, split] for row, split in zip(rows_of(NAMES), splits, strict=True)]
     rows.append(["gone.png", "9", "1", "0", "0", "test"])
     write_table(folder / "labels.csv", rows, ("image", "patient", *FINDINGS, "split"))
@@ -326,6 +326,24 @@ def test_a_split_column_is_kept_as_it_is(folder):
     assert (split.absent_names, split.unlisted_images) == (1, 0)
     with pytest.raises(UserError, match=r"'official': .*a split column; set --config.*=lists"):
         make_split(records, "official", 0)
+
+
+def test_phantoms_are_the_same_as_by_the_other_command(raw, tmp_path):
+    """Slow tests train on both; see test_own_films."""
+    table = raw / "Data_Entry_2017_v2020.csv"
+    nih, own = both = [tmp_path / name for name in ("nih", "own")]
+    prepare_nih(raw, nih)
+    prepare(tmp_path, f"--images={raw / 'images'}", f"--labels={table}", f"--data_dir={own}")
+    one, two = map(open_records, both)
+    assert (one.labels, one.findings, one.provenance) == (two.labels, two.findings, two.provenance)
+    assert one.synthetic and two.synthetic and two.collection == COLLECTION
+    for column in ("image_ids", "patient_ids", "label_matrix", "ages", "sexes", "views", "widths"):
+        np.testing.assert_array_equal(getattr(one, column), getattr(two, column))
+    images = [records.images_and_labels() for records in (one, two)]
+    for first, second in zip(*images, strict=True):
+        np.testing.assert_array_equal(first["image"], second["image"])
+    splits = [make_split(records, "patient", 0) for records in (one, two)]
+    assert splits[0].digests == splits[1].digests
 
 
 def test_two_datasets_do_not_share_a_folder(folder):
