@@ -14,101 +14,23 @@ if __name__ == "__main__":
 
     end_quietly()
 
-import contextlib
-import io
-import os
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
-
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run, say
+from agcnn_jax.runtime.errors import OneLineParser, run, say
 from agcnn_jax.runtime.machine import available_cores
-from data_prep.nih import publish, shards, tables
-from data_prep.nih.examples import record_features
-from data_prep.nih.lock import lock_data_dir
-from data_prep.nih.plans import NAME, VERSION, Plan, make_plan
-from data_prep.nih.report import (
-    REPORT,
-    check_bad,
-    check_lists,
-    make_report,
-    missing,
-    summary,
-    write_report,
-)
-
-SPLIT = "images"
-# The digest of the input files and options. Not part of the metadata: the same images in other
-# files give the same dataset.
-INPUTS = "inputs.txt"
+from data_prep.nih.plans import make_plan
+from data_prep.nih.report import check_bad, check_lists, make_report, missing, summary
+from data_prep.prepare.plans import Plan
+from data_prep.prepare.publish import Outcome
+from data_prep.prepare.report import REPORT, write_report
+from data_prep.prepare.store import StoreBuilder, check_options, write_store
 
 
-# `FileReaderBuilder` and `_download_and_prepare` are internal to TFDS; checked with 4.9.10.
-class ChestXray14(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Publishes finished shards as a TFDS dataset.
+class ChestXray14(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """The dataset `chest_xray14`."""
 
-    Not registered, so that `tfds.data_source("chest_xray14", data_dir=...)` takes the image size
-    from the dataset's own metadata.
-    """
-
-    VERSION = tfds.core.Version(VERSION)
-    # There are no downloads and no checksums. Looking for a checksum file needs
-    # importlib_resources, which TFDS 4.9.10 does not install.
-    url_infos = None
-
-    def __init__(self, *, data_dir: Path, plan: Plan, records: list[publish.Record]):
-        self._plan = plan
-        self._records = records
-        self._columns = publish.make_columns(records, plan.context, plan.official)
-        super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        context = self._plan.context
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Frontal chest radiographs, one grayscale image a record.",
-            homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-            features=record_features(context.image_size),
-            metadata=tfds.core.MetadataDict(
-                labels=list(tables.LABELS),
-                findings=list(tables.FINDINGS),
-                provenance=self._plan.collection.provenance,
-                collection=self._plan.collection.name,
-                synthetic=self._plan.collection.synthetic,
-                image_size=context.image_size,
-                fingerprint=publish.fingerprint(self._records, self._columns, context.image_size),
-                digests=self._columns.digests,
-                official_names=len(self._plan.official),
-            ),
-        )
-
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        del dl_manager, download_config  # nothing is downloaded
-        folder = Path(self.data_dir)  # TFDS's temporary folder, renamed at the end
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
-        )
-        sizes = publish.write_shards(
-            self._records,
-            self._plan.context.scratch,
-            lambda index, count: Path(
-                template.sharded_filepath(shard_index=index, num_shards=count)
-            ),
-        )
-        for name, table in self._columns.files():
-            (folder / name).write_bytes(table)
-        (folder / INPUTS).write_text(f"{self._plan.digest}\n")
-        split = tfds.core.SplitInfo(
-            name=SPLIT,
-            shard_lengths=[records for records, _ in sizes],
-            num_bytes=sum(size for _, size in sizes),
-            filename_template=template,
-        )
-        self.info.set_splits(tfds.core.splits.SplitDict([split]))
+    HOMEPAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 
 
 def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> str:
@@ -127,39 +49,17 @@ def prepare(plan: Plan, data_dir: Path, *, num_workers: int, max_bad: float) -> 
         UserError: the folder holds another dataset, too many files are set aside, the official
             lists name none of the images, or the disk is full.
     """
-    store = data_dir / NAME / VERSION
-    with lock_data_dir(data_dir):
-        if store.exists():
-            _check_same(store, plan)
-            return f"{store} is already prepared from these files with these options"
-        started = time.monotonic()
-        new_images = shards.write_units(plan.units, plan.context, plan.images, num_workers)
-        seconds = time.monotonic() - started
-        outcome = publish.collect(plan.units, plan.context.scratch)
+
+    def review(outcome: Outcome) -> str:
         report = make_report(plan, outcome)
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
         check_lists(plan, outcome)
         if warning := missing(report):
             say(warning)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
-            builder = ChestXray14(data_dir=data_dir, plan=plan, records=outcome.records)
-            builder.download_and_prepare(download_dir=plan.context.scratch / "downloads")
-        shutil.rmtree(plan.context.scratch, ignore_errors=True)
-    return f"{summary(report)}, {new_images / max(seconds, 1e-9):.0f} files/s: {store}"
+        return summary(report)
 
-
-def _check_same(store: Path, plan: Plan) -> None:
-    """Raise `UserError` if the store was made from other files or options."""
-    try:
-        digest = (store / INPUTS).read_text().strip()
-    except (OSError, ValueError):
-        digest = None
-    if digest != plan.digest:
-        raise UserError(
-            f"--data_dir: {store} was made from other files or with other options; "
-            "delete it or choose another --data_dir"
-        )
+    return write_store(plan, data_dir, ChestXray14, review, num_workers)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:
@@ -176,12 +76,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add("--lists", type=Path, help="folder with train_val_list.txt and test_list.txt")
     add("--box_size", type=int, help="side of the images that boxes refer to (1024)")
     options = parser.parse_args(arguments)
-    for name in ("image_size", "workers", "box_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be 1 or more")
-    if not 0 <= options.max_bad <= 1:
-        raise UserError(f"--max_bad {options.max_bad:g}: must be a share between 0 and 1")
+    check_options(options, "image_size", "workers", "box_size")
     return options
 
 

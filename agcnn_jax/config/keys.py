@@ -138,11 +138,11 @@ KEYS: dict[str, Key] = {
         "the control experiment of Section IV-C; or, as a control of where it looks, the centre, "
         "as wide and high as the attended region"),
     "data.dir": Key("data/chestxray14", PATH, FILLED, FREE, meaning=
-        "folder or bucket that data_prep/chestxray14.py wrote"),
+        "folder or bucket that data_prep/chestxray14.py or data_prep/from_csv.py wrote"),
     "data.protocol": Key(
         "random", TEXT, one_of(*PROTOCOLS), SCORED, meaning=
         "the split: random by image, as in the paper; by patient; NIH's official lists; or the "
-        "lists in the folder data.lists"),
+        "lists in the folder data.lists, without which the data's own split column counts"),
     "data.lists": Key("", PATH, ANY, SCORED, (_LIST_FILES,), meaning=
         "folder of train, validation and test lists"),
     "data.split_seed": Key(0, WHOLE, count_from(0), SCORED, (_DRAWN_SPLIT,), meaning=

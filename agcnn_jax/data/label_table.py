@@ -77,6 +77,7 @@ class LabelTable:
         taken: headers of the columns of labels.
         left_out: headers of all other columns that have no role.
         notices: what a user should know, a sentence each.
+        laterals: images of the file that are left out by their view.
     """
 
     path: Path
@@ -97,6 +98,7 @@ class LabelTable:
     taken: tuple[str, ...]
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
+    laterals: tuple[str, ...]
 
 
 def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTable:
@@ -115,7 +117,7 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     table = read_csv(source, strip=False)
     roles = find_roles(table, options)
     check_roles(table, roles, options)
-    table, lateral = without_laterals(table, roles, options)
+    table, laterals, about_views = without_laterals(table, roles, options)
     films = films_of(table.cells(roles["image"]))
     row_labels = read_values(table, roles, options)
     values = merge_rows(table, films, row_labels)
@@ -151,7 +153,8 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         roles={role: table.header[column] for role, column in roles.items()},
         taken=tuple(table.header[column] for column in row_labels.columns),
         left_out=tuple(left_out),
-        notices=(*_notices(labels, matrix, left_out, options), *lateral, *unread),
+        notices=(*_notices(labels, matrix, left_out, options), *about_views, *unread),
+        laterals=laterals,
     )
 
 

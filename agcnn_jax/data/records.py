@@ -19,7 +19,15 @@ from agcnn_jax.runtime.paths import expanded_path
 from agcnn_jax.runtime.storage import absolute, is_remote, reported
 
 STORE = Path("chest_xray14/1.0.0")
-HOW_TO_PREPARE = "prepare it with: python data_prep/chestxray14.py --raw_dir RAW --data_dir"
+FILMS = Path("films/1.0.0")
+STORES = (STORE, FILMS)
+"""The datasets that `data_prep/chestxray14.py` and `data_prep/from_csv.py` write."""
+
+HOW_TO_PREPARE = (
+    "prepare it with: python data_prep/chestxray14.py --raw_dir RAW for NIH's images, or python "
+    "data_prep/from_csv.py --images FILMS --labels TABLE --collection NAME for others, and "
+    "--data_dir"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +55,12 @@ class Records:
         labels: names of the columns of `label_matrix`.
         findings: the labels over which AUC is averaged.
         provenance: origin of the images.
-        collection: the set in which image ids are unique: `ChestX-ray14`, or one cohort of
-            phantoms.
+        collection: the set in which image ids are unique: `ChestX-ray14`, one cohort of phantoms,
+            or as `data_prep/from_csv.py --collection` named it.
         synthetic: a program made the images; see `Collection`.
         image_size: side S of the stored images in pixels.
         fingerprint: hex digest of all columns, boxes and pixels in record order.
-        image_ids: file names, str `[N]`.
+        image_ids: file names, or paths in the folder of the films; str `[N]`.
         patient_ids: str `[N]`; see `read_patients`.
         label_matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         follow_ups: int64 `[N]`.
@@ -61,9 +69,10 @@ class Records:
         views: "PA" or "AP", str `[N]`.
         widths: of the original files in pixels, int64 `[N]`.
         heights: of the original files in pixels, int64 `[N]`.
-        official: subset in the dataset's own lists, "train_val" or "test", else ""; str `[N]`.
-        official_names: number of names in the dataset's own lists, including images that are not
-            in the dataset; 0 without lists.
+        official: subset in the dataset's own lists, "train_val" or "test"; or in a split column,
+            "train", "validation" or "test"; else ""; str `[N]`.
+        official_names: number of names with such a subset, including images that are not in the
+            dataset; 0 without any.
         shards: path and number of records of each shard.
     """
 
@@ -124,7 +133,7 @@ class Records:
 
 
 def open_records(data_dir: str | Path) -> Records:
-    """Open the dataset that `data_prep/chestxray14.py` wrote.
+    """Open the dataset that `data_prep/chestxray14.py` or `data_prep/from_csv.py` wrote.
 
     Args:
         data_dir: the `--data_dir` that it was written to, or a copy of that folder. A folder in an
@@ -139,23 +148,34 @@ def open_records(data_dir: str | Path) -> Records:
     if is_remote(data_dir):
         return _open_remote(absolute(data_dir))
     data_dir = expanded_path(data_dir)
-    directory = data_dir / STORE
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; {HOW_TO_PREPARE} {data_dir}")
-    if not (directory / "dataset_info.json").is_file():
-        raise UserError(f"{data_dir}: no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}")
-    return _open(directory)
+    found = [store for store in STORES if (data_dir / store / "dataset_info.json").is_file()]
+    _check_one(found, data_dir, f"no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}")
+    return _open(data_dir / found[0])
+
+
+def _check_one(found: list[Path], data_dir: Path | epath.Path, nothing: str) -> None:
+    """Raise `UserError` unless one dataset was found; with none, say `nothing`."""
+    if not found:
+        raise UserError(f"{data_dir}: {nothing}")
+    if len(found) > 1:
+        raise UserError(
+            f"{data_dir}: two prepared datasets in it, {found[0].parent} and {found[1].parent}; "
+            "move one to a folder of its own"
+        )
 
 
 def _open_remote(data_dir: epath.Path) -> Records:
-    directory = data_dir / STORE
     with reported(data_dir, "read"):
-        there = (directory / "dataset_info.json").exists()
-    if not there:
-        raise UserError(
-            f"{data_dir}: no prepared dataset in it, or no permission to see it; "
-            f"{HOW_TO_PREPARE} DATA, and copy the content of DATA there"
-        )
+        found = [store for store in STORES if (data_dir / store / "dataset_info.json").exists()]
+    _check_one(
+        found,
+        data_dir,
+        "no prepared dataset in it, or no permission to see it; "
+        f"{HOW_TO_PREPARE} DATA, and copy the content of DATA there",
+    )
+    directory = data_dir / found[0]
     copy = mirror(directory)
     try:
         return _open(copy)

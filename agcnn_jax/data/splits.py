@@ -95,7 +95,7 @@ def make_split(
         protocol: `random` shuffles images as in the paper (Section IV-A), so a patient may be in
             several subsets; `patient` shuffles patients; `official` uses the dataset's own test
             list and takes validation from the rest by patient; `lists` uses the given lists, whose
-            names are found as `match_names` does.
+            names are found as `match_names` does, or without any the dataset's split column.
         seed: seed of the shuffling, 0 or more; `lists` ignores it.
         lists: for `lists`: subset -> names or the path of a list, or a folder with one list for
             each subset, such as `chexnet_train_list.txt.gz`.
@@ -187,8 +187,23 @@ def _divide(keys: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.
     return [(rank >= low) & (rank < high) for low, high in itertools.pairwise(ends)]
 
 
+def _has_split_column(records: Records) -> bool:
+    """Tell whether `official` says who is in which subset, rather than NIH's two lists."""
+    return bool(np.isin(records.official, ("train", "validation")).any())
+
+
+def _absent(records: Records) -> int:
+    """Return the number of names with an official subset that are not in the dataset."""
+    return records.official_names - int(np.count_nonzero(records.official != ""))
+
+
 def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarray], int]:
     """Return each subset's members and the number of listed names not in the dataset."""
+    if _has_split_column(records):
+        raise UserError(
+            f"config.data.protocol 'official': {records.directory} has no official lists, but a "
+            "split column; set --config.data.protocol=lists, which reads it"
+        )
     if not records.official_names:
         others = "random, patient or lists" if lists else "random or patient"
         raise UserError(
@@ -203,8 +218,7 @@ def _official(records: Records, seed: int, lists: object) -> tuple[list[np.ndarr
     members = [np.zeros(len(records), bool) for _ in subset]
     for member, part in zip(members, subset, strict=True):
         member[train_val] = part
-    here = int(np.count_nonzero(records.official != ""))
-    return [members[0], members[1], records.official == "test"], records.official_names - here
+    return [members[0], members[1], records.official == "test"], _absent(records)
 
 
 def _from_lists(
@@ -212,9 +226,12 @@ def _from_lists(
 ) -> tuple[list[np.ndarray], int]:
     """Return each subset's members and the number of listed names not in the dataset."""
     if lists is None:
+        if _has_split_column(records):
+            return [records.official == subset for subset in SUBSETS], _absent(records)
         raise UserError(
             "config.data.protocol 'lists' needs a folder with train, val and test lists; "
-            "name it with --config.data.lists=FOLDER"
+            "name it with --config.data.lists=FOLDER, or prepare films whose table has a split "
+            "column with data_prep/from_csv.py"
         )
     if isinstance(lists, str | Path):
         lists = _find_lists(expanded_path(lists))
@@ -224,11 +241,13 @@ def _from_lists(
             f"must be for {', '.join(SUBSETS)}"
         )
     index = {name: position for position, name in enumerate(records.image_ids.tolist())}
+    # Where folders tell images apart, they do so for images that are not in the data too.
+    absent_key = str if any("/" in name for name in index) else stem
     owner: dict[str, str] = {}
     members = []
     absent = 0
     names_of = {
-        subset: read_names(Path(source)) if isinstance(source, str | Path) else source
+        subset: read_names(Path(source), index) if isinstance(source, str | Path) else source
         for subset, source in lists.items()
     }
     for subset in SUBSETS:
@@ -243,7 +262,7 @@ def _from_lists(
             )
         member = np.zeros(len(records), bool)
         # Names of one image that is not in the data count once.
-        for name, image in {images.get(name, stem(name)): name for name in names}.items():
+        for name, image in {images.get(name, absent_key(name)): name for name in names}.items():
             if owner.setdefault(name, subset) != subset:
                 raise UserError(
                     f"config.data.lists: {image} is in the {owner[name]} list and in the {subset} "

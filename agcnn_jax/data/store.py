@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +12,11 @@ from typing import Any
 
 from array_record.python import array_record_module
 
-from agcnn_jax.data.text import read_delimited
+from agcnn_jax.data.text import read_text
 from agcnn_jax.runtime.errors import UserError
 
 SPLIT = "images"
-SHARD = f"chest_xray14-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
+SHARD = f"{{dataset}}-{SPLIT}.array_record-{{index:05d}}-of-{{count:05d}}"
 TABLES = ("records.csv", "boxes.csv")
 # The keys of `metadata.json` that `Records` needs.
 METADATA = (
@@ -42,10 +44,10 @@ def check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
 
     Opens every shard, to find a missing or truncated one now and not hours into training.
     """
-    lengths = _read_shard_lengths(directory / "dataset_info.json")
+    dataset, lengths = _read_info(directory / "dataset_info.json")
     shards = []
     for index, expected in enumerate(lengths):
-        path = directory / SHARD.format(index=index, count=len(lengths))
+        path = directory / SHARD.format(dataset=dataset, index=index, count=len(lengths))
         if not path.is_file():
             raise UserError(f"{path}: missing; copy it again, or prepare the dataset again")
         try:
@@ -62,15 +64,16 @@ def check_shards(directory: Path) -> tuple[tuple[str, int], ...]:
     return tuple(shards)
 
 
-def _read_shard_lengths(path: Path) -> list[int]:
-    """Return each shard's number of records from TFDS's `dataset_info.json`.
+def _read_info(path: Path) -> tuple[str, list[int]]:
+    """Return the dataset's name and each shard's number of records from `dataset_info.json`.
 
     Does not use TFDS, which would import the modules that the dataset's files name.
     """
     try:
-        splits = json.loads(path.read_text("utf-8"))["splits"]
-        (lengths,) = (split["shardLengths"] for split in splits if split["name"] == SPLIT)
-        return [int(length) for length in lengths]
+        info = json.loads(path.read_text("utf-8"))
+        (lengths,) = (split["shardLengths"] for split in info["splits"] if split["name"] == SPLIT)
+        # A name, not a path that leads elsewhere.
+        return Path(info["name"]).name, [int(length) for length in lengths]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None
 
@@ -90,12 +93,13 @@ def check_digest(path: Path, digests: Mapping[str, str]) -> None:
 
 def read_columns(path: Path) -> dict[str, list[str]]:
     """Return the columns of a csv file by header name."""
-    rows = read_delimited(path).rows()
-    _, header = next(rows)
+    # Unlike tables of other programs: ids keep blanks at their ends.
+    rows = csv.reader(io.StringIO(read_text(path), newline=""))
+    header = next(rows)
     columns: list[list[str]] = [[] for _ in header]
     # Most values repeat: kept once each, they take half the memory, which only opening needs.
     known: dict[str, str] = {}
-    for _, row in rows:
+    for row in rows:
         for column, value in zip(columns, row, strict=True):
             column.append(known.setdefault(value, value))
     return dict(zip(header, columns, strict=True))

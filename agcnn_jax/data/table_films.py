@@ -52,17 +52,18 @@ def films_of(images: Sequence[str]) -> Films:
 
 def without_laterals(
     table: CsvTable, roles: Mapping[str, int], options: TableOptions
-) -> tuple[CsvTable, list[str]]:
-    """Leave out the rows of films that are not frontal; return the others, and what to say.
+) -> tuple[CsvTable, tuple[str, ...], list[str]]:
+    """Leave out the rows of films that are not frontal; films without a view stay.
 
-    Films without a view stay.
+    Returns:
+        The other rows, the images that are left out, and what to say of them.
 
     Raises:
         UserError: no film is frontal.
     """
     column = roles.get("frontal", roles.get("view"))
     if options.views == "all" or column is None:
-        return table, []
+        return table, (), []
     image = roles["image"]
     frontal = {
         view: view.strip().lower() in BLANKS or bool(_FRONTAL.fullmatch(view.strip()))
@@ -84,7 +85,7 @@ def without_laterals(
         f"{count:,} films are {view}; left out (--views all keeps them)"
         for view, count in by_view.most_common()
     ]
-    return table._replace(rows=kept), notices
+    return table._replace(rows=kept), tuple(others), notices
 
 
 def merge_rows(table: CsvTable, films: Films, row_labels: RowLabels) -> np.ndarray:

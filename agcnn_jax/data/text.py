@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,8 +174,10 @@ def _check_is_text(path: Path, data: bytes) -> None:
         raise UserError(f"{path}: is no text file, since it has zero bytes; check the path")
 
 
-def read_names(path: Path) -> list[str]:
+def read_names(path: Path, known: Container[str] = ()) -> list[str]:
     """Return the image names in a list file: the first field of each line.
+
+    A line that is one of the `known` names counts whole, whatever is in it.
 
     Fields end at white space, commas and semicolons, but a name with the extension of an image may
     have these in its folders. Blank lines, lines that begin with `#`, and a first line that is the
@@ -183,7 +185,9 @@ def read_names(path: Path) -> list[str]:
     """
     names = []
     for line in map(str.strip, read_text(path).splitlines()):
-        if line and not line.startswith("#"):
+        if line in known:
+            names.append(line)
+        elif line and not line.startswith("#"):
             image = _IMAGE.match(line)
             names.append(
                 image[1] or image[2]
@@ -212,22 +216,52 @@ def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Find the images that names of other programs mean.
 
     Args:
-        names: perhaps with other folders or another extension than in `known`, or without one.
+        names: perhaps with more or fewer folders in front than in `known`, with another extension,
+            or without one.
         known: the names of the images.
 
     Returns:
-        `{name: known name}`: the same name or, failing that, the one known name with the same
-        `stem`. Names that fit none, or several, are left out.
+        `{name: known name}`, without the names that fit none, or several; see `fitting_names`.
+    """
+    fitting = fitting_names(names, known)
+    return {name: images[0] for name, images in fitting.items() if len(images) == 1}
+
+
+def fitting_names(names: Iterable[str], known: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Find the images that each name may mean; see `match_names`.
+
+    Returns:
+        `{name: known names}`: the same name or, failing that, up to two that agree with it in
+        `stem` and in as many folders before it as both have. Of these, the ones that agree in most
+        folders count.
     """
     images = dict.fromkeys(known)
     unique = dict.fromkeys(names)
-    by_stem: dict[str, str | None] = {}
-    if not unique.keys() <= images.keys():
-        for image in images:
-            key = stem(image)
-            by_stem[key] = None if key in by_stem else image
-    meant = {name: name if name in images else by_stem.get(stem(name)) for name in unique}
-    return {name: image for name, image in meant.items() if image is not None}
+    parts_of = {name: _parts(name) for name in unique if name not in images}
+    lengths = set(map(len, parts_of.values()))
+    by_whole: dict[tuple[str, ...], tuple[str, ...]] = {}
+    by_end: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for image in images if parts_of else ():
+        parts = _parts(image)
+        by_whole[parts] = (*by_whole.get(parts, ()), image)[:2]
+        for length in lengths:
+            if length <= len(parts):
+                end = parts[-length:]
+                by_end[end] = (*by_end.get(end, ()), image)[:2]
+
+    def fitting(name: str) -> tuple[str, ...]:
+        parts = parts_of.get(name)
+        if parts is None:
+            return (name,)
+        shorter = (by_whole.get(parts[first:], ()) for first in range(1, len(parts)))
+        return by_end.get(parts) or next(filter(None, shorter), ())
+
+    return {name: fitting(name) for name in unique}
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the folders of an image and its `stem`."""
+    return (*name.replace("\\", "/").split("/")[:-1], stem(name))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

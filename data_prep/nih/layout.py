@@ -8,26 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.runtime.errors import UserError
+from data_prep.prepare.shards import Input
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 # Archives of these kinds are not read: a message advises to unpack them.
 OTHER_SUFFIXES = (*ARCHIVE_SUFFIXES, ".tar.bz2", ".tar.xz", ".7z", ".rar")
-
-
-class Input(NamedTuple):
-    """An image file or an archive.
-
-    Attributes:
-        path: relative to the raw folder.
-        kind: "image" or "archive".
-        size: in bytes.
-        mtime_ns: modification time in nanoseconds.
-    """
-
-    path: str
-    kind: str
-    size: int
-    mtime_ns: int
 
 
 class Tables(NamedTuple):

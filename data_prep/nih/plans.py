@@ -1,45 +1,21 @@
-"""The plan of a run: inputs, tables and options, checked before anything is written."""
+"""The plan of preparing NIH's files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
 
-from agcnn_jax.data.collection import NIH, Collection, read_collection
-from data_prep.nih import layout, shards
+from agcnn_jax.data.collection import NIH, read_collection
+from data_prep.nih import layout
 from data_prep.nih.names import match_boxes, read_official
-from data_prep.nih.shards import Context, Unit
-from data_prep.nih.tables import read_boxes, read_labels
+from data_prep.nih.raw_files import read_images
+from data_prep.nih.tables import FINDINGS, LABELS, read_boxes, read_labels
+from data_prep.prepare.plans import Plan, file_digest, scratch_folder
+from data_prep.prepare.shards import Context, Row, split_units
 
 NAME = "chest_xray14"
-VERSION = "1.0.0"
-SCRATCH = ".chest_xray14.partial"
 # Part of every unit's key. Increase it when the same inputs would give different records.
 FORMAT = 2
-
-
-class Plan(NamedTuple):
-    """Everything that a run depends on.
-
-    Attributes:
-        context: what each unit needs.
-        tables: paths of the tables.
-        official: image name -> "train_val" or "test"; empty without official lists.
-        collection: of the images.
-        units: the shards to write.
-        digest: hex SHA-256 of the inputs and options.
-        images: number of image files; None with archives, whose content is not known yet.
-    """
-
-    context: Context
-    tables: layout.Tables
-    official: dict[str, str]
-    collection: Collection
-    units: list[Unit]
-    digest: str
-    images: int | None
 
 
 def make_plan(
@@ -79,20 +55,24 @@ def make_plan(
     if tables.boxes:
         listed = read_boxes(tables.boxes, box_size)
         matched = match_boxes(listed, rows, tables.boxes, tables.labels)
-    context = Context(raw_dir, data_dir / SCRATCH, rows, matched, box_size, image_size)
-    settings = [FORMAT, image_size, box_size] + [
-        hashlib.sha256(path.read_bytes()).hexdigest() if path else None
-        for path in (tables.labels, tables.boxes)
-    ]
-    units = shards.split_units(inputs, json.dumps(settings))
-    described = [collection.name, collection.provenance, collection.synthetic]
-    whole = [*described, sorted(official.items()), [unit.key for unit in units]]
+    digests = [file_digest(path) for path in (tables.labels, tables.boxes)]
     return Plan(
-        context,
-        tables,
+        NAME,
+        Context(
+            read_images,
+            raw_dir,
+            scratch_folder(data_dir, NAME),
+            tables.labels,
+            LABELS,
+            {name: Row(*row) for name, row in rows.items()},
+            matched,
+            box_size,
+            image_size,
+        ),
+        tables._asdict(),
+        FINDINGS,
         official,
         collection,
-        units,
-        hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
+        split_units(inputs, json.dumps([FORMAT, image_size, box_size, *digests])),
         None if any(item.kind == "archive" for item in inputs) else len(inputs),
     )

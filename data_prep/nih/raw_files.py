@@ -11,9 +11,45 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from agcnn_jax.data.pixels import MAX_BYTES
+from agcnn_jax.data.films import WrongSizeError, read_film
+from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.layout import Input, is_image_name
+from data_prep.nih.layout import is_image_name
+from data_prep.nih.names import row_name
+from data_prep.prepare.shards import (
+    NO_ROW,
+    UNREADABLE,
+    WRONG_SIZE,
+    Context,
+    DecodedImage,
+    Input,
+    Problem,
+)
+
+
+def read_images(
+    inputs: Sequence[Input], context: Context
+) -> Iterator[tuple[str, str, DecodedImage | Problem]]:
+    """Yield each image's location, its name in the table of labels, and its pixels."""
+    for file, name, data in read_files(inputs, context.folder):
+        image_id = row_name(name, context.rows)
+        image = _decoded(data, context.image_size)
+        known = image_id in context.rows
+        if not known and not (isinstance(image, Problem) and image.reason == UNREADABLE):
+            image = Problem(NO_ROW, "the label table has no row for it")
+        yield file, image_id, image
+
+
+def _decoded(data: bytes | str, image_size: int) -> DecodedImage | Problem:
+    try:
+        if isinstance(data, str):
+            raise UnreadableImageError(data)
+        pixels, side = read_film(data, image_size)
+    except UnreadableImageError as error:
+        return Problem(UNREADABLE, str(error))
+    except WrongSizeError as error:
+        return Problem(WRONG_SIZE, str(error))
+    return DecodedImage(pixels, side, side)
 
 
 def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:

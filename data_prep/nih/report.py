@@ -1,19 +1,17 @@
-"""`prepare_report.json`: what happened to every file."""
+"""The report on NIH's files, and the checks of what it counts."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih import shards
-from data_prep.nih.plans import Plan
-from data_prep.nih.publish import Outcome
+from data_prep.prepare import shards
+from data_prep.prepare.plans import Plan
+from data_prep.prepare.publish import Outcome
+from data_prep.prepare.report import reasons_in_words
 
-REPORT = "prepare_report.json"
 # Reason for setting a file aside -> remedy if no file is usable.
 REMEDIES = {
     shards.UNREADABLE: "download the images again",
@@ -28,17 +26,15 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     set_aside = outcome.set_aside
     written = {record.entry.image_id for record in outcome.records}
     images = written | {entry.image_id for entry in set_aside}
-    absent = [name for name in plan.context.labels if name not in images]
+    absent = [name for name in plan.context.rows if name not in images]
     counts = Counter(entry.reason for entry in set_aside)
     lists = {
         "absent_names": len(plan.official.keys() - written),
         "unlisted_images": len(written - plan.official.keys()),
     }
     return {
-        "raw_dir": str(plan.context.raw_dir),
-        "tables": {
-            field: str(path) if path else None for field, path in plan.tables._asdict().items()
-        },
+        "raw_dir": str(plan.context.folder),
+        "tables": {kind: str(path) if path else None for kind, path in plan.tables.items()},
         "provenance": plan.collection.provenance,
         "image_size": plan.context.image_size,
         "box_size": plan.context.box_size,
@@ -47,7 +43,7 @@ def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "set_aside_counts": {reason: counts[reason] for reason in shards.REASONS},
         "set_aside": [entry._asdict() for entry in set_aside],
         "official_lists": lists if plan.official else None,
-        "label_rows": len(plan.context.labels),
+        "label_rows": len(plan.context.rows),
         "rows_without_image": {"count": len(absent), "image_ids": absent},
     }
 
@@ -81,7 +77,7 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         )
     if len(bad) > max_bad * files:
         raise UserError(
-            f"{len(bad)} of {files} files cannot be used{_reasons(bad)}, more than "
+            f"{len(bad)} of {files} files cannot be used{reasons_in_words(bad)}, more than "
             f"--max_bad {max_bad:g} allows, such as {bad[0]['file']} ({bad[0]['detail']}); {path} "
             "lists them all"
         )
@@ -92,8 +88,9 @@ def check_lists(plan: Plan, outcome: Outcome) -> None:
     images = [record.entry.image_id for record in outcome.records]
     if plan.official and plan.official.keys().isdisjoint(images):
         raise UserError(
-            f"{plan.tables.train_val} and {plan.tables.test} name none of the {len(images)} images;"
-            f" the lists begin with {next(iter(plan.official))!r}, the images with {images[0]!r}; "
+            f"{plan.tables['train_val']} and {plan.tables['test']} name none of the "
+            f"{len(images)} images; the lists begin with {next(iter(plan.official))!r}, the images "
+            f"with {images[0]!r}; "
             "give the lists of these images with --lists, or remove the lists, and rerun to "
             "continue"
         )
@@ -110,7 +107,7 @@ def summary(report: dict[str, Any]) -> str:
     )
     return (
         f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}{_reasons(report['set_aside'])}, "
+        f"set aside {len(report['set_aside'])}{reasons_in_words(report['set_aside'])}, "
         f"label rows without an image {report['rows_without_image']['count']}, {lists}"
     )
 
@@ -126,17 +123,3 @@ def missing(report: dict[str, Any]) -> str | None:
         f"are in {report['raw_dir']}; the download is incomplete unless you left the others out: "
         f"get them, and prepare to another --data_dir"
     )
-
-
-def _reasons(set_aside: list[dict[str, str]]) -> str:
-    """Return the number of files set aside for each reason, in parentheses; empty if none."""
-    counts = Counter(entry["reason"] for entry in set_aside)
-    parts = [f"{counts[reason]} {reason}" for reason in shards.REASONS if counts[reason]]
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report as JSON, atomically."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    os.replace(part, path)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agcnn_jax.data.text import csv_text, match_names, read_names, stem
+from agcnn_jax.data.text import csv_text, fitting_names, match_names, read_names, stem
 
 ENDS = st.sampled_from(["", ".png", ".PNG"])
 NAMES = ["00000001_000.png", "00000013_005.png", "00030805_012.png"]
@@ -57,6 +57,28 @@ def test_a_name_that_fits_two_images_means_neither():
         "p2/view1.jpg": "p2/view1.jpg",
         "x/a": "a.png",
     }
+
+
+def test_folders_tell_images_apart():
+    known = ["a/1.png", "b/1.png", "b/2.png", "c/d/3.jpg"]
+    names = ["a/1.png", "root/b/1", "c/2.png", "2", "1.png", "d/3.jpg", "e/d/3.jpg", "b\\2.png"]
+    assert match_names(names, known) == {
+        "a/1.png": "a/1.png",
+        "root/b/1": "b/1.png",
+        "2": "b/2.png",
+        "d/3.jpg": "c/d/3.jpg",
+        "b\\2.png": "b/2.png",
+    }
+    assert fitting_names(["1.png", "c/2.png"], known) == {
+        "1.png": ("a/1.png", "b/1.png"),
+        "c/2.png": (),
+    }
+
+
+@pytest.mark.parametrize("line", ["chest 1, PA/film 2", "# 3", "a;b"])
+def test_a_known_name_is_a_whole_line(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"{line}\nx y\n")
+    assert read_names(tmp_path / "list.txt", {line}) == [line, "x"]
 
 
 def test_only_extensions_of_images_are_left_out():

@@ -9,16 +9,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from data_prep.nih.tables import LABELS
 
-
-def record_features(image_size: int) -> tfds.features.FeaturesDict:
+def record_features(image_size: int, labels: int) -> tfds.features.FeaturesDict:
     """Return the features of a record.
 
-    `image` is uint8 `[S, S]`, `labels` uint8 0/1 `[C]`, `boxes` float32 `[N, 4]` half-open
-    `xmin, ymin, xmax, ymax` in pixels of the original file, `box_findings` int64 `[N]` indices
-    into the labels, `age` in years or -1 if unknown, `height` and `width` those of the original.
-    The image is stored as raw bytes because `tfds.features.Image` would import TensorFlow.
+    `image` is uint8 `[S, S]`, `labels` uint8 0, 1 or `MISSING` `[C]`, `boxes` float32 `[N, 4]`
+    half-open `xmin, ymin, xmax, ymax` in pixels of the original file, `box_findings` int64 `[N]`
+    indices into the labels, `age` in years or -1 if unknown, `height` and `width` those of the
+    original. The image is stored as raw bytes because `tfds.features.Image` would import
+    TensorFlow.
+
+    Args:
+        image_size: side S of the image in pixels.
+        labels: their number C.
     """
     features = tfds.features
     image_shape = (image_size, image_size)
@@ -27,7 +30,7 @@ def record_features(image_size: int) -> tfds.features.FeaturesDict:
             "image": features.Tensor(
                 shape=image_shape, dtype=np.uint8, encoding=features.Encoding.BYTES
             ),
-            "labels": features.Tensor(shape=(len(LABELS),), dtype=np.uint8),
+            "labels": features.Tensor(shape=(labels,), dtype=np.uint8),
             "image_id": features.Text(),
             "patient_id": features.Text(),
             "follow_up": features.Scalar(np.int32),
@@ -44,8 +47,10 @@ def record_features(image_size: int) -> tfds.features.FeaturesDict:
 
 # `ExampleSerializer` is internal to TFDS; checked with 4.9.10.
 @functools.cache
-def _serializer(image_size: int) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
-    features = record_features(image_size)
+def _serializer(
+    image_size: int, labels: int
+) -> tuple[tfds.features.FeaturesDict, ExampleSerializer]:
+    features = record_features(image_size, labels)
     return features, ExampleSerializer(features.get_serialized_info())
 
 
@@ -55,6 +60,6 @@ def serialize(image_size: int, record: dict[str, Any]) -> bytes:
     Unlike `features.serialize_example` it is deterministic: protobuf orders the entries of a map by
     a hash that differs between processes.
     """
-    features, serializer = _serializer(image_size)
+    features, serializer = _serializer(image_size, len(record["labels"]))
     example = serializer.get_tf_example(features.encode_example(record))
     return example.SerializeToString(deterministic=True)

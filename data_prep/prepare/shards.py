@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +21,10 @@ import numpy as np
 from array_record.python import array_record_module
 
 from agcnn_jax.data.boxes import Box
-from agcnn_jax.data.films import WrongSizeError, read_film
-from agcnn_jax.data.pixels import UnreadableImageError
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.progress import Progress
-from data_prep.nih.examples import serialize
-from data_prep.nih.layout import Input
-from data_prep.nih.names import row_name
-from data_prep.nih.raw_files import read_files
-from data_prep.nih.tables import LABELS, LabelRow
+from data_prep.prepare.examples import serialize
 from data_prep.workers import run_tasks
 
 UNREADABLE = "unreadable image"
@@ -46,6 +41,26 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 MIN_SHARD, MAX_SHARD, SHARDS = 32, 1024, 64
 
 
+class Input(NamedTuple):
+    """An image file or an archive.
+
+    Attributes:
+        path: relative to the folder of the images.
+        kind: "image" or "archive".
+        size: in bytes.
+        mtime_ns: modification time in nanoseconds.
+    """
+
+    path: str
+    kind: str
+    size: int
+    mtime_ns: int
+
+
+class TableError(UserError):
+    """The label table does not fit an image."""
+
+
 class Unit(NamedTuple):
     """The inputs of one shard; `key` names its files and is a hash of all that they depend on."""
 
@@ -54,12 +69,13 @@ class Unit(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A record: its file, image name, hex SHA-256 of the pixels, side of the original in pixels."""
+    """A record: its file, image name, hex SHA-256 of the pixels, size of the original in pixels."""
 
     file: str
     image_id: str
     digest: str
-    side: int
+    width: int
+    height: int
 
 
 class SetAside(NamedTuple):
@@ -78,15 +94,76 @@ class UnitResult(NamedTuple):
     set_aside: list[SetAside]
 
 
-class Context(NamedTuple):
-    """What every unit needs: folders, tables, sizes in pixels."""
+class Row(NamedTuple):
+    """What a table says about an image.
 
-    raw_dir: Path
+    `labels` and `unknown` are ascending indices of the labels that are positive and that are not
+    known; `age` is in whole years, -1 if unknown.
+    """
+
+    labels: tuple[int, ...]
+    patient_id: str
+    follow_up: int
+    age: int
+    sex: str
+    view: str
+    unknown: tuple[int, ...] = ()
+    line: int = 0
+
+
+class DecodedImage(NamedTuple):
+    """The pixels to store, uint8 `[S, S]`; width and height of the original in pixels."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+class Problem(NamedTuple):
+    """Why an image cannot be used: one of `REASONS`, details."""
+
+    reason: str
+    detail: str
+
+
+ReadImages = Callable[
+    [Sequence[Input], "Context"], Iterator[tuple[str, str, DecodedImage | Problem]]
+]
+"""Yields the location, the image name and the pixels of each image of a unit."""
+
+
+class Context(NamedTuple):
+    """What every unit needs.
+
+    Attributes:
+        read: reads the images of a unit; a function of a module, which other processes can import.
+        folder: of the images.
+        scratch: folder of unfinished work.
+        table: path of the label table.
+        labels: names of the C labels.
+        rows: image name -> its row in the label table.
+        boxes: image name -> its boxes.
+        box_size: side in pixels of the square images that boxes refer to; None if these are the
+            files themselves.
+        image_size: side S of the stored images in pixels.
+    """
+
+    read: ReadImages
+    folder: Path
     scratch: Path
-    labels: dict[str, LabelRow]
-    boxes: dict[str, tuple[Box, ...]]
-    box_size: int
+    table: Path
+    labels: tuple[str, ...]
+    rows: Mapping[str, Row]
+    boxes: Mapping[str, tuple[Box, ...]]
+    box_size: int | None
     image_size: int
+
+    def boxes_of(self, image_id: str, width: int) -> list[Box]:
+        """Return an image's boxes in pixels of its file."""
+        boxes = self.boxes.get(image_id, ())
+        if self.box_size is None:
+            return list(boxes)
+        return [box.scaled(width / self.box_size) for box in boxes]
 
 
 def split_units(inputs: list[Input], settings: str) -> list[Unit]:
@@ -145,7 +222,7 @@ def write_units(units: list[Unit], context: Context, files: int | None, workers:
     Returns:
         The number of images that this call wrote.
     """
-    _remove_stale(context.scratch, units)
+    remove_units(context.scratch, units)
     results = [read_result(context.scratch, unit) for unit in units]
     finished = [result for result in results if result is not None]
     before = sum(len(result.written) + len(result.set_aside) for result in finished)
@@ -159,9 +236,9 @@ def write_units(units: list[Unit], context: Context, files: int | None, workers:
         return run_tasks(write_unit, pending, context, context.scratch, workers, report)
 
 
-def _remove_stale(scratch: Path, units: list[Unit]) -> None:
-    """Remove what earlier runs left and this one cannot use."""
-    current = {unit.key for unit in units} | {"lock"}
+def remove_units(scratch: Path, kept: list[Unit]) -> None:
+    """Remove the results of all units but those that are `kept`, and what killed runs left."""
+    current = {unit.key for unit in kept} | {"lock"}
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -211,44 +288,31 @@ def _write_shard(
 ) -> UnitResult:
     result = UnitResult([], [])
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
-    for file, image_id, data in read_files(unit.inputs, context.raw_dir):
-        example = _example(file, row_name(image_id, context.labels), data, context, result)
-        if example is not None:
-            writer.write(example)
+    for file, image_id, image in context.read(unit.inputs, context):
+        if isinstance(image, Problem):
+            result.set_aside.append(SetAside(file, image_id, *image))
+        else:
+            digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+            result.written.append(Written(file, image_id, digest, image.width, image.height))
+            writer.write(_example(image_id, image, context))
         progress()
     writer.close()
     return result
 
 
-def _example(
-    file: str, image_id: str, data: bytes | str, context: Context, result: UnitResult
-) -> bytes | None:
-    """Return the serialised record of an image, or None if it is set aside; add it to `result`."""
-    try:
-        if isinstance(data, str):
-            raise UnreadableImageError(data)
-        image, side = read_film(data, context.image_size)
-        reason, detail = "", ""
-    except UnreadableImageError as error:
-        reason, detail = UNREADABLE, str(error)
-    except WrongSizeError as error:
-        reason, detail = WRONG_SIZE, str(error)
-    if reason != UNREADABLE and image_id not in context.labels:
-        reason, detail = NO_ROW, "the label table has no row for it"
-    if reason:
-        result.set_aside.append(SetAside(file, image_id, reason, detail))
-        return None
-    row = context.labels[image_id]
-    labels = np.zeros(len(LABELS), np.uint8)
+def _example(image_id: str, image: DecodedImage, context: Context) -> bytes:
+    """Return the serialised record of an image."""
+    row = context.rows[image_id]
+    labels = np.zeros(len(context.labels), np.uint8)
     labels[list(row.labels)] = 1
-    boxes = [box.scaled(side / context.box_size) for box in context.boxes.get(image_id, ())]
-    result.written.append(
-        Written(file, image_id, hashlib.sha256(image.tobytes()).hexdigest(), side)
-    )
+    labels[list(row.unknown)] = MISSING
+    boxes = context.boxes_of(image_id, image.width)
+    if context.box_size is None:
+        _check_inside(boxes, image, f"{context.table}, line {row.line}")
     return serialize(
         context.image_size,
         {
-            "image": image,
+            "image": image.pixels,
             "labels": labels,
             "image_id": image_id,
             "patient_id": row.patient_id,
@@ -256,9 +320,25 @@ def _example(
             "age": row.age,
             "sex": row.sex,
             "view": row.view,
-            "height": side,
-            "width": side,
+            "height": image.height,
+            "width": image.width,
             "boxes": np.array([box[1:] for box in boxes], np.float32).reshape(-1, 4),
             "box_findings": np.array([box.finding for box in boxes], np.int64),
         },
     )
+
+
+def _check_inside(boxes: Sequence[Box], image: DecodedImage, where: str) -> None:
+    """Raise `TableError` unless the boxes lie in the image."""
+    for box in boxes:
+        for name, value, size in (
+            ("xmin", box.xmin, image.width),
+            ("xmax", box.xmax, image.width),
+            ("ymin", box.ymin, image.height),
+            ("ymax", box.ymax, image.height),
+        ):
+            if not 0 <= value <= size:  # also catches NaN
+                raise TableError(
+                    f"{where}: {name} {value:g} in a film of {image.width} x {image.height}; "
+                    "correct the box, which is in pixels of the film's file"
+                )

@@ -10,12 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.plans import NAME, SCRATCH, VERSION
+from data_prep.prepare.plans import VERSION
 
 
 @contextlib.contextmanager
-def lock_data_dir(data_dir: Path) -> Iterator[None]:
+def lock_data_dir(data_dir: Path, name: str, scratch: Path) -> Iterator[None]:
     """Create the scratch folder in `data_dir` and lock it for this process.
+
+    If nothing else is in them at the end, both folders are removed.
+
+    Args:
+        data_dir: folder of the dataset.
+        name: of the dataset.
+        scratch: in `data_dir`.
 
     Raises:
         UserError: `data_dir` cannot be written, another process prepares it, or the disk is full.
@@ -26,7 +33,6 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         raise UserError(
             f"--data_dir {data_dir}: the name is not UTF-8, which ArrayRecord needs; choose another"
         ) from None
-    scratch = data_dir / SCRATCH
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         lock = (scratch / "lock").open("w")
@@ -41,7 +47,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             raise UserError(
                 f"--data_dir {data_dir}: another process is preparing it; wait until it ends"
             ) from None
-        for leftover in (data_dir / NAME).glob(f"*incomplete*{VERSION}"):
+        for leftover in (data_dir / name).glob(f"*incomplete*{VERSION}"):
             shutil.rmtree(leftover)  # from a run that was killed while publishing
         try:
             yield
@@ -53,3 +59,5 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         finally:
             if scratch.exists() and os.listdir(scratch) == ["lock"]:
                 shutil.rmtree(scratch)
+            with contextlib.suppress(OSError):  # it holds something
+                data_dir.rmdir()

@@ -12,13 +12,13 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from array_record.python import array_record_module
 
-from data_prep.nih.shards import (
+from data_prep.prepare.shards import (
     CONFLICT,
     DUPLICATE,
     WRITER_OPTIONS,
@@ -31,7 +31,6 @@ from data_prep.nih.shards import (
     shard_path,
     shard_size,
 )
-from data_prep.nih.tables import LABELS
 
 RECORDS_HEADER = (
     *("image_id", "labels", "patient_id", "follow_up", "age", "sex", "view"),
@@ -105,33 +104,41 @@ def collect(units: list[Unit], scratch: Path) -> Outcome:
     return Outcome(records, sorted(set_aside))
 
 
-def _content(entry: Written) -> tuple[str, int]:
+def _content(entry: Written) -> tuple[str, int, int]:
     """Return the values that are equal if two files of one name give the same record."""
-    return entry.digest, entry.side
+    return entry.digest, entry.width, entry.height
 
 
-def make_columns(records: Sequence[Record], context: Context, official: dict[str, str]) -> Columns:
+def make_columns(
+    records: Sequence[Record], context: Context, official: Mapping[str, str]
+) -> Columns:
     """Return `records.csv` and `boxes.csv`, in the order of the records.
 
     They repeat values that the records contain, so that opening a dataset of 112,120 records reads
-    a table instead of every record. Boxes are half-open, in pixels of the original file.
+    a table instead of every record. Boxes are half-open, in pixels of the original file. Only a
+    dataset in which a label is not known has a column `unknown`.
     """
     entries = [record.entry for record in records]
+    missing = any(context.rows[entry.image_id].unknown for entry in entries)
+
+    def names(labels: Sequence[int]) -> str:
+        return "|".join(context.labels[index] for index in labels)
 
     def rows() -> Iterator[Sequence[Any]]:
         for entry in entries:
-            row = context.labels[entry.image_id]
-            names = "|".join(LABELS[index] for index in row.labels)
+            row = context.rows[entry.image_id]
             subset = official.get(entry.image_id, "")
-            yield [entry.image_id, names, *row[1:], entry.side, entry.side, subset]
+            line = [entry.image_id, names(row.labels), row.patient_id, row.follow_up, row.age]
+            line += [row.sex, row.view, entry.width, entry.height, subset]
+            yield [*line, names(row.unknown)] if missing else line
 
     def boxes() -> Iterator[Sequence[Any]]:
         for entry in entries:
-            for box in context.boxes.get(entry.image_id, ()):
-                box = box.scaled(entry.side / context.box_size)
-                yield [entry.image_id, LABELS[box.finding], *box[1:]]
+            for box in context.boxes_of(entry.image_id, entry.width):
+                yield [entry.image_id, context.labels[box.finding], *box[1:]]
 
-    return Columns(_table(RECORDS_HEADER, rows()), _table(BOXES_HEADER, boxes()))
+    header = (*RECORDS_HEADER, "unknown") if missing else RECORDS_HEADER
+    return Columns(_table(header, rows()), _table(BOXES_HEADER, boxes()))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
@@ -142,13 +149,13 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def fingerprint(records: Sequence[Record], columns: Columns, image_size: int) -> str:
+def fingerprint(records: Sequence[Record], columns: Columns, context: Context) -> str:
     """Return the hex SHA-256 of all pixels, columns and boxes, in the order of the records.
 
     Two datasets with the same fingerprint have the same record i for every i.
     """
     pixels = [record.entry.digest for record in records]
-    whole = [image_size, LABELS, columns.digests, pixels]
+    whole = [context.image_size, context.labels, columns.digests, pixels]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

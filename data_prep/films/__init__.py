@@ -1,0 +1,1 @@
+"""Preparing a data set from films in any folder and a table of labels."""

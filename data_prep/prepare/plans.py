@@ -1,0 +1,55 @@
+"""The plan of a run: inputs, tables and options, checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from agcnn_jax.data.collection import Collection
+from data_prep.prepare.shards import Context, Unit
+
+VERSION = "1.0.0"
+
+
+class Plan(NamedTuple):
+    """Everything that a run depends on.
+
+    Attributes:
+        name: of the dataset.
+        context: what each unit needs.
+        tables: kind of table -> its path; None for those that are missing.
+        findings: the labels over which AUC is averaged.
+        official: image name -> its subset; empty without official lists.
+        collection: of the images.
+        units: the shards to write.
+        images: number of image files; None with archives, whose content is not known yet.
+    """
+
+    name: str
+    context: Context
+    tables: Mapping[str, Path | None]
+    findings: tuple[str, ...]
+    official: Mapping[str, str]
+    collection: Collection
+    units: list[Unit]
+    images: int | None
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the inputs and options."""
+        described = [self.collection.name, self.collection.provenance, self.collection.synthetic]
+        whole = [*described, sorted(self.official.items()), [unit.key for unit in self.units]]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def scratch_folder(data_dir: Path, name: str) -> Path:
+    """Return the folder of the unfinished work for the dataset `name`."""
+    return data_dir / f".{name}.partial"
+
+
+def file_digest(path: Path | None) -> str | None:
+    """Return the hex SHA-256 of a file; None for None."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
