@@ -690,8 +690,8 @@ FAULTS = (
     Fault(
         "outputs of converted weights in the data's order",
         "agcnn_jax/evaluation/scoring/scored.py",
-        "return {label: places[plain(label)] for label in labels if plain(label) in places}",
-        "return {label: i for i, label in enumerate(labels) if plain(label) in places}",
+        "outputs = [pair.output for pair in pairs]",
+        "outputs = list(range(len(pairs)))",
         ("tests/evaluation/test_evaluate_weights.py::test_a_network_beside_pytorch",),
     ),
     Fault(

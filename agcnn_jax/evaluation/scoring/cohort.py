@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.collection import part_of
 from agcnn_jax.data.labels import parse_age
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
-from agcnn_jax.run.lineage import Lineage, Overlap
+from agcnn_jax.run.lineage import ANY_COLLECTION, Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json
@@ -47,6 +48,7 @@ class Cohort:
         positive_patients: number of patients with at least one image of each label.
         images_digest: identifies the set of images, see `Split.digests`; None when not known.
         crops: of each image, as in `config.eval.crops`; None when not known.
+        collection: that the images are of, see `Records`; None when not known.
     """
 
     split: str | None
@@ -62,6 +64,7 @@ class Cohort:
     positive_patients: dict[str, int]
     images_digest: str | None = None
     crops: str | None = None
+    collection: str | None = None
 
 
 def describe_cohort(
@@ -78,6 +81,7 @@ def describe_cohort(
     setting: Setting | None = None,
     images_digest: str | None = None,
     crops: str | None = None,
+    collection: str | None = None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` (0 or 1) and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -98,6 +102,7 @@ def describe_cohort(
         },
         images_digest=images_digest,
         crops=crops,
+        collection=collection,
     )
 
 
@@ -151,6 +156,13 @@ def check_overlap(
     overlap = trained.overlap(
         records.collection, records.image_ids[indices], records.patient_ids[indices]
     )
+    if overlap.relative and split != "train" and not include_trained:
+        raise UserError(
+            f"{run.config.data.dir}: {records.collection}'s films are "
+            f"{part_of(overlap.relative)}'s, and {name} was trained on {overlap.relative}, under "
+            f"names that do not say which these are; score another collection, or pass "
+            f"--include_trained to score these"
+        )
     if overlap.images and split != "train" and not include_trained:
         raise UserError(
             f"{name} was trained on {overlap.images} of the {len(indices)} images of this {split} "
@@ -158,6 +170,21 @@ def check_overlap(
             f"the test subset of its own split, or pass --include_trained to score these"
         )
     return overlap
+
+
+def external_note(cohort: Cohort, trained: Lineage) -> str:
+    """Say what was trained on and what is scored, where that is another collection."""
+    names = sorted({*trained.seen, *trained.unlisted})
+    sets = [
+        f"{'unknown collections' if name == ANY_COLLECTION else name}"
+        f"{f' ({len(images):,} images)' if (images := trained.seen.get(name)) else ''}"
+        for name in names
+    ]
+    scored = f"scored on {cohort.collection} ({cohort.images:,} images)"
+    overlap = cohort.overlap
+    clean = overlap is not None and overlap.complete and not overlap.images
+    title = "External validation" if clean else "Another collection, perhaps not external"
+    return f"{title}: trained on {' and '.join(sets)}, {scored}; nothing was fitted there."
 
 
 class FlowRow(NamedTuple):
@@ -190,10 +217,11 @@ def data_flow(run: Run, split: str) -> list[FlowRow]:
         return FlowRow(step, len(indices), len(np.unique(records.patient_ids[indices])))
 
     rows.append(of("in the data set", np.arange(len(records))))
-    rows += [
-        of(f"{name} subset, {subsets.protocol} protocol", getattr(subsets, name))
-        for name in ("train", "validation", "test")
-    ]
+    if subsets.all is None:
+        rows += [
+            of(f"{name} subset, {subsets.protocol} protocol", indices)
+            for name, indices in subsets.subsets.items()
+        ]
     if subsets.unlisted_images:
         rows.append(FlowRow("in no list", subsets.unlisted_images))
     return [*rows, of("scored", getattr(subsets, split))]
@@ -269,8 +297,7 @@ def subsets_of(run: Run) -> list[Subset]:
     """Describe the subsets of a prepared data set that have images."""
     records = run.records
     subsets = []
-    for name in ("train", "validation", "test"):
-        indices = getattr(run.split, name)
+    for name, indices in run.split.subsets.items():
         if len(indices):
             about = (records.ages, records.sexes, records.views)
             subsets.append(
