@@ -57,9 +57,9 @@ def kept_table(branch: str, evaluation: Evaluation) -> Table:
             cells += [estimate_text(kept, 2), number(missed, 2, "+"), estimate_text(other, 2)]
         rows.append((finding, *cells))
     groups = [("", ("Finding", "slope", "intercept"))]
-    for share, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
+    for share, second in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
         name = f"threshold for a {share} of {WANTED}:"
-        groups.append((name, (f"{share} here", f"minus {WANTED}", f"{other} here")))
+        groups.append((name, (f"{share} here", f"minus {WANTED}", f"{second} here")))
     return Table(tuple(groups), tuple(rows), below=(KEPT_NOTE,))
 
 
