@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from agcnn_jax.config.saved import check_data, describe_run
+from agcnn_jax.config.saved import check_data, describe_run, read_data
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import SUBSETS, WHOLE, Split, whole
 from agcnn_jax.evaluation.asked_config import read_run_config
@@ -33,6 +33,7 @@ from agcnn_jax.evaluation.scoring.matches import (
     Match,
     match_findings,
     match_notes,
+    own_labels,
     scored_pairs,
 )
 from agcnn_jax.evaluation.scoring.references import Setting
@@ -50,7 +51,7 @@ from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import read_calibration
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
 from agcnn_jax.run.run import Run, open_run, split_of
-from agcnn_jax.run.stage_results import digests, finished_variables
+from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
@@ -73,7 +74,8 @@ class Subject:
         setting: how it was trained, to find the paper's run; None when not known.
         directory: where the results go; None for a folder of the run, see `results_directory`.
         notes: lines for the table.
-        external: the data are of another collection than the run's own.
+        external: the data are of another collection than the run's own, and nothing is fitted.
+        listed: the results list the matches.
     """
 
     variables: Variables
@@ -85,6 +87,7 @@ class Subject:
     directory: epath.Path | None = None
     notes: tuple[str, ...] = ()
     external: bool = False
+    listed: bool = False
 
 
 def evaluate(
@@ -162,8 +165,7 @@ def open_evaluated_run(
     run_config = read_run_config(config, workdir, overrides)
 
     def choose_split(records: Records) -> Split:
-        other = "data.dir" in overrides and is_external(records, workdir)
-        if split == WHOLE or (split is None and other):
+        if split == WHOLE or (split is None and is_external(records, workdir)):
             return whole(records)
         return split_of(run_config.data, records)
 
@@ -175,11 +177,16 @@ def open_evaluated_run(
 
 def is_external(records: Records, workdir: epath.Path) -> bool:
     """Tell whether data are of another collection than a run's own."""
-    return records.collection not in lineage.own_collections(workdir)
+    own = read_data(workdir)["fingerprint"] == records.fingerprint
+    return not own and records.collection not in lineage.own_collections(workdir)
 
 
 def load_trained(run: Run, maps: Sequence[str] = ()) -> Subject:
-    """Load the weights of a run's finished stages, and match their outputs with the data."""
+    """Load the weights of a run's finished stages, and match their outputs with the data.
+
+    `UserError` if no stage has finished, the images are stored in another size than those that the
+    run was trained on, or as in `match_findings`.
+    """
     config, attention = run.config, run.config.attention
     # The outputs are named by the data that the run was trained on, not by those to score.
     identity = {key: value for key, value in run.identity.items() if key != "labels"}
@@ -187,14 +194,20 @@ def load_trained(run: Run, maps: Sequence[str] = ()) -> Subject:
     trained, labels = lineage.read(run.workdir)[0], run.records.labels
     external, name = is_external(run.records, run.workdir), f"--workdir {run.workdir}"
     matches = match_findings(saved["labels"], labels, maps, name=name, one_set=not external)
-    notes = match_notes(matches, labels)
+    side = finished_stages(run.workdir, config.strategy)[-1][1]["image_size"]
+    if side != run.records.image_size:
+        raise UserError(
+            f"{config.data.dir}: its images are {run.records.image_size} pixels wide, and {name} "
+            f"was trained on images of {side}; prepare the data again with --image_size {side}"
+        )
     return Subject(
         variables=variables,
         matches=matches,
         trained=trained,
         name=name,
-        notes=notes,
+        notes=match_notes(matches, labels),
         external=external,
+        listed=external or matches != own_labels(labels),
         settings=config.to_dict(),
         setting=Setting(
             config.strategy,
@@ -253,9 +266,6 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
         evaluation = compute(scored, cohort, validated())
         external = [external_note(cohort, subject.trained)] if subject.external else []
         pairs = scored_pairs(subject.matches)
-        named = all(pair.ours == pair.theirs for pair in pairs) and len(pairs) == len(
-            subject.matches
-        )
         evaluation = dataclasses.replace(
             evaluation,
             model=EvaluatedModel(subject.settings, subject.trained, weights),
@@ -270,7 +280,8 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
             flow=data_flow(run, split),
             subsets=[count_subset(subset) for subset in subsets_of(run)],
             notes=(*external, *subject.notes),
-            matches=subject.matches if external or not named else (),
+            matches=subject.matches if subject.listed else (),
+            external=subject.external,
         )
         folder = subject.directory or results_directory(run, split, subject.external)
         write_evaluation(evaluation, folder)

@@ -18,7 +18,7 @@ from agcnn_jax.evaluation.evaluate import (
     open_evaluation,
     score,
 )
-from agcnn_jax.evaluation.scoring.matches import match_findings, match_notes
+from agcnn_jax.evaluation.scoring.matches import NAME, match_findings, match_notes, scored_pairs
 from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
@@ -81,6 +81,7 @@ def evaluate_weights(
         return Subject(
             variables=weights.load_weights(directory),
             matches=matches,
+            listed=not one_set or any(match.relation != NAME for match in scored_pairs(matches)),
             trained=trained,
             name=name,
             settings={**read_keys(of_weights), "weights": _facts(about)},

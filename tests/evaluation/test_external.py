@@ -157,7 +157,7 @@ def test_another_collection(workdir, other_dir, records, logits):
     assert scores["branches"]["global"]["auc_not_in_mean"] == {}
     assert scores["labels"]["Fibrosis"] == "Pulmonary fibrosis"
 
-    rows = rows_of(folder / "external_findings.csv")
+    rows = rows_of(folder / "matched_findings.csv")
     found = {(row["ours"], row["theirs"]): (row["relation"], row["scored"]) for row in rows}
     assert found["Effusion", "Pleural Effusion"] == ("same", "yes")
     assert found["Pleural_Thickening", "Pleural Thickening"] == ("name", "yes")
@@ -167,7 +167,7 @@ def test_another_collection(workdir, other_dir, records, logits):
     assert found["Hernia", ""] == found["", "Fracture"] == ("", "no")
     for text in (table, (folder / "report.html").read_text()):
         assert "Consolidation as Lung Opacity (part, asked for with --map)" in text
-    assert "part, asked for with --map" in (folder / "external.md").read_text()
+    assert "part, asked for with --map" in (folder / "matched_findings.md").read_text()
 
 
 def test_the_run_s_thresholds_and_what_became_of_them(workdir, other_dir, records, logits):
@@ -199,7 +199,7 @@ def test_the_run_s_thresholds_and_what_became_of_them(workdir, other_dir, record
             )
             assert low <= middle <= high
             assert middle == pytest.approx(value)
-    lines = (folder / "external.md").read_text().splitlines()
+    lines = (folder / "external_thresholds.md").read_text().splitlines()
     (line,) = [one for one in lines if one.startswith("| Effusion | ") and "[" in one]
     assert f"| {called['sensitivity_0.9'][truth].mean() - 0.9:+z.2f} |" in line
     (metrics,) = [x for x in rows_of(folder / "metrics.csv") if x["finding"] == "Effusion"]
@@ -237,6 +237,11 @@ def test_what_is_refused(workdir, other_dir):
         assert problem in refusal(workdir, other_dir, None, *maps)
     assert "lists" in refusal(workdir, other_dir, "test")  # of the run's protocol
     assert contents(workdir) == before
+
+
+def test_images_of_another_size(workdir, data_dir, tmp_path):
+    small = copy_as(data_dir, tmp_path / "data", OTHER, image_size=32)
+    assert "prepare the data again with --image_size 64" in refusal(workdir, small)
 
 
 def test_all_of_the_run_s_own_data(workdir):

@@ -78,16 +78,12 @@ def kept_csv(evaluation: Evaluation) -> str:
     return csv_text(header, rows)
 
 
-def external_markdown(evaluation: Evaluation) -> str:
-    """Format all tables as Markdown, under headings."""
-    parts = [
-        "# Findings of the model and of the data",
-        as_markdown(matches_table(evaluation.matches)),
-    ]
+def kept_markdown(evaluation: Evaluation) -> str:
+    """Format the tables of all branches as Markdown, under headings."""
+    parts = ["# The run's calibration and thresholds on another collection"]
     for branch in evaluation.results:
-        parts.append(f"## {branch}: the run's thresholds and calibration here")
-        parts.append(as_markdown(kept_table(branch, evaluation)))
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+        parts += [f"## {branch}", as_markdown(kept_table(branch, evaluation)).strip()]
+    return "\n\n".join(parts) + "\n"
 
 
 def _kept(branch: str, evaluation: Evaluation) -> dict[str, list[Estimate]]:

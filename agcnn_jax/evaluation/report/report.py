@@ -116,7 +116,7 @@ def _matches(evaluation: Evaluation) -> list[Section]:
         return []
     matched = matches_table(evaluation.matches)
     body = table(matched) + bullets(matched.below)
-    for branch, shown in _last_first(evaluation.results):
+    for branch, shown in _last_first(evaluation.results if evaluation.external else {}):
         built = kept_table(branch, evaluation)
         part = f"<h3>{text(branch)}: the run's thresholds and calibration here</h3>{table(built)}"
         part += bullets(built.below)

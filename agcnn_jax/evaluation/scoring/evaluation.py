@@ -57,8 +57,8 @@ class Evaluation:
         subsets: who is in each subset, for Table 1.
         notes: lines about the model and the files, for below the AUC table.
         digits: of the AUCs in the table.
-        matches: of the model's findings with the labels of other data; empty where all are the
-            same.
+        matches: of the model's findings with the data's labels; empty where all are the same.
+        external: a run is scored on another collection than its own.
     """
 
     scored: ScoredImages
@@ -76,6 +76,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     digits: int = 3
     matches: Sequence[Match] = ()
+    external: bool = False
 
     @property
     def pair(self) -> tuple[str, str] | None:
