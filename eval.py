@@ -1,6 +1,7 @@
 """Print the AUC table of a trained run, of converted weights, or of a file of predictions.
 
 python eval.py --config configs/demo.py
+python eval.py --config configs/demo.py --config.data.dir=OTHER [--map OURS=THEIRS ...]
 python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA --out OUT
 python eval.py --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
 """
@@ -65,18 +66,37 @@ def score_model() -> str:
     if given.weights is None:
         from agcnn_jax.evaluation.evaluate import evaluate
 
-        return evaluate(config, workdir, overrides, given.split, given.include_trained)
+        return evaluate(
+            config, workdir, overrides, given.split, given.include_trained, given.map or ()
+        )
     from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
 
     return evaluate_weights(
-        config, given.weights, overrides, given.out, given.split, given.include_trained
+        config,
+        given.weights,
+        overrides,
+        given.out,
+        given.split or "test",
+        given.include_trained,
+        given.map or (),
     )
 
 
 if __name__ == "__main__":
     command_line.define_config_flags()
-    flags.DEFINE_string("split", "test", "Subset to score: train, validation or test.")
-    flags.DEFINE_bool("include_trained", False, "Also score images that the run was trained on.")
+    flags.DEFINE_string(
+        "split",
+        None,
+        "Subset to score: train, validation, test or all; by default test, or all elsewhere.",
+    )
+    flags.DEFINE_multi_string(
+        "map", None, "Finding of the run to score against another label: 'OURS=THEIRS'; repeatable."
+    )
+    flags.DEFINE_bool(
+        "include_trained",
+        False,
+        "Also score images that the run was trained on, or may have been.",
+    )
     flags.DEFINE_string("weights", None, "Folder of converted weights to score instead of a run.")
     flags.DEFINE_string("out", None, "New folder for the results of --weights or --predictions.")
     flags.DEFINE_string("predictions", None, "CSV file of predictions to score instead of a run.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 from agcnn_jax.data.patients import CHESTXRAY14
@@ -31,6 +32,27 @@ class Collection:
 
 NIH = Collection(CHESTXRAY14, CHESTXRAY14, box_size=1024, synthetic=False)
 """Images without a `dataset.json`: NIH's download has none."""
+
+
+# Name patterns of collections -> the collection that their films were taken from.
+_PARTS = {
+    r"(?<![a-z])(rsna|siim|nih)(?![a-z])|chest.?x.?det|majkowska|nabulsi": CHESTXRAY14,
+    r"chest.?x.?ray.?(8|14)(?!\d)": CHESTXRAY14,
+    r"chexpert|chexlocalize": "CheXpert",
+    r"mimic.?cxr|chest.?imagenome": "MIMIC-CXR",
+}
+
+
+def part_of(collection: str) -> str:
+    """Return the collection that this one's films were taken from, or the collection itself.
+
+    The films of the RSNA's and the SIIM's challenges, of ChestX-Det10, and those that radiologists
+    labelled again for Majkowska et al. and Nabulsi et al., are ChestX-ray14's.
+    """
+    if "phantom" in collection.lower():  # their names hold that of a prevalence, such as NIH's
+        return collection
+    parents = (parent for names, parent in _PARTS.items() if re.search(names, collection, re.I))
+    return next(parents, collection)
 
 
 def read_collection(raw_dir: Path) -> Collection:

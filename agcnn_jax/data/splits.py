@@ -19,6 +19,8 @@ from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
 
 SUBSETS = ("train", "validation", "test")
+WHOLE = "all"
+"""The subset, and the protocol, of all records of a dataset that is not split."""
 LISTED = ("official", "lists")
 """Protocols that use lists of image names."""
 # NIH's lists join training and validation. An eighth gives 70/10/20, as in CheXNet's splits.
@@ -44,6 +46,7 @@ class Split:
         unlisted_images: number of images in no list; 0 without lists.
         unlabelled_images: number of images of the training subset that are not in `train`, since
             none of their labels is known.
+        all: every record, where the dataset is not split and the other subsets are empty.
     """
 
     protocol: str
@@ -55,6 +58,14 @@ class Split:
     absent_names: int = 0
     unlisted_images: int = 0
     unlabelled_images: int = 0
+    all: np.ndarray | None = None
+
+    @property
+    def subsets(self) -> dict[str, np.ndarray]:
+        """The records of each subset by its name, int64."""
+        if self.all is not None:
+            return {WHOLE: self.all}
+        return {subset: getattr(self, subset) for subset in SUBSETS}
 
     def summary(self) -> dict[str, Any]:
         """Return what a run records about its split, as JSON values."""
@@ -148,6 +159,13 @@ def make_split(
         len(unlisted),
         int((~labelled).sum()),
     )
+
+
+def whole(records: Records) -> Split:
+    """Return the split of a dataset of which every record is scored, and none trained on."""
+    none, every = np.empty(0, np.int64), np.arange(len(records))
+    digests = {**dict.fromkeys(SUBSETS, digest_of(none)), WHOLE: digest_of(records.image_ids)}
+    return Split(WHOLE, none, none, none, 0, digests, all=every)
 
 
 def _check_members(records: Records, protocol: str, members: Sequence[np.ndarray]) -> None:

@@ -36,6 +36,7 @@ from agcnn_jax.evaluation.scoring.prediction_files import (
 from agcnn_jax.evaluation.scoring.radiologists import (
     against_radiologists,
     agreement,
+    check_nih,
     keep_read,
     read_radiologists,
 )
@@ -91,6 +92,8 @@ def evaluate_predictions(
     predictions_path, labels_path = expand(predictions_path), expand(labels_path)
     label_table = read_csv(labels_path)
     readings = read_radiologists(label_table)
+    if readings:
+        check_nih(labels_path, read_collection(Path(labels_path).parent))
     for option, given in (("compare", compare_path), ("validation", validation_path)):
         if readings and given:
             raise UserError(f"--{option} has no effect with radiologists' labels; leave it out")
@@ -165,6 +168,7 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
             collection.name, list(scored.image_ids), list(scored.patient_ids)
         ),
         images_digest=digest_of(np.sort(scored.image_ids)),
+        collection=collection.name,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from agcnn_jax.data.splits import WHOLE, whole
 from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.asked_config import read_keys, weights_config
 from agcnn_jax.evaluation.evaluate import (
@@ -17,7 +18,7 @@ from agcnn_jax.evaluation.evaluate import (
     open_evaluation,
     score,
 )
-from agcnn_jax.evaluation.scoring.scored import match_outputs
+from agcnn_jax.evaluation.scoring.matches import NAME, match_findings, match_notes, scored_pairs
 from agcnn_jax.interop import weights
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
@@ -32,11 +33,12 @@ def evaluate_weights(
     out: str | os.PathLike[str],
     split: str = "test",
     include_trained: bool = False,
+    maps: Sequence[str] = (),
 ) -> str:
     """Score converted weights on a subset of a prepared data set and write the results to `out`.
 
-    The weights' outputs are matched with the data's labels by name. A single network is the global
-    branch; the three files of an AG-CNN are all branches.
+    The weights' outputs are matched with the data's labels, see `match_findings`. A single network
+    is the global branch; the three files of an AG-CNN are all branches.
 
     Args:
         config: says which data to score and how to predict; the backbone, the number of channels,
@@ -44,9 +46,10 @@ def evaluate_weights(
         directory: of the weights, which data_prep/torch_weights.py wrote.
         overrides: the config's keys that were given on the command line, with their values.
         out: the folder to write; must be missing or empty.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation`, `test`, or `all`, which needs no split.
         include_trained: allow images that the weights were trained on in subsets other than
             `train`.
+        maps: pairs of an output and a label to score.
 
     Returns:
         The AUC table as text; empty in all processes but the primary, which writes the results.
@@ -64,50 +67,34 @@ def evaluate_weights(
     of_weights = weights_config(config, about, name, overrides)
 
     def load(run: Run) -> Subject:
-        notes = match_notes(about["classes"], run.records.labels, name)
+        trained, labels = weights.lineage(directory), run.records.labels
+        if about["classes"] is None:
+            raise UserError(
+                f"{name}: weights.json does not name the outputs; convert the weights again with "
+                f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
+            )
+        spelling = {plain(label): label for label in labels}
+        outputs = [spelling.get(plain(output), output) for output in about["classes"]]
+        known = {*trained.seen, *trained.unlisted}
+        one_set = run.records.collection in known
+        matches = match_findings(outputs, labels, maps, name=name, one_set=one_set)
         return Subject(
             variables=weights.load_weights(directory),
-            outputs=tuple(about["classes"]),
-            trained=weights.lineage(directory),
+            matches=matches,
+            listed=not one_set or any(match.relation != NAME for match in scored_pairs(matches)),
+            trained=trained,
             name=name,
             settings={**read_keys(of_weights), "weights": _facts(about)},
             directory=folder,
-            notes=(_origin(about), *notes),
+            notes=(_origin(about), *match_notes(matches, labels)),
         )
 
-    run, subject = open_agreed(lambda: open_evaluation(of_weights, folder), load, split)
+    run, subject = open_agreed(
+        lambda: open_evaluation(of_weights, folder, whole if split == WHOLE else None),
+        load,
+        {"--split": split, "--map": list(maps)},
+    )
     return score(run, subject, split, include_trained)
-
-
-def match_notes(outputs: Sequence[str] | None, labels: Sequence[str], name: str) -> tuple[str, ...]:
-    """Name the labels without an output and the outputs without a label, in a line each.
-
-    Args:
-        outputs: the names of the weights' outputs, "" for one that was not trained; None if they
-            have none.
-        labels: of the data.
-        name: the option that names the weights, for messages.
-
-    Raises:
-        UserError: if the outputs have no names, or none is a label's.
-    """
-    if outputs is None:
-        raise UserError(
-            f"{name}: weights.json does not name the outputs; convert the weights again with "
-            f"data_prep/torch_weights.py --classes NAME,NAME,..., one name for each output"
-        )
-    matched = match_outputs(outputs, labels)
-    if not matched:
-        raise UserError(
-            f"{name}: none of the outputs, {', '.join(outputs)}, is a label of the data: "
-            f"{', '.join(labels)}; give weights that predict one of these"
-        )
-    known = {plain(label) for label in labels}
-    unmatched = {
-        "Labels without an output": [label for label in labels if label not in matched],
-        "Outputs without a label": [out for out in outputs if out and plain(out) not in known],
-    }
-    return tuple(f"{what}: {', '.join(names)}." for what, names in unmatched.items() if names)
 
 
 def _describe(directory: str | os.PathLike[str], name: str) -> dict[str, Any]:

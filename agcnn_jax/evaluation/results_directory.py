@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +14,14 @@ from pathlib import Path
 from etils import epath
 
 from agcnn_jax.config.saved import same
+from agcnn_jax.data.splits import WHOLE
 from agcnn_jax.evaluation.auc.files import SCORES
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import advice, exists, is_remote, read_json, reported
 
 
-def results_directory(run: Run, split: str) -> epath.Path:
+def results_directory(run: Run, split: str, external: bool = False) -> epath.Path:
     """Choose a folder for an evaluation's results that holds no scores of other images.
 
     `eval/<split>` is for the split that the run was trained with. Any other split goes to
@@ -26,15 +29,24 @@ def results_directory(run: Run, split: str) -> epath.Path:
     set differs too. If that folder holds the results of other images still, as with two lists or
     seeds of one protocol, the first 8 digits of these images' digest follow. Ten crops of each
     image have folders of their own.
+
+    An `external` collection has its name in the folder's, as in `eval/external_st_mary_1f2e3d4c`,
+    with 8 digits of its hash and the fingerprint's; a subset of it, and its protocol, follow.
     """
     workdir, data = run.workdir, run.data_summary
     trained = read_json(workdir / "data.json")
     crops = "_ten_crops" if run.config.eval.crops == "ten" else ""
-    if same(data, trained):
+    if same(data, trained) and not external:
         return workdir / "eval" / f"{split}{crops}"
     name = f"{split}_{run.split.protocol}{crops}"
     if data["fingerprint"] != trained.get("fingerprint"):
         name += f"_{data['fingerprint'][:8]}"
+    if external:
+        collection = run.records.collection
+        slug = re.sub(r"[^a-z0-9]+", "_", collection.lower()).strip("_")[:40]
+        unique = hashlib.sha256(f"{collection}\n{data['fingerprint']}".encode()).hexdigest()[:8]
+        subset = "" if split == WHOLE else f"_{split}_{run.split.protocol}"
+        name = f"external_{slug}_{unique}{subset}{crops}"
     scores, digest = workdir / "eval" / name / SCORES, run.split.digests[split]
     if exists(scores) and read_json(scores, "delete it").get("images_digest") != digest:
         name += f"_{digest[:8]}"

@@ -22,10 +22,10 @@ from agcnn_jax.evaluation.scoring.localisation import (
     score_localisation,
 )
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED, RANDOM
+from agcnn_jax.evaluation.scoring.matches import own_labels
 from agcnn_jax.evaluation.scoring.scored import (
     ScoredImages,
     branch_aucs,
-    match_outputs,
     scored_images,
 )
 from agcnn_jax.metrics.auc import patient_influence, plain_auc, rank_scores
@@ -141,7 +141,7 @@ def measure_run(run: Run, variables: Variables, seconds: Any) -> dict[str, Any]:
     for subset in ("validation", "test"):
         indices = getattr(run.split, subset)
         made = predict(step, placed, run, indices, subset)
-        scored = scored_images(run, run.records.labels, indices, made)
+        scored = scored_images(run, own_labels(run.records.labels), indices, made)
         content[subset] = _scores(scored)
         if subset == "test":
             content[subset] |= _estimates(scored, _box_areas(run, indices))
@@ -256,8 +256,8 @@ def _attention(run: Run, variables: Variables, indices: np.ndarray) -> dict[str,
     """Return how often the attended region, and chance, point into the annotated boxes."""
     if "global" not in variables["params"]:
         return {}
-    labels = run.records.labels
-    measured = score_localisation(run, variables, match_outputs(labels, labels), indices)
+    columns = {label: column for column, label in enumerate(run.records.labels)}
+    measured = score_localisation(run, variables, columns, indices)
     of_tau = {way: measured.scores[measured.tau][way] for way in (ATTENDED, *CHANCE)}
     return {
         "tau": measured.tau,

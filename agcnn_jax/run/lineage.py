@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.config.kinds import LIST_OF_TEXTS, TEXT
-from agcnn_jax.data.patients import CHESTXRAY14, NIH_NAME, comparable, patient_key
-from agcnn_jax.data.text import match_names
+from agcnn_jax.data.collection import part_of
+from agcnn_jax.data.patients import CHESTXRAY14, NIH_NAME, comparable, nih_name, patient_key
+from agcnn_jax.data.text import stem
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 
@@ -67,12 +69,26 @@ class Lineage:
     ) -> Overlap:
         """Count the images and the patients of a subset `[N]` that the weights have seen.
 
-        Images are found by name, whatever their folders and extension; see `match_names`. Patient
-        ids that are the same whole number are one patient. The patients are not known if no id of
-        the subset has the form of one that was seen.
+        Images are found by name, see `find_films`. Patient ids that are the same whole number are
+        one patient. The patients are not known if no id of the subset has the form of one that was
+        seen. The counts are not complete if images were seen that cannot be compared with these:
+        of the same collection under names of another form, with base names or patients that occur
+        here too; or of another collection that shares films with this one (see `part_of`), unless
+        both name their films as the NIH does.
         """
         seen = self.seen.get(collection, {})
-        found = match_names(image_ids, seen)
+        found = find_films(image_ids, seen)
+        uncertain = []
+        for other in sorted({*self.seen, *self.unlisted} - {collection}):
+            if part_of(other) == part_of(collection):
+                of_other = self.seen.get(other, {})
+                same = find_films(image_ids, of_other)
+                if same or all(map(nih_name, [*image_ids, *of_other])):
+                    found, seen = found | same, {**of_other, **seen}
+                elif of_other:
+                    uncertain.append(other)
+                if other in self.unlisted:
+                    uncertain.append(other)
         ours = {patient_key(patient) for patient in patient_ids}
         theirs = {patient_key(patient) for patient in set(seen.values()) - {""}}
         shared = ours & theirs
@@ -82,11 +98,15 @@ class Lineage:
             for name, patient in zip(image_ids, patient_ids, strict=True)
             if name in found
         }
+        bases = not {*map(stem, image_ids)}.isdisjoint(map(stem, seen))
         return Overlap(
             images=sum(name in found for name in image_ids),
             patients=len(shared),
-            complete=not self.unlisted & {collection, ANY_COLLECTION},
+            complete=not self.unlisted & {collection, ANY_COLLECTION}
+            and not uncertain
+            and (bool(found) or _alike(image_ids, seen) or not (shared or bases)),
             comparable=bool(shared) or not seen or not ours or comparable(ours, theirs),
+            relative="" if found or not uncertain else uncertain[0],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -123,16 +143,20 @@ class Overlap:
     Attributes:
         images: number of its images among those that the weights are known to have seen.
         patients: number of its patients among the patients of those.
-        complete: True if everything is known that the weights have seen of the collection.
-            Otherwise the counts are lower bounds, and 0 means "not known".
+        complete: True if everything is known that the weights have seen of the collection, and
+            its names can be compared. Otherwise the counts are lower bounds, and 0 means "not
+            known".
         comparable: False if no patient id of the subset has the form of one that the weights have
             seen, so that 0 patients means "not known".
+        relative: another collection of the same films that the weights have seen, and that cannot
+            be compared with the subset; "" if there is none.
     """
 
     images: int
     patients: int
     complete: bool
     comparable: bool = True
+    relative: str = ""
 
     def in_words(self, images: int, patients: int) -> str:
         """Describe both counts, of a subset with so many images and patients."""
@@ -153,6 +177,48 @@ NOTHING = Lineage()
 
 UNKNOWN = Lineage(unlisted=frozenset({ANY_COLLECTION}))
 """The lineage of weights of unknown origin."""
+
+
+def find_films(image_ids: Sequence[str], seen: Iterable[str]) -> set[str]:
+    """Find the images of a subset among those that were seen of their collection.
+
+    Two names mean one film if they are equal, or both the NIH's name of a film (see `nih_name`).
+    They also do if only one of them has leading folders, both without their extensions, and no
+    other name on either side has the same base name: 1.png is a/1.dcm, but all films of CheXpert
+    are called view1_frontal.jpg.
+    """
+    names, seen = dict.fromkeys(image_ids), dict.fromkeys(seen)
+    found = {name for name in names if name in seen}
+    nih = set(filter(None, map(nih_name, seen)))
+    found |= {name for name in names if nih and nih_name(name) in nih}
+    ours, theirs = _by_base(names), _by_base(seen)
+    for base, [name, *others] in ours.items():
+        if not others and len(theirs.get(base, ())) == 1:
+            pair = _parts(name), _parts(theirs[base][0])
+            shorter = min(map(len, pair))
+            if pair[0][-shorter:] == pair[1][-shorter:]:
+                found.add(name)
+    return found
+
+
+def _parts(name: str) -> list[str]:
+    return [*name.replace("\\", "/").split("/")[:-1], stem(name)]
+
+
+def _by_base(names: Iterable[str]) -> dict[str, list[str]]:
+    bases: dict[str, list[str]] = {}
+    for name in names:
+        bases.setdefault(stem(name), []).append(name)
+    return bases
+
+
+def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether a name of each has the same folders and punctuation, such as p1/view2_a."""
+
+    def forms(of: Iterable[str]) -> set[str]:
+        return {re.sub(r"[^\W_]+", "x", "/".join(_parts(name))) for name in of}
+
+    return not forms(names).isdisjoint(forms(others))
 
 
 def lineage_of(
@@ -184,9 +250,19 @@ def digest(tree: Any) -> str:
     return total.hexdigest()[:16]
 
 
-def write(workdir: epath.Path, lineage: Lineage, init: str | None) -> None:
-    """Write a run's `lineage.json`, with the digest of the weights in `config.init`, if any."""
-    record = {"init": init, **lineage.to_json()}
+def write(
+    workdir: epath.Path, lineage: Lineage, init: str | None, collection: str | None = None
+) -> None:
+    """Write a run's `lineage.json`.
+
+    Args:
+        workdir: of the run.
+        lineage: of its weights.
+        init: digest of the weights in `config.init`, if any.
+        collection: of the run's own data; None where the weights are no run's.
+    """
+    own = {"collection": collection} if collection else {}
+    record = {"init": init, **own, **lineage.to_json()}
     write_json(workdir / FILE, record, "make it writable, or choose another --workdir", indent=None)
 
 
@@ -200,3 +276,13 @@ def read(workdir: epath.Path) -> tuple[Lineage, str | None]:
         return Lineage.from_json(record), record["init"]
     except (KeyError, ValueError):
         raise UserError(f"{path} is damaged or of another version; {TRAIN_AGAIN}") from None
+
+
+def own_collections(workdir: epath.Path) -> frozenset[str]:
+    """Return the collection of a run's own data; all that its weights saw where it is not recorded.
+
+    `UserError` if its `lineage.json` cannot be read.
+    """
+    seen = read(workdir)[0].seen
+    own = read_json(workdir / FILE, TRAIN_AGAIN).get("collection")
+    return frozenset([own] if isinstance(own, str) else seen)

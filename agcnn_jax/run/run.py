@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,16 +52,28 @@ class Run:
         }
 
 
-def open_run(config: ml_collections.ConfigDict, workdir: epath.Path) -> Run:
-    """Open the store, split it and describe the model; `UserError` if one of them cannot be."""
+def open_run(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    choose_split: Callable[[Records], Split] | None = None,
+) -> Run:
+    """Open the store, split it and describe the model; `UserError` if one of them cannot be.
+
+    `choose_split` splits the store in another way than the config says.
+    """
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     # For convolutions and products that set no precision themselves: the backbones'.
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     data = config.data
     records = open_records(data.dir)
-    lists, unlisted = data.lists or None, data.allow_unlisted
-    split = make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)
+    split = (choose_split or functools.partial(split_of, data))(records)
     recipe = make_recipe(config.to_dict(), len(records.labels))
     recipe = dataclasses.replace(recipe, missing_labels=records.has_missing)
     return Run(config, workdir, records, split, recipe, device_mesh())
+
+
+def split_of(data: ml_collections.ConfigDict, records: Records) -> Split:
+    """Split a store as the keys `config.data` say; see `make_split`."""
+    lists, unlisted = data.lists or None, data.allow_unlisted
+    return make_split(records, data.protocol, data.split_seed, lists, allow_unlisted=unlisted)

@@ -98,7 +98,7 @@ def keep_start(run: Run, start: Start) -> None:
     # Read again: another training may have begun the run since, until this one got the lock.
     saved = read_config(workdir)
     if saved is None:
-        lineage.write(workdir, start.lineage, start.init)
+        lineage.write(workdir, start.lineage, start.init, run.records.collection)
         with reported(workdir, "written"):
             table = parameter_table(start.variables) + "\n"
             write_bytes(workdir / "parameters.txt", table.encode())

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from agcnn_jax.data.collection import NIH, Collection, read_collection
+from agcnn_jax.data.collection import NIH, Collection, part_of, read_collection
 from agcnn_jax.runtime.errors import UserError
 
 ABOUT = {"collection": "ours", "provenance": "films of ours", "box_size": 512, "synthetic": False}
@@ -47,3 +47,24 @@ def test_phantoms_of_earlier_versions_do_not_pass_for_radiographs(tmp_path):
 def test_files_of_that_name_from_other_programs_are_not_read(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
     assert read_collection(tmp_path) == NIH
+
+
+@pytest.mark.parametrize(
+    ("collection", "parent"),
+    [
+        ("RSNA Pneumonia Detection Challenge 2018", "ChestX-ray14"),
+        ("kaggle_siim_acr", "ChestX-ray14"),
+        ("ChestX-Det10", "ChestX-ray14"),
+        ("NIH-LT", "ChestX-ray14"),
+        ("NIH ChestXray14", "ChestX-ray14"),
+        ("ChestX-ray14", "ChestX-ray14"),
+        ("CheXpert Plus", "CheXpert"),
+        ("MIMIC-CXR-JPG 2.1", "MIMIC-CXR"),
+        ("St Mary 2024", "St Mary 2024"),
+        ("Chest X-rays of 14 wards", "Chest X-rays of 14 wards"),
+        ("Versnihville", "Versnihville"),
+        ("phantoms 3, seed 0, prevalence nih", "phantoms 3, seed 0, prevalence nih"),
+    ],
+)
+def test_collections_whose_films_are_another_s(collection, parent):
+    assert part_of(collection) == parent

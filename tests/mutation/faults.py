@@ -726,6 +726,34 @@ FAULTS = (
         TEST_LINEAGE,
     ),
     Fault(
+        "films of a collection's part are taken for others",
+        LINEAGE,
+        "if part_of(other) == part_of(collection):",
+        "if other == collection:",
+        TEST_LINEAGE,
+    ),
+    Fault(
+        "films with one base name are one film",
+        LINEAGE,
+        "if pair[0][-shorter:] == pair[1][-shorter:]:",
+        "if True:",
+        TEST_LINEAGE,
+    ),
+    Fault(
+        "findings that are never the same are scored where asked for",
+        "agcnn_jax/evaluation/scoring/matches.py",
+        "if relate(outputs[output], theirs) == NEVER:",
+        "if False:",
+        ("tests/evaluation/scoring/test_matches.py",),
+    ),
+    Fault(
+        "another collection's subset is scored, not all of it",
+        "agcnn_jax/evaluation/evaluate.py",
+        "if split == WHOLE or (split is None and other):",
+        "if split == WHOLE:",
+        ("tests/evaluation/test_external.py::test_another_collection",),
+    ),
+    Fault(
         "digests of values alone",
         LINEAGE,
         'total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\\n".encode())',
@@ -749,8 +777,8 @@ FAULTS = (
     Fault(
         "outputs of converted weights in the data's order",
         "agcnn_jax/evaluation/scoring/scored.py",
-        "return {label: places[plain(label)] for label in labels if plain(label) in places}",
-        "return {label: i for i, label in enumerate(labels) if plain(label) in places}",
+        "outputs = [pair.output for pair in pairs]",
+        "outputs = list(range(len(pairs)))",
         ("tests/evaluation/test_evaluate_weights.py::test_a_network_beside_pytorch",),
     ),
     Fault(

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,3 +126,83 @@ def test_digests_depend_on_values_names_shapes_and_dtypes():
         lineage.digest({"a": np.arange(6.0, dtype=np.float32), "b": {"c": np.zeros(2, "f4")}})
         in digests
     )
+
+
+CHEXPERT = "CheXpert"
+
+
+def test_base_names_that_all_films_share_are_no_overlap():
+    seen = lineage.lineage_of(
+        CHEXPERT,
+        [f"train/patient{i}/study1/view1_frontal.jpg" for i in range(5)],
+        [f"patient{i}" for i in range(5)],
+        synthetic=False,
+    )
+    tested = [f"train/patient{i}/study1/view1_frontal.jpg" for i in (5, 6)]
+    overlap = seen.overlap(CHEXPERT, tested, ["patient5", "patient6"])
+    assert overlap == lineage.Overlap(images=0, patients=0, complete=True)
+    # Not even of one film on each side.
+    one = lineage.lineage_of("x", ["p1/view1_frontal.jpg"], ["1"], synthetic=False)
+    assert one.overlap("x", ["p2/view1_frontal.jpg"], ["2"]).images == 0
+    again = seen.overlap(CHEXPERT, ["D:\\x\\train\\patient3\\study1\\view1_frontal.PNG"], ["q"])
+    assert again.images == 0  # four other films have this base name, so it is not said which
+    known = seen.overlap(CHEXPERT, ["train/patient3/study1/view1_frontal.jpg", *tested], ["q"] * 3)
+    assert known.images == 1
+
+
+def test_a_film_is_found_with_or_without_folders_if_its_base_name_is_its_own():
+    seen = lineage.lineage_of(
+        "x", ["a/1.dcm", "b/2.dcm", "b/3.dcm"], ["p", "q", "q"], synthetic=False
+    )
+    overlap = seen.overlap("x", ["1.png", "films\\b\\2", "c/3.dcm"], ["r", "r", "r"])
+    assert (overlap.images, overlap.complete) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("tested", "patient", "words"),
+    [
+        ("a/frontal.png", "Q", "not known"),  # a base name of the seen films in other folders
+        ("77-1.png", "P1", "not known"),  # a patient whose films have other names
+        ("77-1.png", "Q", "0 of 1"),
+        ("p9/s1/frontal.png", "P1", "0 of 1"),  # another film of a patient, named the same way
+    ],
+)
+def test_names_of_another_form_in_one_collection(tested, patient, words):
+    films = [f"p{i}/s1/frontal.png" for i in range(3)]
+    seen = lineage.lineage_of("x", films, ["P0", "P1", "P2"], synthetic=False)
+    overlap = seen.overlap("x", [tested], [patient])
+    assert overlap.in_words(1, 1).startswith(f"images trained on: {words};")
+    assert not overlap.relative
+
+
+@pytest.mark.parametrize("scored", ["RSNA", "SIIM-ACR 2019", "ChestX-Det10", "NIH relabelled"])
+def test_parts_of_a_collection_whose_names_cannot_be_compared(scored):
+    nih = lineage.lineage_of(CHESTXRAY14, ["00000013_005.png"], ["13"], synthetic=False)
+    films = ["1.2.276.0.7230010.3.1.dcm", "0_1.png"]
+    for seen in (nih, Lineage(unlisted=frozenset({CHESTXRAY14}))):
+        overlap = seen.overlap(scored, films, ["a", "b"])
+        assert overlap.relative == CHESTXRAY14
+        assert overlap.in_words(2, 2) == (
+            "images trained on: not known; patients shared with training: not known"
+        )
+    # And the other way round, and between two parts.
+    part = lineage.lineage_of("RSNA", films, ["a", "b"], synthetic=False)
+    assert part.overlap(CHESTXRAY14, ["00000013_005.png"], ["13"]).relative == "RSNA"
+    assert part.overlap("SIIM", ["x.dcm"], ["z"]).relative == "RSNA"
+    assert not part.overlap("CheXpert", ["x.dcm"], ["z"]).relative
+    # The NIH's own names are a mapping.
+    named = nih.overlap(scored, ["00000013_005.png", "00000014_000.png"], ["13", "14"])
+    assert (named.images, named.patients, named.complete, named.relative) == (1, 1, True, "")
+    other = nih.overlap(scored, ["00000013_000.png"], ["13"])
+    assert (other.images, other.patients, other.complete) == (0, 1, True)
+
+
+def test_a_run_says_which_collection_is_its_own(tmp_path):
+    seen = lineage.lineage_of("theirs", ["a"], ["1"], synthetic=False)
+    both = seen.joined(lineage.lineage_of("ours", ["a"], ["1"], synthetic=False))
+    lineage.write(epath.Path(tmp_path), both, None, "ours")
+    assert lineage.own_collections(epath.Path(tmp_path)) == {"ours"}
+    assert lineage.read(epath.Path(tmp_path)) == (both, None)
+    # As runs of earlier versions do, and converted weights.
+    lineage.write(epath.Path(tmp_path), both, None)
+    assert lineage.own_collections(epath.Path(tmp_path)) == {"ours", "theirs"}

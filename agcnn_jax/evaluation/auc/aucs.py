@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc.comparison import with_differences
 from agcnn_jax.evaluation.files.table import DASH, Table, ends, interval_text, number
@@ -37,6 +38,8 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
     """
     if cohort.synthetic or cohort.backbone is None:
         return Comparison({}, "", "")
+    if cohort.collection not in (None, CHESTXRAY14):
+        return Comparison({}, "", f"its images are {CHESTXRAY14}'s")
     if cohort.overlap is not None and cohort.overlap.images:
         return Comparison({}, "", "these images were trained on")
     if cohort.crops == "ten":
@@ -44,6 +47,18 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
             {}, "", "it scores the centre of each image, these are means of ten crops"
         )
     return compare(cohort.backbone, cohort.setting, cohort.split, cohort.protocol, branches)
+
+
+def published(cohort: Cohort) -> tuple[list[PublishedRow], str]:
+    """Find other methods' results on the scored split, and a caution; see `published_on`.
+
+    Nothing stands beside images of another collection, or that were trained on.
+    """
+    trained_on = cohort.overlap is not None and cohort.overlap.images
+    other = cohort.collection not in (None, CHESTXRAY14)
+    if cohort.synthetic or trained_on or other:
+        return [], ""
+    return published_on(cohort.split, cohort.protocol, cohort.images_digest)
 
 
 def mean_name(scores: BranchAUC) -> str:
@@ -201,9 +216,7 @@ def notes(results: Mapping[str, BranchAUC], cohort: Cohort) -> tuple[str, ...]:
 
 def published_means(cohort: Cohort) -> str | None:
     """List other methods' mean AUCs on the scored split, with their sources; None without any."""
-    if cohort.synthetic or (cohort.overlap is not None and cohort.overlap.images):
-        return None
-    rows, caution = published_on(cohort.split, cohort.protocol, cohort.images_digest)
+    rows, caution = published(cohort)
     if not rows:
         return None
     findings = tuple(load_published()["findings"])

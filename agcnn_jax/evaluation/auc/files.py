@@ -11,6 +11,7 @@ from agcnn_jax.evaluation.auc.comparison import comparison_csv
 from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
 from agcnn_jax.evaluation.files.table import as_markdown, json_text
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
+from agcnn_jax.evaluation.scoring.matches import scored_pairs
 from agcnn_jax.metrics.auc_table import BranchAUC, Mean, paired_difference
 from agcnn_jax.run.lineage import Overlap
 
@@ -49,7 +50,10 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
             "interval": {finding: result.intervals[finding] for finding in result.findings},
         }
     facts = dataclasses.asdict(cohort)
-    del facts["overlap"], facts["synthetic"], facts["missing"]
+    del facts["overlap"], facts["synthetic"], facts["missing"], facts["collection"]
+    if evaluation.matches:
+        facts["collection"] = cohort.collection
+        facts["labels"] = {pair.ours: pair.theirs for pair in scored_pairs(evaluation.matches)}
     keep = ("split", "protocol", "images")
     return {
         **{key: facts.pop(key) for key in keep},

@@ -10,6 +10,12 @@ import numpy as np
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import as_markdown, ends, json_text
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_csv, agreement_table
+from agcnn_jax.evaluation.findings.external_tables import (
+    kept_csv,
+    kept_markdown,
+    matches_csv,
+    matches_table,
+)
 from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, metrics_markdown
 from agcnn_jax.evaluation.findings.subgroup_tables import (
     difference_records,
@@ -29,7 +35,10 @@ _NO_QUANTILES = (None,) * (2 * len(QUANTILES))
 
 
 def files(evaluation: Evaluation) -> dict[str, bytes]:
-    """Return the files' contents by name; `operating_points.csv` needs thresholds."""
+    """Return the files' contents by name; `operating_points.csv` needs thresholds.
+
+    Where the data's labels are not the model's findings, `matched_findings` says what was scored.
+    """
     measures, results, cohort = evaluation.measures, evaluation.results, evaluation.cohort
     texts = {
         "metrics.csv": metrics_csv(measures, results, cohort),
@@ -40,6 +49,12 @@ def files(evaluation: Evaluation) -> dict[str, bytes]:
     }
     if measures.calibration is not None:
         texts["operating_points.csv"] = operating_points_csv(measures)
+    if evaluation.matches:
+        texts["matched_findings.md"] = as_markdown(matches_table(evaluation.matches))
+        texts["matched_findings.csv"] = matches_csv(evaluation.matches)
+    if evaluation.external:
+        texts["external_thresholds.md"] = kept_markdown(evaluation)
+        texts["external_thresholds.csv"] = kept_csv(evaluation)
     if evaluation.agreement:
         texts["agreement.csv"] = agreement_csv(evaluation.agreement)
         table = agreement_table(evaluation.agreement, cohort, evaluation.notes)

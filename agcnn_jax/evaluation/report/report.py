@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agcnn_jax.evaluation.auc.aucs import aucs_table, paper
+from agcnn_jax.evaluation.auc.aucs import aucs_table, paper, published
 from agcnn_jax.evaluation.auc.table_one import table_one
 from agcnn_jax.evaluation.figures.files import EXAMPLES
 from agcnn_jax.evaluation.files.table import number, share_text
 from agcnn_jax.evaluation.findings import subgroup_tables
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
+from agcnn_jax.evaluation.findings.external_tables import kept_table, matches_table
 from agcnn_jax.evaluation.findings.measure_tables import (
     INTERVALS_NOTE,
     METRICS_NOTES,
@@ -38,7 +39,7 @@ from agcnn_jax.evaluation.report.html_page import (
 from agcnn_jax.evaluation.report.summary import limits, subject, summary, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, headline, leakage
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
-from agcnn_jax.evaluation.scoring.references import load_published, published_on
+from agcnn_jax.evaluation.scoring.references import load_published
 
 
 def files(evaluation: Evaluation, figures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -56,6 +57,7 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     sections = [
         Section("Images", "images", _images(evaluation)),
         *_agreement(evaluation),
+        *_matches(evaluation),
         Section("AUC per finding", "auc", _aucs(evaluation)),
         *_published(evaluation),
         Section("ROC curves", "roc", _figure(figures, "roc") + _figure(figures, "roc_findings")),
@@ -110,6 +112,19 @@ def _agreement(evaluation: Evaluation) -> list[Section]:
     return [Section("Each set", "agreement", table(agreed) + bullets(filter(None, agreed.below)))]
 
 
+def _matches(evaluation: Evaluation) -> list[Section]:
+    if not evaluation.matches:
+        return []
+    matched = matches_table(evaluation.matches)
+    body = table(matched) + bullets(matched.below)
+    for branch, shown in _last_first(evaluation.results if evaluation.external else {}):
+        built = kept_table(branch, evaluation)
+        part = f"<h3>{text(branch)}: the run's thresholds and calibration here</h3>{table(built)}"
+        part += bullets(built.below)
+        body += part if shown else folded(subject(branch), part)
+    return [Section("Findings of the model and of the data", "matches", body)]
+
+
 def _aucs(evaluation: Evaluation) -> str:
     built = aucs_table(evaluation)
     below = [line for line in built.below if line and line != SYNTHETIC_NOTE]
@@ -118,10 +133,7 @@ def _aucs(evaluation: Evaluation) -> str:
 
 def _published(evaluation: Evaluation) -> list[Section]:
     cohort = evaluation.cohort
-    trained_on = cohort.overlap is not None and cohort.overlap.images
-    if cohort.synthetic or trained_on:
-        return []
-    rows, caution = published_on(cohort.split, cohort.protocol, cohort.images_digest)
+    rows, caution = published(cohort)
     papers = paper(list(evaluation.results), cohort).rows.values()
     if not rows and not papers:
         return []

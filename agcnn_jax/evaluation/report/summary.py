@@ -10,6 +10,7 @@ import numpy as np
 
 import agcnn_jax
 from agcnn_jax.config.saved import LIBRARIES
+from agcnn_jax.data.patients import CHESTXRAY14
 from agcnn_jax.evaluation.auc.aucs import differences, paper
 from agcnn_jax.evaluation.files.table import interval_text, number, plain_name
 from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE, Cohort, leakage
@@ -125,6 +126,12 @@ def limits(cohort: Cohort, read: bool = False) -> list[str]:
                 "prevalence of this selection.",
             ]
             if read
+            else [
+                "How the images were selected and labelled is for whoever collected them to say; "
+                "an AUC measures agreement with those labels, and predictive values hold for the "
+                "prevalence of these images.",
+            ]
+            if cohort.collection not in (None, CHESTXRAY14)
             else [
                 "The labels were extracted from radiology reports by a program, not read from the "
                 "images; an AUC measures agreement with those labels.",

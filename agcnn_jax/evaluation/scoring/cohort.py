@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from agcnn_jax.data.collection import part_of
 from agcnn_jax.data.labels import MISSING, parse_age
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
-from agcnn_jax.run.lineage import Lineage, Overlap
+from agcnn_jax.run.lineage import ANY_COLLECTION, Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json
@@ -57,6 +58,7 @@ class Cohort:
         images_digest: identifies the set of images, see `Split.digests`; None when not known.
         crops: of each image, as in `config.eval.crops`; None when not known.
         missing: number of images in which each label is not known; empty if all are known.
+        collection: that the images are of, see `Records`; None when not known.
     """
 
     split: str | None
@@ -73,6 +75,7 @@ class Cohort:
     images_digest: str | None = None
     crops: str | None = None
     missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    collection: str | None = None
 
     def known(self, label: str) -> int:
         """Return the number of images whose label is known."""
@@ -116,6 +119,7 @@ def describe_cohort(
     setting: Setting | None = None,
     images_digest: str | None = None,
     crops: str | None = None,
+    collection: str | None = None,
 ) -> Cohort:
     """Count images, patients and positives of labels `[N, C]` and patients `[N]`."""
     patients = np.asarray(patient_ids)
@@ -138,6 +142,7 @@ def describe_cohort(
         images_digest=images_digest,
         crops=crops,
         missing=dict(zip(labels, missing, strict=True)) if any(missing) else {},
+        collection=collection,
     )
 
 
@@ -191,6 +196,13 @@ def check_overlap(
     overlap = trained.overlap(
         records.collection, records.image_ids[indices], records.patient_ids[indices]
     )
+    if overlap.relative and split != "train" and not include_trained:
+        raise UserError(
+            f"{run.config.data.dir}: {records.collection}'s films are "
+            f"{part_of(overlap.relative)}'s, and {name} was trained on {overlap.relative}, under "
+            f"names that do not say which these are; score another collection, or pass "
+            f"--include_trained to score these"
+        )
     if overlap.images and split != "train" and not include_trained:
         raise UserError(
             f"{name} was trained on {overlap.images} of the {len(indices)} images of this {split} "
@@ -198,6 +210,21 @@ def check_overlap(
             f"the test subset of its own split, or pass --include_trained to score these"
         )
     return overlap
+
+
+def external_note(cohort: Cohort, trained: Lineage) -> str:
+    """Say what was trained on and what is scored, where that is another collection."""
+    names = sorted({*trained.seen, *trained.unlisted})
+    sets = [
+        f"{'unknown collections' if name == ANY_COLLECTION else name}"
+        f"{f' ({len(images):,} images)' if (images := trained.seen.get(name)) else ''}"
+        for name in names
+    ]
+    scored = f"scored on {cohort.collection} ({cohort.images:,} images)"
+    overlap = cohort.overlap
+    clean = overlap is not None and overlap.complete and not overlap.images
+    title = "External validation" if clean else "Another collection, perhaps not external"
+    return f"{title}: trained on {' and '.join(sets)}, {scored}; nothing was fitted there."
 
 
 class FlowRow(NamedTuple):
@@ -230,10 +257,11 @@ def data_flow(run: Run, split: str) -> list[FlowRow]:
         return FlowRow(step, len(indices), len(np.unique(records.patient_ids[indices])))
 
     rows.append(of("in the data set", np.arange(len(records))))
-    rows += [
-        of(f"{name} subset, {subsets.protocol} protocol", getattr(subsets, name))
-        for name in ("train", "validation", "test")
-    ]
+    if subsets.all is None:
+        rows += [
+            of(f"{name} subset, {subsets.protocol} protocol", indices)
+            for name, indices in subsets.subsets.items()
+        ]
     if subsets.unlisted_images:
         rows.append(FlowRow("in no list", subsets.unlisted_images))
     return [*rows, of("scored", getattr(subsets, split))]
@@ -312,8 +340,7 @@ def subsets_of(run: Run) -> list[Subset]:
     """Describe the subsets of a prepared data set that have images."""
     records = run.records
     subsets = []
-    for name in ("train", "validation", "test"):
-        indices = getattr(run.split, name)
+    for name, indices in run.split.subsets.items():
         if len(indices):
             about = (records.ages, records.sexes, records.views)
             subsets.append(

@@ -12,6 +12,7 @@ from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, SubsetCounts
 from agcnn_jax.evaluation.scoring.comparison import Difference, compare_models
 from agcnn_jax.evaluation.scoring.films import Films
 from agcnn_jax.evaluation.scoring.localisation import Localisation
+from agcnn_jax.evaluation.scoring.matches import Match
 from agcnn_jax.evaluation.scoring.measures import NO_MEASURES, Measures, measure
 from agcnn_jax.evaluation.scoring.radiologists import Agreement
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, branch_aucs
@@ -56,6 +57,8 @@ class Evaluation:
         subsets: who is in each subset, for Table 1.
         notes: lines about the model and the files, for below the AUC table.
         digits: of the AUCs in the table.
+        matches: of the model's findings with the data's labels; empty where all are the same.
+        external: a run is scored on another collection than its own.
     """
 
     scored: ScoredImages
@@ -72,6 +75,8 @@ class Evaluation:
     subsets: Sequence[SubsetCounts] = ()
     notes: tuple[str, ...] = ()
     digits: int = 3
+    matches: Sequence[Match] = ()
+    external: bool = False
 
     @property
     def pair(self) -> tuple[str, str] | None:

@@ -111,7 +111,11 @@ def note(localisation: Localisation) -> str:
 
 
 def score_localisation(
-    run: Run, variables: Variables, columns: Mapping[str, int], indices: np.ndarray
+    run: Run,
+    variables: Variables,
+    columns: Mapping[str, int],
+    indices: np.ndarray,
+    labels: Mapping[str, str] | None = None,
 ) -> Localisation:
     """Score where the global branch looks in the images that have annotated boxes.
 
@@ -120,14 +124,17 @@ def score_localisation(
     Args:
         run: see `Run`.
         variables: of the global branch at least.
-        columns: the labels whose boxes to score, each with the index of the branch's output.
+        columns: the findings whose boxes to score, each with the index of the branch's output.
         indices: int64 `[N]`, the scored records.
+        labels: the data's label of each finding, whose boxes are scored; by default its own name.
     """
     recipe, records = run.recipe, run.records
+    labels = labels or {finding: finding for finding in columns}
     annotated = {
         finding: images
-        for finding, images in annotated_boxes(run, indices).items()
-        if finding in columns
+        for label, images in annotated_boxes(run, indices).items()
+        for finding in columns
+        if labels[finding] == label
     }
     taus = sorted({*TAUS, recipe.tau})
     scores: dict[float, dict[str, dict[str, Scores]]] = {

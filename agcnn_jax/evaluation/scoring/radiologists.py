@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from agcnn_jax.data.collection import NIH, Collection
 from agcnn_jax.data.csv_table import CsvTable, read_csv
 from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.files.label_table import Labels, read_labels
@@ -90,6 +91,15 @@ def read_radiologists(source: str | Path | CsvTable) -> Readings | None:
         read[name] = np.array(answers, np.uint8)
         set_of[name] = row[set_column] or UNKNOWN
     return Readings(read_labels(table), read, set_of)
+
+
+def check_nih(path: str | Path, collection: Collection) -> None:
+    """Raise `UserError` if a table of readings lies among images of another collection."""
+    if collection.name != NIH.name:
+        raise UserError(
+            f"{path}: radiologists' labels are of {NIH.name}'s images, and {collection.name}'s lie "
+            f"beside it; put the table elsewhere, or give a table with the labels of these images"
+        )
 
 
 def covered(labels: tuple[str, ...], values: np.ndarray) -> np.ndarray:

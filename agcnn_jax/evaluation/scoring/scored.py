@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data.coordinates import to_original_pixels
-from agcnn_jax.data.text import plain
+from agcnn_jax.evaluation.scoring.matches import Match, scored_pairs
 from agcnn_jax.metrics.auc_table import BranchAUC, auc_table
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.run.run import Run
@@ -64,9 +64,9 @@ def branch_aucs(scored: ScoredImages) -> dict[str, BranchAUC]:
 
 
 def scored_images(
-    run: Run, outputs: Sequence[str], indices: np.ndarray, prediction: Prediction
+    run: Run, matches: Sequence[Match], indices: np.ndarray, prediction: Prediction
 ) -> ScoredImages:
-    """Put the labels and predictions of records `indices` side by side, for the labels in both."""
+    """Put the labels and predictions of records `indices` side by side, for the scored matches."""
     records = run.records
     boxes = None
     if prediction.boxes is not None:
@@ -76,17 +76,18 @@ def scored_images(
             records.image_size,
             np.stack([records.widths[indices], records.heights[indices]], axis=-1),
         )
-    matched = match_outputs(outputs, records.labels)
-    columns = [records.labels.index(label) for label in matched]
+    pairs = scored_pairs(matches)
+    columns = [records.labels.index(pair.theirs) for pair in pairs]
+    outputs = [pair.output for pair in pairs]
 
     def chosen(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {branch: matrix[:, list(matched.values())] for branch, matrix in scores.items()}
+        return {branch: matrix[:, outputs] for branch, matrix in scores.items()}
 
     return ScoredImages(
         image_ids=records.image_ids[indices],
         patient_ids=records.patient_ids[indices],
-        labels=tuple(matched),
-        findings=tuple(finding for finding in records.findings if finding in matched),
+        labels=tuple(pair.ours for pair in pairs),
+        findings=tuple(pair.ours for pair in pairs if pair.theirs in records.findings),
         label_matrix=records.label_matrix[indices][:, columns],
         probabilities=chosen(prediction.probabilities),
         logits=chosen(prediction.logits),
@@ -98,13 +99,3 @@ def scored_images(
         ),
         pooled=prediction.pooled,
     )
-
-
-def match_outputs(outputs: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """Find the output of each label by its name, whatever its capitals, spaces and underscores.
-
-    Returns:
-        The index of the output, in the order of `labels`, without labels that have none.
-    """
-    places = {plain(output): i for i, output in enumerate(outputs)}
-    return {label: places[plain(label)] for label in labels if plain(label) in places}

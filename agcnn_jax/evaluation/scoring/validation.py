@@ -17,7 +17,12 @@ from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.storage import read_json
 
 SAME_IMAGES = "these are the scored images, so the results at thresholds flatter the model"
+EXTERNAL = "they are the run's own; nothing was fitted on the scored images"
 OTHER_SPLIT = "they are those of the run's own split, and some may be scored here"
+NOT_EVALUATED = (
+    "they are the run's own, from its own validation images, which have not been evaluated; run "
+    "eval.py on the run's own data first (without --config.data.dir), then repeat this"
+)
 NO_THRESHOLDS = "thresholds come from the run's own split, which has not been evaluated"
 
 
@@ -50,6 +55,7 @@ def plan_validation(
     split: str,
     weights: Mapping[str, str],
     is_run: bool,
+    external: bool = False,
 ) -> Plan:
     """Decide where the thresholds of an evaluation come from.
 
@@ -61,9 +67,12 @@ def plan_validation(
         split: their subset.
         weights: per branch, the digest of the model's weights.
         is_run: the workdir is a run's, which keeps its choice.
+        external: the data are of another collection than the run's.
     """
     records, validation = run.records, run.split.validation
     stored = is_run and read_calibration(run.workdir, weights, run.config.eval.crops) is not None
+    if external:
+        return Plan("stored", EXTERNAL) if stored else Plan("none", NOT_EVALUATED)
     if is_run and not same(run.data_summary, read_json(run.workdir / "data.json")):
         return Plan("stored", OTHER_SPLIT) if stored else Plan("none", NO_THRESHOLDS)
     caution = SAME_IMAGES
