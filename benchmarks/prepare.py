@@ -1,10 +1,11 @@
 """Speed and memory of data preparation: files per second and core, and peak memory.
 
-    python benchmarks/prepare.py [--raw_dir RAW] [--files 200 2000] [--workers N]
+    python benchmarks/prepare.py [--raw_dir RAW] [--side 1024] [--files 200 2000] [--workers N]
         [--out FILE.json]
 
-Links a few 1024 x 1024 PNGs, generated or from RAW, to the requested number of names, and runs
-`data_prep/chestxray14.py` on them.
+Links a few square PNGs, generated or from RAW, to the requested number of names, and runs
+`data_prep/chestxray14.py` and `data_prep/from_csv.py` on them in turn, with NIH's table for both.
+Memory over many rows: `--side 16 --files 1000 100000`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from reporting import describe_machine, write_rows
 
 from agcnn_jax.runtime.machine import available_cores
 
-COMMAND = Path(__file__).resolve().parents[1] / "data_prep" / "chestxray14.py"
+COMMANDS = Path(__file__).resolve().parents[1] / "data_prep"
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 )
@@ -41,14 +42,15 @@ def link_films(films: list[Path], count: int, raw_dir: Path, of_a_patient: int =
         patient, number = divmod(index, of_a_patient)
         name = f"{patient:08d}_{number:03d}.png"
         (images / name).symlink_to(films[index % len(films)].resolve())
-        rows.append(f"{name},No Finding,{number},{patient},50,F,PA")
+        labels = "Mass" if index % 2 else "No Finding"
+        rows.append(f"{name},{labels},{number},{patient},50,F,PA")
     (raw_dir / "Data_Entry_2017.csv").write_text("\n".join(rows))
 
 
-def make_originals(folder: Path) -> list[Path]:
-    """Write `DISTINCT` smooth images with noise, about 400 kB each like NIH's."""
+def make_originals(folder: Path, side: int) -> list[Path]:
+    """Write `DISTINCT` smooth images with noise; of 1024 pixels about 400 kB each like NIH's."""
     folder.mkdir()
-    y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
+    x, y = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     paths = []
     for seed in range(DISTINCT):
         generator = np.random.default_rng(seed)
@@ -59,12 +61,33 @@ def make_originals(folder: Path) -> list[Path]:
     return paths
 
 
-def measure(originals: list[Path], files: int, workers: int, folder: Path) -> dict[str, Any]:
-    """Prepare `files` links to the originals; print and return the measurements."""
+def measure(
+    originals: list[Path], files: int, side: int, workers: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Prepare `files` links to the originals by either command; return the measurements."""
     raw_dir = folder / str(files)
     link_films(originals, files, raw_dir)
-    command = [sys.executable, str(COMMAND), "--raw_dir", str(raw_dir)]
-    command += ["--data_dir", str(raw_dir / "data"), "--workers", str(workers)]
+    table = raw_dir / "Data_Entry_2017.csv"
+    own = ["--images", raw_dir / "images", "--labels", table, "--collection", "linked"]
+    size = min(side, 256)
+    first = run("chestxray14.py", ["--raw_dir", raw_dir], files, size, workers, folder)
+    second = run("from_csv.py", own, files, size, workers, folder)
+    second["rate_beside_chestxray14"] = round(
+        second["files_per_second"] / first["files_per_second"], 2
+    )
+    for row in (first, second):
+        print(row, flush=True)
+    return [first, second]
+
+
+def run(
+    program: str, inputs: list[Any], files: int, image_size: int, workers: int, folder: Path
+) -> dict[str, Any]:
+    """Run a command on `files` films, to a data set in `folder`; return the measurements."""
+    data_dir = tempfile.mkdtemp(dir=folder)
+    command = [sys.executable, str(COMMANDS / program), *map(str, inputs)]
+    command += ["--data_dir", data_dir, "--workers", str(workers)]
+    command += ["--image_size", str(image_size)]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -75,7 +98,8 @@ def measure(originals: list[Path], files: int, workers: int, folder: Path) -> di
     if status or match is None:
         raise SystemExit(f"preparing failed: {output}")
     cpu = usage.ru_utime + usage.ru_stime
-    row = {
+    return {
+        "command": program,
         "files": files,
         "workers": workers,
         "files_per_second": int(match[1]),
@@ -83,14 +107,13 @@ def measure(originals: list[Path], files: int, workers: int, folder: Path) -> di
         "seconds_in_all": round(wall, 1),
         "largest_process_mib": round(usage.ru_maxrss / 1024),
     }
-    print(row, flush=True)
-    return row
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw_dir", type=Path, help="use its *.png instead of generated ones")
+    parser.add_argument("--side", type=int, default=1024, help="of the generated images, pixels")
     parser.add_argument("--files", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--workers", type=int, default=available_cores())
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
@@ -100,13 +123,18 @@ def main() -> None:
         if options.raw_dir:
             originals = sorted(options.raw_dir.rglob("*.png"))
         else:
-            originals = make_originals(folder / "originals")
+            originals = make_originals(folder / "originals", options.side)
         size = sum(path.stat().st_size for path in originals) / len(originals)
         print(f"{len(originals)} images of {size / 1000:.0f} kB on average", flush=True)
-        rows = [measure(originals, files, options.workers, folder) for files in options.files]
+        rows = [
+            row
+            for files in options.files
+            for row in measure(originals, files, options.side, options.workers, folder)
+        ]
     if options.out:
         kind = "given by --raw_dir" if options.raw_dir else "generated"
-        facts = {"what": f"preparing 1024x1024 PNGs, {kind}", "image_kb": round(size / 1000)}
+        side = options.side
+        facts = {"what": f"preparing {side}x{side} PNGs, {kind}", "image_kb": round(size / 1000)}
         facts |= describe_machine("numpy", "opencv-python-headless", "array_record")
         write_rows(options.out, facts, rows)
 

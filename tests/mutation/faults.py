@@ -37,6 +37,8 @@ SPLITS = "agcnn_jax/data/splits.py"
 STORE = "agcnn_jax/data/store.py"
 IMAGES = "agcnn_jax/data/images.py"
 PUBLISH = "data_prep/prepare/publish.py"
+SHARDS = "data_prep/prepare/shards.py"
+TEXT = "agcnn_jax/data/text.py"
 COHORT = "data_prep/phantom/cohort.py"
 RECIPE = "agcnn_jax/run/recipe.py"
 SCHEDULE = "agcnn_jax/training/schedule.py"
@@ -60,6 +62,7 @@ TEST_ATTENTION = ("tests/attention",)
 TEST_PIPELINE = ("tests/data/test_pipeline.py",)
 TEST_SPLITS = ("tests/data/test_splits.py",)
 TEST_RECORDS = ("tests/data/test_records.py",)
+TEST_FROM_CSV = "tests/data_prep/test_from_csv.py::test_"
 TEST_PUBLISH = "tests/data_prep/test_publish.py::test_"
 TEST_SCHEDULE = ("tests/training/test_schedule.py",)
 TEST_METRICS = ("tests/metrics/test_auc.py",)
@@ -481,6 +484,27 @@ FAULTS = (
         "if image_id.decode() != self._image_ids[position]:",
         "if not image_id:",
         TEST_RECORDS,
+    ),
+    Fault(
+        "images of one name in two folders are one",
+        TEXT,
+        'return (*name.replace("\\\\", "/").split("/")[:-1], stem(name))',
+        "return (stem(name),)",
+        ("tests/data/test_text.py::test_folders_tell_images_apart",),
+    ),
+    Fault(
+        "a label that is not known is stored as negative",
+        PUBLISH,
+        "missing = any(context.rows[entry.image_id].unknown for entry in entries)",
+        "missing = False",
+        (TEST_FROM_CSV + "records_are_what_files_and_table_say",),
+    ),
+    Fault(
+        "a box that is larger than its film is kept",
+        SHARDS,
+        "if not 0 <= value <= size:",
+        "if not 0 <= value:",
+        (TEST_FROM_CSV + "a_refusal_writes_nothing",),
     ),
     Fault(
         "which of two images of one name is kept depends on their files",
