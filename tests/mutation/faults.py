@@ -773,7 +773,7 @@ FAULTS = (
     Fault(
         "another collection's subset is scored, not all of it",
         "agcnn_jax/evaluation/evaluate.py",
-        "if split == WHOLE or (split is None and other):",
+        "if split == WHOLE or (split is None and is_external(records, workdir)):",
         "if split == WHOLE:",
         ("tests/evaluation/test_external.py::test_another_collection",),
     ),
