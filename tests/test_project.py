@@ -45,7 +45,13 @@ FILE = re.compile(r"(?<![\w./-])([a-z_]+/[\w./-]*\.(?:py|md|sh|yaml|sbatch|png|j
 def test_files_that_a_page_names_exist(page):
     text = page.read_text()
     places = (ROOT, ROOT / "agcnn_jax", page.parent)
-    written = ("runs/", "data/chestxray14/", "eval/", "agcnn/code/")  # by the commands
+    written = (
+        "runs/",
+        "data/chestxray14/",
+        "data/mary/",
+        "eval/",
+        "agcnn/code/",
+    )  # by the commands
     missing = {
         name
         for name in FILE.findall(text)

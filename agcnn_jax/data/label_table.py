@@ -123,9 +123,11 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     values = merge_rows(table, films, row_labels)
     _check_no_finding(table, films, row_labels.labels, values)
     lists = "labels" in roles or "finding" in roles
+    # Labellers leave `No Finding` blank for negative, unless they left the whole row blank.
+    labelled = (values != BLANK).any(axis=1) | (values.shape[1] == 1)
     labels = _chosen_labels(table, row_labels, options, lists)
     values = _take(values, row_labels.labels, labels)
-    matrix = _matrix(labels, values, options, cells=not lists)
+    matrix = _matrix(labels, values, options, labelled & (not lists))
     counts = {label: _count(values[:, c]) for c, label in enumerate(labels)}
     blank = [""] * len(films.names)
     cells = film_cells(table, films, roles)
@@ -219,7 +221,7 @@ def _take(values: np.ndarray, names: Sequence[str], labels: Sequence[str]) -> np
 
 
 def _matrix(
-    labels: Sequence[str], values: np.ndarray, options: TableOptions, cells: bool
+    labels: Sequence[str], values: np.ndarray, options: TableOptions, labelled: np.ndarray
 ) -> np.ndarray:
     """Give uncertain and blank labels their meaning.
 
@@ -227,7 +229,7 @@ def _matrix(
         labels: names of the C columns.
         values: NEGATIVE, POSITIVE, UNCERTAIN or BLANK, uint8 `[N, C]`.
         options: the meanings.
-        cells: each label has a cell. Labellers leave that of `No Finding` blank for negative.
+        labelled: the films in which a blank `No Finding` is negative, bool `[N]`.
 
     Returns:
         0, 1 or `MISSING`, uint8 `[N, C]`.
@@ -240,7 +242,9 @@ def _matrix(
         column = values[:, c]
         meaning = policy.get(plain(label), policy.get("", "ignore"))
         matrix[column == UNCERTAIN, c] = uncertain[meaning]
-        matrix[column == BLANK, c] = 0 if cells and label == NO_FINDING else blank
+        matrix[column == BLANK, c] = blank
+        if label == NO_FINDING:
+            matrix[labelled & (column == BLANK), c] = 0
     return matrix
 
 

@@ -11,7 +11,6 @@ from etils import epath
 
 from agcnn_jax.data.images import ImagesAndLabels
 from agcnn_jax.data.labels import MISSING
-from agcnn_jax.data.patients import CHESTXRAY14, nih_name, read_patients
 from agcnn_jax.data.store import TABLES, check_digest, check_shards, read_columns, read_metadata
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.mirror import mirror
@@ -61,7 +60,7 @@ class Records:
         image_size: side S of the stored images in pixels.
         fingerprint: hex digest of all columns, boxes and pixels in record order.
         image_ids: file names, or paths in the folder of the films; str `[N]`.
-        patient_ids: str `[N]`; see `read_patients`.
+        patient_ids: str `[N]`; equal for one patient, see `read_patients`.
         label_matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         follow_ups: int64 `[N]`.
         ages: in years, -1 if unknown, int64 `[N]`.
@@ -206,10 +205,6 @@ def _open(directory: Path) -> Records:
     def number(name: str) -> np.ndarray:
         return np.array(columns[name], np.int64)
 
-    nih = metadata["collection"] == CHESTXRAY14 and all(map(nih_name, columns["image_id"]))
-    patients = read_patients(
-        columns["patient_id"], range(2, stored + 2), directory / "records.csv", "patient_id", nih
-    )
     return Records(
         directory=directory,
         labels=labels,
@@ -220,7 +215,7 @@ def _open(directory: Path) -> Records:
         image_size=metadata["image_size"],
         fingerprint=metadata["fingerprint"],
         image_ids=text("image_id"),
-        patient_ids=np.array(patients, np.str_),
+        patient_ids=text("patient_id"),
         label_matrix=_label_matrix(columns["labels"], columns.get("unknown"), labels),
         follow_ups=number("follow_up"),
         ages=number("age"),

@@ -37,19 +37,22 @@ p3/s1/view1_frontal.jpg,Unknown,0,Frontal,PA,,,,,,3
 
 
 def test_chexpert(read):
-    """Blank is missing but in No Finding; a lateral decubitus (LL) film is called frontal."""
+    """A blank is missing, but in No Finding negative where another label is known.
+
+    A lateral decubitus (LL) film is called frontal.
+    """
     table = read(CHEXPERT, columns={"patient": "ID"})
     assert table.labels == ("Pneumonia", "Edema", "Lung Opacity", "Support Devices", "No Finding")
     assert table.findings == table.labels[:-1]
     assert table.images == tuple(f"p{i}/s1/view1_frontal.jpg" for i in (1, 2, 3))
     assert table.matrix.dtype == np.uint8
-    assert table.matrix.tolist() == [[M, M, M, 1, 1], [0, M, 1, M, 0], [M, M, M, M, 0]]
+    assert table.matrix.tolist() == [[M, M, M, 1, 1], [0, M, 1, M, 0], [M, M, M, M, M]]
     assert (table.lines, table.patients, table.ages) == ((2, 4, 5), ("1", "2", "3"), (68, 87, 0))
     assert (table.sexes, table.views) == (("F", "M", ""), ("AP", "LL", "PA"))
     assert table.counts["Edema"] == Counts(positives=0, negatives=0, uncertain=1, blank=2)
     assert table.counts["No Finding"] == Counts(positives=1, negatives=0, uncertain=0, blank=2)
     assert "1 films are lateral; left out (--views all keeps them)" in table.notices
-    assert "1 rows have no known finding; they train 'No Finding' alone" in table.notices
+    assert "1 rows have no known label; they do not train" in table.notices
     every = read(CHEXPERT, columns={"patient": "ID"}, views="all")
     assert every.views == ("AP", "Lateral", "LL", "PA")
     assert len(every.matrix) == 4

@@ -1,8 +1,6 @@
 """Opening a dataset: columns, random access, damage."""
 
 import contextlib
-import csv
-import hashlib
 import json
 import pickle
 import re
@@ -248,30 +246,6 @@ def test_opening_imports_no_module_that_the_files_name(copy, tmp_path, monkeypat
     with contextlib.suppress(Exception):  # TFDS itself would import it
         tfds.builder_from_directory(copy / STORE)
     assert marker.exists()
-
-
-def test_a_dataset_prepared_before_ids_were_compared_as_numbers(copy):
-    """Its `records.csv` repeats the table's ids, so that 1 and 00000001 were two patients."""
-    table = copy / STORE / "records.csv"
-    metadata = copy / STORE / "metadata.json"
-
-    def write(patient):
-        rows = list(csv.DictReader(table.read_text().splitlines()))
-        for index, row in enumerate(rows):
-            row["patient_id"] = patient(index)
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        known = json.loads(metadata.read_text())
-        known["digests"]["records.csv"] = hashlib.sha256(table.read_bytes()).hexdigest()
-        metadata.write_text(json.dumps(known))
-
-    write(lambda index: f"{index // 2:08d}" if index % 2 else str(index // 2))
-    assert open_records(copy).patient_ids.tolist() == [str(i // 2) for i in range(COUNT)]
-    write(lambda index: "12.0" if index == 24 else str(index // 2))
-    with pytest.raises(UserError, match=r"records\.csv, line 26: 'patient_id' is '12\.0', not a"):
-        open_records(copy)
 
 
 def test_labels_that_are_not_known(data, tmp_path):
