@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
     def review(outcome: Outcome) -> str:
-        report = make_report(plan, table, match, outcome)
+        report = make_report(plan, table, match, outcome, len(films))
         write_report(data_dir / REPORT, report)
         check_bad(report, max_bad, data_dir / REPORT)
         return summary(report)

@@ -11,6 +11,7 @@ from agcnn_jax.runtime.errors import UserError
 from data_prep.films.match import Match
 from data_prep.prepare.plans import Plan
 from data_prep.prepare.publish import Outcome
+from data_prep.prepare.shards import NO_ROW, UNREADABLE
 
 
 def table_lines(table: LabelTable) -> Iterator[str]:
@@ -39,8 +40,21 @@ def match_line(match: Match, table: LabelTable, images: Path) -> str:
     )
 
 
-def make_report(plan: Plan, table: LabelTable, match: Match, outcome: Outcome) -> dict[str, Any]:
-    """Return the content of `prepare_report.json`; `rows` = `written` + absent + unreadable."""
+def make_report(
+    plan: Plan, table: LabelTable, match: Match, outcome: Outcome, films: int
+) -> dict[str, Any]:
+    """Return the content of `prepare_report.json`.
+
+    `rows` = `written` + absent + unreadable; `files_seen` = `written` + `set_aside_counts`.
+
+    Args:
+        plan: of this run.
+        table: the rows.
+        match: of rows and films.
+        outcome: of decoding the films that have a row.
+        films: number of films in the folder.
+    """
+    strangers = len(match.strangers)
     return {
         "images": str(plan.context.folder),
         "tables": {kind: str(path) for kind, path in plan.tables.items()},
@@ -48,12 +62,18 @@ def make_report(plan: Plan, table: LabelTable, match: Match, outcome: Outcome) -
         "provenance": plan.collection.provenance,
         "image_size": plan.context.image_size,
         "rows": len(table.images),
+        "files_seen": films,
         "written": len(outcome.records),
+        "set_aside_counts": {
+            UNREADABLE: len(outcome.set_aside),
+            NO_ROW: strangers,
+            "left out by view": films - len(match.row_of) - strangers,
+        },
         "rows_without_film": {
             "count": len(match.absent),
             "images": [table.images[row] for row in match.absent],
         },
-        "films_without_row": {"count": len(match.strangers), "films": match.strangers},
+        "films_without_row": {"count": strangers, "films": match.strangers},
         "unreadable_films": {
             "count": len(outcome.set_aside),
             "films": {entry.file: entry.detail for entry in outcome.set_aside},

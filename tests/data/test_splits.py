@@ -158,6 +158,20 @@ def test_other_protocols_count_no_names():
         assert split.in_words() == f"protocol {protocol}"
 
 
+def test_lists_of_names_with_folders_and_blanks(tmp_path):
+    """Folders tell images apart, also absent ones; a line that is an id counts whole."""
+    names = [f"{site} {i // 10}, PA/{i % 10}" for site in "ab" for i in range(20)]
+    records = make_records(range(40), names=names)
+    parts = dict(zip(SUBSETS, (names[:20], names[20:30], names[30:]), strict=True))
+    for subset, absent in zip(SUBSETS, ("x/gone.png", "y/gone.png", "z/gone.png"), strict=True):
+        word = {"validation": "val"}.get(subset, subset)
+        (tmp_path / f"{word}_list.txt").write_text("\n".join([*parts[subset], absent]))
+    split = make_split(records, "lists", 0, tmp_path)
+    for subset, part in parts.items():
+        assert records.image_ids[getattr(split, subset)].tolist() == part
+    assert (split.absent_names, split.unlisted_images) == (3, 0)
+
+
 def test_edited_lists_of_equal_length_are_different_data(tmp_path):
     records = make_records(range(20))
     names = records.image_ids.tolist()

@@ -140,6 +140,9 @@ def test_what_is_set_aside_is_counted_and_listed(folder, capsys):
     why = "not a PNG, JPEG, TIFF or DICOM file"
     assert report["unreadable_films"] == {"count": 1, "films": {"c.tif": why}}
     assert "c.tif" not in open_records(folder / "data").image_ids
+    # What the flow of films in an evaluation reads.
+    counts = {"unreadable image": 1, "no label row": 1, "left out by view": 0}
+    assert (report["files_seen"], report["set_aside_counts"]) == (7, counts)
 
 
 def test_too_many_unreadable_films_are_refused_and_listed(folder):
@@ -158,6 +161,8 @@ def test_laterals_are_no_strangers(folder):
     prepare(folder)
     records = open_records(folder / "data")
     assert len(records) == 6 and set(records.views) == {"PA"}
+    report = json.loads((folder / "data/prepare_report.json").read_text())
+    assert report["set_aside_counts"]["left out by view"] == 1
     prepare(folder, "--views=all", f"--data_dir={folder / 'all'}")
     assert len(open_records(folder / "all")) == 7
 
@@ -314,7 +319,8 @@ def test_options_of_the_table():
 
 def test_a_split_column_is_kept_as_it_is(folder):
     splits = ["train", "train", "test", "test", "train", "train", "validation"]
-    rows = [[*row, split] for row, split in zip(rows_of(NAMES), splits, strict=True)]
+    known = rows_of(NAMES, ["1,0,1"])  # a film without known labels does not train
+    rows = [[*row, split] for row, split in zip(known, splits, strict=True)]
     rows.append(["gone.png", "9", "1", "0", "0", "test"])
     write_table(folder / "labels.csv", rows, ("image", "patient", *FINDINGS, "split"))
     prepare(folder, "--max_bad=0.2")

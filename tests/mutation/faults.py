@@ -523,8 +523,8 @@ FAULTS = (
     Fault(
         "a fingerprint of the pixels alone",
         PUBLISH,
-        "whole = [image_size, LABELS, columns.digests, pixels]",
-        "whole = [image_size, LABELS, pixels]",
+        "whole = [context.image_size, context.labels, columns.digests, pixels]",
+        "whole = [context.image_size, context.labels, pixels]",
         (TEST_PUBLISH + "fingerprint_covers_every_column_and_pixel",),
     ),
     Fault(
