@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.data.label_table import read_label_table
-from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.tables.label_table import read_label_table
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 from agcnn_jax.runtime.machine import available_cores
 from data_prep.films.match import check_match, list_films, match_films

@@ -24,10 +24,14 @@ ROOMS = (
 )
 """From the ground up; the package's own modules are commands, and import any of them."""
 
+OWN = "."
+"""Stands for the modules of a room itself, in an order of folders inside it."""
+
 SUB_ROOMS = {
-    "evaluation": ("files", "scoring", "auc", "findings", "localisation", "figures", "report"),
+    "data": (OWN, "tables"),
+    "evaluation": ("files", "scoring", "auc", "findings", "localisation", "figures", "report", OWN),
 }
-"""Folders inside rooms, from the ground up; the room's own modules import any of them."""
+"""Folders inside rooms, from the ground up."""
 
 OUTSIDE = {"benchmarks", "configs", "data_prep", "docs", "eval", "tests", "train"}
 """The rest of the repository, which the package does not import."""
@@ -52,14 +56,16 @@ def imported(text, package):
 
 def above(place, name):
     """Tell whether a module at `place`, parts of its path, may not import `name` from above it."""
-    for parents, order in ((), ROOMS), *(((room,), order) for room, order in SUB_ROOMS.items()):
+    orders = {(): (*ROOMS, OWN), **{(room,): order for room, order in SUB_ROOMS.items()}}
+    for parents, order in orders.items():
         depth = len(parents)
-        inside = place[:depth] == parents and len(place) > depth + 1
-        if not inside or name[:depth] != parents or len(name) <= depth:
+        if place[:depth] != parents or name[:depth] != parents or len(name) <= depth:
             continue
-        if name[depth] not in order[: order.index(place[depth]) + 1]:
-            # A name that is no folder is a module of the room itself, which is on top.
-            return name[depth] in order or depth > 0
+        here = place[depth] if len(place) > depth + 1 else OWN
+        there = name[depth] if name[depth] in order else OWN
+        if order.index(there) > order.index(here):
+            # A name of the package that is no folder, such as its version, is for all.
+            return depth > 0 or there != OWN
     return False
 
 
@@ -104,7 +110,9 @@ def test_every_folder_has_its_place():
     folders = {path.parent.relative_to(ROOT / PACKAGE) for path in ROOT.glob(f"{PACKAGE}/**/*.py")}
     assert {folder.parts[0] for folder in folders if folder.parts} == set(ROOMS)
     inside = {folder.parts[:2] for folder in folders if len(folder.parts) > 1}
-    assert inside == {(room, one) for room, order in SUB_ROOMS.items() for one in order}
+    assert inside == {(room, one) for room, order in SUB_ROOMS.items() for one in order} - {
+        (room, OWN) for room in SUB_ROOMS
+    }
 
 
 def test_imports_go_down():
@@ -151,6 +159,13 @@ def test_a_circle_is_noticed(tmp_path):
         ("evaluation/auc/a.py", "from agcnn_jax.evaluation.auc.b import x", None),
         ("evaluation/auc/a.py", "from agcnn_jax.evaluation.files import table", None),
         ("evaluation/write.py", "from agcnn_jax.evaluation.report import report", None),
+        (
+            "data/a.py",
+            "from agcnn_jax.data.tables.b import x",
+            "agcnn_jax.data.tables.b.x",
+        ),
+        ("data/tables/a.py", "from agcnn_jax.data.text import x", None),
+        ("data/tables/a.py", "import agcnn_jax.models.resnet", "agcnn_jax.models.resnet"),
         ("data/a.py", "from agcnn_jax.data import b", None),
         ("data/a.py", "from . import b", None),
         ("data/a.py", "from agcnn_jax.runtime.errors import UserError", None),

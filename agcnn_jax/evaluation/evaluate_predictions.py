@@ -10,9 +10,9 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.data.collection import NIH, read_collection
-from agcnn_jax.data.csv_table import read_csv
 from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.splits import digest_of
+from agcnn_jax.data.tables.csv_table import read_csv
 from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
 from agcnn_jax.evaluation.files.table import Table

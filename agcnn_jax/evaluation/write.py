@@ -7,7 +7,7 @@ import os
 import numpy as np
 from etils import epath
 
-from agcnn_jax.data.csv_table import IMAGE_COLUMN
+from agcnn_jax.data.tables.csv_table import IMAGE_COLUMN
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.auc import files as auc
 from agcnn_jax.evaluation.figures import files as figures

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from agcnn_jax.data.label_table import LabelTable
+from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import fitting_names, stem
 from agcnn_jax.inference.films import printable
 from agcnn_jax.inference.inputs import find_films

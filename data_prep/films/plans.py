@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.collection import NIH, Collection, read_collection
-from agcnn_jax.data.label_table import LabelTable
 from agcnn_jax.data.labels import MISSING
-from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.tables.label_table import LabelTable
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.inference.decoding import decode_path
 from data_prep.films.match import Match
 from data_prep.prepare.plans import Plan, file_digest, scratch_folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agcnn_jax.data.label_table import LabelTable
+from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.runtime.errors import UserError
 from data_prep.films.match import Match
 from data_prep.prepare.plans import Plan

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from agcnn_jax.data.boxes import Box
-from agcnn_jax.data.csv_table import read_csv
-from agcnn_jax.data.label_table import read_label_table
 from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, parse_age
-from agcnn_jax.data.table_options import TableOptions
-from agcnn_jax.data.table_roles import CORNERS, SIDES
+from agcnn_jax.data.tables.csv_table import read_csv
+from agcnn_jax.data.tables.label_table import read_label_table
+from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.roles import CORNERS, SIDES
 from agcnn_jax.data.text import read_delimited
 from agcnn_jax.runtime.errors import UserError, say
 from data_prep.nih.names import file_name

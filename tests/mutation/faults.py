@@ -959,17 +959,17 @@ FAULTS = (
     ),
     Fault(
         "a blank in No Finding is missing",
-        "agcnn_jax/data/label_table.py",
-        "0 if cells and label == NO_FINDING else blank",
-        "blank",
-        ("tests/data/test_label_table.py::test_chexpert",),
+        "agcnn_jax/data/tables/label_table.py",
+        "matrix[labelled & (column == BLANK), c] = 0",
+        "matrix[labelled & (column == BLANK), c] = MISSING",
+        ("tests/data/tables/test_label_table.py::test_chexpert",),
     ),
     Fault(
         "any column of numbers is a finding",
-        "agcnn_jax/data/label_values.py",
+        "agcnn_jax/data/tables/values.py",
         "        if keys[cell] not in form:\n            return cell\n",
         "        form.setdefault(keys[cell], POSITIVE)\n",
-        ("tests/data/test_label_table.py::test_numbers_are_no_findings",),
+        ("tests/data/tables/test_label_table.py::test_numbers_are_no_findings",),
     ),
     Fault(
         "a decision at the threshold is negative",

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.collection import NIH, read_collection
-from agcnn_jax.data.csv_table import IMAGE_COLUMN, CsvTable, read_csv
-from agcnn_jax.data.label_table import LabelTable, read_label_table
 from agcnn_jax.data.labels import LABELS, MISSING, parse_age
-from agcnn_jax.data.synonyms import read_synonyms, relation
-from agcnn_jax.data.table_options import TableOptions
-from agcnn_jax.data.table_roles import CORNERS, SIDES, find_roles
+from agcnn_jax.data.tables.csv_table import IMAGE_COLUMN, CsvTable, read_csv
+from agcnn_jax.data.tables.label_table import LabelTable, read_label_table
+from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.roles import CORNERS, SIDES, find_roles
+from agcnn_jax.data.tables.synonyms import read_synonyms, relation
 from agcnn_jax.metrics.subgroups import image_groups
 from agcnn_jax.runtime.errors import UserError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from agcnn_jax.data.csv_table import IMAGE_COLUMN, CsvTable, read_csv
 from agcnn_jax.data.labels import LABELS
+from agcnn_jax.data.tables.csv_table import IMAGE_COLUMN, CsvTable, read_csv
 from agcnn_jax.data.text import IMAGE_COLUMNS, csv_text, plain
 from agcnn_jax.runtime.errors import UserError
 

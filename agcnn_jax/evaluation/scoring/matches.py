@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agcnn_jax.data.labels import NO_FINDING
-from agcnn_jax.data.synonyms import read_synonyms, relation
+from agcnn_jax.data.tables.synonyms import read_synonyms, relation
 from agcnn_jax.data.text import plain
 from agcnn_jax.runtime.errors import UserError
 
@@ -85,8 +85,8 @@ def match_findings(
     for i, (output, theirs) in enumerate(asked):
         if relate(outputs[output], theirs) == NEVER:
             raise UserError(
-                f"--map {maps[i]}: these never mean the same, see agcnn_jax/data/synonyms.csv; "
-                f"leave it out"
+                f"--map {maps[i]}: these never mean the same, see "
+                f"agcnn_jax/data/tables/synonyms.csv; leave it out"
             )
         if output in [other for other, _ in asked[:i]]:
             raise UserError(

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from agcnn_jax.data.csv_table import check_unique
 from agcnn_jax.data.labels import LABELS, NO_FINDING
+from agcnn_jax.data.tables.csv_table import check_unique
 from agcnn_jax.data.text import match_names, read_names
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data.collection import NIH, Collection
-from agcnn_jax.data.csv_table import CsvTable, read_csv
+from agcnn_jax.data.tables.csv_table import CsvTable, read_csv
 from agcnn_jax.data.text import plain
 from agcnn_jax.evaluation.files.label_table import Labels, read_labels
 from agcnn_jax.evaluation.files.predictions import Predictions

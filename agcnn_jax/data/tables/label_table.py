@@ -9,18 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from agcnn_jax.data.boxes import Box
-from agcnn_jax.data.csv_table import CsvTable, read_csv
-from agcnn_jax.data.label_values import (
-    BLANK,
-    NEGATIVE,
-    POSITIVE,
-    UNCERTAIN,
-    RowLabels,
-    read_values,
-)
 from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, NO_FINDING
-from agcnn_jax.data.synonyms import canonical, read_synonyms
-from agcnn_jax.data.table_films import (
+from agcnn_jax.data.tables.csv_table import CsvTable, read_csv
+from agcnn_jax.data.tables.films import (
     Films,
     film_ages,
     film_boxes,
@@ -32,8 +23,17 @@ from agcnn_jax.data.table_films import (
     where,
     without_laterals,
 )
-from agcnn_jax.data.table_options import TableOptions, check_options
-from agcnn_jax.data.table_roles import check_roles, find_roles
+from agcnn_jax.data.tables.options import TableOptions, check_options
+from agcnn_jax.data.tables.roles import check_roles, find_roles
+from agcnn_jax.data.tables.synonyms import canonical, read_synonyms
+from agcnn_jax.data.tables.values import (
+    BLANK,
+    NEGATIVE,
+    POSITIVE,
+    UNCERTAIN,
+    RowLabels,
+    read_values,
+)
 from agcnn_jax.data.text import plain
 from agcnn_jax.runtime.errors import UserError
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agcnn_jax.data.csv_table import CsvTable
-from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.text import IMAGE_COLUMNS, plain
 from agcnn_jax.runtime.errors import UserError
 

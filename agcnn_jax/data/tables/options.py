@@ -17,7 +17,7 @@ class TableOptions:
     """What the user says about a table; all is optional.
 
     Attributes:
-        columns: role -> header of its column, "" for none; see `table_roles.ROLES`. Other roles
+        columns: role -> header of its column, "" for none; see `roles.ROLES`. Other roles
             are found by their usual headers.
         findings: only these; () takes all that are found.
         positive: words of cells that mean 1, besides the usual ones; capitals do not matter.

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.data.synonyms import RELATIONS, canonical, read_synonyms, relation
+from agcnn_jax.data.tables.synonyms import RELATIONS, canonical, read_synonyms, relation
 from agcnn_jax.data.text import plain
 
 SYNONYMS = read_synonyms()

@@ -10,12 +10,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agcnn_jax.data.boxes import Box
-from agcnn_jax.data.csv_table import CsvTable
-from agcnn_jax.data.label_values import BLANK, BLANKS, NEGATIVE, POSITIVE, UNNAMED, WORDS, RowLabels
 from agcnn_jax.data.labels import NO_FINDING, parse_age
 from agcnn_jax.data.patients import nih_name, read_patients
-from agcnn_jax.data.table_options import TableOptions
-from agcnn_jax.data.table_roles import CORNERS, SIDES
+from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.roles import CORNERS, SIDES
+from agcnn_jax.data.tables.values import (
+    BLANK,
+    BLANKS,
+    NEGATIVE,
+    POSITIVE,
+    UNNAMED,
+    WORDS,
+    RowLabels,
+)
 from agcnn_jax.runtime.errors import UserError
 
 SPLITS = {

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agcnn_jax.data.csv_table import CsvTable
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.data.synonyms import read_synonyms
-from agcnn_jax.data.table_options import TableOptions
-from agcnn_jax.data.table_roles import ROLES
+from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.roles import ROLES
+from agcnn_jax.data.tables.synonyms import read_synonyms
 from agcnn_jax.data.text import plain
 from agcnn_jax.runtime.errors import UserError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from agcnn_jax.data.boxes import Box
-from agcnn_jax.data.label_table import Counts, read_label_table
 from agcnn_jax.data.labels import LABELS, MISSING
-from agcnn_jax.data.table_options import TableOptions
+from agcnn_jax.data.tables.label_table import Counts, read_label_table
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.runtime.errors import UserError
 
 M = MISSING

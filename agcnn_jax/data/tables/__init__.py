@@ -1,0 +1,1 @@
+"""Reading tables of labels, whatever collection they are of."""
