@@ -134,7 +134,9 @@ def test_evaluated_predicted_and_exported(mary, trained):
     with (trained / "eval/test/predictions_fusion.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             probability = float(row["prob_Pleural Effusion"])
-            other = predictions[row["Image Index"]]["prob_Pleural Effusion"]
+            film = predictions[row["Image Index"].rpartition("/")[2]]
+            assert film["path"] == str(films / row["Image Index"])
+            other = film["prob_Pleural Effusion"]
             assert abs(probability - float(other)) <= 1e-6
 
 
