@@ -13,6 +13,7 @@ from agcnn_jax.runtime.errors import UserError, say
 from agcnn_jax.runtime.paths import expand
 
 IMAGE_COLUMN = IMAGE_COLUMNS[0]
+PATH_COLUMN = "path"
 
 
 class CsvTable(NamedTuple):
@@ -58,11 +59,15 @@ class CsvTable(NamedTuple):
     def image_ids(self) -> list[str]:
         """Return the image name of every row.
 
+        Where names repeat, those in a column `path` count, which predictions of films in folders
+        have.
+
         Raises:
             UserError: if an image has more than one row.
         """
-        index = self.image_column()
-        names = [row[index] for _, row in self.rows]
+        names = self.cells(self.image_column())
+        if len(set(names)) < len(names) and PATH_COLUMN in self.header:
+            names = self.cells(self.column(PATH_COLUMN))
         check_unique(names, self.path)
         return names
 

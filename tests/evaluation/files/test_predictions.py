@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from agcnn_jax.data.text import match_names
 from agcnn_jax.evaluation.files.predictions import predictions_csv, read_predictions
 from agcnn_jax.runtime.errors import UserError
 
@@ -30,6 +31,20 @@ def test_names_are_taken_in_any_spelling(write):
     text = "﻿,image_index,MASS,pleural thickening,Unnamed: 0\n0,a.png,1e-3,.5,7\n"
     path = write("p.csv", text)
     assert read_predictions(path, KNOWN).labels == ("Mass", "Pleural_Thickening")
+
+
+def test_paths_tell_films_of_one_name_apart(write):
+    rows = "view1.png,/films/{}/view1.png,0.5\n"
+    path = write("p.csv", "Image Index,path,prob_Mass\n" + rows.format("a") + rows.format("b"))
+    ids = read_predictions(path, KNOWN).image_ids
+    assert ids == ["/films/a/view1.png", "/films/b/view1.png"]
+    assert match_names(ids, ["a/view1.png", "b/view1.png"]) == {
+        "/films/a/view1.png": "a/view1.png",
+        "/films/b/view1.png": "b/view1.png",
+    }
+    twice = write("twice.csv", "Image Index,path,prob_Mass\n" + 2 * rows.format("a"))
+    with pytest.raises(UserError, match=r"'/films/a/view1\.png' has more than one row"):
+        read_predictions(twice, KNOWN)
 
 
 def test_other_columns_are_passed_over_beside_prefixed_ones(write):
