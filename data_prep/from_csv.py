@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from agcnn_jax.data.tables.label_table import read_label_table
-from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.options import UNCERTAIN_AS, TableOptions
+from agcnn_jax.data.tables.roles import ROLES
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 from agcnn_jax.runtime.machine import available_cores
 from data_prep.films.match import check_match, list_films, match_films
 from data_prep.films.plans import make_plan
 from data_prep.films.report import check_bad, make_report, match_line, summary, table_lines
 from data_prep.prepare.publish import Outcome
-from data_prep.prepare.report import REPORT, write_report
-from data_prep.prepare.store import StoreBuilder, check_options, write_store
-
-ROLES = (
-    *("image", "patient", "study", "frontal", "view", "age", "sex", "split"),
-    *("labels", "finding", "value", "xmin", "ymin", "xmax", "ymax", "x", "y", "width", "height"),
+from data_prep.prepare.store import (
+    REPORT,
+    StoreBuilder,
+    check_options,
+    write_report,
+    write_store,
 )
-POLICIES = ("ignore", "zeros", "ones")
 
 
 class Films(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -106,9 +106,9 @@ def _uncertain(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     policies = {}
     for entry in given:
         finding, _, policy = entry.rpartition("=")
-        if finding or policy in POLICIES:
+        if finding or policy in UNCERTAIN_AS:
             policies[finding] = policy
-        elif near := difflib.get_close_matches(policy, POLICIES, 1, 0.8):
+        elif near := difflib.get_close_matches(policy, UNCERTAIN_AS, 1, 0.8):
             raise UserError(
                 f"--uncertain {policy}: there is no such policy; did you mean {near[0]}?"
             )

@@ -61,12 +61,10 @@ class LabelTable:
         path: of the file.
         labels: names of the C labels: the paper's findings in its order, then others as the table
             has them, then `No Finding`.
-        findings: the labels without `No Finding`.
         images: as the table writes them `[N]`.
         lines: the first line of each image in the file `[N]`.
         matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         patients: see `read_patients`; the image where each film is a patient `[N]`.
-        studies: "" where not given `[N]`.
         views: as the table writes them, "" where not given `[N]`.
         sexes: M, F, or as the table writes it, "" where not given `[N]`.
         splits: train, validation or test, "" without such a column `[N]`.
@@ -82,12 +80,10 @@ class LabelTable:
 
     path: Path
     labels: tuple[str, ...]
-    findings: tuple[str, ...]
     images: tuple[str, ...]
     lines: tuple[int, ...]
     matrix: np.ndarray
     patients: tuple[str, ...]
-    studies: tuple[str, ...]
     views: tuple[str, ...]
     sexes: tuple[str, ...]
     splits: tuple[str, ...]
@@ -99,6 +95,22 @@ class LabelTable:
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
     laterals: tuple[str, ...]
+
+    @property
+    def listed(self) -> bool:
+        """The table lists the labels of each image; otherwise each label has a column."""
+        return "labels" in self.roles or "finding" in self.roles
+
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """Return 0, 1 or `MISSING` for C labels, uint8 `[N, C]`.
+
+        Labels that the table does not have are negative if it is `listed`, otherwise missing.
+        """
+        absent = np.full(len(self.images), 0 if self.listed else MISSING, np.uint8)
+        place = {label: c for c, label in enumerate(self.labels)}
+        return np.column_stack(
+            [self.matrix[:, place[name]] if name in place else absent for name in names]
+        )
 
 
 def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTable:
@@ -133,18 +145,17 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     cells = film_cells(table, films, roles)
     patients = film_patients(table, films, roles, cells.get("patient"), options.nih)
     ages, unread = film_ages(table, films, cells.get("age", blank))
+    views = cells.get("view", blank), cells.get("frontal", blank)
     used = (*roles.values(), *row_labels.columns)
     left_out = [name for i, name in enumerate(table.header) if name and i not in used]
     return LabelTable(
         path=Path(table.path),
         labels=labels,
-        findings=tuple(label for label in labels if label != NO_FINDING),
         images=films.names,
         lines=tuple(table.rows[row][0] for row in films.first),
         matrix=matrix,
         patients=patients,
-        studies=tuple(cells.get("study", blank)),
-        views=tuple(map(_first_filled, cells.get("view", blank), cells.get("frontal", blank))),
+        views=tuple(view or frontal for view, frontal in zip(*views, strict=True)),
         sexes=tuple(_SEXES.get(sex.lower(), sex) for sex in cells.get("sex", blank)),
         splits=film_splits(table, films, cells["split"], patients)
         if "split" in cells
@@ -246,10 +257,6 @@ def _matrix(
         if label == NO_FINDING:
             matrix[labelled & (column == BLANK), c] = 0
     return matrix
-
-
-def _first_filled(cell: str, other: str) -> str:
-    return cell or other
 
 
 def _count(column: np.ndarray) -> Counts:

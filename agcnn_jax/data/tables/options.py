@@ -29,7 +29,6 @@ class TableOptions:
         one_patient_per_film: there is no column of patients, and each film is a patient.
         views: one of `VIEWS`: keep only frontal films, where a column says so, or all.
         nih: the table is of ChestX-ray14, whose patients are numbers.
-        named_in_messages: the command has such options, so messages may advise them.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -43,7 +42,6 @@ class TableOptions:
     one_patient_per_film: bool = False
     views: str = "frontal"
     nih: bool = False
-    named_in_messages: bool = True
 
 
 def check_options(options: TableOptions) -> None:
