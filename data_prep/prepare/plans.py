@@ -55,18 +55,18 @@ def make_rows(table: LabelTable, matrix: np.ndarray, follow_ups: Sequence[int]) 
         matrix: 0, 1 or `MISSING`, uint8 `[N, C]`, in the order of the dataset's labels.
         follow_ups: `[N]`.
     """
-    # Few rows of the matrix are distinct, and equal ones share their tuples: a third of the memory.
-    distinct, inverse = np.unique(matrix, axis=0, return_inverse=True)
+    # Few rows of the matrix are distinct; equal ones share their tuples, which saves memory.
+    codes = [row.tobytes() for row in matrix]
     positive, unknown = (
-        [tuple(np.flatnonzero(row == value).tolist()) for row in distinct] for value in (1, MISSING)
+        {code: tuple(c for c, one in enumerate(code) if one == value) for code in set(codes)}
+        for value in (1, MISSING)
     )
-    kinds = inverse.ravel().tolist()
     return list(
         map(
             Row,
-            [positive[kind] for kind in kinds],
+            [positive[code] for code in codes],
             *(table.patients, follow_ups, table.ages, table.sexes, table.views),
-            [unknown[kind] for kind in kinds],
+            [unknown[code] for code in codes],
             table.lines,
         )
     )

@@ -23,7 +23,7 @@ from agcnn_jax.data.tables.films import (
     where,
     without_laterals,
 )
-from agcnn_jax.data.tables.options import TableOptions, check_options
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import check_roles, find_roles
 from agcnn_jax.data.tables.synonyms import canonical, read_synonyms
 from agcnn_jax.data.tables.values import (
@@ -43,16 +43,6 @@ BESIDE_NO_FINDING = "Support Devices"
 _SEXES = {"male": "M", "m": "M", "female": "F", "f": "F", "unknown": ""}
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """The cells of one label, before uncertain and blank ones get a value."""
-
-    positives: int
-    negatives: int
-    uncertain: int
-    blank: int
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelTable:
     """The labels of N films, in the order of the file, and what else their table knows.
@@ -70,7 +60,7 @@ class LabelTable:
         splits: train, validation or test, "" without such a column `[N]`.
         ages: in years, -1 if unknown `[N]`.
         boxes: image -> boxes in pixels of its file; of labels by their index.
-        counts: label -> its cells.
+        counts: label -> its numbers of positive, negative, uncertain and blank cells.
         roles: role -> header of its column.
         taken: headers of the columns of labels.
         left_out: headers of all other columns that have no role.
@@ -89,7 +79,7 @@ class LabelTable:
     splits: tuple[str, ...]
     ages: tuple[int, ...]
     boxes: Mapping[str, tuple[Box, ...]]
-    counts: Mapping[str, Counts]
+    counts: Mapping[str, tuple[int, ...]]
     roles: Mapping[str, str]
     taken: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -125,7 +115,6 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         UserError: the table is unusable, or would give a film another label than it has. The
             message names file, line and remedy.
     """
-    check_options(options)
     table = read_csv(source, strip=False)
     roles = find_roles(table, options)
     check_roles(table, roles, options)
@@ -140,7 +129,8 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     labels = _chosen_labels(table, row_labels, options, lists)
     values = _take(values, row_labels.labels, labels)
     matrix = _matrix(labels, values, options, labelled & (not lists))
-    counts = {label: _count(values[:, c]) for c, label in enumerate(labels)}
+    kinds = (POSITIVE, NEGATIVE, UNCERTAIN, BLANK)
+    counts = np.stack([(values == kind).sum(axis=0) for kind in kinds], axis=1).tolist()
     blank = [""] * len(films.names)
     cells = film_cells(table, films, roles)
     patients = film_patients(table, films, roles, cells.get("patient"), options.nih)
@@ -162,7 +152,7 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         else tuple(blank),
         ages=ages,
         boxes=film_boxes(table, films, roles, row_labels, labels),
-        counts=counts,
+        counts=dict(zip(labels, map(tuple, counts), strict=True)),
         roles={role: table.header[column] for role, column in roles.items()},
         taken=tuple(table.header[column] for column in row_labels.columns),
         left_out=tuple(left_out),
@@ -257,10 +247,6 @@ def _matrix(
         if label == NO_FINDING:
             matrix[labelled & (column == BLANK), c] = 0
     return matrix
-
-
-def _count(column: np.ndarray) -> Counts:
-    return Counts(*(int((column == v).sum()) for v in (POSITIVE, NEGATIVE, UNCERTAIN, BLANK)))
 
 
 def _notices(
