@@ -23,8 +23,13 @@ from data_prep.nih.plans import make_plan
 from data_prep.nih.report import check_bad, check_lists, make_report, missing, summary
 from data_prep.prepare.plans import Plan
 from data_prep.prepare.publish import Outcome
-from data_prep.prepare.report import REPORT, write_report
-from data_prep.prepare.store import StoreBuilder, check_options, write_store
+from data_prep.prepare.store import (
+    REPORT,
+    StoreBuilder,
+    check_options,
+    write_report,
+    write_store,
+)
 
 
 class ChestXray14(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from agcnn_jax.data.tables.label_table import read_label_table
-from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.options import BLANK_AS, UNCERTAIN_AS, VIEWS, TableOptions
+from agcnn_jax.data.tables.roles import ROLES
 from agcnn_jax.runtime.errors import OneLineParser, UserError, run
 from agcnn_jax.runtime.machine import available_cores
 from data_prep.films.match import check_match, list_films, match_films
 from data_prep.films.plans import make_plan
 from data_prep.films.report import check_bad, make_report, match_line, summary, table_lines
 from data_prep.prepare.publish import Outcome
-from data_prep.prepare.report import REPORT, write_report
-from data_prep.prepare.store import StoreBuilder, check_options, write_store
-
-ROLES = (
-    *("image", "patient", "study", "frontal", "view", "age", "sex", "split"),
-    *("labels", "finding", "value", "xmin", "ymin", "xmax", "ymax", "x", "y", "width", "height"),
+from data_prep.prepare.store import (
+    REPORT,
+    StoreBuilder,
+    check_options,
+    write_report,
+    write_store,
 )
-POLICIES = ("ignore", "zeros", "ones")
 
 
 class Films(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -65,8 +65,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
         **listed,
         help="ignore (default), zeros or ones; of one finding Mass=ones; or words that mean -1",
     )
-    add("--blank", default="missing", help="what a blank cell means: missing (default) or negative")
-    add("--views", default="frontal", help="films to keep: frontal (default) or all")
+    add("--blank", default="missing", choices=BLANK_AS, help="what a blank cell means (missing)")
+    add("--views", default="frontal", choices=VIEWS, help="films to keep (frontal)")
     add("--separator", help="between the findings of a cell; found if not given")
     add("--one_patient_per_film", action="store_true", help="there is no column of patients")
     for role in ROLES:
@@ -82,12 +82,19 @@ def table_options(options: Any) -> TableOptions:
     """Return what the command line says about the table.
 
     Raises:
-        UserError: a policy for uncertain labels that there is not.
+        UserError: a policy for uncertain labels that there is not, or a word with two meanings.
     """
     words, policies = _uncertain(options.uncertain)
-    given = {role: getattr(options, f"{role}_column") for role in ROLES}
+    meaning: dict[str, str] = {}
+    said = {"positive": options.positive, "negative": options.negative, "uncertain": words}
+    for option, listed in said.items():
+        for word in listed:
+            other = meaning.setdefault(word.strip().casefold(), option)
+            if other != option:
+                raise UserError(f"--{other} and --{option} both name {word!r}; name it once")
+    headers = {role: getattr(options, f"{role}_column") for role in ROLES}
     return TableOptions(
-        columns={role: header for role, header in given.items() if header is not None},
+        columns={role: header for role, header in headers.items() if header is not None},
         findings=tuple(options.findings),
         positive=tuple(options.positive),
         negative=tuple(options.negative),
@@ -106,11 +113,12 @@ def _uncertain(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     policies = {}
     for entry in given:
         finding, _, policy = entry.rpartition("=")
-        if finding or policy in POLICIES:
+        if policy in UNCERTAIN_AS:
             policies[finding] = policy
-        elif near := difflib.get_close_matches(policy, POLICIES, 1, 0.8):
+        elif finding or difflib.get_close_matches(policy, UNCERTAIN_AS, 1, 0.8):
             raise UserError(
-                f"--uncertain {policy}: there is no such policy; did you mean {near[0]}?"
+                f"--uncertain {entry}: there is no policy {policy!r}; did you mean "
+                f"{', '.join(UNCERTAIN_AS[:-1])} or {UNCERTAIN_AS[-1]}?"
             )
         else:
             words.append(entry)

@@ -237,12 +237,12 @@ def fitting_names(names: Iterable[str], known: Iterable[str]) -> dict[str, tuple
     """
     images = dict.fromkeys(known)
     unique = dict.fromkeys(names)
-    parts_of = {name: _parts(name) for name in unique if name not in images}
+    parts_of = {name: name_parts(name) for name in unique if name not in images}
     lengths = set(map(len, parts_of.values()))
     by_whole: dict[tuple[str, ...], tuple[str, ...]] = {}
     by_end: dict[tuple[str, ...], tuple[str, ...]] = {}
     for image in images if parts_of else ():
-        parts = _parts(image)
+        parts = name_parts(image)
         by_whole[parts] = (*by_whole.get(parts, ()), image)[:2]
         for length in lengths:
             if length <= len(parts):
@@ -259,7 +259,7 @@ def fitting_names(names: Iterable[str], known: Iterable[str]) -> dict[str, tuple
     return {name: fitting(name) for name in unique}
 
 
-def _parts(name: str) -> tuple[str, ...]:
+def name_parts(name: str) -> tuple[str, ...]:
     """Return the folders of an image and its `stem`."""
     return (*name.replace("\\", "/").split("/")[:-1], stem(name))
 

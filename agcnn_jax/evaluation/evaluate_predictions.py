@@ -100,21 +100,21 @@ def evaluate_predictions(
     labels = readings.nih if readings else read_labels(label_table)
     paths = [predictions_path, *([compare_path] if compare_path else [])]
     files = read_files(paths, labels, logits)
-    check_spelling(labels, labels_path, files[0].labels)
+    check_spelling(labels, files[0].labels)
     notes: tuple[str, ...] = ()
     flow = [
-        FlowRow("in the table of labels", len(labels.of_image)),
+        FlowRow("in the table of labels", len(labels.images)),
         FlowRow("predicted", len(files[0].image_ids)),
     ]
     if subset_path is not None:
-        listed = read_subset(subset_path, labels, labels_path)
+        listed = read_subset(subset_path, labels)
         files = [
             keep(one, path, listed, subset_path) for one, path in zip(files, paths, strict=True)
         ]
         missing = f"{len(listed) - len(files[0].image_ids):,} have no prediction"
         notes = (f"Of {len(listed):,} images in {Path(subset_path).name}, {missing}.",)
         flow.append(FlowRow(f"in {Path(subset_path).name}", len(listed)))
-    left_out = [name for name in labels.lines if name not in (*files[0].labels, NO_FINDING)]
+    left_out = [name for name in labels.labels if name not in (*files[0].labels, NO_FINDING)]
     if left_out and not readings:
         notes = (*notes, f"Not predicted, so not in the mean: {', '.join(sorted(left_out))}.")
     if readings:
@@ -124,12 +124,12 @@ def evaluate_predictions(
     if len(files) == 2:
         files[1] = align(files[1], files[0], paths)
         names = _names(paths)
-    scored = label_images(files, names, labels, predictions_path, str(labels_path))
+    scored = label_images(files, names, labels, predictions_path)
     if readings and out is not None:
         scored = against_radiologists(readings, files[0], scored)
     validated = None if out is None else NOT_VALIDATED
     if validation_path is not None:
-        validated = validate_on(validation_path, scored, labels, labels_path, logits)
+        validated = validate_on(validation_path, scored, labels, logits)
     cohort = _describe(scored, paths, labels_path)
     agreements = agreement(readings, files[0]) if readings else []
     if readings and out is None:

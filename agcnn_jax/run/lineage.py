@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from etils import epath
 from agcnn_jax.config.kinds import LIST_OF_TEXTS, TEXT
 from agcnn_jax.data.collection import part_of
 from agcnn_jax.data.patients import CHESTXRAY14, NIH_NAME, comparable, nih_name, patient_key
-from agcnn_jax.data.text import stem
+from agcnn_jax.data.text import match_names, name_parts, stem
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, write_json
 
@@ -187,36 +188,23 @@ def find_films(image_ids: Sequence[str], seen: Iterable[str]) -> set[str]:
     other name on either side has the same base name: 1.png is a/1.dcm, but all films of CheXpert
     are called view1_frontal.jpg.
     """
-    names, seen = dict.fromkeys(image_ids), dict.fromkeys(seen)
-    found = {name for name in names if name in seen}
+    names, seen = set(image_ids), set(seen)
     nih = set(filter(None, map(nih_name, seen)))
-    found |= {name for name in names if nih and nih_name(name) in nih}
-    ours, theirs = _by_base(names), _by_base(seen)
-    for base, [name, *others] in ours.items():
-        if not others and len(theirs.get(base, ())) == 1:
-            pair = _parts(name), _parts(theirs[base][0])
-            shorter = min(map(len, pair))
-            if pair[0][-shorter:] == pair[1][-shorter:]:
-                found.add(name)
-    return found
+    found = {name for name in names if name in seen or (nih and nih_name(name) in nih)}
+    return found | match_names(_alone(names), _alone(seen)).keys()
 
 
-def _parts(name: str) -> list[str]:
-    return [*name.replace("\\", "/").split("/")[:-1], stem(name)]
-
-
-def _by_base(names: Iterable[str]) -> dict[str, list[str]]:
-    bases: dict[str, list[str]] = {}
-    for name in names:
-        bases.setdefault(stem(name), []).append(name)
-    return bases
+def _alone(names: Collection[str]) -> list[str]:
+    """Return the names whose base name no other has."""
+    count = Counter(map(stem, names))
+    return [name for name in names if count[stem(name)] == 1]
 
 
 def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
     """Tell whether a name of each has the same folders and punctuation, such as p1/view2_a."""
 
     def forms(of: Iterable[str]) -> set[str]:
-        return {re.sub(r"[^\W_]+", "x", "/".join(_parts(name))) for name in of}
+        return {re.sub(r"[^\W_]+", "x", "/".join(name_parts(name))) for name in of}
 
     return not forms(names).isdisjoint(forms(others))
 

@@ -10,22 +10,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from agcnn_jax.data.collection import NIH, Collection, read_collection
-from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.inference.decoding import decode_path
 from data_prep.films.match import Match
-from data_prep.prepare.plans import Plan, file_digest, scratch_folder
+from data_prep.prepare.plans import Plan, file_digest, make_rows, scratch_folder
 from data_prep.prepare.shards import (
     UNREADABLE,
     Context,
     DecodedImage,
     Input,
     Problem,
-    Row,
     split_units,
 )
 
@@ -60,11 +56,12 @@ def make_plan(
     Raises:
         UserError: a `dataset.json` beside the films is malformed.
     """
-    rows = {film: _row(table, row) for film, row in match.row_of.items()}
-    name_of = {film: table.images[row] for film, row in match.row_of.items()}
-    film_of = {row: film for film, row in match.row_of.items()}
+    rows = make_rows(table, table.matrix, [0] * len(table.images))
+    found = match.row_of.items()
+    names = json.dumps([(film, table.images[row]) for film, row in sorted(found)]).encode()
     settings = [FORMAT, image_size, file_digest(table.path), dataclasses.asdict(options)]
-    names = json.dumps(sorted(name_of.items())).encode()
+    settings.append(hashlib.sha256(names).hexdigest())
+    named = [*found, *((table.images[row], row) for row in match.absent)]
     return Plan(
         NAME,
         Context(
@@ -73,24 +70,16 @@ def make_plan(
             scratch_folder(data_dir, NAME),
             table.path,
             table.labels,
-            rows,
-            {film: table.boxes[name] for film, name in name_of.items() if name in table.boxes},
+            {film: rows[row] for film, row in found},
+            {film: table.boxes.get(table.images[row], ()) for film, row in found if table.boxes},
             None,
             image_size,
         ),
         {"labels": table.path},
-        table.findings,
-        {
-            film_of.get(row, table.images[row]): subset
-            for row, subset in enumerate(table.splits)
-            if subset
-        },
+        {image: table.splits[row] for image, row in named if table.splits[row]},
         _collection(images, collection),
-        split_units(
-            [film for film in films if film.path in rows],
-            json.dumps([*settings, hashlib.sha256(names).hexdigest()]),
-        ),
-        len(rows),
+        split_units([film for film in films if film.path in match.row_of], json.dumps(settings)),
+        len(found),
     )
 
 
@@ -105,20 +94,6 @@ def read_films(
             yield item.path, item.path, Problem(UNREADABLE, film)
         else:
             yield item.path, item.path, DecodedImage(film.stored, film.width, film.height)
-
-
-def _row(table: LabelTable, row: int) -> Row:
-    values = table.matrix[row]
-    return Row(
-        labels=tuple(np.flatnonzero(values == 1).tolist()),
-        patient_id=table.patients[row],
-        follow_up=0,
-        age=table.ages[row],
-        sex=table.sexes[row],
-        view=table.views[row],
-        unknown=tuple(np.flatnonzero(values == MISSING).tolist()),
-        line=table.lines[row],
-    )
 
 
 def _collection(images: Path, name: str) -> Collection:

@@ -24,11 +24,8 @@ def table_lines(table: LabelTable) -> Iterator[str]:
     width = max(map(len, ("label", *table.labels)))
     yield f"{'label':{width}}  positive  negative  uncertain     blank"
     for label in table.labels:
-        count = table.counts[label]
-        yield (
-            f"{label:{width}}  {count.positives:8}  {count.negatives:8}  {count.uncertain:9}  "
-            f"{count.blank:8}"
-        )
+        positives, negatives, uncertain, blank = table.counts[label]
+        yield f"{label:{width}}  {positives:8}  {negatives:8}  {uncertain:9}  {blank:8}"
     yield from (f"notice: {notice}" for notice in table.notices)
 
 

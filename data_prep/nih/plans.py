@@ -9,9 +9,9 @@ from agcnn_jax.data.collection import NIH, read_collection
 from data_prep.nih import layout
 from data_prep.nih.names import match_boxes, read_official
 from data_prep.nih.raw_files import read_images
-from data_prep.nih.tables import FINDINGS, LABELS, read_boxes, read_labels
+from data_prep.nih.tables import LABELS, read_boxes, read_labels
 from data_prep.prepare.plans import Plan, file_digest, scratch_folder
-from data_prep.prepare.shards import Context, Row, split_units
+from data_prep.prepare.shards import Context, split_units
 
 NAME = "chest_xray14"
 # Part of every unit's key. Increase it when the same inputs would give different records.
@@ -64,13 +64,12 @@ def make_plan(
             scratch_folder(data_dir, NAME),
             tables.labels,
             LABELS,
-            {name: Row(*row) for name, row in rows.items()},
+            rows,
             matched,
             box_size,
             image_size,
         ),
         tables._asdict(),
-        FINDINGS,
         official,
         collection,
         split_units(inputs, json.dumps([FORMAT, image_size, box_size, *digests])),

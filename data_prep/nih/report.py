@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from agcnn_jax.runtime.errors import UserError
 from data_prep.prepare import shards
 from data_prep.prepare.plans import Plan
 from data_prep.prepare.publish import Outcome
-from data_prep.prepare.report import reasons_in_words
 
 # Reason for setting a file aside -> remedy if no file is usable.
 REMEDIES = {
@@ -94,6 +94,13 @@ def check_lists(plan: Plan, outcome: Outcome) -> None:
             "give the lists of these images with --lists, or remove the lists, and rerun to "
             "continue"
         )
+
+
+def reasons_in_words(set_aside: Sequence[Mapping[str, str]]) -> str:
+    """Return the number of files set aside for each reason, in parentheses; empty if none."""
+    counts = Counter(entry["reason"] for entry in set_aside)
+    parts = [f"{counts[reason]} {reason}" for reason in shards.REASONS if counts[reason]]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -2,68 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, parse_age
-from agcnn_jax.data.tables.csv_table import read_csv
-from agcnn_jax.data.tables.label_table import read_label_table
+from agcnn_jax.data.tables.csv_table import CsvTable, read_csv
+from agcnn_jax.data.tables.label_table import LabelTable, read_label_table
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import CORNERS, SIDES
+from agcnn_jax.data.tables.values import BLANKS
 from agcnn_jax.data.text import read_delimited
 from agcnn_jax.runtime.errors import UserError, say
 from data_prep.nih.names import file_name
+from data_prep.prepare.plans import make_rows
+from data_prep.prepare.shards import Row
 
 INDEX = {name: index for index, name in enumerate(LABELS)}
 
 # NIH's box list spells one finding differently from its label table.
 BOX_FINDINGS = {"Infiltrate": "Infiltration"} | {name: name for name in FINDINGS}
 
-# Field of a record -> header of its column.
-COLUMNS = {
-    "image_id": "Image Index",
-    "labels": "Finding Labels",
-    "follow_up": "Follow-up #",
-    "patient_id": "Patient ID",
-    "age": "Patient Age",
-    "sex": "Patient Gender",
-    "view": "View Position",
-}
-# Role of a column in a table of labels -> field.
-ROLES = {
-    "image": "image_id",
-    "labels": "labels",
-    "patient": "patient_id",
-    "age": "age",
-    "sex": "sex",
-    "view": "view",
-}
-UNUSED = dict.fromkeys((*CORNERS, *SIDES, "study", "frontal", "split"), "")
+COLUMNS = (
+    *("Image Index", "Finding Labels", "Follow-up #", "Patient ID"),
+    *("Patient Age", "Patient Gender", "View Position"),
+)
 # Other headers of the same columns in tables derived from NIH's.
 RENAMED = {"Patient Sex": "Patient Gender"}
+UNUSED = dict.fromkeys((*CORNERS, *SIDES, "study", "frontal", "split"), "")
 INT32 = range(-(2**31), 2**31)  # the type of a record's fields
 
 
-class LabelRow(NamedTuple):
-    """An image's row in the label table.
-
-    `labels` are ascending indices into `LABELS`; `age` is in whole years, -1 if unknown;
-    `patient_id` is a text, so ids need not be numbers; in ChestX-ray14 it is a whole number.
-    """
-
-    labels: tuple[int, ...]
-    patient_id: str
-    follow_up: int
-    age: int
-    sex: str
-    view: str
-
-
-def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
+def read_labels(path: Path, nih: bool = True) -> dict[str, Row]:
     """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv`, by column name.
 
     Args:
@@ -71,7 +42,7 @@ def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
         nih: the images are ChestX-ray14's, and not others with names like these.
 
     Returns:
-        Image name, as `file_name` returns it -> its row.
+        Image name, as `file_name` returns it -> its row, with indices into `LABELS`.
 
     Raises:
         UserError: the file is unreadable, lacks a column, contains an unknown finding, an empty
@@ -79,77 +50,62 @@ def read_labels(path: Path, nih: bool = True) -> dict[str, LabelRow]:
             different rows for one image; the message names the file and the line.
     """
     table = read_csv(path)
-    position = _find_columns(table.header, path)
-    image = position["image_id"]
-    for _, row in table.rows:
-        if row[image].lower() not in ("", "nan"):
-            row[image] = file_name(row[image])
-    columns = {role: table.header[position[field]] for role, field in ROLES.items()}
-    options = TableOptions(UNUSED | columns, views="all", nih=nih, named_in_messages=False)
-    known = read_label_table(table, options)
-    rows = dict(table.rows)
-    labels: dict[str, LabelRow] = {}
-    for name, line, values, patient in zip(
-        known.images, known.lines, known.matrix, known.patients, strict=True
-    ):
-        where = f"{path}, line {line}"
-        field = {name: rows[line][column] for name, column in position.items()}
-        labels[name] = LabelRow(
-            _indices(known.labels, values, where),
-            patient,
-            _parse_follow_up(field["follow_up"], where),
-            _parse_age(field["age"], where),
-            field["sex"],
-            field["view"],
-        )
-    return labels
-
-
-def _indices(labels: Sequence[str], values: np.ndarray, where: str) -> tuple[int, ...]:
-    """Return the ascending indices into `LABELS` of a row's labels."""
-    if MISSING in values:
-        raise UserError(f"{where}: {COLUMNS['labels']!r} is empty; complete or delete the row")
-    names = [labels[c] for c in np.flatnonzero(values).tolist()]
-    for name in names:
-        if name not in INDEX:
-            raise UserError(
-                f"{where}: unknown finding {name!r} in 'Finding Labels'; "
-                f"the known ones are {', '.join(LABELS)}"
-            )
-    return tuple(sorted(INDEX[name] for name in names))
-
-
-def _find_columns(header: list[str], path: Path) -> dict[str, int]:
-    """Return the column of each field of a record."""
-    header = [name if RENAMED.get(name) in header else RENAMED.get(name, name) for name in header]
-    missing = [name for name in COLUMNS.values() if name not in header]
-    if missing:
+    here = {RENAMED.get(name, name) for name in table.header}
+    if missing := [name for name in COLUMNS if name not in here]:
         raise UserError(
-            f"{path}: no column {', '.join(repr(name) for name in missing)} in its first line; "
+            f"{path}: no column {', '.join(map(repr, missing))} in its first line; "
             "give NIH's Data_Entry_2017 table"
         )
-    return {field: header.index(name) for field, name in COLUMNS.items()}
+    image = table.column("Image Index")
+    for _, row in table.rows:
+        if row[image].lower() not in BLANKS:
+            row[image] = file_name(row[image])
+    known = read_label_table(table, TableOptions(UNUSED, views="all", nih=nih))
+    _check_labels(known)
+    follow_ups = _read_numbers(table, "Follow-up #", _whole, "a whole number of 32 bits")
+    ages = _read_numbers(table, "Patient Age", parse_age, "like 58, 058Y, 012M or 003D")
+    known = dataclasses.replace(known, ages=tuple(ages[line] for line in known.lines))
+    rows = make_rows(known, known.columns(LABELS), [follow_ups[line] for line in known.lines])
+    return dict(zip(known.images, rows, strict=True))
 
 
-def _parse_follow_up(text: str, where: str) -> int:
+def _check_labels(table: LabelTable) -> None:
+    """Raise `UserError` if an image has no label, or one that is not in `LABELS`."""
+    for label, column in zip(table.labels, table.matrix.T, strict=True):
+        problem = ""
+        if MISSING in column:
+            wrong, problem = MISSING, "'Finding Labels' is empty; complete or delete the row"
+        elif label not in LABELS:
+            wrong, problem = 1, f"unknown finding {label!r} in 'Finding Labels'; the known ones "
+            problem += f"are {', '.join(LABELS)}"
+        if problem:
+            line = table.lines[int((column == wrong).argmax())]
+            raise UserError(f"{table.path}, line {line}: {problem}")
+
+
+def _read_numbers(
+    table: CsvTable, header: str, parse: Callable[[str], int | None], form: str
+) -> dict[int, int]:
+    """Return the number on each line of a column; `UserError` where `parse` returns None."""
+    column = table.column(header)
+    numbers = {cell: parse(cell) for cell in set(table.cells(column))}
+    found = {}
+    for line, row in table.rows:
+        number = numbers[row[column]]
+        if number is None:
+            raise UserError(
+                f"{table.path}, line {line}: {header!r} is {row[column][:40]!r}, not {form}; "
+                "correct it"
+            )
+        found[line] = number
+    return found
+
+
+def _whole(text: str) -> int | None:
     try:
-        number = int(text)
+        return number if (number := int(text)) in INT32 else None
     except ValueError:
-        raise UserError(
-            f"{where}: 'Follow-up #' is {text[:40]!r}, not a whole number; correct it"
-        ) from None
-    if number not in INT32:
-        raise UserError(f"{where}: 'Follow-up #' is {text[:40]!r}, too large; correct it")
-    return number
-
-
-def _parse_age(text: str, where: str) -> int:
-    age = parse_age(text)
-    if age is None:
-        raise UserError(
-            f"{where}: 'Patient Age' is {text[:40]!r}, not like 58, 058Y, 012M or 003D; correct it"
-        )
-    return age
+        return None
 
 
 def read_boxes(path: Path, box_size: int) -> dict[str, tuple[Box, ...]]:

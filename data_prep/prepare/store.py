@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
+from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.data.records import STORES
 from agcnn_jax.data.store import SPLIT
 from agcnn_jax.runtime.errors import UserError
@@ -25,6 +27,8 @@ from data_prep.prepare.plans import VERSION, Plan
 # The digest of the input files and options. Not part of the metadata: the same images in other
 # files give the same dataset.
 INPUTS = "inputs.txt"
+REPORT = "prepare_report.json"
+"""What happened to every file, in the folder of the dataset."""
 
 
 # `FileReaderBuilder` and `_download_and_prepare` are internal to TFDS; checked with 4.9.10.
@@ -56,7 +60,7 @@ class StoreBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[c
             features=record_features(context.image_size, len(context.labels)),
             metadata=tfds.core.MetadataDict(
                 labels=list(context.labels),
-                findings=list(self._plan.findings),
+                findings=[label for label in context.labels if label != NO_FINDING],
                 provenance=self._plan.collection.provenance,
                 collection=self._plan.collection.name,
                 synthetic=self._plan.collection.synthetic,
@@ -157,6 +161,13 @@ def _check_same(store: Path, plan: Plan) -> None:
             f"--data_dir: {store} was made from other files or with other options; "
             "delete it or choose another --data_dir"
         )
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write the report as JSON, atomically."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    os.replace(part, path)
 
 
 def check_options(options: Any, *numbers: str) -> None:

@@ -261,7 +261,10 @@ CUT = "line 2: 0 of 3 names found in .*'001.png' resembles '1': zeros were cut f
         (without_films, [], "no film in it; give PNG"),
         (None, ["--images=nowhere"], "--images nowhere: no such folder"),
         (None, ["--collection= "], "--collection: is empty"),
-        (None, ["--uncertain=one"], "--uncertain one: .*did you mean ones"),
+        (None, ["--uncertain=one"], "--uncertain one: .*did you mean ignore, zeros or ones"),
+        (None, ["--uncertain=Mass=sure"], "--uncertain Mass=sure: there is no policy 'sure'"),
+        (None, ["--blank=zero"], "--blank: invalid choice: 'zero'"),
+        (None, ["--positive=x", "--uncertain=X"], "--positive and --uncertain both name 'X'"),
         (None, ["--max_bad=2"], "--max_bad 2: must be a share"),
         (None, ["--image_size=0"], "--image_size 0: must be 1 or more"),
         (None, ["--patient_colunm=p"], "no option --patient_colunm; did you mean --patient_column"),
@@ -328,8 +331,6 @@ def test_a_split_column_is_kept_as_it_is(folder):
     split = make_split(records, "lists", 0)
     for subset in ("train", "validation", "test"):
         expected = [name for name, one in zip(NAMES, splits, strict=True) if one == subset]
-        if subset == "train":
-            expected.remove("d/4.dcm")  # has no known label
         assert set(records.image_ids[getattr(split, subset)]) == set(expected)
     assert (split.absent_names, split.unlisted_images) == (1, 0)
     with pytest.raises(UserError, match=r"'official': .*a split column; set --config.*=lists"):

@@ -27,8 +27,9 @@ def test_both_editions_of_the_table_give_the_same_rows(tmp_path):
         "b.png,No Finding,0,8,1,M,PA,1,2,3,4\nc.png,Hernia,0,9,0,M,PA,1,2,3,4\n"
     )
     new.write_bytes(gzip.compress(text.encode()))
-    assert read_labels(old) == read_labels(new)
-    assert read_labels(old)["a.png"] == ((4, 9), "7", 3, 58, "F", "AP")
+    rows = [{name: row[:-1] for name, row in read_labels(path).items()} for path in (old, new)]
+    assert rows[0] == rows[1]
+    assert rows[0]["a.png"] == ((4, 9), "7", 3, 58, "F", "AP", ())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,10 @@ def test_both_editions_of_the_table_give_the_same_rows(tmp_path):
         ([HEADER_2020, row("a.png", age="old")], ["'old'", "line 2"]),
         ([HEADER_2020, row("a.png", age="9" * 11)], ["'Patient Age'", "'99999999999'", "line 2"]),
         ([HEADER_2020, row("a.png", age="9" * 5000)], ["'Patient Age'", "'99999", "line 2"]),
-        ([HEADER_2020, row("a.png", follow_up="9" * 11)], ["'Follow-up #'", "too large", "line 2"]),
+        (
+            [HEADER_2020, row("a.png", follow_up="9" * 11)],
+            ["'Follow-up #' is", "32 bits", "line 2"],
+        ),
         ([HEADER_2020, row("a.png", follow_up="9" * 5000)], ["'Follow-up #'", "line 2"]),
         ([HEADER_2020, row("a.png"), row("")], ["'Image Index' is empty", "line 3"]),
         ([HEADER_2020, row("a.png", patient=" ")], ["'Patient ID' is empty", "line 2"]),

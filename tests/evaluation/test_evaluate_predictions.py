@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
-from agcnn_jax.evaluation.files.label_table import read_labels
+from agcnn_jax.evaluation.files.label_table import read_labels, rows_of
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
@@ -176,7 +176,7 @@ def test_published_pytorch_aucs_to_six_digits():
     assert {row[0]: row[2] for row in table.rows[:-1]} == published
     assert "Hernia                     42  0.917525" in as_text(table)
     truth = read_labels(labels)
-    scored = read_predictions(predictions, truth.lines)
-    edema = ["Edema" in truth.of_image[name] for name in scored.image_ids]
+    scored = read_predictions(predictions, truth.labels)
+    edema = truth.columns(["Edema"])[rows_of(truth, scored.image_ids), 0]
     expected = roc_auc_score(edema, scored.probabilities[:, scored.labels.index("Edema")])
     assert table.rows[9][2] == f"{expected:.6f}"

@@ -136,7 +136,7 @@ def film_cells(table: CsvTable, films: Films, roles: Mapping[str, int]) -> dict[
         UserError: two rows of a film differ in one.
     """
     found = {}
-    for role in ("patient", "study", "frontal", "view", "age", "sex", "split"):
+    for role in ("patient", "frontal", "view", "age", "sex", "split"):
         if role not in roles:
             continue
         cells = table.cells(roles[role])

@@ -23,7 +23,7 @@ from agcnn_jax.data.tables.films import (
     where,
     without_laterals,
 )
-from agcnn_jax.data.tables.options import TableOptions, check_options
+from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import check_roles, find_roles
 from agcnn_jax.data.tables.synonyms import canonical, read_synonyms
 from agcnn_jax.data.tables.values import (
@@ -43,16 +43,6 @@ BESIDE_NO_FINDING = "Support Devices"
 _SEXES = {"male": "M", "m": "M", "female": "F", "f": "F", "unknown": ""}
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """The cells of one label, before uncertain and blank ones get a value."""
-
-    positives: int
-    negatives: int
-    uncertain: int
-    blank: int
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelTable:
     """The labels of N films, in the order of the file, and what else their table knows.
@@ -61,18 +51,16 @@ class LabelTable:
         path: of the file.
         labels: names of the C labels: the paper's findings in its order, then others as the table
             has them, then `No Finding`.
-        findings: the labels without `No Finding`.
         images: as the table writes them `[N]`.
         lines: the first line of each image in the file `[N]`.
         matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
         patients: see `read_patients`; the image where each film is a patient `[N]`.
-        studies: "" where not given `[N]`.
         views: as the table writes them, "" where not given `[N]`.
         sexes: M, F, or as the table writes it, "" where not given `[N]`.
         splits: train, validation or test, "" without such a column `[N]`.
         ages: in years, -1 if unknown `[N]`.
         boxes: image -> boxes in pixels of its file; of labels by their index.
-        counts: label -> its cells.
+        counts: label -> its numbers of positive, negative, uncertain and blank cells.
         roles: role -> header of its column.
         taken: headers of the columns of labels.
         left_out: headers of all other columns that have no role.
@@ -82,23 +70,37 @@ class LabelTable:
 
     path: Path
     labels: tuple[str, ...]
-    findings: tuple[str, ...]
     images: tuple[str, ...]
     lines: tuple[int, ...]
     matrix: np.ndarray
     patients: tuple[str, ...]
-    studies: tuple[str, ...]
     views: tuple[str, ...]
     sexes: tuple[str, ...]
     splits: tuple[str, ...]
     ages: tuple[int, ...]
     boxes: Mapping[str, tuple[Box, ...]]
-    counts: Mapping[str, Counts]
+    counts: Mapping[str, tuple[int, ...]]
     roles: Mapping[str, str]
     taken: tuple[str, ...]
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
     laterals: tuple[str, ...]
+
+    @property
+    def listed(self) -> bool:
+        """The table lists the labels of each image; otherwise each label has a column."""
+        return "labels" in self.roles or "finding" in self.roles
+
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """Return 0, 1 or `MISSING` for C labels, uint8 `[N, C]`.
+
+        Labels that the table does not have are negative if it is `listed`, otherwise missing.
+        """
+        absent = np.full(len(self.images), 0 if self.listed else MISSING, np.uint8)
+        place = {label: c for c, label in enumerate(self.labels)}
+        return np.column_stack(
+            [self.matrix[:, place[name]] if name in place else absent for name in names]
+        )
 
 
 def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTable:
@@ -113,7 +115,6 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         UserError: the table is unusable, or would give a film another label than it has. The
             message names file, line and remedy.
     """
-    check_options(options)
     table = read_csv(source, strip=False)
     roles = find_roles(table, options)
     check_roles(table, roles, options)
@@ -128,30 +129,30 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     labels = _chosen_labels(table, row_labels, options, lists)
     values = _take(values, row_labels.labels, labels)
     matrix = _matrix(labels, values, options, labelled & (not lists))
-    counts = {label: _count(values[:, c]) for c, label in enumerate(labels)}
+    kinds = (POSITIVE, NEGATIVE, UNCERTAIN, BLANK)
+    counts = np.stack([(values == kind).sum(axis=0) for kind in kinds], axis=1).tolist()
     blank = [""] * len(films.names)
     cells = film_cells(table, films, roles)
     patients = film_patients(table, films, roles, cells.get("patient"), options.nih)
     ages, unread = film_ages(table, films, cells.get("age", blank))
+    views = cells.get("view", blank), cells.get("frontal", blank)
     used = (*roles.values(), *row_labels.columns)
     left_out = [name for i, name in enumerate(table.header) if name and i not in used]
     return LabelTable(
         path=Path(table.path),
         labels=labels,
-        findings=tuple(label for label in labels if label != NO_FINDING),
         images=films.names,
         lines=tuple(table.rows[row][0] for row in films.first),
         matrix=matrix,
         patients=patients,
-        studies=tuple(cells.get("study", blank)),
-        views=tuple(map(_first_filled, cells.get("view", blank), cells.get("frontal", blank))),
+        views=tuple(view or frontal for view, frontal in zip(*views, strict=True)),
         sexes=tuple(_SEXES.get(sex.lower(), sex) for sex in cells.get("sex", blank)),
         splits=film_splits(table, films, cells["split"], patients)
         if "split" in cells
         else tuple(blank),
         ages=ages,
         boxes=film_boxes(table, films, roles, row_labels, labels),
-        counts=counts,
+        counts=dict(zip(labels, map(tuple, counts), strict=True)),
         roles={role: table.header[column] for role, column in roles.items()},
         taken=tuple(table.header[column] for column in row_labels.columns),
         left_out=tuple(left_out),
@@ -246,14 +247,6 @@ def _matrix(
         if label == NO_FINDING:
             matrix[labelled & (column == BLANK), c] = 0
     return matrix
-
-
-def _first_filled(cell: str, other: str) -> str:
-    return cell or other
-
-
-def _count(column: np.ndarray) -> Counts:
-    return Counts(*(int((column == v).sum()) for v in (POSITIVE, NEGATIVE, UNCERTAIN, BLANK)))
 
 
 def _notices(

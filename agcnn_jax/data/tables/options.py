@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from agcnn_jax.runtime.errors import UserError
-
 UNCERTAIN_AS = ("ignore", "zeros", "ones")
 BLANK_AS = ("missing", "negative")
 VIEWS = ("frontal", "all")
@@ -29,7 +27,6 @@ class TableOptions:
         one_patient_per_film: there is no column of patients, and each film is a patient.
         views: one of `VIEWS`: keep only frontal films, where a column says so, or all.
         nih: the table is of ChestX-ray14, whose patients are numbers.
-        named_in_messages: the command has such options, so messages may advise them.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -43,22 +40,3 @@ class TableOptions:
     one_patient_per_film: bool = False
     views: str = "frontal"
     nih: bool = False
-    named_in_messages: bool = True
-
-
-def check_options(options: TableOptions) -> None:
-    """Raise `UserError` for a policy that there is not, and a word with two meanings."""
-    policies: list[tuple[str, str, tuple[str, ...]]] = [
-        ("blank", options.blank, BLANK_AS),
-        ("views", options.views, VIEWS),
-    ]
-    policies += [("uncertain", policy, UNCERTAIN_AS) for policy in options.uncertain_as.values()]
-    for option, value, possible in policies:
-        if value not in possible:
-            raise UserError(f"--{option}: {value!r} is none of {', '.join(possible)}; give one")
-    meaning: dict[str, str] = {}
-    for option in ("positive", "negative", "uncertain"):
-        for word in getattr(options, option):
-            if meaning.setdefault(word.strip().casefold(), option) != option:
-                other = meaning[word.strip().casefold()]
-                raise UserError(f"--{other} and --{option} both name {word!r}; name it once")

@@ -39,7 +39,12 @@ def read_synonyms() -> tuple[Synonym, ...]:
 def canonical(name: str, synonyms: Sequence[Synonym]) -> str:
     """Return the one name of what `name` means: the name itself where the table has no other."""
     return next(
-        (row.means for row in synonyms if row.relation == "same" and _equal(row.name, name)), name
+        (
+            one.means
+            for one in synonyms
+            if one.relation == "same" and plain(one.name) == plain(name)
+        ),
+        name,
     )
 
 
@@ -60,7 +65,3 @@ def relation(ours: str, theirs: str, synonyms: Sequence[Synonym]) -> str:
             if pair == known or (row.relation != "part" and pair == known[::-1]):
                 return row.relation
     return "same" if pair[0] == pair[1] else ""
-
-
-def _equal(name: str, other: str) -> bool:
-    return plain(name) == plain(other)

@@ -89,7 +89,7 @@ def _of_columns(table: CsvTable, taken: set[int], options: TableOptions) -> RowL
     for i, cell in wrong.items():
         among = meanings and min(meanings) < i < max(meanings)
         if plain(table.header[i]) in (wanted or known) or (among and _almost(table.cells(i))):
-            raise _no_label(table, i, cell, options)
+            raise _no_label(table, i, cell)
     if not meanings:
         raise UserError(
             f"{table.path}, line 1: no column of findings; give one for each, with 1, 0, -1 or "
@@ -135,23 +135,24 @@ def _almost(cells: list[str]) -> bool:
     return bool(np.isin(numbers, (0, 1, -1)).mean() > 0.5 or (abs(numbers - 0.5) <= 0.5).all())
 
 
-def _no_label(table: CsvTable, column: int, cell: str, options: TableOptions) -> UserError:
+def _no_label(table: CsvTable, column: int, cell: str) -> UserError:
+    """Say what is wrong with the first cell of this text, and the remedy."""
     line = next(line for line, row in table.rows if row[column] == cell)
     where = f"{table.path}, line {line}, {table.header[column]}"
     text = cell.strip()
     if _NUMBER.fullmatch(text) and 0 < float(text) < 1:
-        advice = "give labels instead of probabilities"
-        if options.named_in_messages:
-            advice += ", or leave the column out with --findings"
-        return UserError(f"{where}: {text} is no label; {advice}")
+        return UserError(
+            f"{where}: {text} is no label; give labels instead of probabilities, or leave the "
+            f"column out (from_csv.py: --findings)"
+        )
     if any(text.casefold() in form for form in _FORMS):
         return UserError(
             f"{where}: {text!r} is one way to write a label, and other rows have another; use one"
         )
-    advice = "write one of these"
-    if options.named_in_messages:
-        advice = "name its meaning with --positive, --negative or --uncertain"
-    return UserError(f"{where}: {text[:40]!r} is none of 1, 0, -1, blank; {advice}")
+    return UserError(
+        f"{where}: {text[:40]!r} is none of 1, 0, -1, blank; write one of these, or name its "
+        f"meaning (from_csv.py: --positive, --negative or --uncertain)"
+    )
 
 
 def _of_lists(table: CsvTable, column: int, options: TableOptions) -> RowLabels:
@@ -239,7 +240,7 @@ def _of_finding_rows(table: CsvTable, roles: Mapping[str, int], options: TableOp
         cells = table.cells(roles["value"])
         meaning = _meaning(cells, options)
         if isinstance(meaning, str):
-            raise _no_label(table, roles["value"], meaning, options)
+            raise _no_label(table, roles["value"], meaning)
         of_rows = np.array([meaning[cell] for cell in cells], np.uint8)[filled]
     values[filled, places[filled]] = of_rows
     return RowLabels(tuple(index), values, columns)

@@ -10,8 +10,9 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.data.collection import part_of
-from agcnn_jax.data.labels import MISSING, parse_age
-from agcnn_jax.evaluation.files.label_table import Labels
+from agcnn_jax.data.labels import MISSING
+from agcnn_jax.data.tables.label_table import LabelTable
+from agcnn_jax.evaluation.files.label_table import rows_of
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.subgroups import UNKNOWN, age_groups
@@ -355,18 +356,13 @@ def subsets_of(run: Run) -> list[Subset]:
     return subsets
 
 
-def subset_of_table(scored: ScoredImages, labels: Labels) -> Subset:
+def subset_of_table(scored: ScoredImages, labels: LabelTable) -> Subset:
     """Describe the scored images as far as the table of their labels knows them."""
-    columns = {
-        name: [labels.about.get(name, {}).get(image, "") for image in scored.image_ids]
-        for name in ("age", "sex", "view")
-    }
-    ages = [parse_age(text) if text else None for text in columns["age"]]
+    rows = rows_of(labels, scored.image_ids)
     return Subset(
         "scored",
         np.asarray(scored.patient_ids),
         scored.labels,
         scored.label_matrix,
-        np.array([-1 if age is None else age for age in ages]),
-        *(np.array(columns[name]) for name in ("sex", "view")),
+        *(np.array(column)[rows] for column in (labels.ages, labels.sexes, labels.views)),
     )

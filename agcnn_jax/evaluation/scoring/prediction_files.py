@@ -8,8 +8,9 @@ from pathlib import Path
 
 from agcnn_jax.data.labels import LABELS, NO_FINDING
 from agcnn_jax.data.tables.csv_table import check_unique
+from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import match_names, read_names
-from agcnn_jax.evaluation.files.label_table import Labels
+from agcnn_jax.evaluation.files.label_table import groups_of, rows_of
 from agcnn_jax.evaluation.files.predictions import Predictions, read_predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.evaluation.scoring.validation import Validated, fit_calibration, shared_patients
@@ -18,7 +19,7 @@ from agcnn_jax.runtime.errors import UserError
 Paths = Sequence[str | Path]
 
 
-def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
+def read_files(paths: Paths, labels: LabelTable, logits: bool) -> list[Predictions]:
     """Read predictions of ChestX-ray14's labels and of any other that the images have.
 
     Images get the names that they have in the table of labels; see `match_names`.
@@ -28,25 +29,25 @@ def read_files(paths: Paths, labels: Labels, logits: bool) -> list[Predictions]:
     """
     files = []
     for path in paths:
-        predictions = read_predictions(path, {*LABELS, *labels.lines}, logits)
-        in_table = match_names(predictions.image_ids, labels.of_image)
+        predictions = read_predictions(path, {*LABELS, *labels.labels}, logits)
+        in_table = match_names(predictions.image_ids, labels.images)
         image_ids = [in_table.get(name, name) for name in predictions.image_ids]
         check_unique(image_ids, path)
         files.append(dataclasses.replace(predictions, image_ids=image_ids))
     return files
 
 
-def read_subset(path: str | Path, labels: Labels, labels_path: str | Path) -> set[str]:
+def read_subset(path: str | Path, labels: LabelTable) -> set[str]:
     """Read a list of image names; `UserError` if it is empty or names images without labels."""
     listed = dict.fromkeys(read_names(Path(path)))
     if not listed:
         raise UserError(f"{path}: names no image; give a list with an image name a line")
-    in_table = match_names(listed, labels.of_image)
+    in_table = match_names(listed, labels.images)
     unknown = [name for name in listed if name not in in_table]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown):,} of {len(listed):,} names, the first {unknown[0]!r}, are not "
-            f"in {labels_path}, whose first is {next(iter(labels.of_image))!r}; give a list of the "
+            f"in {labels.path}, whose first is {labels.images[0]!r}; give a list of the "
             f"images in that table"
         )
     return set(in_table.values())
@@ -92,7 +93,7 @@ def align(second: Predictions, first: Predictions, paths: Paths) -> Predictions:
 
 
 def label_images(
-    files: Sequence[Predictions], names: Sequence[str], labels: Labels, path: str | Path, of: str
+    files: Sequence[Predictions], names: Sequence[str], labels: LabelTable, path: str | Path
 ) -> ScoredImages:
     """Put predictions of the same images beside their labels.
 
@@ -101,35 +102,35 @@ def label_images(
         names: of the models.
         labels: may hold more images.
         path: of the first file, for messages.
-        of: the path of the labels, for messages.
 
     Raises:
         UserError: if an image has no labels.
     """
     image_ids = files[0].image_ids
-    unknown = [name for name in image_ids if name not in labels.of_image]
+    known = set(labels.images)
+    unknown = [name for name in image_ids if name not in known]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown):,} of {len(image_ids):,} images, the first {unknown[0]!r}, are "
-            f"not in {of}, whose first is {next(iter(labels.of_image))!r}; give the labels of the "
+            f"not in {labels.path}, whose first is {labels.images[0]!r}; give the labels of the "
             f"same images"
         )
-    columns = files[0].labels
+    columns, rows = files[0].labels, rows_of(labels, image_ids)
     named = dict(zip(names, files, strict=True))
     return ScoredImages(
         image_ids=image_ids,
-        patient_ids=[labels.patient[name] for name in image_ids],
+        patient_ids=[labels.patients[row] for row in rows],
         labels=columns,
         findings=tuple(name for name in columns if name != NO_FINDING),
-        label_matrix=labels.matrix(image_ids, columns),
+        label_matrix=labels.columns(columns)[rows],
         probabilities={name: one.probabilities for name, one in named.items()},
         logits={name: one.logits for name, one in named.items() if one.logits is not None},
-        groups=labels.groups(image_ids),
+        groups=groups_of(labels, rows),
     )
 
 
 def validate_on(
-    path: str | Path, scored: ScoredImages, labels: Labels, labels_path: str | Path, logits: bool
+    path: str | Path, scored: ScoredImages, labels: LabelTable, logits: bool
 ) -> Validated:
     """Choose thresholds on a file of predictions of validation images.
 
@@ -139,7 +140,6 @@ def validate_on(
         path: the file; findings that were not scored are ignored.
         scored: predictions of one model.
         labels: of all images.
-        labels_path: of the labels, for messages.
         logits: the file holds logits instead of probabilities.
 
     Raises:
@@ -166,7 +166,6 @@ def validate_on(
         [model],
         labels,
         path,
-        str(labels_path),
     )
     calibration = fit_calibration(chosen_on, on_logits=bool(scored.logits))
     return Validated(calibration, shared_patients(chosen_on.patient_ids, scored))

@@ -15,8 +15,9 @@ import numpy as np
 
 from agcnn_jax.data.collection import NIH, Collection
 from agcnn_jax.data.tables.csv_table import CsvTable, read_csv
+from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import plain
-from agcnn_jax.evaluation.files.label_table import Labels, read_labels
+from agcnn_jax.evaluation.files.label_table import read_labels, rows_of
 from agcnn_jax.evaluation.files.predictions import Predictions
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
 from agcnn_jax.metrics.auc_table import auc_table
@@ -56,7 +57,7 @@ class Readings:
         set_of: per image, the set that it belongs to; `UNKNOWN` where the cell is empty.
     """
 
-    nih: Labels
+    nih: LabelTable
     read: dict[str, np.ndarray]
     set_of: dict[str, str]
 
@@ -154,15 +155,13 @@ def agreement(readings: Readings, predictions: Predictions) -> list[Agreement]:
     names = predictions.image_ids
     truth = np.stack([readings.read[name] for name in names])
     sets = np.array([readings.set_of[name] for name in names])
-    patients = np.array([readings.nih.patient[name] for name in names])
+    rows_of_nih = rows_of(readings.nih, names)
+    patients = np.array(readings.nih.patients)[rows_of_nih]
     scores = covered(predictions.labels, predictions.ranked)
-    of_nih = np.array(
-        [
-            [bool(readings.nih.of_image[name] & set(parts)) for parts in FINDINGS.values()]
-            for name in names
-        ],
-        np.uint8,
-    )
+    of_nih = np.zeros((len(names), len(FINDINGS)), np.uint8)
+    for i, parts in enumerate(FINDINGS.values()):
+        if parts:
+            of_nih[:, i] = (readings.nih.columns(parts)[rows_of_nih] == 1).any(axis=1)
     chosen_of = {str(one): sets == one for one in sorted(set(sets))}
     if len(chosen_of) > 1:
         chosen_of[POOLED] = np.ones(len(names), bool)

@@ -4,7 +4,7 @@ import io
 import numpy as np
 
 from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
-from agcnn_jax.evaluation.files.label_table import Labels
+from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.evaluation.files.predictions import Predictions
 from agcnn_jax.evaluation.scoring.cohort import Subset, count_subset, subset_of_table
 from agcnn_jax.evaluation.scoring.prediction_files import label_images
@@ -56,13 +56,11 @@ def test_csv_has_the_same_numbers():
     assert (age["images"], age["lower_quartile"], age["median"]) == ("", "40.75", "42.0")
 
 
-def test_what_a_table_of_labels_knows():
+def test_what_a_table_of_labels_knows(write):
     files = [Predictions(["b.png", "a.png"], ("Mass",), np.array([[0.1], [0.2]]))]
-    of_image = {"a.png": frozenset({"Mass"}), "b.png": frozenset({"No Finding"})}
-    patient = {"a.png": "1", "b.png": "2"}
-    about = {"age": {"a.png": "058Y", "b.png": "x"}, "sex": {"a.png": "F", "b.png": "M"}}
-    labels = Labels(of_image, patient, {"Mass": 2}, about)
-    subset = subset_of_table(label_images(files, ["p"], labels, "p.csv", "l.csv"), labels)
+    header = "image,Finding Labels,patient,age,sex"
+    labels = read_labels(write("l.csv", f"{header}\na.png,Mass,1,058Y,F\nb.png,No Finding,2,x,M\n"))
+    subset = subset_of_table(label_images(files, ["p"], labels, "p.csv"), labels)
     assert subset.ages.tolist() == [-1, 58]
     assert subset.sexes.tolist() == ["M", "F"]
     assert subset.views.tolist() == ["", ""]

@@ -5,7 +5,7 @@ import pytest
 
 from agcnn_jax.data.collection import FILE
 from agcnn_jax.data.labels import MISSING
-from agcnn_jax.evaluation.files.label_table import read_labels
+from agcnn_jax.evaluation.files.label_table import groups_of, read_labels, rows_of
 from agcnn_jax.runtime.errors import UserError
 
 LABELS = """Image Index,Finding Labels,Follow-up #,Patient ID
@@ -19,9 +19,9 @@ d.png,No Finding,0,3
 def test_labels_of_the_first_edition_end_with_a_comma(write):
     lines = [f"{line}," for line in LABELS.splitlines()]
     labels = read_labels(write("l.csv", "\n".join(lines)))
-    assert labels.of_image["c.png"] == {"Mass", "Pleural_Thickening"}
-    assert labels.patient["c.png"] == "1"
-    assert labels.lines == {"Mass": 2, "No Finding": 3, "Pleural_Thickening": 4}
+    assert labels.labels == ("Mass", "Pleural_Thickening", "No Finding")
+    assert labels.matrix[2].tolist() == [1, 1, 0]
+    assert labels.patients == ("1", "2", "1", "3")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def nih_table(*patients):
 
 def test_patients_of_chestxray14_are_whole_numbers(write):
     labels = read_labels(write("l.csv", nih_table("1", "00000001", "01", "2", "0")))
-    assert list(labels.patient.values()) == ["1", "1", "1", "2", "0"]
+    assert labels.patients == ("1", "1", "1", "2", "0")
     with pytest.raises(UserError, match=r"l\.csv, line 4: 'Patient ID' is '1\.0', not a whole num"):
         read_labels(write("l.csv", nih_table("1", "00000001", "1.0", "1e3")))
 
@@ -85,7 +85,7 @@ def test_patients_of_other_tables_are_text(write, named):
         about = {"provenance": "p", "collection": "p 1", "box_size": 1, "synthetic": True}
         write(FILE, json.dumps(about))
     labels = read_labels(write("l.csv", table("007", "008", "P1", "1.50")))
-    assert list(labels.patient.values()) == ["007", "008", "P1", "1.50"]
+    assert labels.patients == ("007", "008", "P1", "1.50")
     with pytest.raises(UserError, match=r"line 5: 'Patient ID' is '7', but '007' on line 2; write"):
         read_labels(write("l.csv", table("007", "8", "007", "7")))
 
@@ -98,12 +98,12 @@ def test_columns_of_labels(write):
         "p2/a.jpg,2,Male,4,Frontal,PA,0.0,1.0\n"
     )
     labels = read_labels(write("l.csv", text))
-    images = ["p2/a.jpg", "p1/a.jpg", "p1/b.jpg"]
+    rows = rows_of(labels, ["p2/a.jpg", "p1/a.jpg", "p1/b.jpg"])
     expected = [[0, 1, MISSING], [1, MISSING, MISSING], [MISSING, 0, MISSING]]
-    matrix = labels.matrix(images, ("Edema", "Lung Opacity", "Mass"))
+    matrix = labels.columns(("Edema", "Lung Opacity", "Mass"))[rows]
     np.testing.assert_array_equal(matrix, expected)
     assert matrix.dtype == np.uint8
-    groups = {name: values.tolist() for name, values in labels.groups(images).items()}
+    groups = {name: values.tolist() for name, values in groups_of(labels, rows).items()}
     assert groups == {
         "sex": ["M", "F", "M"],
         "age": ["0-17", "60 and over", "60 and over"],
@@ -116,5 +116,5 @@ def test_a_row_for_each_finding(write):
     text = "dicom_id,class_name,patient\na,Mass,1\nb,No finding,2\na,Nodule/Mass,1\na,Mass,1\n"
     labels = read_labels(write("l.csv", text))
     names = ("Mass", "Nodule/Mass", "No Finding", "Hernia")
-    assert labels.matrix(["a", "b"], names).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
-    assert labels.lines == {"Mass": 2, "Nodule/Mass": 2, "No Finding": 3}
+    assert labels.columns(names).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
+    assert labels.images == ("a", "b")

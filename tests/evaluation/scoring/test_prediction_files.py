@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
-from agcnn_jax.evaluation.files.label_table import read_labels
+from agcnn_jax.evaluation.files.label_table import groups_of, read_labels
 from agcnn_jax.metrics.calibration import fit_line
 from agcnn_jax.metrics.operating_points import choose_thresholds
 from agcnn_jax.runtime.errors import UserError
@@ -151,11 +151,11 @@ def test_options_that_have_no_effect(files, tmp_path):
 
 def test_a_table_without_ages_has_no_age_groups(write):
     table = write("l.csv", "Image Index,Finding Labels,Patient ID,Patient Sex\na.png,Mass,1,\n")
-    groups = read_labels(table).groups(["a.png"])
+    groups = groups_of(read_labels(table), [0])
     assert {name: values.tolist() for name, values in groups.items()} == {"sex": ["unknown"]}
     header = "Image Index,Finding Labels,Patient ID,Patient Age,Patient Sex,Patient Gender"
     table = write("l.csv", f"{header}\na.png,Mass,1,old,F,M\nb.png,Mass,2,18,F,M\n")
-    groups = read_labels(table).groups(["b.png", "a.png"])
+    groups = groups_of(read_labels(table), [1, 0])
     assert groups["age"].tolist() == ["18-39", "unknown"]
     assert groups["sex"].tolist() == ["M", "M"]  # NIH's own column goes first
 
