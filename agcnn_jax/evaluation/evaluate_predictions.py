@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from agcnn_jax.data.collection import NIH, read_collection
+from agcnn_jax.data.collection import NIH, Collection, read_collection
 from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.data.patients import nih_name
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.data.tables.csv_table import read_csv
 from agcnn_jax.evaluation.auc.aucs import aucs_table
@@ -152,6 +153,8 @@ def evaluate_predictions(
 def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:
     """Describe the scored images, of which the files say neither split nor model."""
     collection = read_collection(Path(labels_path).parent)
+    # Images of which no file says the collection are the NIH's if their names are.
+    known = collection is not NIH or all(map(nih_name, scored.image_ids))
     provenance = f"{' and '.join(Path(path).name for path in paths)} on {Path(labels_path).name}"
     if collection != NIH:
         provenance += f", {collection.provenance}"
@@ -164,11 +167,24 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
         backbone=None,
         provenance=provenance,
         synthetic=collection.synthetic,
-        overlap=_lineage_beside(paths).overlap(
-            collection.name, list(scored.image_ids), list(scored.patient_ids)
-        ),
+        overlap=_overlap(_lineage_beside(paths), collection if known else None, scored),
         images_digest=digest_of(np.sort(scored.image_ids)),
-        collection=collection.name,
+        collection=collection.name if known else None,
+    )
+
+
+def _overlap(
+    trained: lineage.Lineage, collection: Collection | None, scored: ScoredImages
+) -> lineage.Overlap:
+    """Count the images that the models saw; those of an unknown collection may be of any."""
+    name, synthetic = "", False
+    if collection is None:
+        seen = {image: of for images in trained.seen.values() for image, of in images.items()}
+        trained = lineage.Lineage({name: seen}, frozenset({lineage.ANY_COLLECTION}))
+    else:
+        name, synthetic = collection.name, collection.synthetic
+    return trained.overlap(
+        name, list(scored.image_ids), list(scored.patient_ids), synthetic=synthetic
     )
 
 

@@ -131,7 +131,7 @@ def limits(cohort: Cohort, read: bool = False) -> list[str]:
                 "an AUC measures agreement with those labels, and predictive values hold for the "
                 "prevalence of these images.",
             ]
-            if cohort.collection not in (None, CHESTXRAY14)
+            if cohort.collection != CHESTXRAY14
             else [
                 "The labels were extracted from radiology reports by a program, not read from the "
                 "images; an AUC measures agreement with those labels.",

@@ -11,6 +11,7 @@ from etils import epath
 
 from agcnn_jax.data.collection import part_of
 from agcnn_jax.data.labels import MISSING, parse_age
+from agcnn_jax.data.splits import WHOLE
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
@@ -76,6 +77,11 @@ class Cohort:
     crops: str | None = None
     missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
     collection: str | None = None
+
+    @property
+    def subset(self) -> str:
+        """The scored subset in words, such as "test split"; "" where it is not known."""
+        return "all films" if self.split == WHOLE else f"{self.split} split" if self.split else ""
 
     def known(self, label: str) -> int:
         """Return the number of images whose label is known."""
@@ -148,7 +154,7 @@ def describe_cohort(
 
 def headline(cohort: Cohort) -> str:
     """Describe the scored images in one line."""
-    parts = [cohort.backbone, cohort.split and f"{cohort.split} split"]
+    parts = [cohort.backbone, cohort.subset]
     subset = ", ".join(part for part in parts if part)
     if subset and cohort.protocol:
         subset += f" of the {cohort.protocol} protocol"
@@ -194,7 +200,10 @@ def check_overlap(
     """
     records = run.records
     overlap = trained.overlap(
-        records.collection, records.image_ids[indices], records.patient_ids[indices]
+        records.collection,
+        records.image_ids[indices],
+        records.patient_ids[indices],
+        synthetic=records.synthetic,
     )
     if overlap.relative and split != "train" and not include_trained:
         raise UserError(
@@ -214,12 +223,12 @@ def check_overlap(
 
 def external_note(cohort: Cohort, trained: Lineage) -> str:
     """Say what was trained on and what is scored, where that is another collection."""
-    names = sorted({*trained.seen, *trained.unlisted})
-    sets = [
-        f"{'unknown collections' if name == ANY_COLLECTION else name}"
-        f"{f' ({len(images):,} images)' if (images := trained.seen.get(name)) else ''}"
-        for name in names
-    ]
+    sets = []
+    for name in sorted({*trained.seen, *trained.unlisted}):
+        drawn = "synthetic " if name in trained.synthetic_collections else ""
+        images = trained.seen.get(name)
+        count = f" ({len(images):,} {drawn}images)" if images else ""
+        sets.append(f"{'unknown collections' if name == ANY_COLLECTION else name}{count}")
     scored = f"scored on {cohort.collection} ({cohort.images:,} images)"
     overlap = cohort.overlap
     clean = overlap is not None and overlap.complete and not overlap.images
@@ -235,10 +244,15 @@ class FlowRow(NamedTuple):
     patients: int | None = None
 
 
-def data_flow(run: Run, split: str) -> list[FlowRow]:
+def data_flow(run: Run, split: str, known: np.ndarray) -> list[FlowRow]:
     """List the steps of a prepared data set: found, set aside and why, subsets, scored.
 
     A copy of a data set without the report of its preparation begins with the images in it.
+
+    Args:
+        run: of the evaluation.
+        split: the scored subset.
+        known: which of its N images have a known label that is scored, bool `[N]`.
     """
     records, subsets = run.records, run.split
     # The data set itself is two folders deeper.
@@ -262,9 +276,15 @@ def data_flow(run: Run, split: str) -> list[FlowRow]:
             of(f"{name} subset, {subsets.protocol} protocol", indices)
             for name, indices in subsets.subsets.items()
         ]
+    if subsets.unlabelled_images:
+        rows.append(FlowRow("without a known label, so not trained on", subsets.unlabelled_images))
     if subsets.unlisted_images:
         rows.append(FlowRow("in no list", subsets.unlisted_images))
-    return [*rows, of("scored", getattr(subsets, split))]
+    scored = getattr(subsets, split)
+    rows.append(of("scored", scored))
+    if not known.all():
+        rows.append(of("scored, but none of their labels is known", scored[~known]))
+    return rows
 
 
 class Cell(NamedTuple):
