@@ -21,11 +21,8 @@ from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scoring.cohort import (
     Cohort,
     check_overlap,
-    count_subset,
-    data_flow,
     describe_cohort,
     external_note,
-    subsets_of,
 )
 from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, compute
 from agcnn_jax.evaluation.scoring.films import show_films
@@ -39,6 +36,7 @@ from agcnn_jax.evaluation.scoring.matches import (
 )
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, scored_images
+from agcnn_jax.evaluation.scoring.subsets import count_subset, data_flow, subsets_of
 from agcnn_jax.evaluation.scoring.validation import (
     Plan,
     plan_validation,

@@ -139,8 +139,8 @@ def test_another_collection(workdir, other_dir, records, logits):
     assert folder.name.startswith("external_st_mary_2024_")
     trained = len(json.loads((workdir / "lineage.json").read_text())["seen"][records.collection])
     assert (
-        f"External validation: trained on {records.collection} ({trained:,} images), scored on "
-        f"{OTHER} ({len(records):,} images); nothing was fitted there." in table
+        f"External validation: trained on {records.collection} ({trained:,} synthetic images), "
+        f"scored on {OTHER} ({len(records):,} images); nothing was fitted there." in table
     )
     assert "they are the run's own; nothing was fitted on the scored images" in table
     report = (folder / "report.html").read_text()
@@ -222,11 +222,12 @@ def test_two_collections_and_two_subsets_have_folders_of_their_own(
     workdir, data_dir, other_dir, tmp_path
 ):
     score(workdir, other_dir)
-    again = copy_as(data_dir, tmp_path / "again", "St Mary, 2024", NAMES)
+    again = copy_as(data_dir, tmp_path / "again", "St. Märy/2024", NAMES)
     score(workdir, again)
     score(workdir, again, "test")
     before = contents(workdir)
     folders = sorted(path.name for path in (workdir / "eval").iterdir())
+    assert sum(name.startswith("external_st_mary_2024_") for name in folders) == 3
     assert len(folders) == 4 and "test" in folders
     assert [name for name in folders if name.endswith("_test_official")]
     score(workdir, other_dir)
@@ -298,7 +299,8 @@ def test_other_labels_of_the_run_s_own_collection(workdir, data_dir, records, tm
 
 
 def test_films_of_the_trained_collection_under_other_names(data_dir, tmp_path):
-    nih = copy_as(data_dir, tmp_path / "nih", "ChestX-ray14", provenance="ChestX-ray14")
+    facts = {"provenance": "ChestX-ray14", "synthetic": False}
+    nih = copy_as(data_dir, tmp_path / "nih", "ChestX-ray14", **facts)
     workdir = untrained(nih, tmp_path / "run")
     rsna = copy_as(nih, tmp_path / "rsna", "RSNA", {}, image_name=lambda i: f"1.2.{i}.7.dcm")
     text = refusal(workdir, rsna)

@@ -12,10 +12,11 @@ from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.auc.table_one import table_one
 from agcnn_jax.evaluation.figures import curves
 from agcnn_jax.evaluation.figures import files as figures
-from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE, Subset, count_subset
+from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE
 from agcnn_jax.evaluation.scoring.comparison import compare_models
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.films import Answer, _answers, choose_examples
+from agcnn_jax.evaluation.scoring.subsets import Subset, count_subset
 from agcnn_jax.evaluation.write import write_evaluation
 from tests.evaluation.cases import LABELS, draw, evaluated
 from tests.support.missing import missing_labels
@@ -96,6 +97,9 @@ def test_predictions_of_missing_labels_change_no_byte(scored, evaluation, tmp_pa
     for name in ("auc.json", "metrics.json"):
         record = json.loads((tmp_path / "one" / name).read_text())
         assert record["missing_labels"]["Hernia"] == 240 - record["known_labels"]["Hernia"] == 240
+    report = (tmp_path / "one" / "report.html").read_text()
+    known = [int(row["known"]) for row in rows if row["finding"] in LABELS]
+    assert f"is known, {min(known)} to {max(known)} of these 240." in report
     for name in ("auc.md", "metrics.md", "report.html"):
         text = (tmp_path / "one" / name).read_text()
         assert MISSING_NOTE in text and "240" in text

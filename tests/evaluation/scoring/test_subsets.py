@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from agcnn_jax.data.splits import Split
-from agcnn_jax.evaluation.scoring.cohort import FlowRow, data_flow
+from agcnn_jax.evaluation.scoring.subsets import FlowRow, data_flow
 
 
 class Records(SimpleNamespace):
