@@ -965,6 +965,13 @@ FAULTS = (
         ("tests/data/tables/test_label_table.py::test_chexpert",),
     ),
     Fault(
+        "a label without a column is negative",
+        "agcnn_jax/data/tables/label_table.py",
+        "0 if self.listed else MISSING",
+        "0",
+        ("tests/evaluation/files/test_label_table.py::test_columns_of_labels",),
+    ),
+    Fault(
         "any column of numbers is a finding",
         "agcnn_jax/data/tables/values.py",
         "        if keys[cell] not in form:\n            return cell\n",
