@@ -759,8 +759,8 @@ FAULTS = (
     Fault(
         "films with one base name are one film",
         LINEAGE,
-        "if pair[0][-shorter:] == pair[1][-shorter:]:",
-        "if True:",
+        "match_names(_alone(names), _alone(seen)).keys()",
+        "{name for name in _alone(names) if stem(name) in map(stem, _alone(seen))}",
         TEST_LINEAGE,
     ),
     Fault(
