@@ -77,7 +77,7 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
         )
     if len(bad) > max_bad * files:
         raise UserError(
-            f"{len(bad)} of {files} files cannot be used{reasons_in_words(bad)}, more than "
+            f"{len(bad)} of {files} files cannot be used{_reasons(bad)}, more than "
             f"--max_bad {max_bad:g} allows, such as {bad[0]['file']} ({bad[0]['detail']}); {path} "
             "lists them all"
         )
@@ -96,7 +96,7 @@ def check_lists(plan: Plan, outcome: Outcome) -> None:
         )
 
 
-def reasons_in_words(set_aside: Sequence[Mapping[str, str]]) -> str:
+def _reasons(set_aside: Sequence[Mapping[str, str]]) -> str:
     """Return the number of files set aside for each reason, in parentheses; empty if none."""
     counts = Counter(entry["reason"] for entry in set_aside)
     parts = [f"{counts[reason]} {reason}" for reason in shards.REASONS if counts[reason]]
@@ -114,7 +114,7 @@ def summary(report: dict[str, Any]) -> str:
     )
     return (
         f"written {report['written']} of {report['files_seen']} files, "
-        f"set aside {len(report['set_aside'])}{reasons_in_words(report['set_aside'])}, "
+        f"set aside {len(report['set_aside'])}{_reasons(report['set_aside'])}, "
         f"label rows without an image {report['rows_without_image']['count']}, {lists}"
     )
 

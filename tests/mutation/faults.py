@@ -759,8 +759,8 @@ FAULTS = (
     Fault(
         "films with one base name are one film",
         LINEAGE,
-        "if pair[0][-shorter:] == pair[1][-shorter:]:",
-        "if True:",
+        "match_names(_alone(names), _alone(seen)).keys()",
+        "{name for name in _alone(names) if stem(name) in map(stem, _alone(seen))}",
         TEST_LINEAGE,
     ),
     Fault(
@@ -980,6 +980,13 @@ FAULTS = (
         "matrix[labelled & (column == BLANK), c] = 0",
         "matrix[labelled & (column == BLANK), c] = MISSING",
         ("tests/data/tables/test_label_table.py::test_chexpert",),
+    ),
+    Fault(
+        "a label without a column is negative",
+        "agcnn_jax/data/tables/label_table.py",
+        "0 if self.listed else MISSING",
+        "0",
+        ("tests/evaluation/files/test_label_table.py::test_columns_of_labels",),
     ),
     Fault(
         "any column of numbers is a finding",

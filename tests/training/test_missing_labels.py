@@ -107,9 +107,7 @@ def by_hand(batch, variables):
     return losses, {"kernel": features.T @ slopes, "bias": slopes.sum(0)}
 
 
-@pytest.mark.parametrize(
-    ("devices", "accumulate"), [(1, 1), (1, 2), (1, 4), (8, 1), (8, 2), (8, 4)]
-)
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (1, 4), (8, 1), (8, 2)])
 def test_a_step_is_by_hand_whatever_shares_the_batch(devices, accumulate):
     batch, variables = draw()
     batch["labels"] = with_missing(batch["labels"])

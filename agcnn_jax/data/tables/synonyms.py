@@ -58,10 +58,15 @@ def relation(ours: str, theirs: str, synonyms: Sequence[Synonym]) -> str:
         One of `RELATIONS`, "part" only where ours is the part; "" if the table has neither the pair
         nor one name for both.
     """
-    pair = [plain(canonical(name, synonyms)) for name in (ours, theirs)]
+    same = {plain(row.name): plain(row.means) for row in synonyms if row.relation == "same"}
+
+    def meanings(*names: str) -> list[str]:
+        return [same.get(plain(name), plain(name)) for name in names]
+
+    pair = meanings(ours, theirs)
     for row in synonyms:
         if row.relation != "same":
-            known = [plain(canonical(name, synonyms)) for name in (row.name, row.means)]
+            known = meanings(row.name, row.means)
             if pair == known or (row.relation != "part" and pair == known[::-1]):
                 return row.relation
     return "same" if pair[0] == pair[1] else ""
