@@ -34,12 +34,13 @@ NIH = Collection(CHESTXRAY14, CHESTXRAY14, box_size=1024, synthetic=False)
 """Images without a `dataset.json`: NIH's download has none."""
 
 
-# Name patterns of collections -> the collection that their films were taken from.
+# Patterns of collections' names -> the collection that their films were taken from. < and > stand
+# for the ends of a word, of which digits and underscores are no part.
 _PARTS = {
-    r"(?<![a-z])(rsna|siim|nih)(?![a-z])|chest.?x.?det|majkowska|nabulsi": CHESTXRAY14,
-    r"chest.?x.?ray.?(8|14)(?!\d)": CHESTXRAY14,
-    r"chexpert|chexlocalize": "CheXpert",
-    r"mimic.?cxr|chest.?imagenome": "MIMIC-CXR",
+    r"<rsna>|<siim>|<nih>|<chest.?x.?det>|<majkowska>|<nabulsi>": CHESTXRAY14,
+    r"<chest.?x.?ray.?(8|14)(?!\d)": CHESTXRAY14,
+    r"<chexpert|<chexlocalize>": "CheXpert",
+    r"<mimic>|<mimic.?cxr|<chest.?imagenome>": "MIMIC-CXR",
 }
 
 
@@ -47,12 +48,15 @@ def part_of(collection: str) -> str:
     """Return the collection that this one's films were taken from, or the collection itself.
 
     The films of the RSNA's and the SIIM's challenges, of ChestX-Det10, and those that radiologists
-    labelled again for Majkowska et al. and Nabulsi et al., are ChestX-ray14's.
+    labelled again for Majkowska et al. and Nabulsi et al., are ChestX-ray14's. Only names of
+    collections of radiographs say so: those of phantoms may hold the NIH's for its prevalence.
     """
-    if "phantom" in collection.lower():  # their names hold that of a prevalence, such as NIH's
-        return collection
-    parents = (parent for names, parent in _PARTS.items() if re.search(names, collection, re.I))
-    return next(parents, collection)
+    letter = r"[^\W\d_]"
+    for names, parent in _PARTS.items():
+        pattern = names.replace("<", f"(?<!{letter})").replace(">", f"(?!{letter})")
+        if re.search(pattern, collection, re.IGNORECASE):
+            return parent
+    return collection
 
 
 def read_collection(raw_dir: Path) -> Collection:

@@ -65,7 +65,12 @@ class Lineage:
         )
 
     def overlap(
-        self, collection: str, image_ids: Sequence[str], patient_ids: Sequence[str]
+        self,
+        collection: str,
+        image_ids: Sequence[str],
+        patient_ids: Sequence[str],
+        *,
+        synthetic: bool = False,
     ) -> Overlap:
         """Count the images and the patients of a subset `[N]` that the weights have seen.
 
@@ -74,12 +79,14 @@ class Lineage:
         seen. The counts are not complete if images were seen that cannot be compared with these:
         of the same collection under names of another form, with base names or patients that occur
         here too; or of another collection that shares films with this one (see `part_of`), unless
-        both name their films as the NIH does.
+        both name their films as the NIH does. Films that a program made, as the subset's if
+        `synthetic`, are no other collection's.
         """
         seen = self.seen.get(collection, {})
         found = find_films(image_ids, seen)
         uncertain = []
-        for other in sorted({*self.seen, *self.unlisted} - {collection}):
+        others = {*self.seen, *self.unlisted} - {collection} - self.synthetic_collections
+        for other in sorted(set() if synthetic else others):
             if part_of(other) == part_of(collection):
                 of_other = self.seen.get(other, {})
                 same = find_films(image_ids, of_other)

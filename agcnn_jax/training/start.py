@@ -81,7 +81,7 @@ def _read_start(run: Run, begun: bool, needed: bool) -> Start:
             records.collection, images, patients, synthetic=records.synthetic
         ).joined(inherited)
     images, patients = records.image_ids[split.test], records.patient_ids[split.test]
-    tested = seen.overlap(records.collection, images, patients)
+    tested = seen.overlap(records.collection, images, patients, synthetic=records.synthetic)
     if tested.images:
         raise _refused(
             run,

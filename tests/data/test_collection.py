@@ -62,8 +62,13 @@ def test_files_of_that_name_from_other_programs_are_not_read(tmp_path, text):
         ("MIMIC-CXR-JPG 2.1", "MIMIC-CXR"),
         ("St Mary 2024", "St Mary 2024"),
         ("Chest X-rays of 14 wards", "Chest X-rays of 14 wards"),
+        ("mimic4_cxr", "MIMIC-CXR"),
+        ("MIMICCXR", "MIMIC-CXR"),
         ("Versnihville", "Versnihville"),
-        ("phantoms 3, seed 0, prevalence nih", "phantoms 3, seed 0, prevalence nih"),
+        ("Unihospital", "Unihospital"),
+        ("Önih Spital", "Önih Spital"),
+        ("Pantomimic clinic", "Pantomimic clinic"),
+        ("Chest X Detroit", "Chest X Detroit"),
     ],
 )
 def test_collections_whose_films_are_another_s(collection, parent):

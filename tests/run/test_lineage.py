@@ -190,6 +190,10 @@ def test_parts_of_a_collection_whose_names_cannot_be_compared(scored):
     assert part.overlap(CHESTXRAY14, ["00000013_005.png"], ["13"]).relative == "RSNA"
     assert part.overlap("SIIM", ["x.dcm"], ["z"]).relative == "RSNA"
     assert not part.overlap("CheXpert", ["x.dcm"], ["z"]).relative
+    # Drawn films are nobody else's, whatever they are called and whoever saw them.
+    assert not part.overlap("NIH", ["x.dcm"], ["z"], synthetic=True).relative
+    drawn = lineage.lineage_of("RSNA", films, ["a", "b"], synthetic=True)
+    assert not drawn.overlap(CHESTXRAY14, ["x.dcm"], ["z"]).relative
     # The NIH's own names are a mapping.
     named = nih.overlap(scored, ["00000013_005.png", "00000014_000.png"], ["13", "14"])
     assert (named.images, named.patients, named.complete, named.relative) == (1, 1, True, "")
