@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from agcnn_jax.config.saved import check_data, describe_run, read_data
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import SUBSETS, WHOLE, Split, whole
 from agcnn_jax.evaluation.asked_config import read_run_config
@@ -20,11 +21,8 @@ from agcnn_jax.evaluation.results_directory import results_directory
 from agcnn_jax.evaluation.scoring.cohort import (
     Cohort,
     check_overlap,
-    count_subset,
-    data_flow,
     describe_cohort,
     external_note,
-    subsets_of,
 )
 from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, compute
 from agcnn_jax.evaluation.scoring.films import show_films
@@ -38,17 +36,15 @@ from agcnn_jax.evaluation.scoring.matches import (
 )
 from agcnn_jax.evaluation.scoring.references import Setting
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, scored_images
+from agcnn_jax.evaluation.scoring.subsets import count_subset, data_flow, subsets_of
 from agcnn_jax.evaluation.scoring.validation import (
     Plan,
-    Validated,
-    calibrate_run,
-    fit_calibration,
     plan_validation,
+    validate,
 )
 from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage
-from agcnn_jax.run.calibration import read_calibration
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
 from agcnn_jax.run.run import Run, open_run, split_of
 from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
@@ -177,17 +173,29 @@ def open_evaluated_run(
 
 def is_external(records: Records, workdir: epath.Path) -> bool:
     """Tell whether data are of another collection than a run's own."""
-    own = read_data(workdir)["fingerprint"] == records.fingerprint
-    return not own and records.collection not in lineage.own_collections(workdir)
+    return not is_own(records, workdir) and (
+        records.collection not in lineage.own_collections(workdir)
+    )
+
+
+def is_own(records: Records, workdir: epath.Path) -> bool:
+    """Tell whether data are those that a run was trained on."""
+    return bool(read_data(workdir)["fingerprint"] == records.fingerprint)
 
 
 def load_trained(run: Run, maps: Sequence[str] = ()) -> Subject:
     """Load the weights of a run's finished stages, and match their outputs with the data.
 
     `UserError` if no stage has finished, the images are stored in another size than those that the
-    run was trained on, or as in `match_findings`.
+    run was trained on, `maps` are of its own labels, or as in `match_findings`.
     """
     config, attention = run.config, run.config.attention
+    if maps and is_own(run.records, run.workdir):
+        # The results and thresholds of its own findings would be those of others.
+        raise UserError(
+            f"--map {maps[0]}: these data have the run's own labels; leave it out, or name other "
+            f"data with --config.data.dir"
+        )
     # The outputs are named by the data that the run was trained on, not by those to score.
     identity = {key: value for key, value in run.identity.items() if key != "labels"}
     variables, saved = finished_variables(run.workdir, config.strategy, identity)
@@ -252,18 +260,10 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
     if plan.source == "predicted" and validation is None:
         validation = predicted(run.split.validation, "validation")
 
-    def validated() -> Validated:
-        if plan.source == "stored":
-            crops = run.config.eval.crops
-            return Validated(read_calibration(run.workdir, weights, crops), plan.note)
-        if plan.source == "none" or validation is None:
-            return Validated(None, plan.note)
-        fitted = calibrate_run(run, weights, validation) if is_run else fit_calibration(validation)
-        return Validated(fitted, plan.note)
-
     def write() -> str:
         cohort = cohort_of(run, subject, split, overlap, scored)
-        evaluation = compute(scored, cohort, validated())
+        validated = validate(run, weights, plan, validation, is_run)
+        evaluation = compute(scored, cohort, validated)
         external = [external_note(cohort, subject.trained)] if subject.external else []
         pairs = scored_pairs(subject.matches)
         evaluation = dataclasses.replace(
@@ -277,7 +277,7 @@ def score(run: Run, subject: Subject, split: str, include_trained: bool) -> str:
                 {pair.ours: pair.theirs for pair in pairs},
             ),
             films=show_films(run, subject.variables, indices, scored),
-            flow=data_flow(run, split),
+            flow=data_flow(run, split, (scored.label_matrix != MISSING).any(axis=1)),
             subsets=[count_subset(subset) for subset in subsets_of(run)],
             notes=(*external, *subject.notes),
             matches=subject.matches if subject.listed else (),

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def results_directory(run: Run, split: str, external: bool = False) -> epath.Pat
         name += f"_{data['fingerprint'][:8]}"
     if external:
         collection = run.records.collection
-        slug = re.sub(r"[^a-z0-9]+", "_", collection.lower()).strip("_")[:40]
+        plain = unicodedata.normalize("NFKD", collection).encode("ascii", "ignore").decode()
+        slug = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")[:40] or "collection"
         unique = hashlib.sha256(f"{collection}\n{data['fingerprint']}".encode()).hexdigest()[:8]
         subset = "" if split == WHOLE else f"_{split}_{run.split.protocol}"
         name = f"external_{slug}_{unique}{subset}{crops}"

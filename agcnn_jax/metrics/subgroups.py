@@ -11,6 +11,7 @@ from agcnn_jax.metrics.auc_table import FEW_PATIENTS, auc_table
 from agcnn_jax.metrics.finding_metrics import enough_patients
 from agcnn_jax.metrics.influence import mean_interval
 from agcnn_jax.metrics.interval import Interval
+from agcnn_jax.metrics.known_labels import MISSING
 
 UNKNOWN = "unknown"
 MEAN = "Mean"
@@ -35,6 +36,7 @@ class Subgroup:
         auc: None where fewer than `FEW_PATIENTS` patients are positive or as few negative, and
             for the mean of a group that is too small, see `subgroup_aucs`.
         interval: as in `auc_table`; None without an AUC.
+        known: number of images whose label is known; None for a mean.
     """
 
     attribute: str
@@ -48,6 +50,7 @@ class Subgroup:
     positive_patients: int | None
     auc: float | None
     interval: Interval | None
+    known: int | None = None
 
 
 def age_groups(ages: np.ndarray) -> np.ndarray:
@@ -152,7 +155,8 @@ def _of_group(
             positive = label_matrix[:, c] == 1
             counts = (int(positive.sum()), len(np.unique(patients[positive])))
             auc, interval = result.auc.get(label), result.intervals.get(label)
-            rows.append(Subgroup(*place, *size, branch, label, (), *counts, auc, interval))
+            known = int((label_matrix[:, c] != MISSING).sum())
+            rows.append(Subgroup(*place, *size, branch, label, (), *counts, auc, interval, known))
         if not shared:
             rows.append(Subgroup(*place, *size, branch, MEAN, (), None, None, None, None))
         else:

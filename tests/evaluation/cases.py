@@ -39,6 +39,7 @@ def evaluated(scored, **changes):
         "protocol": "random",
         "backbone": "resnet50",
         "provenance": "ChestX-ray14",
+        "collection": "ChestX-ray14",
         "synthetic": False,
         "overlap": Overlap(0, 0, True),
         "setting": PAPER_SETTING,

@@ -139,10 +139,15 @@ def test_another_collection(workdir, other_dir, records, logits):
     assert folder.name.startswith("external_st_mary_2024_")
     trained = len(json.loads((workdir / "lineage.json").read_text())["seen"][records.collection])
     assert (
-        f"External validation: trained on {records.collection} ({trained:,} images), scored on "
-        f"{OTHER} ({len(records):,} images); nothing was fitted there." in table
+        f"External validation: trained on {records.collection} ({trained:,} synthetic images), "
+        f"scored on {OTHER} ({len(records):,} images); nothing was fitted there." in table
     )
     assert "they are the run's own; nothing was fitted on the scored images" in table
+    report = (folder / "report.html").read_text()
+    assert f"<h1>AG-CNN with resnet_small: {OTHER}, all films</h1>" in report or (
+        f"<h1>resnet_small: {OTHER}, all films</h1>" in report
+    )
+    assert report.index("External validation: trained on") < report.index("<nav>")
 
     scores = json.loads((folder / "auc.json").read_text())
     assert (scores["split"], scores["protocol"], scores["images"]) == ("all", None, len(records))
@@ -217,11 +222,12 @@ def test_two_collections_and_two_subsets_have_folders_of_their_own(
     workdir, data_dir, other_dir, tmp_path
 ):
     score(workdir, other_dir)
-    again = copy_as(data_dir, tmp_path / "again", "St Mary, 2024", NAMES)
+    again = copy_as(data_dir, tmp_path / "again", "St. Märy/2024", NAMES)
     score(workdir, again)
     score(workdir, again, "test")
     before = contents(workdir)
     folders = sorted(path.name for path in (workdir / "eval").iterdir())
+    assert sum(name.startswith("external_st_mary_2024_") for name in folders) == 3
     assert len(folders) == 4 and "test" in folders
     assert [name for name in folders if name.endswith("_test_official")]
     score(workdir, other_dir)
@@ -236,7 +242,38 @@ def test_what_is_refused(workdir, other_dir):
     ):
         assert problem in refusal(workdir, other_dir, None, *maps)
     assert "lists" in refusal(workdir, other_dir, "test")  # of the run's protocol
+    # Thresholds of Mass would be chosen on Nodule's labels.
+    assert "these data have the run's own labels" in refusal(workdir, None, None, "Mass=Nodule")
     assert contents(workdir) == before
+
+
+def test_no_finding_is_in_no_mean_whatever_it_is_called_there(workdir, data_dir, tmp_path):
+    other = copy_as(data_dir, tmp_path / "data", OTHER, {"No Finding": "Normal"})
+    score(workdir, other, None, "No Finding=Normal")
+    scores = json.loads((external_folder(workdir) / "auc.json").read_text())
+    assert set(scores["branches"]["global"]["auc_not_in_mean"]) == {"No Finding"}
+
+
+def test_films_of_another_year_of_the_run_s_own_collection(workdir, data_dir, records, tmp_path):
+    """Films and patients are compared with those that were trained on."""
+    ids = records.image_ids.tolist()
+    later = copy_as(
+        *(data_dir, tmp_path / "later", records.collection),
+        image_name=lambda i: f"{90000000 + i}_000.png",
+    )
+    seen = json.loads((workdir / "lineage.json").read_text())["seen"][records.collection]
+    table = score(workdir, later, "all")
+    shared = len(set(seen.values()) & set(records.patient_ids.tolist()))
+    assert (
+        f"Images trained on: 0 of {len(ids)}; patients shared with training: {shared} of" in table
+    )
+    assert "External" not in table
+    both = copy_as(
+        *(data_dir, tmp_path / "both", records.collection),
+        image_name=lambda i: ids[i] if i < 60 else f"{90000000 + i}_000.png",
+    )
+    found = len(set(ids[:60]) & set(seen))
+    assert f"was trained on {found} of the {len(ids)} images" in refusal(workdir, both, "all")
 
 
 def test_images_of_another_size(workdir, data_dir, tmp_path):
@@ -262,7 +299,8 @@ def test_other_labels_of_the_run_s_own_collection(workdir, data_dir, records, tm
 
 
 def test_films_of_the_trained_collection_under_other_names(data_dir, tmp_path):
-    nih = copy_as(data_dir, tmp_path / "nih", "ChestX-ray14", provenance="ChestX-ray14")
+    facts = {"provenance": "ChestX-ray14", "synthetic": False}
+    nih = copy_as(data_dir, tmp_path / "nih", "ChestX-ray14", **facts)
     workdir = untrained(nih, tmp_path / "run")
     rsna = copy_as(nih, tmp_path / "rsna", "RSNA", {}, image_name=lambda i: f"1.2.{i}.7.dcm")
     text = refusal(workdir, rsna)

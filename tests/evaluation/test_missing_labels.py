@@ -12,10 +12,11 @@ from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.auc.table_one import table_one
 from agcnn_jax.evaluation.figures import curves
 from agcnn_jax.evaluation.figures import files as figures
-from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE, Subset, count_subset
+from agcnn_jax.evaluation.scoring.cohort import MISSING_NOTE
 from agcnn_jax.evaluation.scoring.comparison import compare_models
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
-from agcnn_jax.evaluation.scoring.films import _answers, choose_examples
+from agcnn_jax.evaluation.scoring.films import Answer, _answers, choose_examples
+from agcnn_jax.evaluation.scoring.subsets import Subset, count_subset
 from agcnn_jax.evaluation.write import write_evaluation
 from tests.evaluation.cases import LABELS, draw, evaluated
 from tests.support.missing import missing_labels
@@ -86,9 +87,19 @@ def test_predictions_of_missing_labels_change_no_byte(scored, evaluation, tmp_pa
         known = labels[labels != MISSING]
         assert int(row["known"]) == len(known)
         assert row["prevalence"] == (str(known.mean()) if len(known) else "")
+    for row in csv.DictReader((tmp_path / "one" / "subgroups.csv").open()):
+        if row["finding"] in LABELS:
+            of_group = scored.label_matrix[scored.groups["sex"] == row["group"]]
+            labels = of_group[:, LABELS.index(row["finding"])]
+            assert int(row["known"]) == (labels != MISSING).sum()
+        else:
+            assert row["known"] == ""
     for name in ("auc.json", "metrics.json"):
         record = json.loads((tmp_path / "one" / name).read_text())
         assert record["missing_labels"]["Hernia"] == 240 - record["known_labels"]["Hernia"] == 240
+    report = (tmp_path / "one" / "report.html").read_text()
+    known = [int(row["known"]) for row in rows if row["finding"] in LABELS]
+    assert f"is known, {min(known)} to {max(known)} of these 240." in report
     for name in ("auc.md", "metrics.md", "report.html"):
         text = (tmp_path / "one" / name).read_text()
         assert MISSING_NOTE in text and "240" in text
@@ -109,7 +120,21 @@ def test_curves_are_those_of_known_labels(scored, evaluation):
         for line, other in zip(lines, others, strict=True):
             np.testing.assert_array_equal(line.get_xydata(), other.get_xydata())
     texts = [text.get_text() for axes in drawn[0].axes for text in axes.texts]
-    assert texts == ["fewer than 10\npositive patients"]
+    assert texts == ["no known label"]
+    other = evaluation_of(changed(scored))
+    for draw_measures in (curves.reliability_figure, curves.decision_figure):
+        drawn = [
+            draw_measures(one.results, one.measures, one.cohort) for one in (evaluation, other)
+        ]
+        lines, others = ([line for axes in one.axes for line in axes.lines] for one in drawn)
+        assert len(lines) >= 5
+        for line, again in zip(lines, others, strict=True):
+            np.testing.assert_array_equal(line.get_xydata(), again.get_xydata())
+        mass = np.count_nonzero(scored.label_matrix[:, 0] == 1), evaluation.cohort.known("Mass")
+        assert drawn[0].axes[0].get_title() == "Mass ({} of {})".format(*mass)
+    assert choose_examples(scored) == choose_examples(other.scored) != []
+    for row in range(240):
+        assert _answers(scored, row) == _answers(other.scored, row)
     roc = curves.roc_figure(scored, evaluation.results, evaluation.cohort)
     assert next(text.get_text() for axes in roc.axes for text in axes.texts) == "no known label"
 
@@ -126,6 +151,15 @@ def test_tables_count_what_is_known_and_say_why_there_is_no_auc(evaluation):
     assert rows["finding missing: Hernia"] == ["240 (100.0 %)", "120 (100.0 %)"]
     assert rows["finding: Hernia"] == ["0 (0.0 %)", "0 (0.0 %)"]
     assert list(rows)[-3:] == [f"finding missing: {label}" for label in LABELS]
+
+
+def test_too_few_negatives_are_called_so(scored):
+    """Where a report names a finding mostly when it is there."""
+    matrix = scored.label_matrix.copy()
+    matrix[(matrix[:, 0] == 0) & (np.arange(240) > 9), 0] = MISSING
+    few = evaluation_of(dataclasses.replace(scored, label_matrix=matrix))
+    drawn = curves.decision_figure(few.results, few.measures, few.cohort)
+    assert drawn.axes[0].texts[0].get_text() == "fewer than 10\nnegative patients"
 
 
 def test_nothing_is_said_where_all_labels_are_known():
@@ -145,5 +179,7 @@ def test_a_missing_label_is_neither_ill_nor_healthy(scored):
     )
     (example,) = choose_examples(one, misses=0)
     assert (example.row, example.column, example.beaten) == (0, 0, 1.0)
-    assert [answer.present for answer in _answers(one, 0)] == [False, False, True]
-    assert not any(answer.present for answer in _answers(one, 2))
+    # Bars show probabilities beside known labels.
+    assert _answers(one, 0) == [Answer("Mass", 1.0, True)]
+    assert _answers(one, 1) == [Answer("Mass", 0.0, False)]
+    assert _answers(one, 2) == []

@@ -51,6 +51,7 @@ def given(**changes):
         protocol="official",
         backbone="resnet50",
         provenance="ChestX-ray14",
+        collection="ChestX-ray14",
         synthetic=synthetic,
         overlap=Overlap(0, 0, True),
     )

@@ -799,6 +799,23 @@ FAULTS = (
         (TEST_START + "ScoringWhatWasTrainedOn::test_another_protocol",),
     ),
     Fault(
+        "thresholds of one finding are chosen on another's labels",
+        "agcnn_jax/evaluation/evaluate.py",
+        "if maps and is_own(run.records, run.workdir):",
+        "if False:",
+        ("tests/evaluation/test_external.py::test_what_is_refused",),
+    ),
+    Fault(
+        "pictures show probabilities of labels that are not known",
+        "agcnn_jax/evaluation/scoring/films.py",
+        "if labels[c] != MISSING",
+        "if True",
+        (
+            "tests/evaluation/test_missing_labels.py"
+            "::test_a_missing_label_is_neither_ill_nor_healthy",
+        ),
+    ),
+    Fault(
         "outputs of converted weights in the data's order",
         "agcnn_jax/evaluation/scoring/scored.py",
         "outputs = [pair.output for pair in pairs]",

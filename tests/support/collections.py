@@ -56,7 +56,9 @@ def copy_as(data_dir, target, collection, names=None, added=(), image_name=None,
 
 
 def _records(row, renamed):
-    row["labels"] = "|".join(renamed(filter(None, row["labels"].split("|"))))
+    for column in ("labels", "unknown"):
+        if column in row:
+            row[column] = "|".join(renamed(filter(None, row[column].split("|"))))
 
 
 def _boxes(row, renamed):

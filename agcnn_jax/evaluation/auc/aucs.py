@@ -38,7 +38,7 @@ def paper(branches: Sequence[str], cohort: Cohort) -> Comparison:
     """
     if cohort.synthetic or cohort.backbone is None:
         return Comparison({}, "", "")
-    if cohort.collection not in (None, CHESTXRAY14):
+    if cohort.collection != CHESTXRAY14:
         return Comparison({}, "", f"its images are {CHESTXRAY14}'s")
     if cohort.overlap is not None and cohort.overlap.images:
         return Comparison({}, "", "these images were trained on")
@@ -55,7 +55,7 @@ def published(cohort: Cohort) -> tuple[list[PublishedRow], str]:
     Nothing stands beside images of another collection, or that were trained on.
     """
     trained_on = cohort.overlap is not None and cohort.overlap.images
-    other = cohort.collection not in (None, CHESTXRAY14)
+    other = cohort.collection != CHESTXRAY14
     if cohort.synthetic or trained_on or other:
         return [], ""
     return published_on(cohort.split, cohort.protocol, cohort.images_digest)

@@ -7,7 +7,7 @@ from typing import Any
 
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import DASH, Table
-from agcnn_jax.evaluation.scoring.cohort import NO_LABEL, NOT_KNOWN, Cell, SubsetCounts
+from agcnn_jax.evaluation.scoring.subsets import NO_LABEL, NOT_KNOWN, Cell, SubsetCounts
 
 NOTE = (
     "Shares are of the subset's images or patients. A patient counts in every row that one of the "

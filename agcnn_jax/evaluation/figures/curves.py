@@ -32,7 +32,7 @@ from agcnn_jax.metrics.calibration import THRESHOLDS
 from agcnn_jax.metrics.finding_metrics import FindingMetrics
 from agcnn_jax.metrics.known_labels import known_rows
 
-_TOO_FEW = f"fewer than {FEW_PATIENTS}\npositive patients"
+NO_KNOWN = "no known label"
 _REFERENCE: dict[str, Any] = {"color": "0.6", "linewidth": 1.0}
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, without yellow, which is hardly seen on white."""
@@ -45,7 +45,7 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
     def draw(axes: Axes, finding: str) -> str | None:
         axes.plot((0, 1), (0, 1), **_REFERENCE)
         if not cohort.known(finding):
-            return "no known label"
+            return NO_KNOWN
         if finding in first.missing:
             return f"no {'negative' if cohort.positives[finding] else 'positive'} image"
         for i, branch in enumerate(results):
@@ -63,7 +63,7 @@ def roc_figure(scored: ScoredImages, results: Mapping[str, BranchAUC], cohort: C
         draw,
         titles=_with_positives(first, cohort),
         axis_labels=("False positive rate (1 − specificity)", "True positive rate (sensitivity)"),
-        title=f"{heading('ROC curves', cohort)}; positives in brackets",
+        title=f"{heading('ROC curves', cohort)}; {_in_brackets(cohort)}",
         spare="\n".join([mean_name(first), *means]),
         square=True,
     )
@@ -153,7 +153,8 @@ def reliability_figure(
         cohort,
         draw,
         axis_labels=("Predicted probability", "Observed share"),
-        title=f"{heading('Reliability', cohort)}; a point is a tenth of the images",
+        title=f"{heading('Reliability', cohort)}; a point is a tenth of the images"
+        f"{' with a known label' if cohort.missing else ''}",
         legend="below",
     )
 
@@ -183,7 +184,7 @@ def decision_figure(results: Mapping[str, BranchAUC], measures: Measures, cohort
         cohort,
         draw,
         axis_labels=("Threshold probability", "Net benefit"),
-        title=f"{heading('Decision curves', cohort)}; positives in brackets",
+        title=f"{heading('Decision curves', cohort)}; {_in_brackets(cohort)}",
         legend="below",
     )
 
@@ -201,7 +202,10 @@ def _measured_panels(
     def panel(axes: Axes, finding: str) -> str | None:
         of_branch = _measured(measures, finding)
         if not of_branch:
-            return _TOO_FEW
+            if not cohort.known(finding):
+                return NO_KNOWN
+            few = cohort.positive_patients[finding] < FEW_PATIENTS
+            return f"fewer than {FEW_PATIENTS}\n{'positive' if few else 'negative'} patients"
         draw(axes, finding, of_branch)
         return None
 
@@ -226,4 +230,9 @@ def _measured(measures: Measures, finding: str) -> dict[str, FindingMetrics]:
 
 
 def _with_positives(scores: BranchAUC, cohort: Cohort) -> list[str]:
-    return [f"{plain_name(f)} ({cohort.positives[f]:,})" for f in scores.findings]
+    of = {f: f" of {cohort.known(f):,}" if cohort.missing else "" for f in scores.findings}
+    return [f"{plain_name(f)} ({cohort.positives[f]:,}{of[f]})" for f in scores.findings]
+
+
+def _in_brackets(cohort: Cohort) -> str:
+    return f"positives{' of known labels' if cohort.missing else ''} in brackets"

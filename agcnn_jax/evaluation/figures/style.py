@@ -50,7 +50,7 @@ def short_name(branch: str) -> str:
 
 def heading(name: str, cohort: Cohort, counts: str = "") -> str:
     """Write a figure's title: what it shows, of which images; it says if they are synthetic."""
-    parts = [name, cohort.backbone, cohort.split and f"{cohort.split} split"]
+    parts = [name, cohort.backbone, cohort.subset]
     title = ", ".join(part for part in parts if part)
     counts = counts or f"{cohort.images:,} images of {cohort.patients:,} patients"
     return f"{title}{f' — {SYNTHETIC}' if cohort.synthetic else ''}\n{counts}"

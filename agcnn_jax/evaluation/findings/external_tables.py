@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, ends, estimate_text, number
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 from agcnn_jax.evaluation.scoring.matches import NAME, Match
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate
 from agcnn_jax.metrics.operating_points import WANTED
 
@@ -16,14 +19,16 @@ PROMISES = {"sensitivity_0.9": "sensitivity", "specificity_0.9": "specificity"}
 
 MATCHES_NOTE = (
     "Ours: the model's finding. Theirs: the label of the scored data. Relation: by the package's "
-    "table of synonyms. What is only a part of another finding, near it, or in no table, is scored "
-    "only where --map asks for it; what is never the same is not scored at all."
+    "table of synonyms, where same is one finding under two names, part that ours is a part of "
+    "theirs, and near that they are similar. A pair that is a part or near, or that the table does "
+    "not have, is scored only where --map asks for it; one that is never the same is not scored."
 )
 KEPT_NOTE = (
-    "Slope: 1 is right. Intercept: 0 is right. Thresholds are the run's own: on its validation "
-    f"images each reached a sensitivity, or a specificity, of {WANTED} or more; here stands what "
-    "was observed on the scored images, with the other share at the same threshold. "
-    f"{DASH} too few patients here, or no threshold. Intervals: 95 %, over patients."
+    "Slope: 1 is right. Intercept: 0 is right. The thresholds are the run's own: on its validation "
+    f"images each reached a sensitivity, or a specificity, of {WANTED} or more. The table shows "
+    "what they reach on the scored images, and the other share at the same threshold. "
+    f"{DASH} fewer than {FEW_PATIENTS} positive or negative patients here, or no threshold. "
+    "Intervals: 95 %, over patients."
 )
 
 
@@ -61,6 +66,22 @@ def kept_table(branch: str, evaluation: Evaluation) -> Table:
         name = f"threshold for a {share} of {WANTED}:"
         groups.append((name, (f"{share} here", f"minus {WANTED}", f"{second} here")))
     return Table(tuple(groups), tuple(rows), below=(KEPT_NOTE,))
+
+
+def kept_in_words(branch: str, evaluation: Evaluation) -> list[str]:
+    """Say what became of one branch's thresholds, a sentence for each rule that was measured."""
+    lines = []
+    for i, share in enumerate(PROMISES.values()):
+        rows = _kept(branch, evaluation).values()
+        shares = [value for row in rows if (value := row[2 + 2 * i].value) is not None]
+        if shares:
+            low, middle, high = np.quantile(shares, (0, 0.5, 1)).tolist()
+            lines.append(
+                f"At the run's thresholds for a {share} of {WANTED}, the {share} here is "
+                f"{number(middle, 2)} in the median of {len(shares)} "
+                f"finding{'s' * (len(shares) > 1)}, from {number(low, 2)} to {number(high, 2)}."
+            )
+    return lines
 
 
 def kept_csv(evaluation: Evaluation) -> str:

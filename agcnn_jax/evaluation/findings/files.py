@@ -20,6 +20,7 @@ from agcnn_jax.evaluation.findings.measure_tables import COUNTS, SHARES, metrics
 from agcnn_jax.evaluation.findings.subgroup_tables import (
     difference_records,
     differences_csv,
+    group_records,
     subgroups_csv,
 )
 from agcnn_jax.evaluation.scoring.cohort import Cohort
@@ -136,7 +137,7 @@ def metrics_json(measures: Measures, results: Mapping[str, BranchAUC], cohort: C
         "validation": chosen,
         "no_thresholds_because": None if calibration else measures.note,
         "branches": branches,
-        "subgroups": [one.__dict__ for one in measures.subgroups],
+        "subgroups": group_records(measures),
         "subgroup_differences": difference_records(measures),
     }
     return json_text(record)

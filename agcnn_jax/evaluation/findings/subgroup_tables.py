@@ -12,7 +12,7 @@ from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, ends, est
 from agcnn_jax.evaluation.scoring.measures import Measures
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
 from agcnn_jax.metrics.interval import Estimate
-from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN
+from agcnn_jax.metrics.subgroups import MEAN, UNKNOWN, Subgroup
 
 _SHARES = ("sensitivity", "specificity")
 _DIFFERENCES = ("auc_difference", "sensitivity_difference", "specificity_difference")
@@ -67,13 +67,15 @@ def differences_table(measures: Measures) -> Table:
 def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
     """Build the table of one attribute and branch, a row for each finding and known group."""
     aucs = {(one.group, one.finding): one for one in _of(measures.subgroups, attribute, branch)}
+    missing = _missing(measures)
     rows = []
     for one in sorted(
         (one for one in _of(measures.comparisons, attribute, branch) if one.finding != MEAN),
         key=lambda one: _labels(measures).index(one.finding),
     ):
         auc = aucs[one.group, one.finding]
-        cells = [f"{one.finding}, {one.group}", f"{auc.positive_patients:,}"]
+        counts = (*_known(auc, missing), auc.positive_patients)
+        cells = [f"{one.finding}, {one.group}", *(f"{count:,}" for count in counts)]
         cells.append(estimate_text(Estimate(auc.auc, auc.interval)))
         cells.append(estimate_text(one.auc_difference, 3, "+"))
         for name in _SHARES:
@@ -81,7 +83,8 @@ def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
             cells.append(estimate_text(getattr(one, f"{name}_difference"), 2, "+"))
         rows.append(tuple(cells))
     pair = ("value", "difference")
-    groups = (("", ("Finding, group", "Positive patients")), ("AUC", pair))
+    known = ("Images with a known label",) if missing else ()
+    groups = (("", ("Finding, group", *known, "Positive patients")), ("AUC", pair))
     return Table((*groups, *((name, pair) for name in _SHARES)), tuple(rows))
 
 
@@ -128,12 +131,18 @@ def markdown_parts(measures: Measures) -> list[str]:
 
 
 def subgroups_csv(measures: Measures) -> str:
-    """Write a row for each group, branch and label, and for each group's mean."""
+    """Write a row for each group, branch and label, and for each group's mean.
+
+    Where labels are missing, `known` counts the images with a known label.
+    """
     header = ["attribute", "group", "images", "patients", "branch", "finding", "findings_in_mean"]
+    missing = _missing(measures)
+    header += ["known"] if missing else []
     rows = (
         (
             *(one.attribute, one.group, one.images, one.patients, one.branch, one.finding),
             len(one.findings) or None,
+            *_known(one, missing),
             *(one.positives, one.positive_patients, one.auc),
             *ends(one.interval),
         )
@@ -165,6 +174,24 @@ def difference_records(measures: Measures) -> list[dict[str, Any]]:
         }
         for one in measures.comparisons
     ]
+
+
+def group_records(measures: Measures) -> list[dict[str, Any]]:
+    """List the groups' AUCs for a JSON file."""
+    unneeded = () if _missing(measures) else ("known",)
+    return [
+        {name: value for name, value in vars(one).items() if name not in unneeded}
+        for one in measures.subgroups
+    ]
+
+
+def _missing(measures: Measures) -> bool:
+    """Tell whether a label of an image is not known."""
+    return any(one.known not in (None, one.images) for one in measures.subgroups)
+
+
+def _known(one: Subgroup, missing: bool) -> tuple[int | None, ...]:
+    return (one.known,) if missing else ()
 
 
 def _labels(measures: Measures, without: str = "") -> list[str]:

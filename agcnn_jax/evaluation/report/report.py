@@ -11,7 +11,12 @@ from agcnn_jax.evaluation.figures.files import EXAMPLES
 from agcnn_jax.evaluation.files.table import number, share_text
 from agcnn_jax.evaluation.findings import subgroup_tables
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
-from agcnn_jax.evaluation.findings.external_tables import kept_table, matches_table
+from agcnn_jax.evaluation.findings.external_tables import (
+    KEPT_NOTE,
+    kept_in_words,
+    kept_table,
+    matches_table,
+)
 from agcnn_jax.evaluation.findings.measure_tables import (
     INTERVALS_NOTE,
     METRICS_NOTES,
@@ -51,9 +56,14 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     """Render the page as HTML; nothing is fetched, and a figure that is missing is left out."""
     cohort = evaluation.cohort
     model = "AG-CNN with " if "fusion" in evaluation.results else ""
-    title = f"{model}{cohort.backbone}: {cohort.split} split" if cohort.split else cohort.provenance
+    where = f"{cohort.collection}, " if evaluation.external else ""
+    title = f"{model}{cohort.backbone}: {where}{cohort.subset}"
     warning = paragraphs([SYNTHETIC_NOTE if cohort.synthetic else None], "warn")
-    head = warning + paragraphs(summary(evaluation.results, evaluation.measures, cohort), "summary")
+    lines = summary(evaluation.results, evaluation.measures, cohort)
+    if evaluation.external:
+        last = list(evaluation.results)[-1]
+        lines = [evaluation.notes[0], *lines, *kept_in_words(last, evaluation)]
+    head = warning + paragraphs(lines, "summary")
     sections = [
         Section("Images", "images", _images(evaluation)),
         *_agreement(evaluation),
@@ -62,6 +72,7 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
         *_published(evaluation),
         Section("ROC curves", "roc", _figure(figures, "roc") + _figure(figures, "roc_findings")),
         Section("Precision and recall", "precision", _precision(evaluation, figures)),
+        *_kept(evaluation),
         Section("Operating points", "points", _points(evaluation)),
         Section("Calibration", "calibration", _calibration(evaluation, figures)),
         Section("Decision curves", "decisions", _decisions(evaluation, figures)),
@@ -71,7 +82,7 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
         Section("Limits", "limits", bullets(limits(cohort, bool(evaluation.agreement)), "")),
         Section("Settings and versions", "settings", _settings(evaluation)),
     ]
-    return page(title, head, sections, warning)
+    return page(title if cohort.split else cohort.provenance, head, sections, warning)
 
 
 def _images(evaluation: Evaluation) -> str:
@@ -116,12 +127,7 @@ def _matches(evaluation: Evaluation) -> list[Section]:
     if not evaluation.matches:
         return []
     matched = matches_table(evaluation.matches)
-    body = table(matched) + bullets(matched.below)
-    for branch, shown in _last_first(evaluation.results if evaluation.external else {}):
-        built = kept_table(branch, evaluation)
-        part = f"<h3>{text(branch)}: the run's thresholds and calibration here</h3>{table(built)}"
-        part += bullets(built.below)
-        body += part if shown else folded(subject(branch), part)
+    body = table(matched, "words") + bullets(matched.below)
     return [Section("Findings of the model and of the data", "matches", body)]
 
 
@@ -165,6 +171,18 @@ def _precision(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
         "this prevalence, not for a clinic with fewer findings."
     )
     return paragraphs([words]) + _figure(figures, "precision_recall")
+
+
+def _kept(evaluation: Evaluation) -> list[Section]:
+    if not evaluation.external:
+        return []
+    parts = [paragraphs([thresholds_note(evaluation.measures)])]
+    for branch, shown in _last_first(evaluation.results):
+        built = kept_table(branch, evaluation)
+        part = f"<h3>{text(branch)}</h3>{table(built)}"
+        parts.append(part if shown else folded(subject(branch), part))
+    body = "".join(parts) + bullets([KEPT_NOTE])
+    return [Section("The run's thresholds and calibration here", "kept", body)]
 
 
 def _points(evaluation: Evaluation) -> str:
@@ -238,13 +256,14 @@ def _examples(evaluation: Evaluation, figures: Mapping[str, bytes]) -> list[Sect
     shown = [_figure(figures, kind, "jpeg") for kind in EXAMPLES]
     if not any(shown):
         return []
+    known = " whose label is known" if evaluation.cohort.missing else ""
     words = paragraphs(
         (
             "A catch is the image that scores highest among those with a finding, a miss the one "
             "that scores lowest; shown are the best catches and the worst misses, each of another "
             "finding. They were chosen by this rule, not by eye.",
             "The solid blue box is the crop's, dashed yellow boxes are annotated. Bars: the ten "
-            "most probable findings; those that the labels name are orange, with a dot.",
+            f"most probable findings{known}; those that the labels name are orange, with a dot.",
         )
     )
     return [Section("Best catches and worst misses", "examples", words + "".join(shown))]

@@ -50,6 +50,12 @@ def summary(results: Mapping[str, BranchAUC], measures: Measures, cohort: Cohort
             f"Fusion minus global, {mean_name.lower()}: {number(difference, sign='+')} "
             f"{interval_text(between)}, paired by patient."
         )
+    if cohort.missing:
+        known = [cohort.known(finding) for finding in next(iter(results.values())).findings]
+        lines.append(
+            f"Labels are missing: each finding is measured on the images whose label for it is "
+            f"known, {min(known):,} to {max(known):,} of these {cohort.images:,}."
+        )
     lines.append(leakage(cohort) or "")
     return [line for line in lines if line]
 
@@ -131,7 +137,7 @@ def limits(cohort: Cohort, read: bool = False) -> list[str]:
                 "an AUC measures agreement with those labels, and predictive values hold for the "
                 "prevalence of these images.",
             ]
-            if cohort.collection not in (None, CHESTXRAY14)
+            if cohort.collection != CHESTXRAY14
             else [
                 "The labels were extracted from radiology reports by a program, not read from the "
                 "images; an AUC measures agreement with those labels.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.evaluation.scoring.cohort import Cohort, FlowRow, SubsetCounts
+from agcnn_jax.evaluation.scoring.cohort import Cohort
 from agcnn_jax.evaluation.scoring.comparison import Difference, compare_models
 from agcnn_jax.evaluation.scoring.films import Films
 from agcnn_jax.evaluation.scoring.localisation import Localisation
@@ -16,6 +16,7 @@ from agcnn_jax.evaluation.scoring.matches import Match
 from agcnn_jax.evaluation.scoring.measures import NO_MEASURES, Measures, measure
 from agcnn_jax.evaluation.scoring.radiologists import Agreement
 from agcnn_jax.evaluation.scoring.scored import ScoredImages, branch_aucs
+from agcnn_jax.evaluation.scoring.subsets import FlowRow, SubsetCounts
 from agcnn_jax.evaluation.scoring.validation import Validated
 from agcnn_jax.metrics.auc_table import BranchAUC
 from agcnn_jax.run.lineage import Lineage

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agcnn_jax.attention.attend import Attention
+from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.evaluation.files.table import plain_name
 from agcnn_jax.evaluation.scoring.localisation import input_boxes
@@ -45,7 +46,7 @@ class Films:
         crops: uint8 `[n, S, S]`: what is inside, enlarged.
         kinds: what each image is an example of, such as "catches".
         titles: n titles, such as the finding that it is an example of, and the image's name.
-        answers: per image, all findings by falling probability.
+        answers: per image, all findings with a known label by falling probability.
         branch: whose probabilities these are.
         read: a local branch reads the crops.
         true_boxes: per image, its annotated (finding, box) pairs; None without annotations.
@@ -181,12 +182,17 @@ def _title(scored: ScoredImages, example: Example) -> str:
 
 
 def _answers(scored: ScoredImages, row: int) -> list[Answer]:
-    """List an image's findings by falling probability of the last branch."""
+    """List an image's findings with a known label by falling probability of the last branch.
+
+    Beside the label of a finding, a probability shows whether it is right; alone it does not.
+    """
     probabilities = list(scored.probabilities.values())[-1][row]
+    labels = scored.label_matrix[row]
     columns = [list(scored.labels).index(finding) for finding in scored.findings]
     return [
-        Answer(scored.labels[c], float(probabilities[c]), bool(scored.label_matrix[row, c] == 1))
+        Answer(scored.labels[c], float(probabilities[c]), bool(labels[c] == 1))
         for c in sorted(columns, key=lambda c: -probabilities[c])
+        if labels[c] != MISSING
     ]
 
 

@@ -170,7 +170,8 @@ def score_localisation(
                     hits[ATTENDED], best_hits(list(of_controls.values()))
                 )
     total = Count(
-        sum(count.boxes for count in counts.values()),
+        # Two findings may be scored against the boxes of one label.
+        sum({labels[finding]: count.boxes for finding, count in counts.items()}.values()),
         len(np.unique(indices)),
         len(np.unique(records.patient_ids[indices])),
     )

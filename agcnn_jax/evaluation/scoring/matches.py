@@ -129,10 +129,10 @@ def match_findings(
             left_out += [
                 Match(ours, label, kind, output, False, note=_why(ours, label, kind, taken))
                 for label, kind in near
-            ] or [Match(ours, "", "", output, False, note="no label of the data means it")]
+            ] or [Match(ours, "", "", output, False, note="the data have no label for it")]
     named = {match.theirs for match in (*pairs, *left_out)}
     left_out += [
-        Match("", label, "", -1, False, note="no output of the model means it")
+        Match("", label, "", -1, False, note="the model has no output for it")
         for label in labels
         if label not in named
     ]
@@ -163,8 +163,8 @@ def _why(ours: str, theirs: str, kind: str, taken: set[str]) -> str:
     if kind == NEVER:
         return "never the same"
     if kind in (NAME, "same"):
-        return f"{theirs} serves another finding; --map '{ours}={theirs}' scores it too"
-    return f"not the same; --map '{ours}={theirs}' scores it all the same"
+        return f"{theirs} serves another finding; --map '{ours}={theirs}' scores this one too"
+    return f"not the same finding; --map '{ours}={theirs}' scores the pair nevertheless"
 
 
 def _parse(text: str, outputs: Sequence[str], labels: Sequence[str]) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agcnn_jax.data.coordinates import to_original_pixels
+from agcnn_jax.data.labels import NO_FINDING
 from agcnn_jax.evaluation.scoring.matches import Match, scored_pairs
 from agcnn_jax.metrics.auc_table import BranchAUC, auc_table
 from agcnn_jax.metrics.subgroups import image_groups
@@ -87,7 +88,11 @@ def scored_images(
         image_ids=records.image_ids[indices],
         patient_ids=records.patient_ids[indices],
         labels=tuple(pair.ours for pair in pairs),
-        findings=tuple(pair.ours for pair in pairs if pair.theirs in records.findings),
+        findings=tuple(
+            pair.ours
+            for pair in pairs
+            if pair.theirs in records.findings and pair.ours != NO_FINDING
+        ),
         label_matrix=records.label_matrix[indices][:, columns],
         probabilities=chosen(prediction.probabilities),
         logits=chosen(prediction.logits),

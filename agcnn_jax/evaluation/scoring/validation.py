@@ -83,10 +83,36 @@ def plan_validation(
     if not len(validation):
         return Plan("none", "the split has no validation images")
     names, patients = records.image_ids[validation], records.patient_ids[validation]
-    images = trained.overlap(records.collection, names.tolist(), patients.tolist()).images
+    images = trained.overlap(
+        records.collection, names.tolist(), patients.tolist(), synthetic=records.synthetic
+    ).images
     if images:
         return Plan("none", f"{images:,} of the validation images were trained on")
     return Plan("predicted", caution)
+
+
+def validate(
+    run: Run,
+    weights: Mapping[str, str],
+    plan: Plan,
+    images: ScoredImages | None,
+    is_run: bool,
+) -> Validated:
+    """Read or fit the calibration of an evaluation, as planned; see `plan_validation`.
+
+    Args:
+        run: of the evaluation.
+        weights: per branch, the digest of the model's weights.
+        plan: what to do.
+        images: the validation images, if they were predicted.
+        is_run: the workdir is a run's, which keeps its choice.
+    """
+    calibration = None
+    if plan.source == "stored":
+        calibration = read_calibration(run.workdir, weights, run.config.eval.crops)
+    elif plan.source == "predicted" and images is not None:
+        calibration = calibrate_run(run, weights, images) if is_run else fit_calibration(images)
+    return Validated(calibration, plan.note)
 
 
 def calibrate_run(run: Run, weights: Mapping[str, str], images: ScoredImages) -> Calibration:

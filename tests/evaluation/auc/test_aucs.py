@@ -53,6 +53,7 @@ def scored(
         protocol=protocol,
         backbone=backbone,
         provenance="ChestX-ray14",
+        collection="ChestX-ray14",
         synthetic=synthetic,
         overlap=Overlap(trained, shared, True),
         setting=dataclasses.replace(PAPER_SETTING, **setting),
@@ -156,6 +157,7 @@ def test_rare_findings_and_the_means():
         backbone="resnet50",
         setting=PAPER_SETTING,
         provenance="ChestX-ray14",
+        collection="ChestX-ray14",
         synthetic=False,
         overlap=None,
     )

@@ -6,8 +6,8 @@ import numpy as np
 from agcnn_jax.evaluation.auc.table_one import table_one, table_one_csv
 from agcnn_jax.evaluation.files.label_table import Labels
 from agcnn_jax.evaluation.files.predictions import Predictions
-from agcnn_jax.evaluation.scoring.cohort import Subset, count_subset, subset_of_table
 from agcnn_jax.evaluation.scoring.prediction_files import label_images
+from agcnn_jax.evaluation.scoring.subsets import Subset, count_subset, subset_of_table
 
 # Patient 1 has three images, 2 and 3 one each; the age of one image is not known.
 TRAIN = Subset(

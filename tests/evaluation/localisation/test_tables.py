@@ -66,6 +66,7 @@ def cohort(synthetic=False):
         protocol="official",
         backbone="resnet50",
         provenance="ChestX-ray14",
+        collection="ChestX-ray14",
         synthetic=synthetic,
         overlap=None,
     )

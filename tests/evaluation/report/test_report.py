@@ -14,10 +14,11 @@ from scipy.special import expit
 from agcnn_jax.evaluation.figures import files as figures_of
 from agcnn_jax.evaluation.report.report import render_report
 from agcnn_jax.evaluation.report.summary import summary
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, FlowRow
+from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
 from agcnn_jax.evaluation.scoring.evaluation import EvaluatedModel, Evaluation
 from agcnn_jax.evaluation.scoring.localisation import WAYS, Count, Localisation
 from agcnn_jax.evaluation.scoring.map_boxes import ATTENDED
+from agcnn_jax.evaluation.scoring.subsets import FlowRow
 from agcnn_jax.metrics.localisation import box_hits, score_differences, score_hits
 from agcnn_jax.run import lineage
 from tests.evaluation.cases import draw, evaluated, make_films

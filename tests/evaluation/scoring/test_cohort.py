@@ -11,6 +11,7 @@ def cohort(**kwargs):
         "protocol": "official",
         "backbone": "resnet50",
         "provenance": "ChestX-ray14",
+        "collection": "ChestX-ray14",
         "synthetic": False,
         "overlap": Overlap(0, 0, True),
         **kwargs,

@@ -47,6 +47,7 @@ def files(folder, scored, calibration, note=""):
         protocol="random",
         backbone="resnet50",
         provenance="ChestX-ray14",
+        collection="ChestX-ray14",
         synthetic=False,
         overlap=None,
     )
