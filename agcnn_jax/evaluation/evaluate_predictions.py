@@ -9,21 +9,16 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from agcnn_jax.data.collection import NIH, read_collection
+from agcnn_jax.data.collection import NIH, Collection, read_collection
 from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.data.patients import nih_name
 from agcnn_jax.data.splits import digest_of
 from agcnn_jax.data.tables.csv_table import read_csv
 from agcnn_jax.evaluation.auc.aucs import aucs_table
 from agcnn_jax.evaluation.files.label_table import check_spelling, read_labels
 from agcnn_jax.evaluation.files.table import Table
 from agcnn_jax.evaluation.findings.agreement_tables import agreement_table
-from agcnn_jax.evaluation.scoring.cohort import (
-    Cohort,
-    FlowRow,
-    count_subset,
-    describe_cohort,
-    subset_of_table,
-)
+from agcnn_jax.evaluation.scoring.cohort import Cohort, describe_cohort
 from agcnn_jax.evaluation.scoring.evaluation import compute
 from agcnn_jax.evaluation.scoring.prediction_files import (
     align,
@@ -41,6 +36,7 @@ from agcnn_jax.evaluation.scoring.radiologists import (
     read_radiologists,
 )
 from agcnn_jax.evaluation.scoring.scored import ScoredImages
+from agcnn_jax.evaluation.scoring.subsets import FlowRow, count_subset, subset_of_table
 from agcnn_jax.evaluation.scoring.validation import NOT_VALIDATED
 from agcnn_jax.evaluation.write import write_evaluation
 from agcnn_jax.run import lineage
@@ -130,7 +126,7 @@ def evaluate_predictions(
     validated = None if out is None else NOT_VALIDATED
     if validation_path is not None:
         validated = validate_on(validation_path, scored, labels, labels_path, logits)
-    cohort = _describe(scored, paths, labels_path)
+    cohort = _describe(scored, paths, labels_path, bool(readings))
     agreements = agreement(readings, files[0]) if readings else []
     if readings and out is None:
         return agreement_table(agreements, cohort, notes)
@@ -149,9 +145,16 @@ def evaluate_predictions(
     return agreement_table(agreements, cohort, notes) if readings else aucs_table(evaluation)
 
 
-def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path) -> Cohort:
-    """Describe the scored images, of which the files say neither split nor model."""
+def _describe(
+    scored: ScoredImages, paths: Sequence[str | Path], labels_path: str | Path, nih: bool
+) -> Cohort:
+    """Describe the scored images, of which the files say neither split nor model.
+
+    With `nih`, they are known to be ChestX-ray14's.
+    """
     collection = read_collection(Path(labels_path).parent)
+    # Images of which no file says the collection are the NIH's if their names are.
+    known = nih or collection is not NIH or all(map(nih_name, scored.image_ids))
     provenance = f"{' and '.join(Path(path).name for path in paths)} on {Path(labels_path).name}"
     if collection != NIH:
         provenance += f", {collection.provenance}"
@@ -164,11 +167,25 @@ def _describe(scored: ScoredImages, paths: Sequence[str | Path], labels_path: st
         backbone=None,
         provenance=provenance,
         synthetic=collection.synthetic,
-        overlap=_lineage_beside(paths).overlap(
-            collection.name, list(scored.image_ids), list(scored.patient_ids)
-        ),
+        overlap=_overlap(_lineage_beside(paths), collection if known else None, scored),
         images_digest=digest_of(np.sort(scored.image_ids)),
-        collection=collection.name,
+        collection=collection.name if known else None,
+    )
+
+
+def _overlap(
+    trained: lineage.Lineage, collection: Collection | None, scored: ScoredImages
+) -> lineage.Overlap:
+    """Count the images that the models saw; those of an unknown collection may be of any."""
+    name, synthetic = "", False
+    if collection is None:
+        seen = {image: of for images in trained.seen.values() for image, of in images.items()}
+        if trained != lineage.NOTHING:
+            trained = lineage.Lineage({name: seen}, frozenset({lineage.ANY_COLLECTION}))
+    else:
+        name, synthetic = collection.name, collection.synthetic
+    return trained.overlap(
+        name, list(scored.image_ids), list(scored.patient_ids), synthetic=synthetic
     )
 
 

@@ -86,6 +86,7 @@ def model_card(
     scores: Mapping[str, Any],
     table: str,
     licence: str,
+    collection: str | None,
 ) -> str:
     """Write a run's model card.
 
@@ -98,11 +99,12 @@ def model_card(
         table: the content of `auc.md` then.
         licence: an identifier of the hub, such as `apache-2.0`; `NOT_STATED` if the owner of the
             weights has not said.
+        collection: of the run's data; None if that is not known.
 
     Returns:
         Markdown that begins with the hub's YAML header.
     """
-    cohort = _cohort(model, data, scores)
+    cohort = _cohort(model, data, scores, collection)
     if scores:
         overlap, cautions = leakage(cohort), limits(cohort)
     else:
@@ -172,7 +174,9 @@ def _header(
     return card.to_yaml()
 
 
-def _cohort(model: Model, data: Mapping[str, Any], scores: Mapping[str, Any]) -> Cohort:
+def _cohort(
+    model: Model, data: Mapping[str, Any], scores: Mapping[str, Any], collection: str | None
+) -> Cohort:
     """Describe the test images, as far as it is known without an evaluation."""
     complete = scores.get("lineage_complete", not model.lineage.unlisted)
     trained, shared = scores.get("trained_images") or 0, scores.get("shared_patients") or 0
@@ -189,6 +193,7 @@ def _cohort(model: Model, data: Mapping[str, Any], scores: Mapping[str, Any]) ->
         positives=scores.get("positives", {}),
         positive_patients=scores.get("positive_patients", {}),
         missing=scores.get("missing_labels", {}),
+        collection=collection,
     )
 
 

@@ -27,6 +27,7 @@ from agcnn_jax.inference.model_files import (
     to_safetensors,
     write_folder,
 )
+from agcnn_jax.run.lineage import own_collections
 from agcnn_jax.run.stage_results import digests
 from agcnn_jax.runtime.storage import check_new, checkpoint_place, exists, read_json, reported
 
@@ -56,7 +57,11 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
                 table = (folder / "auc.md").read_text()
         else:
             scores = {}  # a stage has been trained again since
-    card = model_card(model, directory.name, read_data(directory), scores, table, licence)
+    collection, *others = own_collections(directory)
+    card = model_card(
+        *(model, directory.name, read_data(directory), scores, table, licence),
+        None if others else collection,
+    )
     files = {
         WEIGHTS: to_safetensors(model.variables),
         CONFIG: (json.dumps(exported_config(model), indent=2) + "\n").encode(),

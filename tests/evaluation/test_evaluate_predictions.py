@@ -3,13 +3,16 @@ import gzip
 import json
 
 import pytest
+from etils import epath
 from sklearn.metrics import roc_auc_score
 
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
+from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.evaluation.files.label_table import read_labels
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.evaluation.files.table import as_text
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE
+from agcnn_jax.run import lineage
 from agcnn_jax.runtime.errors import UserError
 from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
@@ -45,6 +48,25 @@ def test_labels_say_whether_images_are_synthetic(write, synthetic):
     table = evaluate_predictions(write("p.csv", PREDICTIONS), write("l.csv", LABELS))
     assert (SYNTHETIC_NOTE in (*table.above, *table.below)) == synthetic
     assert table.above[-1] == f"4 images of 3 patients; p.csv on l.csv, {words}"
+
+
+def test_images_of_an_unknown_collection_may_be_those_of_any(write, tmp_path, monkeypatch):
+    """A table without dataset.json is ChestX-ray14's where its images have the NIH's names."""
+    monkeypatch.setattr(figures, "files", lambda evaluation: {})
+    seen = lineage.Lineage({"St Mary": {"a.png": "1"}, "ChestX-ray14": {"00000002_000.png": "2"}})
+    lineage.write(epath.Path(tmp_path), seen, None)
+    for nih, counts in ((False, "at least 1 of 4; patients shared"), (True, "1 of 4; patients")):
+        names = {f"{letter}.png": f"0000000{i}_000.png" for i, letter in enumerate("abcd", 1)}
+        files = []
+        for name, content in (("p.csv", PREDICTIONS), ("l.csv", LABELS)):
+            for old, new in names.items() if nih else ():
+                content = content.replace(old, new)
+            files.append(write(name, content))
+        out = tmp_path / f"out{nih}"
+        table = evaluate_predictions(*files, out=out)
+        (said,) = [line for line in table.below if line.startswith("Images trained on")]
+        assert f": {counts}" in said
+        assert ("All images come from one" in (out / "report.html").read_text()) == nih
 
 
 def test_a_finding_that_no_image_has_is_a_dash(write):

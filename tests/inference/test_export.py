@@ -108,6 +108,24 @@ def test_the_card(workdir, folder):
         assert words in text, words
 
 
+@pytest.mark.parametrize(("collection", "nih"), [("ChestX-ray14", True), ("St Mary", False)])
+def test_the_card_says_of_chestxray14_alone_where_its_labels_come_from(
+    workdir, tmp_path, collection, nih
+):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    for name, change in (
+        ("data.json", {"synthetic": False}),
+        ("lineage.json", {"collection": collection}),
+    ):
+        record = json.loads((copy / name).read_text()) | change
+        (copy / name).write_text(json.dumps(record))
+    run("--workdir", copy, "--out", tmp_path / "out")
+    text = card(tmp_path / "out")[1]
+    for words in ("extracted from radiology reports by a program", "come from one institution"):
+        assert (words in text) == nih
+    assert ("labelled is for whoever collected them to say" in text) != nih
+
+
 def test_a_card_without_an_evaluation_of_these_weights(workdir, tmp_path):
     """Scores of other weights, such as those before a stage was trained again, are left out."""
     copy = shutil.copytree(workdir, tmp_path / "run")
