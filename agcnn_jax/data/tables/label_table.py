@@ -61,7 +61,7 @@ class LabelTable:
         path: of the file.
         labels: names of the C labels: the paper's findings in its order, then others as the table
             has them, then `No Finding`.
-        findings: the labels without `No Finding`.
+        findings: the labels without `No Finding`, unless it is the only one.
         images: as the table writes them `[N]`.
         lines: the first line of each image in the file `[N]`.
         matrix: 0, 1 or `MISSING`, uint8 `[N, C]`.
@@ -138,7 +138,7 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
     return LabelTable(
         path=Path(table.path),
         labels=labels,
-        findings=tuple(label for label in labels if label != NO_FINDING),
+        findings=tuple(label for label in labels if label != NO_FINDING) or labels,
         images=films.names,
         lines=tuple(table.rows[row][0] for row in films.first),
         matrix=matrix,

@@ -15,6 +15,7 @@ from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import ROLES
 from agcnn_jax.data.tables.synonyms import read_synonyms
 from agcnn_jax.data.text import plain
+from agcnn_jax.metrics.subgroups import MEAN
 from agcnn_jax.runtime.errors import UserError
 
 NEGATIVE, POSITIVE, UNCERTAIN, BLANK, UNNAMED = range(5)
@@ -261,6 +262,8 @@ def _checked(name: str, where: str) -> str:
         raise UserError(f"{where}: the name {name!r} has a |, which separates names; rename it")
     if _NUMBER.fullmatch(name):
         raise UserError(f"{where}: {name!r} is a number and no name of a finding; write a name")
+    if plain(name) == plain(MEAN):
+        raise UserError(f"{where}: {name!r} is what tables of results call their means; rename it")
     if not name.isprintable() or len(name) > 100:
         why = "is too long" if name.isprintable() else "has a character that cannot be printed"
         raise UserError(f"{where}: the name {name[:40]!r} {why}; rename it")

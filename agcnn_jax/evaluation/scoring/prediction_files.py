@@ -120,7 +120,7 @@ def label_images(
         image_ids=image_ids,
         patient_ids=[labels.patient[name] for name in image_ids],
         labels=columns,
-        findings=tuple(name for name in columns if name != NO_FINDING),
+        findings=tuple(name for name in columns if name != NO_FINDING) or columns,
         label_matrix=labels.matrix(image_ids, columns),
         probabilities={name: one.probabilities for name, one in named.items()},
         logits={name: one.logits for name, one in named.items() if one.logits is not None},

@@ -294,6 +294,7 @@ BOXES = "image,patient,Mass,xmin,ymin,xmax,ymax\n"
             {},
             "is no text file, since it has",
         ),
+        ("image,patient,mean\na,1,1\n", {}, "line 1: 'mean' is what tables of results call their"),
         ('image,patient,"Big\nMass"\na,1,1\n', {}, "line 1: the name 'Big\\nMass' has a character"),
         (f"image,patient,{'x' * 101}\na,1,1\n", {}, f"line 1: the name '{'x' * 40}' is too long"),
         ("image,patient,Mäss\na,1,1\n".encode("cp1252"), {}, "not a UTF-8 text file, since line 1"),
@@ -413,6 +414,12 @@ def test_a_matrix_comes_back_in_any_layout_and_order(tmp_path_factory, layout, m
     columns = [table.labels.index(name) for name in NAMES]
     np.testing.assert_array_equal(table.matrix[order][:, columns], matrix)
     assert [table.patients[i] for i in order] == [str(i % 3) for i in range(len(matrix))]
+
+
+def test_no_finding_is_a_finding_where_it_is_the_only_label(read):
+    table = read("image,patient,No Finding\na,1,1\nb,2,\n")
+    assert table.labels == table.findings == ("No Finding",)
+    assert table.matrix.tolist() == [[1], [0]]
 
 
 def test_all_labels_of_the_paper_in_its_order(read):
