@@ -15,6 +15,8 @@ if __name__ == "__main__":
 
     end_quietly()
 
+import argparse
+import csv
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
     parser = OneLineParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add = parser.add_argument
-    listed: dict[str, Any] = {"type": lambda text: text.split(","), "action": "extend"}
+    listed: dict[str, Any] = {"type": _words, "action": "extend"}
     add("--images", type=Path, required=True, help="folder with the films, in folders or not")
     add("--labels", type=Path, required=True, help="CSV table of the films' labels")
     add("--collection", required=True, help="name of the set, such as 'St Mary 2024'")
@@ -73,9 +75,18 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
         add(f"--{role}_column", metavar="HEADER", help=f"column of {role}, '' for none")
     options = parser.parse_args(arguments)
     check_options(options, "image_size", "workers")
-    if not options.collection.strip():
+    options.collection = " ".join(options.collection.split())
+    if not options.collection:
         raise UserError("--collection: is empty; give the set of films a name")
     return options
+
+
+def _words(text: str) -> list[str]:
+    """Divide a text at commas that are in no quotes; `--findings 'Mass,"Effusion, left"'`."""
+    words = [word.strip() for word in next(csv.reader([text], skipinitialspace=True)) if word]
+    if not words:
+        raise argparse.ArgumentTypeError("is empty; leave it out, or name something")
+    return words
 
 
 def table_options(options: Any) -> TableOptions:
@@ -112,7 +123,8 @@ def _uncertain(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     words = []
     policies = {}
     for entry in given:
-        finding, _, policy = entry.rpartition("=")
+        finding, _, policy = (part.strip() for part in entry.rpartition("="))
+        policy = policy.lower()
         if policy in UNCERTAIN_AS:
             policies[finding] = policy
         elif finding or difflib.get_close_matches(policy, UNCERTAIN_AS, 1, 0.8):

@@ -79,7 +79,7 @@ class DelimitedText(NamedTuple):
         return f"{self.path}: read with {' and '.join(unusual)}" if unusual else ""
 
     def rows(self, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """Yield `(line number from 1, fields)`, skipping blank lines.
+        """Yield `(number from 1 of the row's first line, fields)`, skipping blank lines.
 
         Args:
             strip: remove the blanks around fields.
@@ -90,14 +90,16 @@ class DelimitedText(NamedTuple):
         # A StringIO would take four bytes a character.
         lines = io.TextIOWrapper(io.BytesIO(self.text.encode()), "utf-8", newline="")
         reader = csv.reader(lines, delimiter=self.delimiter)
+        first = 1  # a quote that is not closed makes a row of all lines below it
         try:
             for row in reader:
                 stripped = [field.strip() for field in row]
                 if any(stripped):
-                    yield reader.line_num, stripped if strip else row
+                    yield first, stripped if strip else row
+                first = reader.line_num + 1
         except csv.Error as error:
             raise UserError(
-                f"{self.path}, line {reader.line_num}: {error}; is it a csv file?"
+                f"{self.path}, line {first}: {error}; is it a csv file, with all quotes closed?"
             ) from None
 
 
@@ -170,7 +172,7 @@ def _check_is_text(path: Path, data: bytes) -> None:
             f"{path}: is UTF-16 text; save it as 'CSV UTF-8', or convert it with "
             f"iconv -f UTF-16 -t UTF-8"
         )
-    if zeros:
+    if b"\0" in data:
         raise UserError(f"{path}: is no text file, since it has zero bytes; check the path")
 
 

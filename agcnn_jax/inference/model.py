@@ -85,8 +85,9 @@ class Model:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The labels that are findings."""
-        return tuple(label for label in self.labels if label not in ("", NO_FINDING))
+        """The labels that are findings; `No Finding` is one if it is the only label."""
+        labels = tuple(filter(None, self.labels))
+        return tuple(label for label in labels if label != NO_FINDING) or labels
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.backbone}, {' '.join(self.branches)}, {self.digest})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from agcnn_jax.data.records import FILMS
 from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import fitting_names, stem
 from agcnn_jax.inference.films import printable
@@ -18,8 +20,8 @@ from data_prep.prepare.shards import Input
 # How names are often changed: what happened, whether a film and a name differ by it, the remedy.
 _CHANGES: tuple[tuple[str, Callable[[str, str], bool], str], ...] = (
     (
-        "capitals differ",
-        lambda film, name: film.casefold() == name.casefold(),
+        "capitals differ, blanks around the name, or Unicode's forms of accents",
+        lambda film, name: _folded(film) == _folded(name),
         "write the names as the films have them",
     ),
     (
@@ -29,7 +31,7 @@ _CHANGES: tuple[tuple[str, Callable[[str, str], bool], str], ...] = (
     ),
     (
         "the table has backslashes",
-        lambda film, name: film == name.replace("\\", "/"),
+        lambda film, name: "\\" in name and f"/{name}".replace("\\", "/").endswith(f"/{film}"),
         "write / between folders",
     ),
     (
@@ -65,12 +67,15 @@ def list_films(images: Path, data_dir: Path) -> list[Input]:
         Sorted by path.
 
     Raises:
-        UserError: there is no such folder, no film in it, or it is `data_dir`.
+        UserError: there is no such folder, no film in it, or the dataset would be in it.
     """
     if not images.is_dir():
         raise UserError(f"--images {images}: no such folder; give the one that holds the films")
-    if os.path.realpath(images) == os.path.realpath(data_dir):
-        raise UserError(f"--data_dir {data_dir} is the folder of the films; choose another")
+    if os.path.realpath(images) in map(os.path.realpath, (data_dir, data_dir / FILMS.parts[0])):
+        raise UserError(
+            f"--data_dir {data_dir}: the dataset would be among the films in {images}; choose "
+            "another"
+        )
     inputs = []
     for path in find_films([str(images)], data_dir).films:
         try:
@@ -156,12 +161,16 @@ def check_match(
     )
 
 
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
 def _why_absent(name: str, films: Sequence[str]) -> str:
     for change, differ_by, remedy in _CHANGES:
         for film in films:
             if differ_by(film, name):
                 return f"{printable(film)!r} resembles {name!r}: {change}; {remedy}"
     return (
-        f"the table's first that is missing is {name!r}, the folder's first is "
+        f"the table's first that is missing is {name[:200]!r}, the folder's first is "
         f"{printable(films[0])!r}; write the names of the films as paths in --images"
     )

@@ -60,7 +60,9 @@ class StoreBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[c
             features=record_features(context.image_size, len(context.labels)),
             metadata=tfds.core.MetadataDict(
                 labels=list(context.labels),
-                findings=[label for label in context.labels if label != NO_FINDING],
+                # `No Finding` is scored where it is the only label.
+                findings=[label for label in context.labels if label != NO_FINDING]
+                or list(context.labels),
                 provenance=self._plan.collection.provenance,
                 collection=self._plan.collection.name,
                 synthetic=self._plan.collection.synthetic,

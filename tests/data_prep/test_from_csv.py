@@ -228,7 +228,11 @@ CUT = "line 2: 0 of 3 names found in .*'001.png' resembles '1': zeros were cut f
     ("edit", "options", "words"),
     [
         (zeros, ["--max_bad=1"], CUT),
-        (renamed(lambda name: f"films\\{name}"), [], "0 of 7 names found in .*; the table's first"),
+        (
+            renamed(lambda name: f"films\\{name}"),
+            [],
+            "0 of 7 names .*: the table has backslashes",
+        ),
         (renamed(str.upper), [], "0 of 7 names found in .*'a/1.png' resembles 'A/1.PNG': capitals"),
         (
             renamed(lambda name: "x%20y.png" if name == "a/1.png" else f"z{name}"),
@@ -283,16 +287,37 @@ def test_codes_in_names_are_recognised(folder):
     write_table(folder / "labels.csv", rows_of(["x%20y.png"]))
     with pytest.raises(UserError, match=r"'x y\.png' resembles 'x%20y\.png': the table has"):
         prepare(folder)
-    write_table(folder / "labels.csv", rows_of(["b\\1.png"]))
-    with pytest.raises(UserError, match=r"'b/1\.png' resembles 'b.*1\.png': the table has back"):
+    for name in ("b\\1.png", "C:\\films\\b\\1.png"):
+        write_table(folder / "labels.csv", rows_of([name]))
+        with pytest.raises(UserError, match=r"'b/1\.png' resembles '(b|C:).*: the table has back"):
+            prepare(folder)
+
+
+@pytest.mark.parametrize("name", ["A/1.png", " a/1.png", "a/1.png ", "e\u0301.jpg"])
+def test_small_differences_of_names_are_recognised(folder, name):
+    write_table(folder / "labels.csv", rows_of([name]))
+    with pytest.raises(UserError, match=r"resembles .*: capitals differ, blanks around"):
         prepare(folder)
 
 
 def test_the_folder_of_the_films_is_no_data_dir(folder):
     before = contents(folder)
-    with pytest.raises(UserError, match="is the folder of the films; choose another"):
-        prepare(folder, f"--data_dir={folder / 'films'}")
+    for data_dir in (folder / "films", folder):  # the dataset is called films, too
+        with pytest.raises(UserError, match=r"the dataset would be among the films in .*; choose"):
+            prepare(folder, f"--data_dir={data_dir}")
     assert contents(folder) == before
+
+
+def test_words_and_names_of_options(folder, capsys):
+    required = ["--images=i", "--labels=t", "--data_dir=d"]
+    given = ['--findings=Mass, "Effusion, left",', "--uncertain=Ones", "--collection= St \n Mary "]
+    options = from_csv.parse_arguments([*required, *given])
+    assert options.findings == ["Mass", "Effusion, left"] and options.collection == "St Mary"
+    assert from_csv.table_options(options).uncertain_as == {"": "ones"}
+    with pytest.raises(UserError, match="--findings: is empty; leave it out"):
+        from_csv.parse_arguments([*required, "--collection=c", "--findings=,"])
+    prepare(folder, "--dry_run", "--uncertain=positive")
+    assert "no label is written 'positive'; --uncertain takes ignore" in capsys.readouterr().out
 
 
 def test_options_of_the_table():
@@ -322,8 +347,7 @@ def test_options_of_the_table():
 
 def test_a_split_column_is_kept_as_it_is(folder):
     splits = ["train", "train", "test", "test", "train", "train", "validation"]
-    known = rows_of(NAMES, ["1,0,1"])  # a film without known labels does not train
-    rows = [[*row, split] for row, split in zip(known, splits, strict=True)]
+    rows = [[*row, split] for row, split in zip(rows_of(NAMES), splits, strict=True)]
     rows.append(["gone.png", "9", "1", "0", "0", "test"])
     write_table(folder / "labels.csv", rows, ("image", "patient", *FINDINGS, "split"))
     prepare(folder, "--max_bad=0.2")

@@ -84,6 +84,15 @@ def test_a_finding_that_no_image_has_is_a_dash(write):
     assert table.below[0] == "Not predicted, so not in the mean: Pleural_Thickening."
 
 
+def test_no_finding_alone_is_scored_as_a_finding(write):
+    predictions = "Image Index,prob_No Finding\na.png,0.4\nb.png,0.8\nc.png,0.1\nd.png,0.3\n"
+    table = evaluate_predictions(write("p.csv", predictions), write("l.csv", LABELS))
+    assert [row[:3] for row in table.rows] == [
+        ("No Finding", "2", "0.750000"),
+        ("Mean (1 of 1)", "", "0.750000"),
+    ]
+
+
 CUSTOM = "Image Index,Finding Labels,Patient ID\na.png,{},1\nb.png,No Finding,2\n"
 
 

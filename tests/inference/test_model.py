@@ -1,6 +1,7 @@
 """Loading a run or converted weights, and predicting as an evaluation does."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -75,6 +76,7 @@ def test_heat_maps_and_features_when_asked(model, stored):
 
 def test_what_a_run_says_about_itself(model, data_dir):
     assert (model.labels, model.findings) == (LABELS, FINDINGS)
+    assert dataclasses.replace(model, labels=("", "No Finding")).findings == ("No Finding",)
     assert (model.branches, model.backbone, model.image_size) == (BRANCHES, "resnet_small", 64)
     assert model.calibration is not None and set(model.calibration.branches) == set(BRANCHES)
     records = open_records(data_dir)

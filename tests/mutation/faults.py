@@ -989,6 +989,13 @@ FAULTS = (
         ("tests/evaluation/files/test_label_table.py::test_columns_of_labels",),
     ),
     Fault(
+        "rows are named by the line below them",
+        TEXT,
+        "first = reader.line_num + 1",
+        "first = reader.line_num + 2",
+        ("tests/data/tables/test_label_table.py::test_mistakes",),
+    ),
+    Fault(
         "any column of numbers is a finding",
         "agcnn_jax/data/tables/values.py",
         "        if keys[cell] not in form:\n            return cell\n",

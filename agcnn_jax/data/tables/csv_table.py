@@ -111,9 +111,14 @@ def read_csv(path: str | Path | CsvTable, strip: bool = True) -> CsvTable:
         header.pop()
     for line, row in rows[1:]:
         if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
-            more = "; write decimal points, and quote cells with commas" * (len(row) > len(header))
+            remedy = (
+                "complete it, and close its quotes"
+                if len(row) < len(header)
+                else "write decimal points, and quote cells with commas"
+            )
             raise UserError(
-                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}{more}"
+                f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}; "
+                f"{remedy}"
             )
     for i, column in enumerate(header):
         if not column and not _are_row_numbers([row[i] for _, row in rows[1:]]):

@@ -189,7 +189,8 @@ def film_splits(
         split = SPLITS.get(cell.lower())
         if split is None:
             raise UserError(
-                f"{where(table, row)}: the split is {cell!r}; write train, validation or test"
+                f"{where(table, row)}: the split is {cell!r}; write train, validation or test, or "
+                f"leave the column out with --split_column ''"
             )
         splits.append(split)
         other = first.setdefault(patient, film)

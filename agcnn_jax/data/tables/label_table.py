@@ -23,7 +23,7 @@ from agcnn_jax.data.tables.films import (
     where,
     without_laterals,
 )
-from agcnn_jax.data.tables.options import TableOptions
+from agcnn_jax.data.tables.options import UNCERTAIN_AS, TableOptions
 from agcnn_jax.data.tables.roles import check_roles, find_roles
 from agcnn_jax.data.tables.synonyms import canonical, read_synonyms
 from agcnn_jax.data.tables.values import (
@@ -156,7 +156,12 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         roles={role: table.header[column] for role, column in roles.items()},
         taken=tuple(table.header[column] for column in row_labels.columns),
         left_out=tuple(left_out),
-        notices=(*_notices(labels, matrix, left_out, options), *about_views, *unread),
+        notices=(
+            *_notices(labels, matrix, left_out, options),
+            *_unused_words(table, row_labels.columns, options),
+            *about_views,
+            *unread,
+        ),
         laterals=laterals,
     )
 
@@ -247,6 +252,15 @@ def _matrix(
         if label == NO_FINDING:
             matrix[labelled & (column == BLANK), c] = 0
     return matrix
+
+
+def _unused_words(table: CsvTable, columns: Sequence[int], options: TableOptions) -> list[str]:
+    """Name the words of the options that no cell has: perhaps a misspelt word, or policy."""
+    cells = {cell.strip().casefold() for column in columns for cell in set(table.cells(column))}
+    words = (*options.positive, *options.negative, *options.uncertain)
+    unused = [repr(word) for word in words if word.strip().casefold() not in cells]
+    policies = f"; --uncertain takes {', '.join(UNCERTAIN_AS)} too" * bool(options.uncertain)
+    return [f"no label is written {' or '.join(unused)}{policies}"] if unused else []
 
 
 def _notices(

@@ -15,6 +15,7 @@ from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import ROLES
 from agcnn_jax.data.tables.synonyms import read_synonyms
 from agcnn_jax.data.text import plain
+from agcnn_jax.metrics.subgroups import MEAN
 from agcnn_jax.runtime.errors import UserError
 
 NEGATIVE, POSITIVE, UNCERTAIN, BLANK, UNNAMED = range(5)
@@ -65,6 +66,8 @@ def read_values(table: CsvTable, roles: Mapping[str, int], options: TableOptions
 
 def _of_columns(table: CsvTable, taken: set[int], options: TableOptions) -> RowLabels:
     """Read a table with a column for each finding: all that hold nothing but labels."""
+    for name in options.findings:
+        table.column(name)  # says that there is none, and which there are
     wanted = set(map(plain, options.findings))
     known = set(_USUAL).union(*({plain(row.name), plain(row.means)} for row in read_synonyms()))
     meanings: dict[int, dict[str, int]] = {}
@@ -255,9 +258,14 @@ def _spell(name: str, spelling: dict[str, str], where: str, header: str) -> None
 
 
 def _checked(name: str, where: str) -> str:
-    """Return the label of a name; `UserError` if it has a `|` or is a number."""
+    """Return the label of a name; `UserError` if it is a number, or tables cannot show it."""
     if "|" in name:
         raise UserError(f"{where}: the name {name!r} has a |, which separates names; rename it")
     if _NUMBER.fullmatch(name):
         raise UserError(f"{where}: {name!r} is a number and no name of a finding; write a name")
+    if plain(name) == plain(MEAN):
+        raise UserError(f"{where}: {name!r} is what tables of results call their means; rename it")
+    if not name.isprintable() or len(name) > 100:
+        why = "is too long" if name.isprintable() else "has a character that cannot be printed"
+        raise UserError(f"{where}: the name {name[:40]!r} {why}; rename it")
     return _USUAL.get(plain(name), name)

@@ -195,9 +195,9 @@ def _known(one: Subgroup, missing: bool) -> tuple[int | None, ...]:
 
 
 def _labels(measures: Measures, without: str = "") -> list[str]:
-    """List the labels that the groups have rows of."""
-    labels = dict.fromkeys(one.finding for one in measures.subgroups)
-    return [label for label in labels if label not in (MEAN, without)]
+    """List the labels that the groups have rows of; `without` one, unless it is the only one."""
+    labels = dict.fromkeys(one.finding for one in measures.subgroups if one.finding != MEAN)
+    return [label for label in labels if label != without] or list(labels)
 
 
 def _covered(findings: Sequence[str], everything: Sequence[str]) -> str:

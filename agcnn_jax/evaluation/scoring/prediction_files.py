@@ -121,7 +121,7 @@ def label_images(
         image_ids=image_ids,
         patient_ids=[labels.patients[row] for row in rows],
         labels=columns,
-        findings=tuple(name for name in columns if name != NO_FINDING),
+        findings=tuple(name for name in columns if name != NO_FINDING) or columns,
         label_matrix=labels.columns(columns)[rows],
         probabilities={name: one.probabilities for name, one in named.items()},
         logits={name: one.logits for name, one in named.items() if one.logits is not None},

@@ -273,7 +273,24 @@ BOXES = "image,patient,Mass,xmin,ymin,xmax,ymax\n"
         ("image,patient,Mass\na,1,1\nb,2,yes\n", {}, "line 3, Mass: 'yes' is one way to write"),
         ("image,patient,Mass,Mass\na,1,1,1\n", {}, "l.csv, line 1: 2 columns 'Mass'; keep one"),
         ("image,patient,Mass\na,1,1\nb,2,1,0\n", {}, "line 3: 4 columns, but the header has 3"),
-        ("image,patient,Mass\na,1,1\nb,2\n", {}, "l.csv, line 3: 2 columns, but the header has 3"),
+        (
+            'image,patient,Mass\na,1,1\n"b,2,0\nc,3,1\nd,4,1\n',
+            {},
+            "l.csv, line 3: 1 columns, but the header has 3; complete it, and close its quotes",
+        ),
+        (
+            'image,patient,note,Mass\na,1,"x\ny",1\nb,2,"x\ny",2\n',
+            {},
+            "l.csv, line 4, Mass: '2' is none of",
+        ),
+        (
+            "image,patient,Mass\n" + "a,1,1\n" * 200 + "b,2,\0\n",
+            {},
+            "is no text file, since it has",
+        ),
+        ("image,patient,mean\na,1,1\n", {}, "line 1: 'mean' is what tables of results call their"),
+        ('image,patient,"Big\nMass"\na,1,1\n', {}, "line 1: the name 'Big\\nMass' has a character"),
+        (f"image,patient,{'x' * 101}\na,1,1\n", {}, f"line 1: the name '{'x' * 40}' is too long"),
         ("image,patient,Mäss\na,1,1\n".encode("cp1252"), {}, "not a UTF-8 text file, since line 1"),
         ("image,patient,Mass\na,1,1\n".encode("utf-16"), {}, "l.csv: is UTF-16 text; save it as"),
         (
@@ -323,12 +340,12 @@ BOXES = "image,patient,Mass,xmin,ymin,xmax,ymax\n"
         (LISTS + "a,1,Mass\nb,2,mass\n", {}, "line 3: 'mass' in 'labels'; write 'Mass', as else"),
         (LISTS + "a,1,1\nb,2,0\n", {}, "l.csv, line 2: '1' is a number and no name of a finding"),
         ("image,patient,note\na,1,x\n", {}, "l.csv, line 1: no column of findings; give one for"),
-        (HEAD + ROWS, {"findings": ("Lump",)}, "no column of findings"),
+        (HEAD + ROWS, {"findings": ("Lump",)}, "l.csv: has no column 'Lump'; its columns are: "),
         (LISTS + "a,1,Mass\n", {"findings": ("Lump",)}, "--findings: "),
         (
             HEAD + ROWS,
             {"findings": ("Mass", "Hernia")},
-            "l.csv has no finding 'Hernia', but Mass; name one of these",
+            "l.csv: has no column 'Hernia'; its columns are: ",
         ),
         (HEAD + ROWS, {"uncertain_as": {"Lump": "ones"}}, "--uncertain: "),
         (
@@ -388,6 +405,12 @@ def test_a_matrix_comes_back_in_any_layout_and_order(tmp_path_factory, layout, m
     columns = [table.labels.index(name) for name in NAMES]
     np.testing.assert_array_equal(table.matrix[order][:, columns], matrix)
     assert [table.patients[i] for i in order] == [str(i % 3) for i in range(len(matrix))]
+
+
+def test_no_finding_is_a_finding_where_it_is_the_only_label(read):
+    table = read("image,patient,No Finding\na,1,1\nb,2,\n")
+    assert table.labels == table.findings == ("No Finding",)
+    assert table.matrix.tolist() == [[1], [0]]
 
 
 def test_all_labels_of_the_paper_in_its_order(read):
