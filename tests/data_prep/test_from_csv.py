@@ -355,10 +355,21 @@ def test_a_split_column_is_kept_as_it_is(folder):
     split = make_split(records, "lists", 0)
     for subset in ("train", "validation", "test"):
         expected = [name for name, one in zip(NAMES, splits, strict=True) if one == subset]
+        if subset == "train":
+            expected.remove("d/4.dcm")  # none of its labels is known
         assert set(records.image_ids[getattr(split, subset)]) == set(expected)
     assert (split.absent_names, split.unlisted_images) == (1, 0)
     with pytest.raises(UserError, match=r"'official': .*a split column; set --config.*=lists"):
         make_split(records, "official", 0)
+
+
+def test_no_finding_is_a_finding_where_it_is_the_only_label(folder):
+    rows = [[name, f"{index:03d}", "1" * (index % 2)] for index, name in enumerate(NAMES)]
+    write_table(folder / "labels.csv", rows, ("image", "patient", "No Finding"))
+    prepare(folder)
+    records = open_records(folder / "data")
+    assert records.labels == records.findings == ("No Finding",)
+    assert records.label_matrix[:, 0].sum() == 3
 
 
 def test_phantoms_are_the_same_as_by_the_other_command(raw, tmp_path):

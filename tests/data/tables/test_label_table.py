@@ -407,9 +407,9 @@ def test_a_matrix_comes_back_in_any_layout_and_order(tmp_path_factory, layout, m
     assert [table.patients[i] for i in order] == [str(i % 3) for i in range(len(matrix))]
 
 
-def test_no_finding_is_a_finding_where_it_is_the_only_label(read):
+def test_a_blank_no_finding_is_negative_where_it_is_the_only_label(read):
     table = read("image,patient,No Finding\na,1,1\nb,2,\n")
-    assert table.labels == table.findings == ("No Finding",)
+    assert table.labels == ("No Finding",)
     assert table.matrix.tolist() == [[1], [0]]
 
 
