@@ -17,9 +17,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib.mermaid",
 ]
+smartquotes = False  # "" is an empty string
 html_theme = "furo"
 html_title = "agcnn-jax"
-exclude_patterns = ["model"]
+highlight_language = "bash"  # of blocks without a language, which are for the shell
 
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
@@ -28,6 +29,7 @@ nb_execution_mode = "off"  # the notebook shows the outputs that are stored in i
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings say shapes and units, which types do not
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 default_role = "literal"  # docstrings write `name`, as Markdown does
 
 MOVED = {

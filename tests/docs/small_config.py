@@ -1,16 +1,14 @@
-"""A config of the pages with a small network and few steps; `NAME` is that of the config file."""
+"""A config of the pages with a small network and few steps, made of the one at `ORIGINAL`."""
 
 import runpy
 
 import ml_collections
 
-from tests.support.programs import ROOT
-
-NAME = "resnet"
+ORIGINAL = "configs/resnet.py"
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = runpy.run_path(str(ROOT / "configs" / f"{NAME}.py"))["get_config"]()
+    config = runpy.run_path(ORIGINAL)["get_config"]()
     config.backbone = "resnet_small"
     config.init = "random"
     config.mean, config.std = (0.5,), (0.25,)

@@ -35,7 +35,8 @@ def checkout(folder):
     shutil.copytree(ROOT / "configs", folder / "configs")
     for name in SMALL_CONFIGS:
         text = (ROOT / "tests/docs/small_config.py").read_text()
-        (folder / f"configs/{name}.py").write_text(text.replace('"resnet"', f'"{name}"'))
+        path = f"configs/{name}.py"
+        (folder / path).write_text(text.replace("configs/resnet.py", str(ROOT / path)))
     # docs/attention.py draws into its own folder.
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs/attention.py", folder / "docs")

@@ -22,7 +22,8 @@ def test_it_runs_on_phantoms(workdir, data_dir, tmp_path, monkeypatch):
     (tmp_path / "runs/demo").symlink_to(workdir)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/phantoms_raw").symlink_to(data_dir.parent / "raw")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")  # where Jupyter starts it
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     names: dict = {}
