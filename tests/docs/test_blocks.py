@@ -42,6 +42,7 @@ def test_figures_name_their_commands(page):
     for figure in re.findall(r"!\[.*?\]\((?:docs/)?(.*?)\)", text):
         made_by = {
             "attention.png": "docs/attention.py",
+            "roc.png": "`make demo` drew",
             "contact_sheet.png": "--contact_sheet contact_sheet.png",
         }
         assert made_by[figure] in text
