@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Optional packages: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
 # them, so that every later target and a rebuild install them too.
-EXTRAS := cuda tpu gcs s3 dicom parity test
+EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook
 comma := ,
 ASKED := $(subst $(comma), ,$(EXTRA))
 ifneq ($(filter-out $(EXTRAS),$(ASKED)),)
@@ -27,6 +27,8 @@ SIZE_base := 1200
 SIZE_cuda := 4000
 SIZE_parity := 700
 SIZE_tpu := 300
+SIZE_docs := 150
+SIZE_notebook := 200
 # Processes that run tests; each takes one file of tests at a time.
 WORKERS ?= 2
 # Python compiles the modules that programs import, and keeps them, which some systems turn off; pip
@@ -39,7 +41,8 @@ SHARED := -n $(WORKERS) --dist loadfile
 SAMPLE := float32-224-resnet50 or G_L_F-small or test_attention
 
 .DEFAULT_GOAL := help
-.PHONY: again help install demo bench test test-all all-tests all-parity parity parity-sample mutants lint types clean
+.PHONY: again help install demo bench docs test test-all all-tests all-parity parity parity-sample \
+  mutants lint types clean
 
 help:
 	@echo "make demo      train AG-CNN on synthetic radiographs and print its AUC table: 4 minutes"
@@ -48,10 +51,12 @@ help:
 	@echo "make test-all  run all tests, with slow ones, comparisons with PyTorch and faults: an hour"
 	@echo "make parity    compare with PyTorch and print the differences: 6 minutes"
 	@echo "make mutants   put deliberate faults into the core, which the tests must notice: 15 minutes"
+	@echo "make docs      build the pages of docs/ as a site in build/site: a minute"
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
 	@echo "make install   make the environment in .venv; EXTRA=cuda for NVIDIA GPUs, EXTRA=tpu for TPUs,"
-	@echo "               gcs and s3 for buckets, dicom for DICOM films; several: EXTRA=cuda,dicom"
+	@echo "               gcs and s3 for buckets, dicom for DICOM films, notebook for JupyterLab;"
+	@echo "               several: EXTRA=cuda,dicom"
 	@echo "make clean     remove the demo's files and compiled programs"
 	@echo "The times are those of two cores."
 
@@ -102,6 +107,12 @@ $(VENV)/installed-parity: $(VENV)/installed-test
 	$(INSTALL) '$(call WITH,test parity)'
 	@touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(call room,$(if $(wildcard $@),,docs))
+	@echo "installing Sphinx ..."
+	$(INSTALL) '$(call WITH,docs)'
+	@touch $@
+
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
@@ -125,6 +136,11 @@ bench: $(VENV)/installed-parity
 	$(MEASURE)/starting.py --out $(RESULTS)/starting_cpu.json
 	$(MEASURE)/prediction_stream.py --speed --out $(RESULTS)/prediction_stream_cpu.json
 	$(MEASURE)/performance.py
+
+# Whatever Sphinx warns about, such as a link that leads nowhere, fails.
+docs: $(VENV)/installed-docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going docs build/site
+	@echo "the site is build/site/index.html"
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(SHARED) -m "not slow"
@@ -160,5 +176,5 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf data/phantoms data/phantoms_raw runs/demo .pytest_cache/jax
+	rm -rf data/phantoms data/phantoms_raw runs/demo build/site .pytest_cache/jax
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/agcnn_jax/compiled"

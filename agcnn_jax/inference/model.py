@@ -111,10 +111,10 @@ class Model:
             heat_maps: return the heat maps too.
 
         Returns:
-            The logits `{branch: float32 [B, C]}`; `pooled`, the global branch's Pool5 layer,
-            float32 `[B, K]`; `boxes`, int32 `[B, 4]` in pixels of the model's input, if a local
-            branch reads crops; and `heat_maps`, float32 `[B, s, s]` in 0..1, s the side of the
-            model's input.
+            The logits of each branch under its name, float32 `[B, C]`; `pooled`, the global
+            branch's Pool5 layer, float32 `[B, K]`; `boxes`, int32 `[B, 4]` in pixels of the
+            model's input, if a local branch reads crops; and `heat_maps`, float32 `[B, s, s]` in
+            0..1, s the side of the model's input.
 
         Raises:
             ValueError: for another dtype or shape.

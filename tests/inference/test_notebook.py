@@ -3,6 +3,7 @@
 import ast
 import json
 
+from configs import demo
 from tests.support.programs import ROOT
 
 NOTEBOOK = ROOT / "docs/use.ipynb"
@@ -22,7 +23,8 @@ def test_it_runs_on_phantoms(workdir, data_dir, tmp_path, monkeypatch):
     (tmp_path / "runs/demo").symlink_to(workdir)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/phantoms_raw").symlink_to(data_dir.parent / "raw")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")  # where Jupyter starts it
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     names: dict = {}
@@ -34,3 +36,11 @@ def test_it_runs_on_phantoms(workdir, data_dir, tmp_path, monkeypatch):
     assert film == heat_map == (64, 64) and 0 < region[0] <= 64
     assert values[5].keys() == {"global", "local", "fusion"}
     assert values[7] is True
+
+
+def test_its_outputs_are_of_the_demo():
+    backbone = demo.get_config().backbone
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    (shown,) = cells[1]["outputs"]
+    assert f"Model('../runs/demo', {backbone}, " in "".join(shown["data"]["text/plain"])
+    assert not [out for cell in cells for out in cell.get("outputs", ()) if "ename" in out]

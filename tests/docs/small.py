@@ -1,0 +1,17 @@
+"""Run a program of the pages on small data: what `.venv/bin/python` is where pages are tested."""
+
+import os
+import sys
+from pathlib import Path
+
+TINY = Path(__file__).parents[1] / "support/tiny.py"
+SMALLER = {"--patients": "46", "--size": "64", "--seeds": "1"}
+"""Options that say how much is to be done, and the value that they get."""
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    for i, argument in enumerate(arguments[:-1]):
+        if argument in SMALLER:
+            arguments[i + 1] = SMALLER[argument]
+    program = [] if arguments[0] == "-c" else [str(TINY)]
+    os.execv(sys.executable, [sys.executable, *program, *arguments])
