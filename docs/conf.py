@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib.mermaid",
 ]
-smartquotes = False  # "" is an empty string
+smartquotes_action = "D"  # dashes alone: "" is an empty string
 html_theme = "furo"
 html_title = "agcnn-jax"
 highlight_language = "bash"  # of blocks without a language, which are for the shell

@@ -19,7 +19,7 @@ REASONS = {
     "cluster": "it needs several hosts, a cloud or a container registry",
     "account": "it needs an account on the Hugging Face hub",
     "tests": "it runs the tests themselves",
-    "hours": "it takes hours even if every size in it is reduced, or needs what took hours",
+    "full size": "it makes sense only with data or trainings of full size, which take hours",
 }
 """Why a block may have a mark."""
 

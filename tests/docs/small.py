@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 TINY = Path(__file__).parents[1] / "support/tiny.py"
-SMALLER = {"--patients": "46", "--size": "64", "--seeds": "1"}
+SMALLER = {"--patients": "46", "--size": "64", "--image_size": "64", "--seeds": "1"}
 """Options that say how much is to be done, and the value that they get."""
 
 if __name__ == "__main__":
@@ -13,5 +13,7 @@ if __name__ == "__main__":
     for i, argument in enumerate(arguments[:-1]):
         if argument in SMALLER:
             arguments[i + 1] = SMALLER[argument]
+    if arguments[0] == "data_prep/chestxray14.py" and "--image_size" not in arguments:
+        arguments += ["--image_size", SMALLER["--image_size"]]
     program = [] if arguments[0] == "-c" else [str(TINY)]
     os.execv(sys.executable, [sys.executable, *program, *arguments])

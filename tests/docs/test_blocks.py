@@ -21,6 +21,10 @@ def test_the_page_lists_the_marks():
     assert text == without_tables(text) + table_of_marks(), "run python -m tests.docs.blocks"
 
 
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_are_of_known_languages(page):
     assert {block.language for block in blocks_of(page)} <= {"", "python"}
