@@ -40,10 +40,8 @@ def handler():
 
 
 def test_in_the_garbage_collector(handler, collector_interrupts):
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         collect_and_go_on()
-    assert time.monotonic() - began < 2
 
 
 def test_in_a_finalizer(handler):
