@@ -22,7 +22,7 @@ SUFFIXES = (".png", ".jpg", ".dcm", "")
 
 def commands_of(page):
     """Yield the commands of a page, as lists of arguments without `python`."""
-    for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("python "):
                 yield shlex.split(line)[1:]
