@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from agcnn_jax.metrics.known_labels import MISSING as MISSING
 
@@ -25,6 +26,12 @@ FINDINGS = (
 )
 NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
+
+
+def findings_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that are findings; `No Finding` is one if it is the only label."""
+    return tuple(label for label in labels if label != NO_FINDING) or tuple(labels)
+
 
 # NIH's first edition has 058Y, 012M and 003D, its second 58; DICOM has weeks too.
 _AGE = re.compile(r"(\d{1,9})([YMWD]?)", re.IGNORECASE)

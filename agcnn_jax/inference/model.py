@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agcnn_jax.data.films import resize_film
-from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.data.labels import findings_of
 from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, Film, are_many, as_film, printable
 from agcnn_jax.inference.result import Result
@@ -85,9 +85,8 @@ class Model:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The labels that are findings; `No Finding` is one if it is the only label."""
-        labels = tuple(filter(None, self.labels))
-        return tuple(label for label in labels if label != NO_FINDING) or labels
+        """The trained labels that are findings, see `findings_of`."""
+        return findings_of(tuple(filter(None, self.labels)))
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.backbone}, {' '.join(self.branches)}, {self.digest})"

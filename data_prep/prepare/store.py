@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.data.labels import findings_of
 from agcnn_jax.data.records import STORES
 from agcnn_jax.data.store import SPLIT
 from agcnn_jax.runtime.errors import UserError
@@ -60,9 +60,7 @@ class StoreBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[c
             features=record_features(context.image_size, len(context.labels)),
             metadata=tfds.core.MetadataDict(
                 labels=list(context.labels),
-                # `No Finding` is scored where it is the only label.
-                findings=[label for label in context.labels if label != NO_FINDING]
-                or list(context.labels),
+                findings=list(findings_of(context.labels)),
                 provenance=self._plan.collection.provenance,
                 collection=self._plan.collection.name,
                 synthetic=self._plan.collection.synthetic,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agcnn_jax.data.labels import NO_FINDING
+from agcnn_jax.data.labels import findings_of
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.evaluation.files.table import DASH, Table, as_markdown, ends, estimate_text
 from agcnn_jax.evaluation.scoring.measures import Measures
@@ -35,7 +35,7 @@ def means_table(measures: Measures) -> Table:
     """Build the table of mean AUCs, a row for each group and a column for each branch."""
     means = [one for one in measures.subgroups if one.finding == MEAN]
     branches = list(dict.fromkeys(one.branch for one in means))
-    everything = _labels(measures, without=NO_FINDING)
+    everything = findings_of(_labels(measures))
     rows = []
     for here in _by_group(means):
         first = here[branches[0]]
@@ -90,7 +90,7 @@ def findings_table(measures: Measures, attribute: str, branch: str) -> Table:
 
 def notes(measures: Measures) -> list[str]:
     """Name the findings of each mean and the groups without one, and say how to read the tables."""
-    everything = _labels(measures, without=NO_FINDING)
+    everything = findings_of(_labels(measures))
     lines = []
     for attribute in dict.fromkeys(one.attribute for one in measures.subgroups):
         means = [one for one in measures.subgroups if one.finding == MEAN]
@@ -194,10 +194,9 @@ def _known(one: Subgroup, missing: bool) -> tuple[int | None, ...]:
     return (one.known,) if missing else ()
 
 
-def _labels(measures: Measures, without: str = "") -> list[str]:
-    """List the labels that the groups have rows of; `without` one, unless it is the only one."""
-    labels = dict.fromkeys(one.finding for one in measures.subgroups if one.finding != MEAN)
-    return [label for label in labels if label != without] or list(labels)
+def _labels(measures: Measures) -> list[str]:
+    """List the labels of the groups' rows, in their order."""
+    return list(dict.fromkeys(one.finding for one in measures.subgroups if one.finding != MEAN))
 
 
 def _covered(findings: Sequence[str], everything: Sequence[str]) -> str:

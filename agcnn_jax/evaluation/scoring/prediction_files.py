@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from agcnn_jax.data.labels import LABELS, NO_FINDING
+from agcnn_jax.data.labels import LABELS, findings_of
 from agcnn_jax.data.tables.csv_table import check_unique
 from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import match_names, read_names
@@ -121,7 +121,7 @@ def label_images(
         image_ids=image_ids,
         patient_ids=[labels.patients[row] for row in rows],
         labels=columns,
-        findings=tuple(name for name in columns if name != NO_FINDING) or columns,
+        findings=findings_of(columns),
         label_matrix=labels.columns(columns)[rows],
         probabilities={name: one.probabilities for name, one in named.items()},
         logits={name: one.logits for name, one in named.items() if one.logits is not None},
