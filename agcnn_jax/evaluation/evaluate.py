@@ -47,7 +47,7 @@ from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.lineage import Lineage, Overlap, digest
 from agcnn_jax.run.run import Run, open_run, split_of
-from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
+from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.compilation_cache import keep_compilations
 from agcnn_jax.runtime.devices import check_batch_size, replicate
 from agcnn_jax.runtime.errors import UserError
@@ -202,7 +202,7 @@ def load_trained(run: Run, maps: Sequence[str] = ()) -> Subject:
     trained, labels = lineage.read(run.workdir)[0], run.records.labels
     external, name = is_external(run.records, run.workdir), f"--workdir {run.workdir}"
     matches = match_findings(saved["labels"], labels, maps, name=name, one_set=not external)
-    side = finished_stages(run.workdir, config.strategy)[-1][1]["image_size"]
+    side = saved["image_size"]
     if side != run.records.image_size:
         raise UserError(
             f"{config.data.dir}: its images are {run.records.image_size} pixels wide, and {name} "

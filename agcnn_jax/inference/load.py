@@ -36,7 +36,7 @@ from agcnn_jax.run import lineage
 from agcnn_jax.run.calibration import calibration_of, read_calibration
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.recipe import make_recipe
-from agcnn_jax.run.stage_results import digests, finished_stages, finished_variables
+from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.devices import check_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
@@ -88,12 +88,11 @@ def load_run(workdir: str | os.PathLike[str]) -> Model:
     variables, saved = finished_variables(
         directory, config["strategy"], {"backbone": config["backbone"]}
     )
-    _, result = finished_stages(directory, config["strategy"])[-1]
     return Model(
         name=os.fspath(workdir),
         config=config,
         labels=tuple(saved["labels"]),
-        image_size=result["image_size"],
+        image_size=saved["image_size"],
         variables=variables,
         calibration=read_calibration(directory, digests(variables, variables["params"])),
         digest=lineage.digest(variables),

@@ -263,14 +263,8 @@ def write(
 
 def read(workdir: epath.Path) -> tuple[Lineage, str | None]:
     """Read a run's `lineage.json` as (lineage, init); `UserError` if it cannot be read."""
-    path = workdir / FILE
-    if not exists(path):
-        raise UserError(f"{path} is missing, so the training images are unknown; {TRAIN_AGAIN}")
-    record = read_json(path, TRAIN_AGAIN)
-    try:
-        return Lineage.from_json(record), record["init"]
-    except (KeyError, ValueError):
-        raise UserError(f"{path} is damaged or of another version; {TRAIN_AGAIN}") from None
+    lineage, record = _read(workdir)
+    return lineage, record["init"]
 
 
 def own_collections(workdir: epath.Path) -> frozenset[str]:
@@ -278,6 +272,19 @@ def own_collections(workdir: epath.Path) -> frozenset[str]:
 
     `UserError` if its `lineage.json` cannot be read.
     """
-    seen = read(workdir)[0].seen
-    own = read_json(workdir / FILE, TRAIN_AGAIN).get("collection")
-    return frozenset([own] if isinstance(own, str) else seen)
+    lineage, record = _read(workdir)
+    own = record.get("collection")
+    return frozenset([own] if isinstance(own, str) else lineage.seen)
+
+
+def _read(workdir: epath.Path) -> tuple[Lineage, Mapping[str, Any]]:
+    """Read a run's `lineage.json` as its lineage and the whole record, which has an `init`."""
+    path = workdir / FILE
+    if not exists(path):
+        raise UserError(f"{path} is missing, so the training images are unknown; {TRAIN_AGAIN}")
+    record = read_json(path, TRAIN_AGAIN)
+    try:
+        record["init"]
+        return Lineage.from_json(record), record
+    except (KeyError, ValueError):
+        raise UserError(f"{path} is damaged or of another version; {TRAIN_AGAIN}") from None

@@ -151,8 +151,8 @@ def finished_variables(
 ) -> tuple[Variables, dict[str, Any]]:
     """Load the branches of all finished stages to host memory; later stages win.
 
-    Also returns all that the weights of the last stage belong to. `UserError` if no stage has
-    finished, or one does not fit the run or `identity`.
+    Also returns all that the weights of the last stage belong to, and its `image_size`. `UserError`
+    if no stage has finished, or one does not fit the run or `identity`.
     """
     variables: Variables = {"params": {}, "batch_stats": {}}
     saved: dict[str, Any] = {}
@@ -164,6 +164,7 @@ def finished_variables(
             f"no stage has finished in --workdir {workdir}; run the same python train.py command "
             f"again to continue"
         )
+    saved["image_size"] = result["image_size"]
     # Orbax leaves out branches without statistics.
     for branch in variables["params"]:
         variables["batch_stats"].setdefault(branch, {})
