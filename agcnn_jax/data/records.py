@@ -149,13 +149,13 @@ def open_records(data_dir: str | Path) -> Records:
     data_dir = expanded_path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; {HOW_TO_PREPARE} {data_dir}")
-    found = [store for store in STORES if (data_dir / store / "dataset_info.json").is_file()]
-    _check_one(found, data_dir, f"no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}")
-    return _open(data_dir / found[0])
+    nothing = f"no prepared dataset in it; {HOW_TO_PREPARE} {data_dir}"
+    return _open(data_dir / _find_store(data_dir, nothing))
 
 
-def _check_one(found: list[Path], data_dir: Path | epath.Path, nothing: str) -> None:
-    """Raise `UserError` unless one dataset was found; with none, say `nothing`."""
+def _find_store(data_dir: Path | epath.Path, nothing: str) -> Path:
+    """Return the one of `STORES` that is there; `UserError` if both are, or with `nothing`."""
+    found = [store for store in STORES if (data_dir / store / "dataset_info.json").exists()]
     if not found:
         raise UserError(f"{data_dir}: {nothing}")
     if len(found) > 1:
@@ -163,18 +163,16 @@ def _check_one(found: list[Path], data_dir: Path | epath.Path, nothing: str) -> 
             f"{data_dir}: two prepared datasets in it, {found[0].parent} and {found[1].parent}; "
             "move one to a folder of its own"
         )
+    return found[0]
 
 
 def _open_remote(data_dir: epath.Path) -> Records:
-    with reported(data_dir, "read"):
-        found = [store for store in STORES if (data_dir / store / "dataset_info.json").exists()]
-    _check_one(
-        found,
-        data_dir,
+    nothing = (
         "no prepared dataset in it, or no permission to see it; "
-        f"{HOW_TO_PREPARE} DATA, and copy the content of DATA there",
+        f"{HOW_TO_PREPARE} DATA, and copy the content of DATA there"
     )
-    directory = data_dir / found[0]
+    with reported(data_dir, "read"):
+        directory = data_dir / _find_store(data_dir, nothing)
     copy = mirror(directory)
     try:
         return _open(copy)

@@ -12,7 +12,6 @@ import numpy as np
 from scipy.special import expit
 
 from agcnn_jax.config.strategies import Stage
-from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.pipeline import evaluation_batches
 from agcnn_jax.metrics.auc import auc, mean_auc
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
@@ -130,7 +129,6 @@ def make_validation(
     step = make_predict_step(run.recipe, run.mesh, stage.branches)
     records, indices = run.records, run.split.validation
     labels = records.label_matrix[indices]
-    known = labels != MISSING
     chosen = select_findings(run).findings
 
     def validate(
@@ -142,10 +140,7 @@ def make_validation(
             raise FloatingPointError("validation logits are not finite")
         columns = records.finding_columns
         aucs = {
-            branch: {
-                records.labels[i]: auc(labels[known[:, i], i], scores[known[:, i], i])
-                for i in columns
-            }
+            branch: {records.labels[i]: auc(labels[:, i], scores[:, i]) for i in columns}
             for branch, scores in made.logits.items()
         }
         means = {

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, parse_age
-from agcnn_jax.data.tables.csv_table import CsvTable, read_csv
+from agcnn_jax.data.tables.csv_table import BLANKS, CsvTable, read_csv
 from agcnn_jax.data.tables.label_table import LabelTable, read_label_table
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import CORNERS, SIDES
-from agcnn_jax.data.tables.values import BLANKS
 from agcnn_jax.data.text import read_delimited
 from agcnn_jax.runtime.errors import UserError, say
 from data_prep.nih.names import file_name

@@ -15,6 +15,9 @@ from agcnn_jax.runtime.paths import expand
 IMAGE_COLUMN = IMAGE_COLUMNS[0]
 PATH_COLUMN = "path"
 
+BLANKS = ("", "nan")
+"""Cells without a value, in small letters: pandas writes "nan" for what is missing in a column."""
+
 
 class CsvTable(NamedTuple):
     """A CSV file.

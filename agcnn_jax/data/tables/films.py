@@ -12,12 +12,11 @@ import numpy as np
 from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import NO_FINDING, parse_age
 from agcnn_jax.data.patients import nih_name, read_patients
-from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.csv_table import BLANKS, CsvTable
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import CORNERS, SIDES
 from agcnn_jax.data.tables.values import (
     BLANK,
-    BLANKS,
     NEGATIVE,
     POSITIVE,
     UNNAMED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.csv_table import BLANKS, CsvTable
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.text import IMAGE_COLUMNS, plain
 from agcnn_jax.runtime.errors import UserError
@@ -80,8 +80,7 @@ def check_roles(table: CsvTable, roles: dict[str, int], options: TableOptions) -
         )
     for column in (roles[role] for role in ("image", "patient") if role in roles):
         for line, row in table.rows:
-            # pandas writes "nan" for what is missing in a column of text.
-            if row[column].strip().lower() in ("", "nan"):
+            if row[column].strip().lower() in BLANKS:
                 problem = repr(row[column]) if row[column].strip() else "empty"
                 raise UserError(
                     f"{table.path}, line {line}: {table.header[column]!r} is {problem}; complete "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.data.tables.csv_table import CsvTable
+from agcnn_jax.data.tables.csv_table import BLANKS, CsvTable
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import ROLES
 from agcnn_jax.data.tables.synonyms import read_synonyms
@@ -24,8 +24,7 @@ NEGATIVE, POSITIVE, UNCERTAIN, BLANK, UNNAMED = range(5)
 WORDS = ("0", "1", "-1", "blank", "nothing")
 """The values in words."""
 
-BLANKS = ("", "nan")
-# A column keeps to one of these, apart from the words that the user gives.
+# All cells of a column are written in one of these forms, or in the user's own words.
 _FORMS: tuple[dict[str, int], ...] = (
     {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN},
     {"1.0": POSITIVE, "0.0": NEGATIVE, "-1.0": UNCERTAIN},
@@ -258,7 +257,7 @@ def _spell(name: str, spelling: dict[str, str], where: str, header: str) -> None
 
 
 def _checked(name: str, where: str) -> str:
-    """Return the label of a name; `UserError` if it is a number, or tables cannot show it."""
+    """Return the label that a name means; `UserError` for a number, or what tables cannot show."""
     if "|" in name:
         raise UserError(f"{where}: the name {name!r} has a |, which separates names; rename it")
     if _NUMBER.fullmatch(name):
