@@ -176,7 +176,7 @@ def _describe(
 def _overlap(
     trained: lineage.Lineage, collection: Collection | None, scored: ScoredImages
 ) -> lineage.Overlap:
-    """Count the images that the models saw; those of an unknown collection may be of any."""
+    """Count the images that the models saw; without a collection, they may be of any."""
     name, synthetic = "", False
     if collection is None:
         seen = {image: of for images in trained.seen.values() for image, of in images.items()}

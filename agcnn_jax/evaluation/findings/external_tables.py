@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,10 +56,9 @@ def matches_csv(matches: Sequence[Match]) -> str:
 def kept_table(branch: str, evaluation: Evaluation) -> Table:
     """Build the table of what holds of one branch's calibration and thresholds, by finding."""
     rows = []
-    for finding, shares in _kept(branch, evaluation).items():
-        slope, intercept, *observed = shares
+    for finding, (slope, intercept, promised) in _kept(branch, evaluation).items():
         cells = [estimate_text(slope, 2), estimate_text(intercept, 2, "+")]
-        for kept, other in zip(observed[::2], observed[1::2], strict=True):
+        for kept, other in promised.values():
             missed = None if kept.value is None else kept.value - WANTED
             cells += [estimate_text(kept, 2), number(missed, 2, "+"), estimate_text(other, 2)]
         rows.append((finding, *cells))
@@ -71,9 +72,9 @@ def kept_table(branch: str, evaluation: Evaluation) -> Table:
 def kept_in_words(branch: str, evaluation: Evaluation) -> list[str]:
     """Say what became of one branch's thresholds, a sentence for each rule that was measured."""
     lines = []
-    for i, share in enumerate(PROMISES.values()):
-        rows = _kept(branch, evaluation).values()
-        shares = [value for row in rows if (value := row[2 + 2 * i].value) is not None]
+    rows = _kept(branch, evaluation).values()
+    for rule, share in PROMISES.items():
+        shares = [value for row in rows if (value := row.promised[rule][0].value) is not None]
         if shares:
             low, middle, high = np.quantile(shares, (0, 0.5, 1)).tolist()
             lines.append(
@@ -93,8 +94,9 @@ def kept_csv(evaluation: Evaluation) -> str:
     header += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     rows = []
     for branch in evaluation.results:
-        for finding, shares in _kept(branch, evaluation).items():
-            cells = [x for one in shares for x in (one.value, *ends(one.interval))]
+        for finding, (slope, intercept, promised) in _kept(branch, evaluation).items():
+            estimates = (slope, intercept, *itertools.chain(*promised.values()))
+            cells = [x for one in estimates for x in (one.value, *ends(one.interval))]
             rows.append([branch, finding, *cells])
     return csv_text(header, rows)
 
@@ -107,20 +109,31 @@ def kept_markdown(evaluation: Evaluation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _kept(branch: str, evaluation: Evaluation) -> dict[str, list[Estimate]]:
-    """List slope, intercept, and both shares at each promising threshold, of each finding."""
+class _Kept(NamedTuple):
+    """A finding's calibration and, by the rules of `PROMISES`, its promised and its other share."""
+
+    slope: Estimate
+    intercept: Estimate
+    promised: dict[str, tuple[Estimate, Estimate]]
+
+
+def _kept(branch: str, evaluation: Evaluation) -> dict[str, _Kept]:
+    """Return what was measured at a branch's own thresholds, by finding."""
     measures = evaluation.measures
     kept = {}
     for finding, metrics in measures.findings[branch].items():
         numbers = metrics.numbers if metrics else {}
-        row = [numbers.get(name, NO_ESTIMATE) for name in ("slope", "intercept")]
         points = measures.operating_points.get(branch, {}).get(finding, {})
+        promised = {}
         for rule, share in PROMISES.items():
             point = points.get(rule)
-            row += [
-                getattr(point, name) if point else NO_ESTIMATE for name in (share, _other(share))
-            ]
-        kept[finding] = row
+            promised[rule] = (
+                (getattr(point, share), getattr(point, _other(share)))
+                if point
+                else (NO_ESTIMATE, NO_ESTIMATE)
+            )
+        slope, intercept = (numbers.get(name, NO_ESTIMATE) for name in ("slope", "intercept"))
+        kept[finding] = _Kept(slope, intercept, promised)
     return kept
 
 

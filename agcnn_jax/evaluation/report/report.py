@@ -57,7 +57,9 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     cohort = evaluation.cohort
     model = "AG-CNN with " if "fusion" in evaluation.results else ""
     where = f"{cohort.collection}, " if evaluation.external else ""
-    title = f"{model}{cohort.backbone}: {where}{cohort.subset}"
+    title = cohort.provenance
+    if cohort.split:
+        title = f"{model}{cohort.backbone}: {where}{cohort.subset}"
     warning = paragraphs([SYNTHETIC_NOTE if cohort.synthetic else None], "warn")
     lines = summary(evaluation.results, evaluation.measures, cohort)
     if evaluation.external:
@@ -82,7 +84,7 @@ def render_report(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
         Section("Limits", "limits", bullets(limits(cohort, bool(evaluation.agreement)), "")),
         Section("Settings and versions", "settings", _settings(evaluation)),
     ]
-    return page(title if cohort.split else cohort.provenance, head, sections, warning)
+    return page(title, head, sections, warning)
 
 
 def _images(evaluation: Evaluation) -> str:
