@@ -146,10 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
     for line in table_lines(table):
         print(line)
     films = list_films(images, data_dir)
-    names = [film.path for film in films]
-    match = match_films(table, names)
+    match = match_films(table, films)
     print(match_line(match, table, images), flush=True)
-    check_match(match, table, names, images, max_bad)
+    check_match(match, table, films, images, max_bad)
     plan = make_plan(
         *(images, data_dir, table, about_table, match, films),
         collection=options.collection,

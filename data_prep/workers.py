@@ -65,7 +65,8 @@ def run_tasks(
     images = spawn.Value("q", 0)
     # In a file: arguments larger than a pipe's buffer would make workers start one by one.
     shared = scratch / "context.part"
-    shared.write_bytes(pickle.dumps((work, context)))
+    with shared.open("wb") as file:
+        pickle.dump((work, context), file)
     with ProcessPoolExecutor(
         workers, mp_context=spawn, initializer=_start, initargs=(shared, stop, images)
     ) as pool:

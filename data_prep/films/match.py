@@ -15,7 +15,6 @@ from agcnn_jax.data.text import fitting_names, stem
 from agcnn_jax.inference.films import printable
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare.shards import Input
 
 # How names are often changed: what happened, whether a film and a name differ by it, the remedy.
 _CHANGES: tuple[tuple[str, Callable[[str, str], bool], str], ...] = (
@@ -56,7 +55,7 @@ class Match(NamedTuple):
     strangers: list[str]
 
 
-def list_films(images: Path, data_dir: Path) -> list[Input]:
+def list_films(images: Path, data_dir: Path) -> list[str]:
     """List the films in a folder and in those below it, as `agcnn_jax.predict` finds them.
 
     Args:
@@ -64,7 +63,7 @@ def list_films(images: Path, data_dir: Path) -> list[Input]:
         data_dir: a folder to leave out.
 
     Returns:
-        Sorted by path.
+        Their paths in the folder, with `/` between parts, sorted.
 
     Raises:
         UserError: there is no such folder, no film in it, or the dataset would be in it.
@@ -76,16 +75,8 @@ def list_films(images: Path, data_dir: Path) -> list[Input]:
             f"--data_dir {data_dir}: the dataset would be among the films in {images}; choose "
             "another"
         )
-    inputs = []
-    for path in find_films([str(images)], data_dir).films:
-        try:
-            status = os.stat(path)
-            size, mtime = status.st_size, status.st_mtime_ns
-        except OSError:  # the decoder says what is wrong
-            size, mtime = 0, 0
-        name = os.path.relpath(path, images).replace(os.sep, "/")
-        inputs.append(Input(name, "image", size, mtime))
-    return sorted(inputs)
+    films = find_films([str(images)], data_dir).films
+    return sorted(os.path.relpath(film, images).replace(os.sep, "/") for film in films)
 
 
 def match_films(table: LabelTable, films: Sequence[str]) -> Match:
@@ -97,7 +88,7 @@ def match_films(table: LabelTable, films: Sequence[str]) -> Match:
     Args:
         table: the rows; films that it leaves out by their view count neither as matched nor as
             strangers.
-        films: their paths in the folder.
+        films: from `list_films`.
 
     Raises:
         UserError: several films fit a row, or one film fits several.

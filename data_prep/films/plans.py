@@ -20,7 +20,6 @@ from data_prep.prepare.shards import (
     UNREADABLE,
     Context,
     DecodedImage,
-    Input,
     Problem,
     split_units,
 )
@@ -36,7 +35,7 @@ def make_plan(
     table: LabelTable,
     options: TableOptions,
     match: Match,
-    films: Sequence[Input],
+    films: Sequence[str],
     *,
     collection: str,
     image_size: int,
@@ -78,22 +77,22 @@ def make_plan(
         {"labels": table.path},
         {image: table.splits[row] for image, row in named if table.splits[row]},
         _collection(images, collection),
-        split_units([film for film in films if film.path in match.row_of], json.dumps(settings)),
+        split_units(images, [film for film in films if film in match.row_of], json.dumps(settings)),
         len(found),
     )
 
 
 def read_films(
-    inputs: Sequence[Input], context: Context
+    paths: Sequence[str], context: Context
 ) -> Iterator[tuple[str, str, DecodedImage | Problem]]:
     """Yield the path of each film, twice, and its pixels as `agcnn_jax.predict` reads them."""
-    for item in inputs:
+    for path in paths:
         with warnings.catch_warnings(action="ignore"):
-            film = decode_path(os.path.join(context.folder, item.path), context.image_size, 0)
+            film = decode_path(os.path.join(context.folder, path), context.image_size, 0)
         if isinstance(film, str):
-            yield item.path, item.path, Problem(UNREADABLE, film)
+            yield path, path, Problem(UNREADABLE, film)
         else:
-            yield item.path, item.path, DecodedImage(film.stored, film.width, film.height)
+            yield path, path, DecodedImage(film.stored, film.width, film.height)
 
 
 def _collection(images: Path, name: str) -> Collection:

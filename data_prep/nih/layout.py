@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare.shards import Input
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 # Archives of these kinds are not read: a message advises to unpack them.
@@ -30,8 +29,8 @@ def is_image_name(name: str) -> bool:
     return base.lower().endswith(".png") and not base.startswith("._")
 
 
-def find_inputs(raw_dir: Path) -> list[Input]:
-    """List `*.png` and `images_*` archives anywhere under `raw_dir`, sorted by relative path.
+def find_inputs(raw_dir: Path) -> list[str]:
+    """List the relative paths of `*.png` and `images_*` archives in `raw_dir` and below, sorted.
 
     Archives end with one of `ARCHIVE_SUFFIXES`. Follows links to folders. Folders and dangling
     links with the name of an image are listed too, so that the report names them.
@@ -57,7 +56,7 @@ def find_inputs(raw_dir: Path) -> list[Input]:
     return inputs
 
 
-def _walk(raw_dir: Path) -> Iterator[Input]:
+def _walk(raw_dir: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: {error.strerror}; check the folder's permissions")
 
@@ -71,19 +70,10 @@ def _walk(raw_dir: Path) -> Iterator[Input]:
         # Links last, so that a folder with a link beside it is listed under its own name.
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
         for name in files + subfolders:
-            path = os.path.join(folder, name)
-            relative = os.path.relpath(path, raw_dir).replace(os.sep, "/")
-            if is_image_name(name):
-                kind = "image"
-            elif name.startswith("images_") and name.lower().endswith(ARCHIVE_SUFFIXES):
-                kind = "archive"
-            else:
-                continue
-            try:
-                status = os.stat(path)
-                yield Input(relative, kind, status.st_size, status.st_mtime_ns)
-            except OSError:
-                yield Input(relative, kind, 0, 0)
+            archive = name.startswith("images_") and name.lower().endswith(ARCHIVE_SUFFIXES)
+            if archive or is_image_name(name):
+                path = os.path.relpath(os.path.join(folder, name), raw_dir)
+                yield path.replace(os.sep, "/")
 
 
 def find_tables(

@@ -44,6 +44,7 @@ def make_plan(
         UserError: an input is missing or malformed.
     """
     inputs = layout.find_inputs(raw_dir)
+    archives = {path for path in inputs if not layout.is_image_name(path)}
     tables = layout.find_tables(raw_dir, labels, boxes, lists)
     collection = read_collection(raw_dir)
     box_size = box_size or collection.box_size
@@ -72,6 +73,8 @@ def make_plan(
         tables._asdict(),
         official,
         collection,
-        split_units(inputs, json.dumps([FORMAT, image_size, box_size, *digests])),
-        None if any(item.kind == "archive" for item in inputs) else len(inputs),
+        split_units(
+            raw_dir, inputs, json.dumps([FORMAT, image_size, box_size, *digests]), archives
+        ),
+        None if archives else len(inputs),
     )

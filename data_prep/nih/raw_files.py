@@ -22,16 +22,15 @@ from data_prep.prepare.shards import (
     WRONG_SIZE,
     Context,
     DecodedImage,
-    Input,
     Problem,
 )
 
 
 def read_images(
-    inputs: Sequence[Input], context: Context
+    paths: Sequence[str], context: Context
 ) -> Iterator[tuple[str, str, DecodedImage | Problem]]:
     """Yield each image's location, its name in the table of labels, and its pixels."""
-    for file, name, data in read_files(inputs, context.folder):
+    for file, name, data in read_files(paths, context.folder):
         image_id = row_name(name, context.rows)
         image = _decoded(data, context.image_size)
         known = image_id in context.rows
@@ -52,14 +51,13 @@ def _decoded(data: bytes | str, image_size: int) -> DecodedImage | Problem:
     return DecodedImage(pixels, side, side)
 
 
-def read_files(inputs: Sequence[Input], raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
+def read_files(paths: Sequence[str], raw_dir: Path) -> Iterator[tuple[str, str, bytes | str]]:
     """Yield each image's location, its name, and its bytes or the reason why it cannot be read."""
-    for item in inputs:
-        path = raw_dir / item.path
-        if item.kind == "archive":
-            yield from _members(path, item.path)
-            continue
-        yield item.path, item.path.rsplit("/", 1)[-1], _content(path)
+    for path in paths:
+        if is_image_name(path):
+            yield path, path.rsplit("/", 1)[-1], _content(raw_dir / path)
+        else:
+            yield from _members(raw_dir / path, path)
 
 
 def _content(path: Path) -> bytes | str:

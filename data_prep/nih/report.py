@@ -24,7 +24,7 @@ REMEDIES = {
 def make_report(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     """Return the content of `prepare_report.json`; `files_seen` = `written` + set aside."""
     set_aside = outcome.set_aside
-    written = {record.entry.image_id for record in outcome.records}
+    written = set(outcome.image_ids)
     images = written | {entry.image_id for entry in set_aside}
     absent = [name for name in plan.context.rows if name not in images]
     counts = Counter(entry.reason for entry in set_aside)
@@ -85,7 +85,7 @@ def check_bad(report: dict[str, Any], max_bad: float, path: Path) -> None:
 
 def check_lists(plan: Plan, outcome: Outcome) -> None:
     """Raise `UserError` if there are official lists, and they name none of the images written."""
-    images = [record.entry.image_id for record in outcome.records]
+    images = outcome.image_ids
     if plan.official and plan.official.keys().isdisjoint(images):
         raise UserError(
             f"{plan.tables['train_val']} and {plan.tables['test']} name none of the "

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import FINDINGS, LABELS, MISSING, parse_age
 from agcnn_jax.data.tables.csv_table import BLANKS, CsvTable, read_csv
@@ -55,16 +57,15 @@ def read_labels(path: Path, nih: bool = True) -> dict[str, Row]:
             f"{path}: no column {', '.join(map(repr, missing))} in its first line; "
             "give NIH's Data_Entry_2017 table"
         )
-    image = table.column("Image Index")
-    for _, row in table.rows:
-        if row[image].lower() not in BLANKS:
-            row[image] = file_name(row[image])
+    names = table.cells(table.column("Image Index"))
+    names[:] = [name if name.lower() in BLANKS else file_name(name) for name in names]
     known = read_label_table(table, TableOptions(UNUSED, views="all", nih=nih))
     _check_labels(known)
     follow_ups = _read_numbers(table, "Follow-up #", _whole, "a whole number of 32 bits")
     ages = _read_numbers(table, "Patient Age", parse_age, "like 58, 058Y, 012M or 003D")
-    known = dataclasses.replace(known, ages=tuple(ages[line] for line in known.lines))
-    rows = make_rows(known, known.columns(LABELS), [follow_ups[line] for line in known.lines])
+    first = np.searchsorted(table.lines, known.lines).tolist()
+    known = dataclasses.replace(known, ages=tuple(ages[row] for row in first))
+    rows = make_rows(known, known.columns(LABELS), [follow_ups[row] for row in first])
     return dict(zip(known.images, rows, strict=True))
 
 
@@ -84,20 +85,20 @@ def _check_labels(table: LabelTable) -> None:
 
 def _read_numbers(
     table: CsvTable, header: str, parse: Callable[[str], int | None], form: str
-) -> dict[int, int]:
-    """Return the number on each line of a column; `UserError` where `parse` returns None."""
-    column = table.column(header)
-    numbers = {cell: parse(cell) for cell in set(table.cells(column))}
-    found = {}
-    for line, row in table.rows:
-        number = numbers[row[column]]
-        if number is None:
-            raise UserError(
-                f"{table.path}, line {line}: {header!r} is {row[column][:40]!r}, not {form}; "
-                "correct it"
-            )
-        found[line] = number
-    return found
+) -> list[int]:
+    """Return the numbers of a column; `UserError` where `parse` returns None."""
+    cells = table.cells(table.column(header))
+    numbers: dict[str, int] = {}
+    for line, cell in zip(table.lines, cells, strict=True):
+        if cell not in numbers:
+            number = parse(cell)
+            if number is None:
+                raise UserError(
+                    f"{table.path}, line {line}: {header!r} is {cell[:40]!r}, not {form}; "
+                    "correct it"
+                )
+            numbers[cell] = number
+    return [numbers[cell] for cell in cells]
 
 
 def _whole(text: str) -> int | None:

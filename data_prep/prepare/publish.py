@@ -13,9 +13,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from array_record.python import array_record_module
 
 from data_prep.prepare.shards import (
@@ -25,7 +27,6 @@ from data_prep.prepare.shards import (
     Context,
     SetAside,
     Unit,
-    Written,
     full_disk_named,
     read_result,
     shard_path,
@@ -41,18 +42,24 @@ BOXES_HEADER = ("image_id", "finding", "xmin", "ymin", "xmax", "ymax")
 OPEN_SHARDS = 256
 
 
-class Record(NamedTuple):
-    """A record of the dataset, its unit and its position in the unit's shard."""
-
-    entry: Written
-    unit: Unit
-    position: int
+RECORD = np.dtype(
+    [("digest", "S64"), ("width", "i4"), ("height", "i4"), ("unit", "i4"), ("position", "i4")]
+)
+"""Hex SHA-256 of a record's pixels, size of its original in pixels, index of its unit, and its
+position in the unit's shard."""
 
 
 class Outcome(NamedTuple):
-    """The records, sorted by image id, and the files set aside."""
+    """What became of all files.
 
-    records: list[Record]
+    Attributes:
+        image_ids: of the N records, ascending.
+        records: of type `RECORD` `[N]`; an array, since millions of tuples would fill the memory.
+        set_aside: the other files, sorted.
+    """
+
+    image_ids: list[str]
+    records: np.ndarray
     set_aside: list[SetAside]
 
 
@@ -72,95 +79,102 @@ class Columns(NamedTuple):
         return (("records.csv", self.records), ("boxes.csv", self.boxes))
 
 
-def collect(units: list[Unit], scratch: Path) -> Outcome:
+def collect(units: Sequence[Unit], scratch: Path) -> Outcome:
     """Read the results of all units, which must have finished; keep one image of each name.
 
     Of several files with the same name, the one with the smallest pixel digest is kept, wherever it
     is. The others are set aside: as duplicates or, if their pixels differ, as conflicts.
     """
-    candidates = []
-    set_aside = []
-    for unit in units:
+    files: list[str] = []
+    names: list[str] = []
+    parts = [np.empty(0, RECORD)]
+    set_aside: list[SetAside] = []
+    for index, unit in enumerate(units):
         result = read_result(scratch, unit)
         assert result is not None
         set_aside += result.set_aside
-        candidates += [Record(entry, unit, at) for at, entry in enumerate(result.written)]
-    candidates.sort(key=lambda one: (one.entry.image_id, *_content(one.entry), one.entry.file))
-    records: list[Record] = []
-    for record in candidates:
-        entry, kept = record.entry, records[-1].entry if records else None
-        if kept is None or kept.image_id != entry.image_id:
-            records.append(record)
-        elif _content(kept) == _content(entry):
-            set_aside.append(
-                SetAside(entry.file, entry.image_id, DUPLICATE, f"the same as {kept.file}")
-            )
-        else:
-            set_aside.append(
-                SetAside(
-                    entry.file, entry.image_id, CONFLICT, f"another image than {kept.file}, kept"
-                )
-            )
-    return Outcome(records, sorted(set_aside))
+        files += [entry.file for entry in result.written]
+        names += [entry.image_id for entry in result.written]
+        rows = [(*entry[2:], index, at) for at, entry in enumerate(result.written)]
+        parts.append(np.array(rows, RECORD))
+    records = np.concatenate(parts)
+
+    def content(at: int) -> tuple[bytes, int, int]:
+        """Return the values that are equal if two files of one name give the same record."""
+        digest, width, height, *_ = records[at].item()
+        return digest, width, height
+
+    order = []
+    for name, same in groupby(sorted(range(len(names)), key=names.__getitem__), names.__getitem__):
+        first, *others = same
+        if others:
+            first, *others = sorted((first, *others), key=lambda at: (content(at), files[at]))
+        order.append(first)
+        for at in others:
+            reason, detail = CONFLICT, f"another image than {files[first]}, kept"
+            if content(at) == content(first):
+                reason, detail = DUPLICATE, f"the same as {files[first]}"
+            set_aside.append(SetAside(files[at], name, reason, detail))
+    return Outcome([names[at] for at in order], records[order], sorted(set_aside))
 
 
-def _content(entry: Written) -> tuple[str, int, int]:
-    """Return the values that are equal if two files of one name give the same record."""
-    return entry.digest, entry.width, entry.height
-
-
-def make_columns(
-    records: Sequence[Record], context: Context, official: Mapping[str, str]
-) -> Columns:
+def make_columns(outcome: Outcome, context: Context, official: Mapping[str, str]) -> Columns:
     """Return `records.csv` and `boxes.csv`, in the order of the records.
 
     They repeat values that the records contain, so that opening a dataset of 112,120 records reads
     a table instead of every record. Boxes are half-open, in pixels of the original file. Only a
     dataset in which a label is not known has a column `unknown`.
     """
-    entries = [record.entry for record in records]
-    missing = any(context.rows[entry.image_id].unknown for entry in entries)
+    missing = any(context.rows[image_id].unknown for image_id in outcome.image_ids)
 
     def names(labels: Sequence[int]) -> str:
         return "|".join(context.labels[index] for index in labels)
 
+    def entries() -> Iterator[tuple[str, int, int]]:
+        sizes = (outcome.records[side].tolist() for side in ("width", "height"))
+        return zip(outcome.image_ids, *sizes, strict=True)
+
     def rows() -> Iterator[Sequence[Any]]:
-        for entry in entries:
-            row = context.rows[entry.image_id]
-            subset = official.get(entry.image_id, "")
-            line = [entry.image_id, names(row.labels), row.patient_id, row.follow_up, row.age]
-            line += [row.sex, row.view, entry.width, entry.height, subset]
+        for image_id, width, height in entries():
+            row = context.rows[image_id]
+            line = [image_id, names(row.labels), row.patient_id, row.follow_up, row.age]
+            line += [row.sex, row.view, width, height, official.get(image_id, "")]
             yield [*line, names(row.unknown)] if missing else line
 
     def boxes() -> Iterator[Sequence[Any]]:
-        for entry in entries:
-            for box in context.boxes_of(entry.image_id, entry.width):
-                yield [entry.image_id, context.labels[box.finding], *box[1:]]
+        for image_id, width, _ in entries():
+            for box in context.boxes_of(image_id, width):
+                yield [image_id, context.labels[box.finding], *box[1:]]
 
     header = (*RECORDS_HEADER, "unknown") if missing else RECORDS_HEADER
     return Columns(_table(header, rows()), _table(BOXES_HEADER, boxes()))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    return text.getvalue().encode()
+    content = io.BytesIO()
+    with io.TextIOWrapper(content, "utf-8", newline="", write_through=True) as text:
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)
+        return content.getvalue()
 
 
-def fingerprint(records: Sequence[Record], columns: Columns, context: Context) -> str:
+def fingerprint(records: np.ndarray, columns: Columns, context: Context) -> str:
     """Return the hex SHA-256 of all pixels, columns and boxes, in the order of the records.
 
     Two datasets with the same fingerprint have the same record i for every i.
     """
-    pixels = [record.entry.digest for record in records]
-    whole = [context.image_size, context.labels, columns.digests, pixels]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    tables = [context.image_size, context.labels, columns.digests]
+    # The digest of a list of these and the pixels' digests in JSON, without its text in memory.
+    found = hashlib.sha256(f"{json.dumps(tables, sort_keys=True)[:-1]}, [".encode())
+    for at, pixels in enumerate(records["digest"]):
+        found.update(b', "%s"' % pixels if at else b'"%s"' % pixels)
+    found.update(b"]]")
+    return found.hexdigest()
 
 
 def write_shards(
-    records: Sequence[Record], scratch: Path, name: Callable[[int, int], Path]
+    records: np.ndarray, units: Sequence[Unit], scratch: Path, name: Callable[[int, int], Path]
 ) -> list[tuple[int, int]]:
     """Write the dataset's shards, copying one record at a time.
 
@@ -170,7 +184,8 @@ def write_shards(
     take up their space twice.
 
     Args:
-        records: in the order of the dataset.
+        records: in the order of the dataset, of type `RECORD` `[N]`.
+        units: that the records name.
         scratch: folder with the units' shards.
         name: returns the path of shard `index` of `count`.
 
@@ -184,24 +199,23 @@ def write_shards(
     parts = [records[start : start + size] for start in range(0, len(records), size)]
 
     @functools.lru_cache(OPEN_SHARDS)
-    def reader(unit: Unit) -> array_record_module.ArrayRecordReader:
-        path = os.fspath(shard_path(scratch, unit))
+    def reader(unit: int) -> array_record_module.ArrayRecordReader:
+        path = os.fspath(shard_path(scratch, units[unit]))
         # Reading ahead would fetch records that belong into other shards.
         return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
 
     sizes = []
     for index, part in enumerate(parts):
         target = name(index, len(parts))
-        unit = part[0].unit
-        if [(one.unit.key, one.position) for one in part] == [
-            (unit.key, at) for at in range(reader(unit).num_records())
-        ]:
-            _link(shard_path(scratch, unit), target)
+        places = part[["unit", "position"]].tolist()
+        unit = places[0][0]
+        if places == [(unit, at) for at in range(reader(unit).num_records())]:
+            _link(shard_path(scratch, units[unit]), target)
         else:
             with full_disk_named(scratch):
                 writer = array_record_module.ArrayRecordWriter(os.fspath(target), WRITER_OPTIONS)
-                for one in part:
-                    writer.write(reader(one.unit).read([one.position])[0])
+                for of_unit, at in places:
+                    writer.write(reader(of_unit).read([at])[0])
                 writer.close()
         sizes.append((len(part), target.stat().st_size))
     return sizes

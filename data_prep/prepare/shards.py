@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,30 +41,14 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 MIN_SHARD, MAX_SHARD, SHARDS = 32, 1024, 64
 
 
-class Input(NamedTuple):
-    """An image file or an archive.
-
-    Attributes:
-        path: relative to the folder of the images.
-        kind: "image" or "archive".
-        size: in bytes.
-        mtime_ns: modification time in nanoseconds.
-    """
-
-    path: str
-    kind: str
-    size: int
-    mtime_ns: int
-
-
 class TableError(UserError):
     """The label table does not fit an image."""
 
 
 class Unit(NamedTuple):
-    """The inputs of one shard; `key` names its files and is a hash of all that they depend on."""
+    """The paths of a shard's inputs; `key` names its files and is a hash of all it depends on."""
 
-    inputs: tuple[Input, ...]
+    paths: tuple[str, ...]
     key: str
 
 
@@ -126,10 +110,8 @@ class Problem(NamedTuple):
     detail: str
 
 
-ReadImages = Callable[
-    [Sequence[Input], "Context"], Iterator[tuple[str, str, DecodedImage | Problem]]
-]
-"""Yields the location, the image name and the pixels of each image of a unit."""
+ReadImages = Callable[[Sequence[str], "Context"], Iterator[tuple[str, str, DecodedImage | Problem]]]
+"""Yields the location, the image name and the pixels of each image of a unit's paths."""
 
 
 class Context(NamedTuple):
@@ -166,24 +148,40 @@ class Context(NamedTuple):
         return [box.scaled(width / self.box_size) for box in boxes]
 
 
-def split_units(inputs: list[Input], settings: str) -> list[Unit]:
-    """Divide the sorted inputs into units: one for each archive, one for up to `shard_size` files.
+def split_units(
+    folder: Path, paths: Sequence[str], settings: str, archives: Container[str] = ()
+) -> list[Unit]:
+    """Divide the inputs into units: one for each archive, one for up to `shard_size` files.
 
     Args:
-        inputs: from `find_inputs`.
+        folder: that holds the inputs.
+        paths: of the image files and archives in the folder, sorted.
         settings: a text that identifies the options and tables that records depend on.
+        archives: those paths that are archives.
     """
-    size = shard_size(sum(item.kind == "image" for item in inputs))
-    runs: list[list[Input]] = []
-    for item in inputs:
+    size = shard_size(sum(path not in archives for path in paths))
+    runs: list[list[str]] = []
+    for path in paths:
         run = runs[-1] if runs else []
-        if not run or len(run) == size or "archive" in (item.kind, run[-1].kind):
+        if not run or len(run) == size or path in archives or run[-1] in archives:
             runs.append([])
-        runs[-1].append(item)
-    return [
-        Unit(tuple(run), hashlib.sha256(f"{settings}\n{run}".encode()).hexdigest()[:32])
-        for run in runs
-    ]
+        runs[-1].append(path)
+    units = []
+    for run in runs:
+        files = [_file(folder, path, "archive" if path in archives else "image") for path in run]
+        key = hashlib.sha256(f"{settings}\n[{', '.join(files)}]".encode()).hexdigest()[:32]
+        units.append(Unit(tuple(run), key))
+    return units
+
+
+def _file(folder: Path, path: str, kind: str) -> str:
+    """Return what identifies a file, in the words by which finished data sets know theirs."""
+    try:
+        status = os.stat(folder / path)
+        size, mtime = status.st_size, status.st_mtime_ns
+    except OSError:  # the reader says what is wrong
+        size, mtime = 0, 0
+    return f"Input(path={path!r}, kind={kind!r}, size={size}, mtime_ns={mtime})"
 
 
 def shard_size(images: int) -> int:
@@ -288,7 +286,7 @@ def _write_shard(
 ) -> UnitResult:
     result = UnitResult([], [])
     writer = array_record_module.ArrayRecordWriter(os.fspath(part), WRITER_OPTIONS)
-    for file, image_id, image in context.read(unit.inputs, context):
+    for file, image_id, image in context.read(unit.paths, context):
         if isinstance(image, Problem):
             result.set_aside.append(SetAside(file, image_id, *image))
         else:

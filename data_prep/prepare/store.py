@@ -45,10 +45,10 @@ class StoreBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[c
     # importlib_resources, which TFDS 4.9.10 does not install.
     url_infos = None
 
-    def __init__(self, *, data_dir: Path, plan: Plan, records: list[publish.Record]):
+    def __init__(self, *, data_dir: Path, plan: Plan, outcome: publish.Outcome):
         self._plan = plan
-        self._records = records
-        self._columns = publish.make_columns(records, plan.context, plan.official)
+        self._records = outcome.records
+        self._columns = publish.make_columns(outcome, plan.context, plan.official)
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -82,6 +82,7 @@ class StoreBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[c
         )
         sizes = publish.write_shards(
             self._records,
+            self._plan.units,
             self._plan.context.scratch,
             lambda index, count: Path(
                 template.sharded_filepath(shard_index=index, num_shards=count)
@@ -144,7 +145,7 @@ def write_store(
         outcome = publish.collect(plan.units, scratch)
         summary = review(outcome)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
-            built = builder(data_dir=data_dir, plan=plan, records=outcome.records)
+            built = builder(data_dir=data_dir, plan=plan, outcome=outcome)
             built.download_and_prepare(download_dir=scratch / "downloads")
         shutil.rmtree(scratch, ignore_errors=True)
     return f"{summary}, {new_images / max(seconds, 1e-9):.0f} files/s: {store}"

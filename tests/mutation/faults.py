@@ -495,7 +495,7 @@ FAULTS = (
     Fault(
         "a label that is not known is stored as negative",
         PUBLISH,
-        "missing = any(context.rows[entry.image_id].unknown for entry in entries)",
+        "missing = any(context.rows[image_id].unknown for image_id in outcome.image_ids)",
         "missing = False",
         (TEST_FROM_CSV + "records_are_what_files_and_table_say",),
     ),
@@ -509,22 +509,22 @@ FAULTS = (
     Fault(
         "which of two images of one name is kept depends on their files",
         PUBLISH,
-        "(one.entry.image_id, *_content(one.entry), one.entry.file)",
-        "(one.entry.image_id, one.entry.file)",
+        "key=lambda at: (content(at), files[at])",
+        "key=lambda at: files[at]",
         (TEST_PUBLISH + "store_does_not_depend_on_the_order_of_files",),
     ),
     Fault(
         "records in the order of their files",
         PUBLISH,
-        "    return Outcome(records, ",
-        "    records.sort(key=lambda one: one.entry.file)\n    return Outcome(records, ",
+        "    return Outcome([names",
+        "    order.sort(key=files.__getitem__)\n    return Outcome([names",
         (TEST_PUBLISH + "store_does_not_depend_on_the_order_of_files",),
     ),
     Fault(
         "a fingerprint of the pixels alone",
         PUBLISH,
-        "whole = [context.image_size, context.labels, columns.digests, pixels]",
-        "whole = [context.image_size, context.labels, pixels]",
+        "tables = [context.image_size, context.labels, columns.digests]",
+        "tables = [context.image_size, context.labels]",
         (TEST_PUBLISH + "fingerprint_covers_every_column_and_pixel",),
     ),
     Fault(

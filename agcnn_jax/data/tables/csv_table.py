@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +25,19 @@ class CsvTable(NamedTuple):
     Attributes:
         path: of the file.
         header: names of the columns.
-        rows: (line number, cells) of every row that is not blank; each has a cell per column.
+        lines: number of the first line of each of the R rows that are not blank `[R]`.
+        columns: cells of each column `[R]`.
     """
 
     path: str | Path
     header: list[str]
-    rows: list[tuple[int, list[str]]]
+    lines: list[int]
+    columns: list[list[str]]
+
+    @property
+    def rows(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the line number and the cells of each row."""
+        return zip(self.lines, zip(*self.columns, strict=True), strict=True)
 
     def column(self, name: str) -> int:
         """Return the index of the column of this name in any spelling.
@@ -48,7 +55,7 @@ class CsvTable(NamedTuple):
 
     def cells(self, column: int) -> list[str]:
         """Return the cells of the column of this index."""
-        return [row[column] for _, row in self.rows]
+        return self.columns[column]
 
     def image_column(self) -> int:
         """Return the index of the column of image names: the first of `IMAGE_COLUMNS` there.
@@ -101,18 +108,17 @@ def read_csv(path: str | Path | CsvTable, strip: bool = True) -> CsvTable:
     source = read_delimited(Path(path))
     if source.note:
         say(source.note)
+    rows = source.rows(strip)
+    _, first = next(rows, (1, [""]))
+    header = [cell.strip() for cell in first]
+    # Lines of the first edition of NIH's table end with a comma, as if before a nameless column.
+    while header and not header[-1]:
+        header.pop()
+    lines: list[int] = []
+    columns: list[list[str]] = [[] for _ in header]
     # One object for all equal cells: a large table then takes a third of the memory.
     shared: dict[str, str] = {}
-    rows = [
-        (line, [shared.setdefault(cell, cell) for cell in row]) for line, row in source.rows(strip)
-    ]
-    if len(rows) < 2:
-        raise UserError(f"{path}: {'has no rows below its header' if rows else 'is empty'}")
-    header = [cell.strip() for cell in rows[0][1]]
-    # Lines of the first edition of NIH's table end with a comma, as if before a nameless column.
-    while not header[-1]:
-        header.pop()
-    for line, row in rows[1:]:
+    for line, row in rows:
         if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
             remedy = (
                 "complete it, and close its quotes"
@@ -123,10 +129,15 @@ def read_csv(path: str | Path | CsvTable, strip: bool = True) -> CsvTable:
                 f"{path}, line {line}: {len(row)} columns, but the header has {len(header)}; "
                 f"{remedy}"
             )
-    for i, column in enumerate(header):
-        if not column and not _are_row_numbers([row[i] for _, row in rows[1:]]):
+        lines.append(line)
+        for column, cell in zip(columns, row, strict=False):
+            column.append(shared.setdefault(cell, cell))
+    if not lines:
+        raise UserError(f"{path}: {'has no rows below its header' if header else 'is empty'}")
+    for i, name in enumerate(header):
+        if not name and not _are_row_numbers(columns[i]):
             raise UserError(f"{path}, line 1: column {i + 1} has no name; name or remove it")
-    return CsvTable(path, header, rows[1:])
+    return CsvTable(path, header, lines, columns)
 
 
 def _are_row_numbers(cells: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -71,28 +72,34 @@ def without_laterals(
     column = roles.get("frontal", roles.get("view"))
     if options.views == "all" or column is None:
         return table, (), []
-    image = roles["image"]
     frontal = {
         view: view.strip().lower() in BLANKS or bool(_FRONTAL.fullmatch(view.strip()))
         for view in set(table.cells(column))
     }
-    others = {row[image]: row[column].strip() for _, row in table.rows if not frontal[row[column]]}
+    views = table.cells(column)
+    others = {
+        name: view.strip()
+        for name, view in zip(table.cells(roles["image"]), views, strict=True)
+        if not frontal[view]
+    }
     by_view = Counter(
         "lateral" if _LATERAL.fullmatch(view) else f"{view!r} by their view"
         for view in others.values()
     )
-    kept = [entry for entry in table.rows if frontal[entry[1][column]]]
-    if not kept:
+    kept = [frontal[view] for view in views]
+    if not any(kept):
         raise UserError(
-            f"{table.path}, line {table.rows[0][0]}: no film is frontal, since "
-            f"{table.header[column]!r} is {table.rows[0][1][column].strip()!r} here; give "
+            f"{table.path}, line {table.lines[0]}: no film is frontal, since "
+            f"{table.header[column]!r} is {views[0].strip()!r} here; give "
             f"--views all"
         )
     notices = [
         f"{count:,} films are {view}; left out (--views all keeps them)"
         for view, count in by_view.most_common()
     ]
-    return table._replace(rows=kept), tuple(others), notices
+    lines = list(compress(table.lines, kept))
+    columns = [list(compress(cells, kept)) for cells in table.columns]
+    return table._replace(lines=lines, columns=columns), tuple(others), notices
 
 
 def merge_rows(table: CsvTable, films: Films, row_labels: RowLabels) -> np.ndarray:
@@ -157,7 +164,7 @@ def _twice(
 ) -> UserError:
     return UserError(
         f"{where(table, row)}: {films.names[films.of_row[row]]} is also on line "
-        f"{table.rows[other][0]} with {what} {there}, here {here}; keep the right one"
+        f"{table.lines[other]} with {what} {there}, here {here}; keep the right one"
     )
 
 
@@ -167,7 +174,7 @@ def film_patients(
     """Return the patients `[N]`, see `read_patients`; the films themselves without a column."""
     if cells is None:
         return films.names
-    lines = [table.rows[row][0] for row in films.first]
+    lines = [table.lines[row] for row in films.first]
     header = table.header[roles["patient"]]
     nih = nih and all(map(nih_name, films.names))
     return tuple(read_patients(cells, lines, table.path, header, nih))
@@ -196,7 +203,7 @@ def film_splits(
         if splits[other] != split:
             raise UserError(
                 f"{table.path}: patient {patient} is in {splits[other]} (line "
-                f"{table.rows[films.first[other]][0]}) and {split} (line {table.rows[row][0]}); "
+                f"{table.lines[films.first[other]]}) and {split} (line {table.lines[row]}); "
                 f"put all films of a patient in one"
             )
     return tuple(splits)
@@ -214,7 +221,7 @@ def film_ages(
     wrong = [film for film, cell in enumerate(cells) if parsed[cell] is None]
     notices = []
     if wrong:
-        line = table.rows[films.first[wrong[0]]][0]
+        line = table.lines[films.first[wrong[0]]]
         notices = [
             f"{len(wrong):,} ages, the first {cells[wrong[0]][:40]!r} on line {line}, are not like "
             f"58, 058Y, 012M or 003D; unknown"
@@ -289,4 +296,4 @@ def _corners(texts: Sequence[str], names: Sequence[str], place: str) -> list[flo
 
 def where(table: CsvTable, row: int) -> str:
     """Return the file and the line of a row."""
-    return f"{table.path}, line {table.rows[row][0]}"
+    return f"{table.path}, line {table.lines[row]}"

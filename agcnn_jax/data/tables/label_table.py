@@ -142,7 +142,7 @@ def read_label_table(source: Path | CsvTable, options: TableOptions) -> LabelTab
         path=Path(table.path),
         labels=labels,
         images=films.names,
-        lines=tuple(table.rows[row][0] for row in films.first),
+        lines=tuple(table.lines[row] for row in films.first),
         matrix=matrix,
         patients=patients,
         views=tuple(view or frontal for view, frontal in zip(*views, strict=True)),

@@ -79,9 +79,9 @@ def check_roles(table: CsvTable, roles: dict[str, int], options: TableOptions) -
             f"--one_patient_per_film if no patient has two films"
         )
     for column in (roles[role] for role in ("image", "patient") if role in roles):
-        for line, row in table.rows:
-            if row[column].strip().lower() in BLANKS:
-                problem = repr(row[column]) if row[column].strip() else "empty"
+        for line, cell in zip(table.lines, table.cells(column), strict=True):
+            if cell.strip().lower() in BLANKS:
+                problem = repr(cell) if cell.strip() else "empty"
                 raise UserError(
                     f"{table.path}, line {line}: {table.header[column]!r} is {problem}; complete "
                     f"or delete the row"

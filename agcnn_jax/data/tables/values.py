@@ -101,7 +101,7 @@ def _of_columns(table: CsvTable, taken: set[int], options: TableOptions) -> RowL
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{table.path}, line 1: {names.count(name)} columns {name!r}; keep one")
-    values = np.empty((len(table.rows), len(names)), np.uint8)
+    values = np.empty((len(table.lines), len(names)), np.uint8)
     for c, (i, meaning) in enumerate(meanings.items()):
         values[:, c] = [meaning[cell] for cell in table.cells(i)]
     return RowLabels(tuple(names), values, tuple(meanings))
@@ -139,7 +139,7 @@ def _almost(cells: list[str]) -> bool:
 
 def _no_label(table: CsvTable, column: int, cell: str) -> UserError:
     """Say what is wrong with the first cell of this text, and the remedy."""
-    line = next(line for line, row in table.rows if row[column] == cell)
+    line = table.lines[table.cells(column).index(cell)]
     where = f"{table.path}, line {line}, {table.header[column]}"
     text = cell.strip()
     if _NUMBER.fullmatch(text) and 0 < float(text) < 1:
@@ -161,7 +161,7 @@ def _of_lists(table: CsvTable, column: int, options: TableOptions) -> RowLabels:
     """Read a table with a column of names, separated or as a Python list."""
     cells = table.cells(column)
     line_of: dict[str, int] = {}
-    for cell, (line, _) in zip(cells, table.rows, strict=True):
+    for cell, line in zip(cells, table.lines, strict=True):
         line_of.setdefault(cell, line)
     separator = options.separator or next(
         (one for one in _SEPARATORS if any(one in cell for cell in line_of if not _python(cell))),
@@ -219,8 +219,7 @@ def _of_finding_rows(table: CsvTable, roles: Mapping[str, int], options: TableOp
     spelling: dict[str, str] = {}
     index: dict[str, int] = {}
     place: dict[str, int] = {}  # of each distinct cell: the index of its label, -1 if it is blank
-    for line, row in table.rows:
-        cell = row[column]
+    for cell, line in zip(table.cells(column), table.lines, strict=True):
         if cell in place:
             continue
         name = cell.strip()

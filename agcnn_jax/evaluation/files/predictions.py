@@ -154,7 +154,7 @@ def _check_sigmoid(
 
 
 def _where(table: CsvTable, row: int, column: int) -> str:
-    return f"{table.path}, line {table.rows[row][0]}, {table.header[column]}"
+    return f"{table.path}, line {table.lines[row]}, {table.header[column]}"
 
 
 def _columns(table: CsvTable, prefix: str, known: Collection[str]) -> dict[str, int]:
@@ -185,7 +185,7 @@ def _columns(table: CsvTable, prefix: str, known: Collection[str]) -> dict[str, 
 
 def _numbers(table: CsvTable, columns: dict[str, int], any_number: bool) -> np.ndarray:
     """Read columns, float64 `[N, C]`: any finite numbers, or numbers from 0 to 1 only."""
-    values = np.empty((len(table.rows), len(columns)))
+    values = np.empty((len(table.lines), len(columns)))
     for i, (line, row) in enumerate(table.rows):
         for c, column in enumerate(columns.values()):
             where = f"{table.path}, line {line}, {table.header[column]}"
