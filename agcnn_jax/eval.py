@@ -6,11 +6,7 @@ python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA
 python eval.py --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
 """
 
-if __name__ == "__main__":
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
+from typing import NoReturn
 
 from absl import flags
 
@@ -82,7 +78,8 @@ def score_model() -> str:
     )
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command as a program."""
     command_line.define_config_flags()
     flags.DEFINE_string(
         "split",
@@ -105,4 +102,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("subset", None, "List of the images of --predictions to score.")
     flags.DEFINE_string("validation", None, "CSV file of other images, to choose thresholds.")
     flags.DEFINE_bool("logits", False, "The CSV files hold logits, not probabilities.")
-    command_line.run(main)
+    command_line.run(main, about=__doc__)

@@ -1,10 +1,6 @@
 """Train AG-CNN stage by stage: python train.py --config configs/demo.py."""
 
-if __name__ == "__main__":
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
+from typing import NoReturn
 
 from agcnn_jax.config import command_line
 from agcnn_jax.config.check import check_overrides
@@ -19,6 +15,7 @@ def main() -> None:
     train(config, workdir)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command as a program."""
     command_line.define_config_flags()
-    command_line.run(main, preemptible=True)
+    command_line.run(main, about=__doc__, preemptible=True)

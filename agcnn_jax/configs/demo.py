@@ -17,7 +17,7 @@ Reached: mean AUC over the 14 findings on the synthetic test set, with seeds 0, 
 
 import ml_collections
 
-from configs import common
+from agcnn_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -13,7 +13,7 @@ Reached: no result is recorded yet.
 
 import ml_collections
 
-from configs import phantom_resnet
+from agcnn_jax.configs import phantom_resnet
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ Reached: no result is recorded yet.
 
 import ml_collections
 
-from configs import resnet
+from agcnn_jax.configs import resnet
 
 
 def get_config() -> ml_collections.ConfigDict:

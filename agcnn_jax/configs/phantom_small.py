@@ -13,7 +13,7 @@ Reached: with seeds 0 to 2, mean AUC over the 14 findings on the synthetic test 
 
 import ml_collections
 
-from configs import common
+from agcnn_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

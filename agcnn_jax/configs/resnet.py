@@ -17,7 +17,7 @@ Reached: no result is recorded yet. The paper reports a mean AUC of 0.841 (globa
 
 import ml_collections
 
-from configs import common
+from agcnn_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,28 +8,23 @@ Writes `DATA/chest_xray14/1.0.0/` (ArrayRecord, one split named `images`) and
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
-
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from agcnn_jax.runtime.errors import OneLineParser, run, say
-from agcnn_jax.runtime.machine import available_cores
-from data_prep.nih.plans import make_plan
-from data_prep.nih.report import check_bad, check_lists, make_report, missing, summary
-from data_prep.prepare.plans import Plan
-from data_prep.prepare.publish import Outcome
-from data_prep.prepare.store import (
+from agcnn_jax.data_prep.nih.plans import make_plan
+from agcnn_jax.data_prep.nih.report import check_bad, check_lists, make_report, missing, summary
+from agcnn_jax.data_prep.prepare.plans import Plan
+from agcnn_jax.data_prep.prepare.publish import Outcome
+from agcnn_jax.data_prep.prepare.store import (
     REPORT,
     StoreBuilder,
     check_options,
     write_report,
     write_store,
 )
+from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.errors import OneLineParser, say
+from agcnn_jax.runtime.machine import available_cores
 
 
 class ChestXray14(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -104,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    # TFDS refuses a builder class that lives in `__main__`.
-    from data_prep.chestxray14 import main as importable_main
-
-    run(importable_main)
+def run() -> NoReturn:
+    """Run the command as a program."""
+    errors.run(main)

@@ -9,35 +9,36 @@ After an interruption, the same command continues. docs/own_films.md explains ta
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
-
 import argparse
 import csv
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from agcnn_jax.data.tables.label_table import read_label_table
 from agcnn_jax.data.tables.options import BLANK_AS, UNCERTAIN_AS, VIEWS, TableOptions
 from agcnn_jax.data.tables.roles import ROLES
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
-from agcnn_jax.runtime.machine import available_cores
-from data_prep.films.match import check_match, list_films, match_films
-from data_prep.films.plans import make_plan
-from data_prep.films.report import check_bad, make_report, match_line, summary, table_lines
-from data_prep.prepare.publish import Outcome
-from data_prep.prepare.store import (
+from agcnn_jax.data_prep.films.match import check_match, list_films, match_films
+from agcnn_jax.data_prep.films.plans import make_plan
+from agcnn_jax.data_prep.films.report import (
+    check_bad,
+    make_report,
+    match_line,
+    summary,
+    table_lines,
+)
+from agcnn_jax.data_prep.prepare.publish import Outcome
+from agcnn_jax.data_prep.prepare.store import (
     REPORT,
     StoreBuilder,
     check_options,
     write_report,
     write_store,
 )
+from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.errors import OneLineParser, UserError
+from agcnn_jax.runtime.machine import available_cores
 
 
 class Films(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -169,8 +170,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    # TFDS refuses a builder class that lives in `__main__`.
-    from data_prep.from_csv import main as importable_main
-
-    run(importable_main)
+def run() -> NoReturn:
+    """Run the command as a program."""
+    errors.run(main)

@@ -10,27 +10,18 @@ the images are synthetic. After an interruption, the same command continues.
 
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":
-    # `python data_prep/phantoms.py` puts data_prep on the path, not the project.
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
-
 import argparse
 import json
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from agcnn_jax.data.collection import FILE
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.generate import generate
+from agcnn_jax.data_prep.phantom.render import PROVENANCE
+from agcnn_jax.data_prep.phantom.sheet import contact_sheet
 from agcnn_jax.runtime import errors
-from data_prep.phantom import cohort
-from data_prep.phantom.generate import generate
-from data_prep.phantom.render import PROVENANCE
-from data_prep.phantom.sheet import contact_sheet
 
 DEFAULT_PATIENTS = 1200
 MIN_PATIENTS, MIN_SIZE, MAX_SIZE = 10, 64, 1024
@@ -86,5 +77,6 @@ def main() -> None:
         _say(f"{out_dir}: {note}{images} images of {count} patients, {PROVENANCE}")
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command as a program."""
     errors.run(main)

@@ -9,18 +9,14 @@ Export:  python data_prep/torch_weights.py --export WORKDIR --branch all --out F
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    # Before the imports that take seconds.
-    from agcnn_jax.runtime.interrupt import end_quietly
-
-    end_quietly()
-
 import argparse
 import signal
 from pathlib import Path
+from typing import NoReturn
 
 from agcnn_jax.models.registry import BACKBONES
-from agcnn_jax.runtime.errors import OneLineParser, UserError, run
+from agcnn_jax.runtime import errors
+from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.paths import expand
 
 
@@ -96,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command as a program."""
     # Clean up after SIGTERM as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run(main)
+    errors.run(main)

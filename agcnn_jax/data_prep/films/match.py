@@ -12,10 +12,10 @@ from urllib.parse import unquote
 from agcnn_jax.data.records import FILMS
 from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.text import fitting_names, stem
+from agcnn_jax.data_prep.prepare.shards import Input
 from agcnn_jax.inference.films import printable
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare.shards import Input
 
 # How names are often changed: what happened, whether a film and a name differ by it, the remedy.
 _CHANGES: tuple[tuple[str, Callable[[str, str], bool], str], ...] = (

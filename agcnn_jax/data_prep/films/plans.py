@@ -13,10 +13,9 @@ from pathlib import Path
 from agcnn_jax.data.collection import NIH, Collection, read_collection
 from agcnn_jax.data.tables.label_table import LabelTable
 from agcnn_jax.data.tables.options import TableOptions
-from agcnn_jax.inference.decoding import decode_path
-from data_prep.films.match import Match
-from data_prep.prepare.plans import Plan, file_digest, make_rows, scratch_folder
-from data_prep.prepare.shards import (
+from agcnn_jax.data_prep.films.match import Match
+from agcnn_jax.data_prep.prepare.plans import Plan, file_digest, make_rows, scratch_folder
+from agcnn_jax.data_prep.prepare.shards import (
     UNREADABLE,
     Context,
     DecodedImage,
@@ -24,6 +23,7 @@ from data_prep.prepare.shards import (
     Problem,
     split_units,
 )
+from agcnn_jax.inference.decoding import decode_path
 
 NAME = "films"
 # Part of every unit's key. Increase it when the same inputs would give different records.

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from agcnn_jax.data.tables.label_table import LabelTable
+from agcnn_jax.data_prep.films.match import Match
+from agcnn_jax.data_prep.prepare.plans import Plan
+from agcnn_jax.data_prep.prepare.publish import Outcome
+from agcnn_jax.data_prep.prepare.shards import NO_ROW, UNREADABLE
 from agcnn_jax.runtime.errors import UserError
-from data_prep.films.match import Match
-from data_prep.prepare.plans import Plan
-from data_prep.prepare.publish import Outcome
-from data_prep.prepare.shards import NO_ROW, UNREADABLE
 
 
 def table_lines(table: LabelTable) -> Iterator[str]:

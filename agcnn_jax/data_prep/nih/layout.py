@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from agcnn_jax.data_prep.prepare.shards import Input
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare.shards import Input
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 # Archives of these kinds are not read: a message advises to unpack them.

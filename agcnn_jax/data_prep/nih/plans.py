@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from agcnn_jax.data.collection import NIH, read_collection
-from data_prep.nih import layout
-from data_prep.nih.names import match_boxes, read_official
-from data_prep.nih.raw_files import read_images
-from data_prep.nih.tables import LABELS, read_boxes, read_labels
-from data_prep.prepare.plans import Plan, file_digest, scratch_folder
-from data_prep.prepare.shards import Context, split_units
+from agcnn_jax.data_prep.nih import layout
+from agcnn_jax.data_prep.nih.names import match_boxes, read_official
+from agcnn_jax.data_prep.nih.raw_files import read_images
+from agcnn_jax.data_prep.nih.tables import LABELS, read_boxes, read_labels
+from agcnn_jax.data_prep.prepare.plans import Plan, file_digest, scratch_folder
+from agcnn_jax.data_prep.prepare.shards import Context, split_units
 
 NAME = "chest_xray14"
 # Part of every unit's key. Increase it when the same inputs would give different records.

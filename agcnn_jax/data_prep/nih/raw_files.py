@@ -13,10 +13,9 @@ from typing import IO
 
 from agcnn_jax.data.films import WrongSizeError, read_film
 from agcnn_jax.data.pixels import MAX_BYTES, UnreadableImageError
-from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.layout import is_image_name
-from data_prep.nih.names import row_name
-from data_prep.prepare.shards import (
+from agcnn_jax.data_prep.nih.layout import is_image_name
+from agcnn_jax.data_prep.nih.names import row_name
+from agcnn_jax.data_prep.prepare.shards import (
     NO_ROW,
     UNREADABLE,
     WRONG_SIZE,
@@ -25,6 +24,7 @@ from data_prep.prepare.shards import (
     Input,
     Problem,
 )
+from agcnn_jax.runtime.errors import UserError
 
 
 def read_images(

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agcnn_jax.data_prep.prepare import shards
+from agcnn_jax.data_prep.prepare.plans import Plan
+from agcnn_jax.data_prep.prepare.publish import Outcome
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare import shards
-from data_prep.prepare.plans import Plan
-from data_prep.prepare.publish import Outcome
 
 # Reason for setting a file aside -> remedy if no file is usable.
 REMEDIES = {

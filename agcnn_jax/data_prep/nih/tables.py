@@ -13,10 +13,10 @@ from agcnn_jax.data.tables.label_table import LabelTable, read_label_table
 from agcnn_jax.data.tables.options import TableOptions
 from agcnn_jax.data.tables.roles import CORNERS, SIDES
 from agcnn_jax.data.text import read_delimited
+from agcnn_jax.data_prep.nih.names import file_name
+from agcnn_jax.data_prep.prepare.plans import make_rows
+from agcnn_jax.data_prep.prepare.shards import Row
 from agcnn_jax.runtime.errors import UserError, say
-from data_prep.nih.names import file_name
-from data_prep.prepare.plans import make_rows
-from data_prep.prepare.shards import Row
 
 INDEX = {name: index for index, name in enumerate(LABELS)}
 

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.phantom.canvas import Array, spline
+from agcnn_jax.data_prep.phantom.canvas import Array, spline
 
 SIDES = (-1, 1)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
 
 NO_FINDING = "No Finding"
 PREVALENCES = ("floor", "real")

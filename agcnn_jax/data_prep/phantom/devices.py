@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data_prep.phantom.anatomy import SIDES, lung_point
-from data_prep.phantom.canvas import Array, spline
-from data_prep.phantom.film import Scene
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, lung_point
+from agcnn_jax.data_prep.phantom.canvas import Array, spline
+from agcnn_jax.data_prep.phantom.film import Scene
 
 
 def add_devices(scene: Scene, rng: np.random.Generator, portable: bool) -> None:

@@ -10,9 +10,9 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_prep.phantom import anatomy, layers
-from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array, Canvas, smoothstep
+from agcnn_jax.data_prep.phantom import anatomy, layers
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, Body
+from agcnn_jax.data_prep.phantom.canvas import Array, Canvas, smoothstep
 
 # Films of this size or larger have their smooth layers drawn at half the resolution.
 COARSE_FROM = 192

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import cv2
 
 from agcnn_jax.data.collection import FILE
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.cohort import Patient
+from agcnn_jax.data_prep.phantom.output import is_complete, open_output
+from agcnn_jax.data_prep.phantom.render import PROVENANCE, render
+from agcnn_jax.data_prep.phantom.tables import BOX_NAMES, corner_and_size, file_name, write_tables
+from agcnn_jax.data_prep.prepare.workers import run_tasks
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.progress import Progress
-from data_prep.phantom import cohort
-from data_prep.phantom.cohort import Patient
-from data_prep.phantom.output import is_complete, open_output
-from data_prep.phantom.render import PROVENANCE, render
-from data_prep.phantom.tables import BOX_NAMES, corner_and_size, file_name, write_tables
-from data_prep.workers import run_tasks
 
 VERSION = 1
 PATIENTS_A_TASK = 24

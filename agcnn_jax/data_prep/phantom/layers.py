@@ -8,10 +8,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data_prep.phantom import anatomy
-from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array, Canvas, smoothstep, spline
-from data_prep.phantom.vessels import vessel_tree
+from agcnn_jax.data_prep.phantom import anatomy
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, Body
+from agcnn_jax.data_prep.phantom.canvas import Array, Canvas, smoothstep, spline
+from agcnn_jax.data_prep.phantom.vessels import vessel_tree
 
 
 def soft_tissue(canvas: Canvas, body: Body) -> Array:

@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_prep.phantom import anatomy, opacities, pleura
-from data_prep.phantom.anatomy import SIDES, Body, lung_point
-from data_prep.phantom.canvas import Array, smoothstep
-from data_prep.phantom.film import Scene
-from data_prep.phantom.opacities import fill_air, pick_side, visible_mask
+from agcnn_jax.data_prep.phantom import anatomy, opacities, pleura
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, Body, lung_point
+from agcnn_jax.data_prep.phantom.canvas import Array, smoothstep
+from agcnn_jax.data_prep.phantom.film import Scene
+from agcnn_jax.data_prep.phantom.opacities import fill_air, pick_side, visible_mask
 
 Random = np.random.Generator
 Painter = Callable[[Scene, Random, Random, float], list[Array]]

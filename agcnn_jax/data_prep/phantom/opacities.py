@@ -11,10 +11,10 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.phantom import anatomy
-from data_prep.phantom.anatomy import SIDES, lung_point
-from data_prep.phantom.canvas import Array, smoothstep
-from data_prep.phantom.film import Scene
+from agcnn_jax.data_prep.phantom import anatomy
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, lung_point
+from agcnn_jax.data_prep.phantom.canvas import Array, smoothstep
+from agcnn_jax.data_prep.phantom.film import Scene
 
 Random = np.random.Generator
 # A box contains the pixels whose change exceeds this share of the lesion's largest change.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.phantom import anatomy
-from data_prep.phantom.anatomy import SIDES
-from data_prep.phantom.canvas import Array, smoothstep
-from data_prep.phantom.film import Scene
-from data_prep.phantom.opacities import fill_air, pick_side
+from agcnn_jax.data_prep.phantom import anatomy
+from agcnn_jax.data_prep.phantom.anatomy import SIDES
+from agcnn_jax.data_prep.phantom.canvas import Array, smoothstep
+from agcnn_jax.data_prep.phantom.film import Scene
+from agcnn_jax.data_prep.phantom.opacities import fill_air, pick_side
 
 Random = np.random.Generator
 

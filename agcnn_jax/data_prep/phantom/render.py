@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_prep.phantom import anatomy, devices, lesions
-from data_prep.phantom.canvas import Array, Canvas
-from data_prep.phantom.cohort import Film, Patient
-from data_prep.phantom.film import draw_chest, draw_exposure, draw_pose, expose
-from data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom import anatomy, devices, lesions
+from agcnn_jax.data_prep.phantom.canvas import Array, Canvas
+from agcnn_jax.data_prep.phantom.cohort import Film, Patient
+from agcnn_jax.data_prep.phantom.film import draw_chest, draw_exposure, draw_pose, expose
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
 
 Random = np.random.Generator
 PROVENANCE = "phantoms (synthetic)"

@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom.render import PROVENANCE, render
 from agcnn_jax.runtime import errors
-from data_prep.phantom import cohort
-from data_prep.phantom.lesions import FINDINGS
-from data_prep.phantom.render import PROVENANCE, render
 
 
 def contact_sheet(path: Path, seed: int, size: int, columns: int = 5) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from data_prep.phantom import cohort
-from data_prep.phantom.cohort import Patient
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.cohort import Patient
 
 FIELD_OF_VIEW_MM = 400
 ENTRY_HEADER = (

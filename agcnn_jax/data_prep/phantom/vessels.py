@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.phantom import anatomy
-from data_prep.phantom.anatomy import SIDES, Body
-from data_prep.phantom.canvas import Array
+from agcnn_jax.data_prep.phantom import anatomy
+from agcnn_jax.data_prep.phantom.anatomy import SIDES, Body
+from agcnn_jax.data_prep.phantom.canvas import Array
 
 
 def vessel_tree(body: Body, side: int, rng: np.random.Generator) -> list[tuple[float, Array]]:

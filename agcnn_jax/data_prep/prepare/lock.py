@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from agcnn_jax.data_prep.prepare.plans import VERSION
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare.plans import VERSION
 
 
 @contextlib.contextmanager

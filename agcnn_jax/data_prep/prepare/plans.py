@@ -13,7 +13,7 @@ import numpy as np
 from agcnn_jax.data.collection import Collection
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.tables.label_table import LabelTable
-from data_prep.prepare.shards import Context, Row, Unit
+from agcnn_jax.data_prep.prepare.shards import Context, Row, Unit
 
 VERSION = "1.0.0"
 

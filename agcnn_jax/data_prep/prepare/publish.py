@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from array_record.python import array_record_module
 
-from data_prep.prepare.shards import (
+from agcnn_jax.data_prep.prepare.shards import (
     CONFLICT,
     DUPLICATE,
     WRITER_OPTIONS,

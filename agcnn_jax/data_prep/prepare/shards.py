@@ -22,10 +22,10 @@ from array_record.python import array_record_module
 
 from agcnn_jax.data.boxes import Box
 from agcnn_jax.data.labels import MISSING
+from agcnn_jax.data_prep.prepare.examples import serialize
+from agcnn_jax.data_prep.prepare.workers import run_tasks
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.progress import Progress
-from data_prep.prepare.examples import serialize
-from data_prep.workers import run_tasks
 
 UNREADABLE = "unreadable image"
 NO_ROW = "no label row"

@@ -18,11 +18,11 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from agcnn_jax.data.labels import findings_of
 from agcnn_jax.data.records import STORES
 from agcnn_jax.data.store import SPLIT
+from agcnn_jax.data_prep.prepare import publish, shards
+from agcnn_jax.data_prep.prepare.examples import record_features
+from agcnn_jax.data_prep.prepare.lock import lock_data_dir
+from agcnn_jax.data_prep.prepare.plans import VERSION, Plan
 from agcnn_jax.runtime.errors import UserError
-from data_prep.prepare import publish, shards
-from data_prep.prepare.examples import record_features
-from data_prep.prepare.lock import lock_data_dir
-from data_prep.prepare.plans import VERSION, Plan
 
 # The digest of the input files and options. Not part of the metadata: the same images in other
 # files give the same dataset.

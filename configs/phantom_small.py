@@ -1,0 +1,3 @@
+"""The config of agcnn_jax/configs/phantom_small.py, which says what it needs."""
+
+from agcnn_jax.configs.phantom_small import get_config
