@@ -89,7 +89,7 @@ def run() -> NoReturn:
         "Subset to score: train, validation, test or all; by default test, or all elsewhere.",
     )
     flags.DEFINE_multi_string(
-        "map", None, "Finding of the run to score against another label: 'OURS=THEIRS'; repeatable."
+        "map", None, "Finding of the run to score against another label: 'OURS=THEIRS'"
     )
     flags.DEFINE_bool(
         "include_trained",

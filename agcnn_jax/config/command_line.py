@@ -27,6 +27,7 @@ from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.machine import restart_with_large_pages
 
 FLAGS = flags.FLAGS
+HELP, VERSION = {"--help", "-h", "-help"}, "--version"
 
 
 def define_config_flags(runs: str = "runs") -> None:
@@ -72,7 +73,8 @@ def run(
             return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
         return _run_joined(main_with_arguments, preemptible)
 
-    restart_with_large_pages()
+    if not (HELP | {VERSION}) & set(sys.argv):
+        restart_with_large_pages()
     if supervisor.is_supervised():
         supervisor.begin_supervised()
     errors.run(parse_and_run)
@@ -180,10 +182,10 @@ class _ConfigFile(flags.ArgumentParser):
 
 def _parse(arguments: list[str], positionals: int = 0, about: str | None = None) -> list[str]:
     """Parse flags, and return the arguments that are none; `--help` and `--version` end here."""
-    if "--version" in arguments:
+    if VERSION in arguments:
         print(errors.VERSION)
         sys.exit(0)
-    if {"--help", "-h", "-help"} & set(arguments):
+    if HELP & set(arguments):
         name = " NAME" if positionals else ""
         print(f"usage: {errors.invocation()}{name} [--OPTION=VALUE ...] [--config.KEY=VALUE ...]\n")
         print(f"{errors.as_invoked(about)}\noptions:")
@@ -215,7 +217,7 @@ def _parse(arguments: list[str], positionals: int = 0, about: str | None = None)
 
 def _entry(name: str, text: str) -> str:
     """Write a name and, below it, what it means."""
-    lines = textwrap.wrap(text, 92, break_on_hyphens=False)
+    lines = textwrap.wrap(" ".join(text.split()), 92, break_on_hyphens=False)
     return "\n".join([f"  {name}", *(f"      {line}" for line in lines)])
 
 
