@@ -34,9 +34,14 @@ def main() -> None:
 
 def run() -> NoReturn:
     """Run the command as a program."""
+    sys.argv[0] = "agcnn-prepare"
     name, *rest = sys.argv[1:] or [""]
     if name not in COMMANDS:
         errors.run(main)
-    sys.argv[:] = [f"{errors.invocation()} {name}", *rest]
+    sys.argv[:] = [f"agcnn-prepare {name}", *rest]
     importlib.import_module(f"agcnn_jax.data_prep.{name}").run()
     raise AssertionError(f"run of {name} returned")
+
+
+if __name__ == "__main__":
+    run()

@@ -59,6 +59,13 @@ def test_files_that_a_page_names_exist(page):
     assert set(MODULE.findall(text)) <= modules
 
 
+def test_what_package_indexes_show_needs_no_other_file():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / project["readme"]).read_text()
+    links = re.findall(r"\]\((.*?)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
+
+
 def test_messages_name_the_packages_of_an_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
