@@ -34,7 +34,7 @@ def test_the_paper_is_cited():
 CODE = ("benchmarks", "configs", "data_prep", "docs")
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "Makefile", "configs/*.py", "launch/*.*")
+    for pattern in ("*.md", "docs/*.md", "Makefile", "agcnn_jax/configs/*.py", "launch/*.*")
     for path in ROOT.glob(pattern)
 )
 MODULE = re.compile(r"`(?:python )?(\w+\.py)\b")

@@ -160,7 +160,7 @@ def test_a_mistake_is_named_before_jax_starts(tmp_path, program):
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert lines == [
         f"{program}: error: --config {path}: get_config returns a dict; it must return an "
-        "ml_collections.ConfigDict, as configs/common.py does"
+        "ml_collections.ConfigDict, as agcnn_jax/configs/common.py does"
     ]
     assert not re.search(r"\| +(jax|tensorflow_datasets|orbax|grain)$", done.stderr, re.MULTILINE)
 
