@@ -34,7 +34,7 @@ def test_the_paper_is_cited():
 CODE = ("benchmarks", "configs", "data_prep", "docs")
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "Makefile", "configs/*.py", "launch/*.*")
+    for pattern in ("*.md", "docs/*.md", "Makefile", "agcnn_jax/configs/*.py", "launch/*.*")
     for path in ROOT.glob(pattern)
 )
 MODULE = re.compile(r"`(?:python )?(\w+\.py)\b")
@@ -57,6 +57,13 @@ def test_files_that_a_page_names_exist(page):
     modules = {path.name for place in (*CODE, ".") for path in (ROOT / place).glob("*.py")}
     modules |= {path.name for path in (ROOT / "agcnn_jax").rglob("*.py")}
     assert set(MODULE.findall(text)) <= modules
+
+
+def test_what_package_indexes_show_needs_no_other_file():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / project["readme"]).read_text()
+    links = re.findall(r"\]\((.*?)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def test_messages_name_the_packages_of_an_extra():
