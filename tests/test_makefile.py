@@ -81,6 +81,7 @@ def used(name):
 @pytest.mark.parametrize(
     ("found", "chosen"),
     [
+        (("python3.11", "python3.12", "python3.13", "python3.14", "python3"), "python3.14"),
         (("python3.11", "python3.12", "python3.13", "python3"), "python3.13"),
         (("python3.11", "python3.12", "python3"), "python3.12"),
         (("python3.11", "python3"), "python3.11"),
@@ -94,7 +95,7 @@ def test_the_newest(folder, found, chosen):
 
 
 def test_names_that_do_not_run_are_passed_over_in_silence(folder):
-    for name in ("python3.13", "python3.12"):
+    for name in ("python3.14", "python3.13", "python3.12"):
         put(folder, name, text=SHIM)
     put(folder, "python3.11")
     assert make(folder) == used("python3.11")
@@ -122,7 +123,7 @@ def test_none_that_can_be_used(folder, scripts, arguments, named):
         put(folder, name, status=status)
     line, *rest = make(folder, *arguments, status=2)
     assert line.startswith(f"{named} is not a Python 3.11 or newer")
-    assert line.endswith("make PYTHON=/path/to/python3.13 install")
+    assert line.endswith("make PYTHON=/path/to/python3.14 install")
     assert all(other.startswith("make: ***") for other in rest)
     assert not (folder / "clone" / ".venv").exists()
 
