@@ -28,7 +28,7 @@ from agcnn_jax.training.schedule import Schedule, sgd
 from agcnn_jax.training.steps import init_state
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where configs/ is
-from configs import densenet, resnet
+from agcnn_jax.configs import densenet, resnet
 
 CONFIGS = {"resnet50": resnet, "densenet121": densenet}
 STAGES = {"+".join(stage.branches): stage for stage in (*stages("G_L_F"), *stages("GLF"))}

@@ -42,9 +42,9 @@ from reporting import describe_machine, spread
 from agcnn_jax.data import pipeline
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
+from agcnn_jax.data_prep.chestxray14 import main as prepare
+from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.runtime.machine import available_cores
-from data_prep.chestxray14 import main as prepare
-from data_prep.phantoms import generate
 
 PATIENTS, GPUS = 16, 8
 FILMS_OF_A_PATIENT = 4

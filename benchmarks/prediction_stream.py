@@ -31,6 +31,7 @@ from PIL import Image
 
 from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.labels import LABELS
+from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.inference.export import exported_config
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safetensors, write_folder
@@ -39,7 +40,6 @@ from agcnn_jax.models.agcnn import init_variables
 from agcnn_jax.run import lineage
 from agcnn_jax.run.recipe import make_recipe
 from agcnn_jax.runtime.machine import available_cores
-from data_prep.phantoms import generate
 
 BATCH = 32
 DIFFERENT = 32

@@ -26,9 +26,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package need no
 
 from reporting import describe_machine, spread, write_rows
 
+from agcnn_jax.data_prep.chestxray14 import main as prepare
+from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.runtime.machine import available_cores
-from data_prep.chestxray14 import main as prepare
-from data_prep.phantoms import generate
 
 PROJECT = Path(__file__).resolve().parents[1]
 PATIENTS, SIZE = 46, 128

@@ -1,1 +1,1 @@
-"""Configurations: small Python files to fork."""
+"""The configs of agcnn_jax/configs/, as files to name on the command line."""

@@ -22,7 +22,7 @@ from tests.support import tiny
 
 tiny.use()
 
-from data_prep import chestxray14, phantoms  # noqa: E402
+from agcnn_jax.data_prep import chestxray14, phantoms  # noqa: E402
 
 # Otherwise tests that a shell runs in the background, and their programs, would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

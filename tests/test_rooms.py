@@ -21,6 +21,8 @@ ROOMS = (
     "evaluation",
     "inference",
     "experiments",
+    "configs",
+    "data_prep",
 )
 """From the ground up; the package's own modules are commands, and import any of them."""
 
@@ -30,6 +32,7 @@ OWN = "."
 SUB_ROOMS = {
     "data": (OWN, "tables"),
     "evaluation": ("files", "scoring", "auc", "findings", "localisation", "figures", "report", OWN),
+    "data_prep": ("prepare", "phantom", "nih", "films", OWN),
 }
 """Folders inside rooms, from the ground up."""
 

@@ -50,18 +50,21 @@ def define_config_flags(runs: str = "runs") -> None:
 
 
 def run(
-    main: Callable[..., int | None], preemptible: bool = False, positionals: int = 0
+    main: Callable[..., int | None],
+    about: str | None = None,
+    preemptible: bool = False,
+    positionals: int = 0,
 ) -> NoReturn:
     """Parse flags, join the other processes of the run if there are any, then run `main`.
 
     See `agcnn_jax.runtime.errors.run` for the exit statuses. A process that ends with an error
-    tells the others, which then end too. `preemptible` says that `main` handles SIGTERM on several
-    hosts with `stop_requests`. `positionals` is the most arguments that are no options; `main` gets
-    them.
+    tells the others, which then end too. `about` is what `--help` says first. `preemptible` says
+    that `main` handles SIGTERM on several hosts with `stop_requests`. `positionals` is the most
+    arguments that are no options; `main` gets them.
     """
 
     def parse_and_run() -> int | None:
-        main_with_arguments = functools.partial(main, *_parse(sys.argv, positionals))
+        main_with_arguments = functools.partial(main, *_parse(sys.argv, positionals, about))
         _check_address(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         if FLAGS.config is None or not supervisor.is_needed(FLAGS.coordinator_address):
             signal.signal(signal.SIGTERM, _stop)
@@ -147,8 +150,10 @@ def check_flags_beside(*names: str) -> None:
 
 
 def _own_flags() -> list[flags.Flag]:
-    """List the flags of this module and of the program; others belong to libraries."""
-    return [flag for name in (__name__, sys.argv[0]) for flag in FLAGS.get_flags_for_module(name)]
+    """List the flags of this package and of the program; others belong to libraries."""
+    modules = FLAGS.flags_by_module_dict()
+    ours = [name for name in modules if name == sys.argv[0] or name.startswith("agcnn_jax.")]
+    return [flag for name in ours for flag in modules[name]]
 
 
 def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict[str, Any]]:
@@ -173,13 +178,13 @@ class _ConfigFile(flags.ArgumentParser):
         return load_config(*expand(argument).split(":", 1))
 
 
-def _parse(arguments: list[str], positionals: int = 0) -> list[str]:
+def _parse(arguments: list[str], positionals: int = 0, about: str | None = None) -> list[str]:
     """Parse flags, and return the arguments that are none; `--help` and `--version` end here."""
     if "--version" in arguments:
         print(errors.VERSION)
         sys.exit(0)
     if {"--help", "-h", "-help"} & set(arguments):
-        print(sys.modules["__main__"].__doc__)
+        print(about)
         for flag in _own_flags():
             print(f"  --{flag.name:12} {flag.help}")
         print("  --config.KEY=VALUE  any of these keys:")

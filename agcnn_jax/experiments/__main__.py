@@ -11,6 +11,8 @@ if __name__ == "__main__":
 
     end_quietly()
 
+from typing import NoReturn
+
 from absl import flags
 
 from agcnn_jax.config import command_line
@@ -34,10 +36,15 @@ def main(*given: str) -> None:
     run_experiments(runs, workdir)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command as a program."""
     command_line.define_config_flags(DEFAULT_WORKDIR)
     flags.DEFINE_integer(
         "seeds", 3, "Number of trainings of each row: seeds 0, 1 ...", lower_bound=1
     )
     flags.DEFINE_list("rows", [], "Rows to run, such as 0.1,0.7 of tau; all by default.")
-    command_line.run(main, preemptible=True, positionals=1)
+    command_line.run(main, about=__doc__, preemptible=True, positionals=1)
+
+
+if __name__ == "__main__":
+    run()

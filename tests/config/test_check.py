@@ -18,11 +18,11 @@ from agcnn_jax.attention.regions import region_boxes_device
 from agcnn_jax.config.check import check_config, check_overrides, load_config
 from agcnn_jax.config.keys import KEYS, LARGEST_INPUT, flatten
 from agcnn_jax.config.saved import check_unchanged, read_config, write_config
+from agcnn_jax.configs import common, demo, densenet, resnet
 from agcnn_jax.data.augment import Augmentation, augment
 from agcnn_jax.evaluation.evaluate import read_run_config
 from agcnn_jax.models.layers import global_pool
 from agcnn_jax.runtime.errors import UserError
-from configs import common, demo, densenet, resnet
 from tests.support.programs import run
 
 
@@ -248,7 +248,7 @@ class TestUnreadKeys:
             check_overrides({key: None}, changed(**unread))
 
 
-CONFIG_FILE = "import ml_collections\nfrom configs import common\n\n\ndef get_config():\n"
+CONFIG_FILE = "import ml_collections\nfrom agcnn_jax.configs import common\n\n\ndef get_config():\n"
 
 
 class TestFiles:
@@ -295,7 +295,7 @@ class TestFiles:
         assert self.load(tmp_path, body).batch_size == (64,)
 
     def test_argument(self, tmp_path):
-        head = "from configs import common\ndef get_config(seed):\n"
+        head = "from agcnn_jax.configs import common\ndef get_config(seed):\n"
         body = "    config = common.get_config()\n    config.seed = int(seed)\n    return config"
         assert self.load(tmp_path, body, "5", head=head).seed == 5
 
@@ -323,7 +323,8 @@ class TestFiles:
 
     def test_a_dataclass_in_the_file(self, tmp_path):
         head = (
-            "from __future__ import annotations\nimport dataclasses\nfrom configs import common\n"
+            "from __future__ import annotations\nimport dataclasses\n"
+            "from agcnn_jax.configs import common\n"
             "@dataclasses.dataclass\nclass Size:\n    side: int = 96\n"
             "def get_config():\n"
         )

@@ -122,7 +122,8 @@ class TestConfigs:
     def test_a_config_file_of_wrong_kinds(self, parse, tmp_path, value):
         path = tmp_path / "mine.py"
         path.write_text(
-            "from configs import demo\n\n\ndef get_config():\n    config = demo.get_config()\n"
+            "from agcnn_jax.configs import demo\n\n\n"
+            "def get_config():\n    config = demo.get_config()\n"
             f"    config.attention.tau = {value}\n    return config\n"
         )
         with pytest.raises(UserError, match=rf"--config {path}: config\.attention\.tau is "):

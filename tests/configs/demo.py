@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs import common
+from agcnn_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

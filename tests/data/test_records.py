@@ -15,9 +15,9 @@ from PIL import Image
 
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import open_records
+from agcnn_jax.data_prep.chestxray14 import main
 from agcnn_jax.run.lineage import CHESTXRAY14
 from agcnn_jax.runtime.errors import UserError
-from data_prep.chestxray14 import main
 from tests.support.missing import copy_with_missing, missing_labels
 
 STORE = "chest_xray14/1.0.0"

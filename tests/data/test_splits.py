@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agcnn_jax.config.saved import check_unchanged, describe_run, read_config, write_config
+from agcnn_jax.configs import common
 from agcnn_jax.data import PROTOCOLS
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import Records
 from agcnn_jax.data.splits import SUBSETS, make_split
 from agcnn_jax.data.text import read_names
 from agcnn_jax.runtime.errors import UserError
-from configs import common
 from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep import phantoms
+from agcnn_jax.data_prep import phantoms
 from tests.data_prep.phantom_files import SIZE
 
 

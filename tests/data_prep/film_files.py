@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from data_prep.from_csv import main
+from agcnn_jax.data_prep.from_csv import main
 from tests.data.dicom_files import encoded, radiograph
 
 FINDINGS = ("Effusion", "Mass", "Scoliosis")

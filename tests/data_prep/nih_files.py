@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep.chestxray14 import main
-from data_prep.nih.tables import FINDINGS
+from agcnn_jax.data_prep.chestxray14 import main
+from agcnn_jax.data_prep.nih.tables import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = "chest_xray14/1.0.0"

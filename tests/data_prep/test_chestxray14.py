@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from agcnn_jax.data.records import open_records
+from agcnn_jax.data_prep.chestxray14 import main
+from agcnn_jax.data_prep.nih.tables import FINDINGS, LABELS
 from agcnn_jax.runtime.errors import UserError
-from data_prep.chestxray14 import main
-from data_prep.nih.tables import FINDINGS, LABELS
 from tests.data_prep.nih_files import (
     ROOT,
     STORE,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from data_prep.phantom import cohort
-from data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
 from tests.data_prep.nih_files import ROOT
 from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from data_prep.phantom import anatomy, cohort, lesions
-from data_prep.phantom.cohort import Film
-from data_prep.phantom.lesions import FINDINGS
-from data_prep.phantom.render import render
+from agcnn_jax.data_prep.phantom import anatomy, cohort, lesions
+from agcnn_jax.data_prep.phantom.cohort import Film
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom.render import render
 
 
 def with_and_without(finding, number, size=128):

@@ -10,9 +10,9 @@ from agcnn_jax.data.films import decode_film, resize_film
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
+from agcnn_jax.data_prep import from_csv
+from agcnn_jax.data_prep.films import plans
 from agcnn_jax.runtime.errors import UserError
-from data_prep import from_csv
-from data_prep.films import plans
 from tests.data_prep.film_files import (
     COLLECTION,
     FINDINGS,

@@ -110,7 +110,7 @@ def test_resuming_after_failed_publishing_decodes_nothing(tmp_path, monkeypatch,
     assert not (data / STORE).exists()
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", write)
     monkeypatch.setattr(
-        "data_prep.nih.raw_files.read_film", lambda *_: pytest.fail("decoded again")
+        "agcnn_jax.data_prep.nih.raw_files.read_film", lambda *_: pytest.fail("decoded again")
     )
     prepare(raw, data)
     assert contents(data / STORE) == contents(tmp_path / "whole" / STORE)

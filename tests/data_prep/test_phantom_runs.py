@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
+from agcnn_jax.data_prep import phantoms
+from agcnn_jax.data_prep.phantom import generate
+from agcnn_jax.data_prep.phantom.sheet import contact_sheet
 from agcnn_jax.runtime.errors import UserError
-from data_prep import phantoms
-from data_prep.phantom import generate
-from data_prep.phantom.sheet import contact_sheet
 from tests.data_prep.nih_files import ROOT
 from tests.data_prep.phantom_files import SIZE, files
 
@@ -218,5 +218,5 @@ def test_ctrl_c_ends_with_one_line_and_no_marker(tmp_path):
 
 
 def test_drawing_does_not_import_jax():
-    code = "import sys, data_prep.phantoms; sys.exit('jax' in sys.modules)"
+    code = "import sys, agcnn_jax.data_prep.phantoms; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import phantoms
-from data_prep.phantom import cohort
-from data_prep.phantom.lesions import FINDINGS
-from data_prep.phantom.render import render
+from agcnn_jax.data_prep import phantoms
+from agcnn_jax.data_prep.phantom import cohort
+from agcnn_jax.data_prep.phantom.lesions import FINDINGS
+from agcnn_jax.data_prep.phantom.render import render
 from tests.data_prep.phantom_files import SIZE, files, table
 
 

@@ -48,7 +48,7 @@ def test_archives_equal_folders(tmp_path, suffix, mode):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_store_does_not_depend_on_the_order_of_files(tmp_path, monkeypatch, seed, doubled):
     """Compare folders with shuffled archives; some images occur twice, some with other pixels."""
-    monkeypatch.setattr("data_prep.prepare.publish.OPEN_SHARDS", 1)
+    monkeypatch.setattr("agcnn_jax.data_prep.prepare.publish.OPEN_SHARDS", 1)
     raw = make_raw(tmp_path / "raw", count=70)
     first = next(raw.rglob("00000000_000.png"))
     if doubled:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agcnn_jax.data_prep.nih.tables import LABELS
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.tables import LABELS
 from tests.data_prep.nih_files import (
     HEADER_2020,
     contents,

@@ -4,9 +4,9 @@ import gzip
 
 import pytest
 
+from agcnn_jax.data_prep.nih.names import file_name, row_name
+from agcnn_jax.data_prep.nih.tables import LABELS, read_boxes, read_labels
 from agcnn_jax.runtime.errors import UserError
-from data_prep.nih.names import file_name, row_name
-from data_prep.nih.tables import LABELS, read_boxes, read_labels
 from tests.data_prep.nih_files import (
     BOX_HEADER,
     HEADER_2017,

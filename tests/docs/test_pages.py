@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import phantoms
+from agcnn_jax.data_prep import phantoms
 from tests.data_prep.film_files import make_films
 from tests.docs.blocks import PAGES, blocks_of
 from tests.support.programs import ROOT

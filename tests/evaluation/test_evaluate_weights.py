@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
+from agcnn_jax.data_prep import torch_weights
 from agcnn_jax.evaluation.evaluate_weights import evaluate_weights
 from agcnn_jax.evaluation.figures import files as figures
 from agcnn_jax.interop import weights
@@ -19,7 +20,6 @@ from agcnn_jax.run import run as experiment_module
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.runtime.errors import UserError
-from data_prep import torch_weights
 from tests.configs import demo
 from tests.support.programs import run
 

@@ -4,6 +4,7 @@ import pytest
 
 from agcnn_jax.config.keys import flatten
 from agcnn_jax.config.strategies import stages
+from agcnn_jax.configs import resnet
 from agcnn_jax.experiments.plan import (
     EXPERIMENTS,
     NAMES,
@@ -15,7 +16,6 @@ from agcnn_jax.experiments.plan import (
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.takeover import stage_values
 from agcnn_jax.runtime.errors import UserError
-from configs import resnet
 from tests.configs import demo
 from tests.support.programs import ROOT
 

@@ -355,7 +355,7 @@ def test_out_and_options(workdir, tmp_path):
 
 
 def test_format_torch(workdir, tmp_path):
-    from data_prep import torch_weights
+    from agcnn_jax.data_prep import torch_weights
 
     run("--workdir", workdir, "--out", tmp_path / "a.safetensors", "--format", "torch")
     torch_weights.main(["--export", str(workdir), "--out", str(tmp_path / "b.safetensors")])

@@ -3,7 +3,7 @@
 import ast
 import json
 
-from configs import demo
+from agcnn_jax.configs import demo
 from tests.support.programs import ROOT
 
 NOTEBOOK = ROOT / "docs/use.ipynb"

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 
 from agcnn_jax.config.saved import write_json
+from agcnn_jax.data_prep import torch_weights
 from agcnn_jax.interop.export import state_of
 from agcnn_jax.interop.read import read_tensor_file
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES
@@ -17,7 +18,6 @@ from agcnn_jax.models.registry import make_backbone
 from agcnn_jax.run import lineage, stage_results
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.runtime.errors import UserError
-from data_prep import torch_weights
 from tests.configs import demo
 from tests.support.small_steps import random_variables
 

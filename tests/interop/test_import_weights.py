@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from agcnn_jax.data_prep import torch_weights
 from agcnn_jax.interop import weights
 from agcnn_jax.interop.source_format import CHESTXRAY14_FINDINGS
 from agcnn_jax.run.lineage import CHESTXRAY14, Lineage
 from agcnn_jax.runtime.errors import UserError
-from data_prep import torch_weights
 
 SEEN = Lineage({"phantoms": {"00000001_000.png": "1"}}, frozenset({CHESTXRAY14}))
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agcnn_jax.data.records import open_records
+from agcnn_jax.data_prep import torch_weights
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import select_branches
 from agcnn_jax.run import lineage
@@ -12,7 +13,6 @@ from agcnn_jax.runtime.storage import absolute
 from agcnn_jax.training import stage
 from agcnn_jax.training.loop import train
 from agcnn_jax.training.steps import init_state
-from data_prep import torch_weights
 from tests.configs import demo
 from tests.run.test_checkpoints import Position
 

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+from agcnn_jax.data_prep import torch_weights
 from agcnn_jax.interop import trained_on, weights
 from agcnn_jax.interop.convert import Converted
 from agcnn_jax.interop.read import TensorFile
@@ -17,7 +18,6 @@ from agcnn_jax.run.lineage import (
     lineage_of_names,
 )
 from agcnn_jax.runtime.errors import UserError
-from data_prep import torch_weights
 
 SOME = Lineage(unlisted=frozenset({CHESTXRAY14}))
 NAMES = ["00000013_005.png", "00000013_006.png", "00030805_000.png"]

@@ -169,7 +169,7 @@ def test_the_command_that_gets_missing_weights(backbone):
     message = weights.missing_imagenet(backbone, directory)
     command = message.split("with: ")[1].split(" (or")[0]
     assert command.startswith("python data_prep/torch_weights.py ")
-    from data_prep.torch_weights import parse_arguments
+    from agcnn_jax.data_prep.torch_weights import parse_arguments
 
     options = parse_arguments(command.split()[2:])
     assert (options.backbone, str(options.out)) == (backbone, directory)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from configs import common
+from agcnn_jax.configs import common
 from tests.launch.scripts import JOBSETS, LAUNCH, SCRIPTS, pod_of, script
 from tests.support.programs import ROOT, run
 

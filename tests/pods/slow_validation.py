@@ -3,7 +3,7 @@
 import sys
 import time
 
-import train
+from agcnn_jax import train
 from agcnn_jax.config import command_line
 
 

@@ -11,13 +11,13 @@ from agcnn_jax.config.keys import check_value
 from agcnn_jax.data.films import load_film
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
+from agcnn_jax.data_prep import chestxray14, torch_weights
 from agcnn_jax.evaluation.evaluate_predictions import evaluate_predictions
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.interop.trained_on import parse_option
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
 from agcnn_jax.runtime.storage import absolute
-from data_prep import chestxray14, torch_weights
 from tests.data_prep.nih_files import STORE, make_raw, prepare
 
 

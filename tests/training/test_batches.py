@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agcnn_jax.config.check import check_config
 from agcnn_jax.config.strategies import STRATEGIES
+from agcnn_jax.configs import common, densenet
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import check_batches
-from configs import common, densenet
 
 
 def check(config, devices, images=100_000):

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from etils import epath
 
+from agcnn_jax.data_prep.chestxray14 import main as prepare
+from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.run.checkpoints import StageCheckpoints
 from agcnn_jax.run.lineage import Overlap
 from agcnn_jax.run.run import open_run
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.loop import describe_training
-from data_prep.chestxray14 import main as prepare
-from data_prep.phantoms import generate
 from tests.configs import demo
 from tests.support.programs import ROOT, run
 from tests.support.started import TINY

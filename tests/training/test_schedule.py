@@ -7,9 +7,9 @@ import pytest
 
 from agcnn_jax.config.check import check_config
 from agcnn_jax.config.strategies import Stage
+from agcnn_jax.configs import common
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.schedule import make_schedule
-from configs import common
 
 GLOBAL = Stage(1, ("global",))
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agcnn_jax.config.strategies import Stage, stages
+from agcnn_jax.configs import common
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.training import fit, inputs
 from agcnn_jax.training.schedule import sgd
 from agcnn_jax.training.steps import init_state
-from configs import common
 from tests.support.small_steps import make_batch, split_variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -1,0 +1,1 @@
+"""Configurations: small Python files to fork."""
