@@ -12,16 +12,16 @@ find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$p
 PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
-# Optional packages: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
+# Those of training always, and optional ones: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
 # them, so that every later target and a rebuild install them too.
-EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook
+EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook train
 comma := ,
 ASKED := $(subst $(comma), ,$(EXTRA))
 ifneq ($(filter-out $(EXTRAS),$(ASKED)),)
 $(error EXTRA=$(EXTRA): there is no extra $(firstword $(filter-out $(EXTRAS),$(ASKED))); the extras are $(EXTRAS))
 endif
 KEPT := $(patsubst $(VENV)/extra-%,%,$(wildcard $(VENV)/extra-*))
-WITH = .$(addprefix [,$(addsuffix ],$(subst $() ,$(comma),$(strip $(sort $(1) $(KEPT) $(ASKED))))))
+WITH = .[$(subst $() ,$(comma),$(strip $(sort train $(1) $(KEPT) $(ASKED))))]
 # What is still to be installed, and the megabytes that it takes at least.
 NEW = $(filter-out $(KEPT),$(ASKED)) $(if $(wildcard $(VENV)/installed),,$(KEPT) base)
 SIZE_base := 1200

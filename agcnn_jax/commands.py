@@ -4,6 +4,7 @@ Ctrl-C ends them in one line, also during their imports, which take seconds.
 """
 
 import importlib
+import sys
 from typing import NoReturn
 
 from agcnn_jax.runtime.interrupt import end_quietly
@@ -12,7 +13,16 @@ from agcnn_jax.runtime.interrupt import end_quietly
 def start(module: str) -> NoReturn:
     """Import a command's module and run it as this program."""
     end_quietly()
-    importlib.import_module(module).run()
+    try:
+        command = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from agcnn_jax.runtime.errors import USAGE_STATUS, missing_package, say
+
+        if not (message := missing_package(error)):
+            raise
+        say(f"error: {message}")
+        sys.exit(USAGE_STATUS)
+    command.run()
     raise AssertionError(f"run of {module} returned")
 
 

@@ -177,15 +177,15 @@ class TestExtras:
 
     def test_are_installed_together_and_stay(self, folder):
         make(folder)
-        assert installs(folder) == ["."]
+        assert installs(folder) == [".[train]"]
         make(folder, "EXTRA=dicom")
-        assert installs(folder) == [".[dicom]"]
+        assert installs(folder) == [".[dicom,train]"]
         make(folder, "EXTRA=dicom")
         assert installs(folder) == []
         make(folder, "EXTRA=s3,cuda")
-        assert installs(folder) == [".[cuda,dicom,s3]"]
+        assert installs(folder) == [".[cuda,dicom,s3,train]"]
         make(folder, target=".venv/installed-test")
-        assert installs(folder) == [".[cuda,dicom,s3,test]"]
+        assert installs(folder) == [".[cuda,dicom,s3,test,train]"]
         make(folder)
         assert installs(folder) == []
 
@@ -195,7 +195,7 @@ class TestExtras:
         make(folder)
         put(folder, "python3.13", "3.13")
         make(folder, "PYTHON=python3.13")
-        assert installs(folder) == [".[cuda]"] * 3
+        assert installs(folder) == [".[cuda,train]"] * 3
 
     def test_that_failed_are_installed_by_the_next_call(self, folder):
         make(folder)
@@ -204,7 +204,7 @@ class TestExtras:
         put(folder, "python3.11")
         installs(folder)
         make(folder, "EXTRA=cuda")
-        assert installs(folder) == [".[cuda]"]
+        assert installs(folder) == [".[cuda,train]"]
 
     def test_an_unknown_one_is_refused_by_name(self, folder):
         (line,) = make(folder, "EXTRA=dicom,cud", status=2)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import agcnn_jax
-from agcnn_jax.runtime.errors import packages_of
+from agcnn_jax.runtime.errors import TRAIN, packages_of
 from tests.support.programs import ROOT
 
 # As strings: YAML would make dates and numbers of some.
@@ -62,11 +62,12 @@ def test_files_that_a_page_names_exist(page):
 def test_messages_name_the_packages_of_an_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for extra in set(extras) - {"test", "docs", "notebook"}:
+    names = {extra: {re.split("[<>=]", one)[0] for one in extras[extra]} for extra in extras}
+    for extra in set(extras) - {"train", "test", "docs", "notebook"}:
         packages, command = packages_of(extra).split(" (in a checkout: ")
-        wanted = {re.split("[<>=]", one)[0] for one in extras[extra]}
-        assert set(packages.split(" and ")) == wanted
+        assert set(packages.split(" and ")) == names[extra]
         assert command == f"make install EXTRA={extra})"
+    assert set(TRAIN.values()) == names["train"]
 
 
 def test_no_text_advises_a_pip_that_is_not_there():
