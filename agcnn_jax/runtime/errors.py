@@ -69,9 +69,14 @@ class Stopped(Exception):
 class OneLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` with errors in one line, `~` in paths, and `--version`."""
 
-    def __init__(self, **options: Any):
-        """Take the options of `ArgumentParser`."""
-        super().__init__(**options)
+    def __init__(self, about: str | None = None, **options: Any):
+        """Take the docstring of the program, and the options of `ArgumentParser`."""
+        super().__init__(
+            prog=invocation(),
+            description=as_invoked(about),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
         self.register("type", Path, expanded_path)
         self.add_argument("--version", action="version", version=VERSION)
 
@@ -90,6 +95,22 @@ class OneLineParser(argparse.ArgumentParser):
         if unknown := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
             message = unknown_option(unknown[1], self._option_string_actions)
         raise UserError(f"{message} (see --help)")
+
+
+def invocation() -> str:
+    """Return how this program was called, such as agcnn-train or python train.py."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"python -m agcnn_jax.{path.parent.name}"
+    return f"python {path}" if path.suffix == ".py" else path.name
+
+
+def as_invoked(about: str | None) -> str:
+    """Have the examples in a program's docstring name the file that was run, if it was one."""
+    called = invocation()
+    if not called.startswith("python "):
+        return about or ""
+    return re.sub(r"(?m)^( +)agcnn-(?:prepare )?\w+", rf"\1{called}", about or "")
 
 
 def unknown_option(given: str, known: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ COMMANDS = (
     ["-m", "agcnn_jax.experiments"],
     ["data_prep/phantoms.py"],
     ["data_prep/chestxray14.py"],
+    ["data_prep/from_csv.py"],
     ["data_prep/torch_weights.py"],
 )
 
