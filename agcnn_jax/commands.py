@@ -5,7 +5,6 @@ Ctrl-C ends them in one line, also during their imports, which take seconds.
 
 import functools
 import importlib
-import sys
 from typing import NoReturn
 
 from agcnn_jax.runtime.interrupt import end_quietly
@@ -14,16 +13,7 @@ from agcnn_jax.runtime.interrupt import end_quietly
 def start(module: str) -> NoReturn:
     """Import a command's module and run it as this program."""
     end_quietly()
-    try:
-        command = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        from agcnn_jax.runtime.errors import USAGE_STATUS, missing_package, say
-
-        if not (message := missing_package(error)):
-            raise
-        say(f"error: {message}")
-        sys.exit(USAGE_STATUS)
-    command.run()
+    importlib.import_module(module).run()
     raise AssertionError(f"run of {module} returned")
 
 

@@ -47,7 +47,6 @@ _PACKAGES = {
 TRAIN = {
     "array_record": "array_record",
     "grain": "grain",
-    "ml_collections": "ml-collections",
     "optax": "optax",
     "sklearn": "scikit-learn",
     "tensorboardX": "tensorboardX",

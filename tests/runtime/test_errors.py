@@ -14,7 +14,7 @@ import pytest
 from agcnn_jax.runtime import devices, errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.storage import reported
-from tests.support.programs import ROOT, run
+from tests.support.programs import ROOT
 
 CUDA = "JAX_PLATFORMS=cuda: JAX finds no such device here; install what drives it with make "
 COMMANDS = (
@@ -103,17 +103,6 @@ class TestMissingPackages:
             "agcnn-eval: error: this needs scikit-learn, which is not installed; install agcnn-jax "
             "with its extra train (in a checkout: make install)\n"
         )
-
-    def test_at_the_import_of_a_command(self):
-        done = run(
-            "-c",
-            "import sys; sys.argv = ['agcnn-train']; sys.modules['ml_collections'] = None\n"
-            "from agcnn_jax.commands import train; train()",
-            check=False,
-        )
-        assert done.returncode == 2
-        [line] = done.stderr.splitlines()
-        assert line.startswith("agcnn-train: error: this needs ml-collections, which is ")
 
     def test_others_are_bugs(self):
         def main():
