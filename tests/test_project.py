@@ -75,8 +75,10 @@ def test_no_text_advises_a_pip_that_is_not_there():
     folders = ("agcnn_jax", "benchmarks", "configs", "data_prep", "docs", "launch")
     paths = [*ROOT.glob("*.md"), *(p for one in folders for p in (ROOT / one).rglob("*"))]
     texts = {p: p.read_text() for p in paths if p.suffix in {".py", ".md", ".sh", ".sbatch"}}
-    del texts[ROOT / "CHANGELOG.md"]
     advised = re.compile(r"agcnn-jax\[|\bpip install\b|python -m pip install")
-    assert [str(path) for path, text in texts.items() if advised.search(text)] == [
-        str(ROOT / "launch" / "tpu_worker.sh")  # installs uv on a bare host, with its own pip
-    ]
+    found = {str(path.relative_to(ROOT)) for path, text in texts.items() if advised.search(text)}
+    assert found - {"CHANGELOG.md"} == {
+        "docs/install.md",  # with the pip of another environment, from a clone
+        "docs/tested.md",  # repeats its lines
+        "launch/tpu_worker.sh",  # installs uv on a bare host, with its own pip
+    }
