@@ -13,7 +13,7 @@ from agcnn_jax.runtime import errors
 from tests.support.programs import ROOT
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-HEAVY = {"jax", "flax", "matplotlib", "scipy", "sklearn", "tensorflow_datasets", "orbax", "grain"}
+HEAVY = {"jax", "flax", "matplotlib", "scipy", "orbax"} | set(errors.TRAIN)
 
 PROGRAM = """
 import sys

@@ -44,6 +44,16 @@ _PACKAGES = {
 }
 """The optional packages of `pyproject.toml`."""
 
+TRAIN = {
+    "array_record": "array_record",
+    "grain": "grain",
+    "optax": "optax",
+    "sklearn": "scikit-learn",
+    "tensorboardX": "tensorboardX",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+"""The modules that the extra `train` brings, and the packages that they are in."""
+
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
 
@@ -163,10 +173,22 @@ def packages_of(extra: str) -> str:
     return f"{_PACKAGES[extra]} (in a checkout: make install EXTRA={extra})"
 
 
+def missing_package(error: BaseException) -> str | None:
+    """Say what to install if an exception says that a module of the extra `train` is missing."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    package = TRAIN.get((name or "").partition(".")[0])
+    if package is None:
+        return None
+    return (
+        f"this needs {package}, which is not installed; install agcnn-jax with its extra train "
+        f"(in a checkout: make install)"
+    )
+
+
 def surroundings(error: BaseException) -> str | None:
     """Say what is missing on this machine if an exception comes from there, and the remedy."""
     number = getattr(error, "errno", None)
-    if message := _missing_device(error) or too_many_files(number):
+    if message := missing_package(error) or _missing_device(error) or too_many_files(number):
         return message
     if isinstance(error, OSError) and _output_fails():
         said = os.strerror(number or 0).lower()

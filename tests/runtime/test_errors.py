@@ -89,6 +89,29 @@ class TestDevices:
             errors.run(main)
 
 
+class TestMissingPackages:
+    def test_of_the_extra_train(self, capsys):
+        def main():
+            import sklearn.metrics  # noqa: F401
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["/usr/bin/agcnn-eval"])
+            patch.setitem(sys.modules, "sklearn", None)
+            status, line = ending(main, capsys)
+        assert status == 2
+        assert line == (
+            "agcnn-eval: error: this needs scikit-learn, which is not installed; install agcnn-jax "
+            "with its extra train (in a checkout: make install)\n"
+        )
+
+    def test_others_are_bugs(self):
+        def main():
+            raise ModuleNotFoundError("No module named 'grains'", name="grains")
+
+        with pytest.raises(ModuleNotFoundError, match="grains"):
+            errors.run(main)
+
+
 def test_too_many_open_files(capsys, tmp_path):
     def main():
         raise OSError(errno.EMFILE, "Too many open files")
