@@ -46,10 +46,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-# The system's, for the folder that holds the environment.
+# The system's, for the folder that holds the environment: on a share whose name has a blank.
 DF = """#!/bin/sh
 echo "Filesystem 1048576-blocks Used Available Capacity Mounted on"
-echo "/dev/disk 100000 1 {version} 1% /"
+echo "//nas/our films 100000 1 {version} 1% /mnt/our films"
 """
 
 
