@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import logging
 import os
 import re
 import resource
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import logging
+from absl import logging as absl_logging
 
 import agcnn_jax
 from agcnn_jax.runtime import interrupt
@@ -128,7 +129,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     output. Any other exception is a bug and keeps its traceback.
     """
     # Users cannot act on the warnings of libraries.
-    logging.set_verbosity(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    # It warns where it cannot keep its caches in the home, and then does without them.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     _open_standard_streams()
     interrupt.raise_again()
     status: Any
