@@ -113,6 +113,19 @@ def as_invoked(about: str | None) -> str:
     return re.sub(r"(?m)^( +)agcnn-(?:prepare )?\w+", rf"\1{called}", about or "")
 
 
+def as_installed(message: str) -> str:
+    """Name the installed commands in a message that names a checkout's, if one of them was run."""
+    if invocation().startswith("python "):
+        return message
+    message = re.sub(
+        r"(?<![\w./-])(?:python )?(?:data_prep/)?"
+        r"(chestxray14|from_csv|phantoms|torch_weights)\.py\b",
+        r"agcnn-prepare \1",
+        message,
+    )
+    return re.sub(r"(?<![\w./-])(?:python )?(train|eval)\.py\b", r"agcnn-\1", message)
+
+
 def unknown_option(given: str, known: Iterable[str]) -> str:
     """Say that there is no option `given`, such as `--workers`, and name the nearest."""
     near = difflib.get_close_matches(given, list(known), n=2, cutoff=0.6)
@@ -142,7 +155,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = leaving.code
         sys.stdout.flush()
     except UserError as error:
-        say(f"error: {error}")
+        say(f"error: {as_installed(str(error))}")
         status = USAGE_STATUS
     except Stopped as stopped:
         say(str(stopped))
