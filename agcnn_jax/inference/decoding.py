@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import queue
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
@@ -33,6 +34,8 @@ _CRASHED = "damaged: it crashed the decoder"
 _AHEAD = 4
 """Films that are ready or in work ahead of the consumer, for each process."""
 
+_END = object()
+
 _spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
 
 
@@ -53,7 +56,7 @@ def decode_path(path: str, size: int, shown: int) -> DecodedFilm | str:
 
 
 def decode_films(
-    paths: Sequence[str],
+    paths: Iterable[str],
     size: int,
     *,
     workers: int,
@@ -67,7 +70,7 @@ def decode_films(
     process, or takes longer than `seconds`, costs that process alone.
 
     Args:
-        paths: of the films.
+        paths: of the films; no further than needed, in a thread.
         size: side S of `DecodedFilm.stored` in pixels.
         workers: number of processes.
         shown: longest side of `DecodedFilm.shown` in pixels; 0 for none.
@@ -80,9 +83,6 @@ def decode_films(
     Raises:
         UserError: the processes cannot start.
     """
-    if not paths:
-        return
-    workers = min(workers, len(paths))
     ready: queue.Queue[Any] = queue.Queue(_AHEAD * workers)
     stop = threading.Event()
 
@@ -94,19 +94,21 @@ def decode_films(
     def fill() -> None:
         # In a thread, so that processes get their next film while the consumer is busy.
         try:
-            with contextlib.closing(_Pool(workers, (decode, size, shown), seconds)) as pool:
-                for item in pool.decode(paths):
-                    put(item)
-                    if stop.is_set():
-                        return
+            coming = iter(paths)
+            for first in coming:  # once; without a film, no process starts
+                with contextlib.closing(_Pool(workers, (decode, size, shown), seconds)) as pool:
+                    for item in pool.decode(itertools.chain([first], coming)):
+                        put(item)
+                        if stop.is_set():
+                            return
+            put(_END)
         except BaseException as error:
             put(error)
 
     filler = threading.Thread(target=fill, daemon=True)
     filler.start()
     try:
-        for _ in paths:
-            item = ready.get()
+        while (item := ready.get()) is not _END:
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -150,18 +152,22 @@ class _Pool:
         for worker in self._workers:
             worker.close()
 
-    def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
+    def decode(self, paths: Iterable[str]) -> Iterator[DecodedFilm | str]:
         done: dict[int, DecodedFilm | str] = {}
-        next_film = 0
-        for number in range(len(paths)):
+        coming, next_film, more = iter(paths), 0, True
+        for number in itertools.count():
             while number not in done:
                 for worker in self._workers:
                     ahead = next_film - number < _AHEAD * len(self._workers)
-                    if worker.started and worker.film is None and next_film < len(paths) and ahead:
+                    if not (worker.started and worker.film is None and more and ahead):
+                        continue
+                    if more := (path := next(coming, None)) is not None:
                         worker.film, worker.deadline = next_film, time.monotonic() + self._seconds
                         with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
-                            worker.connection.send(paths[next_film])
+                            worker.connection.send(path)
                         next_film += 1
+                if not more and number == next_film:
+                    return
                 done.update(self._receive())
             yield done.pop(number)
 

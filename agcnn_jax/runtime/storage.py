@@ -9,9 +9,10 @@ import logging
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from etils import epath
@@ -150,20 +151,66 @@ def delete(path: epath.Path) -> None:
         path.unlink()
 
 
-def write_bytes(path: epath.Path, content: bytes) -> None:
-    """Write a file atomically and create its folder; `reported` names what this raises."""
+def write_bytes(path: epath.Path, content: bytes, unique: bool = False) -> None:
+    """Write a file atomically and create its folder; `reported` names what this raises.
+
+    Several processes may write a file at once if each has a `unique` temporary one.
+    """
     if is_remote(path):
         # An object appears once it is complete, and needs no folder.
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{path.name}.tmp"
+    mark = f".{uuid.uuid4().hex[:8]}" if unique else ""
+    temporary = path.parent / f"{path.name}{mark}.tmp"
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def open_to_read(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Open a file to be read from its beginning to its end; `UserError` if that fails."""
+    with reported(path, "read"), _client(path).open(os.fspath(path), "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Yield a file that becomes `path` if the block succeeds; `UserError` if that fails.
+
+    It may be larger than the memory.
+    """
+    remote = is_remote(path)
+    with reported(path, "written"):
+        if not remote:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        written = path if remote else path.parent / f"{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+        file = _client(path).open(
+            os.fspath(written), "wb", **({"autocommit": False} if remote else {})
+        )
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the other failure is on its way
+                if remote:
+                    file.discard()
+                else:
+                    file.close()
+                    written.unlink()
+            raise
+        if remote:
+            file.commit()
+        else:
+            os.replace(written, path)
+
+
+def _client(path: epath.Path) -> Any:
+    return fsspec.core.url_to_fs(os.fspath(path))[0]
 
 
 def upload(folder: Path, target: epath.Path) -> None:
