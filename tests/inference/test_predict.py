@@ -33,6 +33,7 @@ from agcnn_jax.runtime.errors import UserError
 from tests.data.dicom_files import PATIENT, encoded, radiograph
 
 FILES = ("predictions.csv", "predictions.jsonl", "errors.csv")
+PIECE = ("--workdir=a", "--list=b")
 
 
 @pytest.fixture(scope="module")
@@ -307,12 +308,48 @@ def test_an_exported_model_and_converted_weights(run_dir, films, out, tmp_path):
             ["--workdir=a", "/nonexistent/film.png"],
             "nothing is trained in --workdir .*a; train first",
         ),
+        (["--workdir=a", "--list=b"], "--list without --shard; give --shard I --shards N"),
+        (["--workdir=a", "--list=b", "--shard=0"], "--list without --shards"),
+        ([*PIECE, "--shard=0", "--shards=0"], "--shards 0: must be 1 or more"),
+        ([*PIECE, "--shard=4", "--shards=4"], "--shard 4: none of the 4 pieces; give 0 to 3"),
+        ([*PIECE, "--shard=-1", "--shards=4"], "--shard -1: none of the 4 pieces"),
+        ([*PIECE, "--shard=auto", "--shards=4"], "neither SLURM_ARRAY_TASK_ID nor JOB_COMP"),
+        ([*PIECE, "--shard=0", "--shards=1", "a.png"], "--list takes no films; leave a.png out"),
+        (["--workdir=a", "--retry_errors", "a.png"], "--retry_errors belongs to a piece of a list"),
+        (["--join=a", "--list=b"], "--list and --join given; give one"),
+        (["--join=a", "--workdir=b"], "--join needs no model; leave --workdir out"),
+        (["--join=/nonexistent"], "/nonexistent holds no pieces"),
+        (["--write_list"], "no film given"),
+        (["--write_list", "/nonexistent/a", "--out=/nonexistent/b"], "no such file or folder"),
+        (["--write_list", "a.png", "--out=/dev/null"], "--out /dev/null exists"),
         (["--workdir=a", "--batchsize=4", "b"], "no option --batchsize; did you mean --batch_size"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, words):
     with pytest.raises(UserError, match=words):
         predict.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "3"}, 3),
+        ({"JOB_COMPLETION_INDEX": "0", "SLURM_ARRAY_TASK_ID": ""}, 0),
+        ({"JOB_COMPLETION_INDEX": "2", "SLURM_ARRAY_TASK_ID": "2"}, 2),
+        (
+            {"SLURM_ARRAY_TASK_ID": "4"},
+            "SLURM_ARRAY_TASK_ID 4: none of the 4 pieces; number from 0",
+        ),
+        ({"JOB_COMPLETION_INDEX": "x"}, "JOB_COMPLETION_INDEX x: none of the 4 pieces"),
+        ({"JOB_COMPLETION_INDEX": "1", "SLURM_ARRAY_TASK_ID": "2"}, "differ; give a number"),
+    ],
+)
+def test_the_number_of_a_piece_from_the_environment(environment, expected):
+    if isinstance(expected, int):
+        assert predict.shard_of("auto", 4, environment) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            predict.shard_of("auto", 4, environment)
 
 
 def test_a_missing_film(run_dir):
