@@ -18,14 +18,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agcnn_jax.runtime import errors
-from agcnn_jax.runtime.errors import OneLineParser, UserError
+from agcnn_jax.runtime.errors import OneLineParser, Stopped, UserError
 from agcnn_jax.runtime.machine import available_cores, restart_with_large_pages
-from agcnn_jax.runtime.paths import expanded_path
-from agcnn_jax.runtime.storage import absolute, exists, is_remote
+from agcnn_jax.runtime.paths import expand
+from agcnn_jax.runtime.storage import absolute, exists, is_passing, is_remote
 
 if TYPE_CHECKING:
     from agcnn_jax.inference.model import Model
@@ -52,7 +53,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add("--workdir", help="folder of a run")
     add("--weights", help="folder of converted weights, from data_prep/torch_weights.py")
     add("--from", help="an exported model: a folder, or hf://OWNER/NAME[@REVISION]")
-    add("--out", default="predictions", help="folder to write (predictions)")
+    add("--out", type=_place, default=Path("predictions"), help="folder to write (predictions)")
     add("--overlays", action="store_true", help="draw each film with heat map and box")
     add("--rule", choices=RULES, default=RULES[0], help=f"to call findings positive ({RULES[0]})")
     add("--batch_size", type=int, default=32, help="films predicted at a time (32)")
@@ -97,6 +98,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     if options.list is not None:
         options.shard = shard_of(options.shard, options.shards, os.environ)
     return options
+
+
+def _place(text: str) -> str | Path:
+    path = expand(text)
+    return path if is_remote(path) else Path(path)
 
 
 def shard_of(shard: str | None, shards: int | None, environment: Mapping[str, str]) -> int:
@@ -162,7 +168,7 @@ def _predict(model: Model, options: Any, settings: Settings) -> int:
             f"--out {options.out}: predictions are written to a disk; give a folder, or predict a "
             f"--list in pieces"
         )
-    out = expanded_path(options.out)
+    out = Path(options.out)
     inputs = find_films(options.films, out)
     _say_others(inputs.others)
     _say_about(model)
@@ -177,13 +183,20 @@ def _predict_piece(model: Model, options: Any, settings: Settings) -> int:
     _say_about(model)
     out, shard = absolute(options.out), Shard(options.shard, options.shards)
     films = absolute(options.list)
-    done = predict_piece(model, films, out, settings, shard, options.retry_errors)
+    try:
+        done = predict_piece(model, films, out, settings, shard, options.retry_errors)
+    except UserError as error:
+        if is_passing(error.__cause__):
+            raise Stopped(str(error)) from error
+        raise
     if done.refused:
         errors.say(
             f"{done.refused:,} of {done.films:,} films were refused; --retry_errors predicts them "
             f"again"
         )
     print(f"piece {shard.number} of {shard.total} is complete, {_counted(done)}: {out}")
+    if done.limit:
+        print(done.limit)
     return 0
 
 
@@ -196,7 +209,7 @@ def _join(given: str) -> int:
     return _status(joined, out)
 
 
-def _write_list(films: list[str], given: str) -> int:
+def _write_list(films: list[str], given: str | Path) -> int:
     from agcnn_jax.inference.film_list import write_list
     from agcnn_jax.inference.inputs import iterate_films
 

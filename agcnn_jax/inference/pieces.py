@@ -81,7 +81,7 @@ def predict_piece(
     }
     plans, listed = join_plans(out, films, identity, columns_of(model))
     attempts: list[Attempt] = []
-    new, rate = 0, None
+    new, rate, limit = 0, None, None
     for plan in plans:
         first, end = plan.lines(shard.number)
         if first == end:
@@ -91,7 +91,11 @@ def predict_piece(
             bar = Progress("prediction", writer.count, "films")
             if writer.count:
                 placed = _placed(listed, writer, end, settings.batch_size)
-                write_predictions(model, placed, settings.batch_size, settings, writer, bar)
+                size, used = (
+                    settings.batch_size,
+                    settings._replace(workers=min(settings.workers, writer.count)),
+                )
+                limit = write_predictions(model, placed, size, used, writer, bar)
             attempt, new, rate = writer.publish(), new + writer.count, bar.rate()
         if attempt is not None:
             attempts.append(attempt)
@@ -102,6 +106,7 @@ def predict_piece(
         new=new,
         seconds=time.monotonic() - began,
         rate=rate,
+        limit=limit,
     )
 
 

@@ -22,6 +22,7 @@ from agcnn_jax.evaluation.files.predictions import PREFIX
 from agcnn_jax.inference.decoding import decode_films
 from agcnn_jax.inference.films import DecodedFilm, printable
 from agcnn_jax.inference.folder import open_folder
+from agcnn_jax.inference.limits import Work
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.result import Result
 from agcnn_jax.run.calibration import Calibration
@@ -73,7 +74,8 @@ class Settings(NamedTuple):
 class Summary(NamedTuple):
     """How many films were predicted and refused, of all; `new` of them now, in `seconds`.
 
-    `rate` is films a second without compilation and the first batch, None with no other.
+    `rate` is films a second without compilation and the first batch, None with no other; `limit`
+    says what kept it from being higher.
     """
 
     films: int
@@ -82,6 +84,7 @@ class Summary(NamedTuple):
     new: int
     seconds: float
     rate: float | None
+    limit: str | None = None
 
 
 class Rows(Protocol):
@@ -163,18 +166,27 @@ def write_predictions(
     settings: Settings,
     rows: Rows,
     bar: Progress,
-) -> None:
-    """Predict films, in batches of `size`, and give their rows to `rows` in their order."""
-    before = bar.done
-    batches = _predicted(model, films, size, settings, bar)
+) -> str | None:
+    """Predict films, in batches of `size`, and give their rows to `rows` in their order.
+
+    Returns:
+        What limited it, see `Work.describe`.
+    """
+    before, work = bar.done, Work()
+    batches = _predicted(model, films, size, settings, bar, work)
     with bar, contextlib.closing(batches):
         for batch in batches:
+            began = time.perf_counter()
             outputs = jax.device_get(dict(batch.outputs))
+            work.results += time.perf_counter() - began
             outputs = {name: values[batch.places] for name, values in outputs.items()}
             write_rows(rows, model, batch.films, outputs, settings.rule)
             rows.save_if_due()
             # The first batch ran, at least in part, while its program was compiled.
+            if bar.done == before:
+                work.start()
             bar.update(len(batch.films), timed=bar.done > before)
+    return work.describe()
 
 
 def _digest(calibration: Calibration | None) -> str | None:
@@ -194,18 +206,18 @@ def _settings_digest(model: Model) -> str:
 
 
 def _predicted(
-    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress
+    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Generator[_Batch, None, None]:
     """Yield batches one late, so that the devices work while rows are written."""
     previous: _Batch | None = None
-    for batch in itertools.chain(_batches(model, films, size, settings, bar), [None]):
+    for batch in itertools.chain(_batches(model, films, size, settings, bar, work), [None]):
         if previous is not None:
             yield previous
         previous = batch
 
 
 def _batches(
-    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress
+    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Iterator[_Batch]:
     side, compiled = model.image_size, False
     images = np.zeros((size, side, side), np.uint8)
@@ -224,11 +236,14 @@ def _batches(
         if places:
             with contextlib.nullcontext() if compiled else bar.compiling():
                 outputs = model.predict_batch(images, settings.overlays)
+            work.watch(outputs)
             compiled = True
         return _Batch(part, places, outputs)
 
     shown = _SHOWN if settings.overlays else 0
-    for film in decode_films(paths(), side, workers=settings.workers, shown=shown):
+    workers, waiting = settings.workers, time.perf_counter()
+    for film in decode_films(paths(), side, workers=workers, shown=shown, work=work):
+        work.films += time.perf_counter() - waiting
         wanted, path = given.popleft()
         # Where nothing can be decoded, rows are written too.
         if len(places) == size or len(part) >= 8 * size or wanted in places:
@@ -240,6 +255,7 @@ def _batches(
             images[places[-1]] = film.stored
             film = film._replace(stored=np.empty(0, np.uint8))  # the batch has its pixels
         part.append((path, film))
+        waiting = time.perf_counter()
     if part:
         yield predicted()
 

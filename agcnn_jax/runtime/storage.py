@@ -23,6 +23,9 @@ from agcnn_jax.runtime.paths import expand
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 """This package's optional dependency for each kind of object store."""
 
+REQUESTS = 96
+"""Requests to an object store that may wait at once; aiohttp has 100 connections."""
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _REMEDIES = {
@@ -58,6 +61,8 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
     for scheme in EXTRAS:
         # The clients cache listings, but other processes and TensorStore write without them.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+    # botocore has 10 connections unless told otherwise.
+    fsspec.config.conf["s3"].setdefault("config_kwargs", {"max_pool_connections": REQUESTS})
     for logger in ("fsspec", "gcsfs", "s3fs", "google.auth"):
         # They also raise what they log with a traceback.
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
@@ -129,6 +134,17 @@ def error_number(error: BaseException) -> int | None:
     number = getattr(error, "errno", None)
     code = _TENSORSTORE_CODE.search(str(error))
     return int(code[1]) if number is None and code else number
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Return True if the same request may succeed later: a store or a network that fails."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):  # a status of HTTP
+        return code >= 500 or code in (408, 429)
+    if error is not None and error_number(error) in (errno.EIO, errno.ESTALE):
+        return True
+    module = type(error).__module__.partition(".")[0]
+    return isinstance(error, ConnectionError | TimeoutError) or module in ("aiohttp", "botocore")
 
 
 def advice(path: str | os.PathLike[str], error: BaseException) -> str:
