@@ -11,6 +11,7 @@ from agcnn_jax.data.films import resize_film
 from agcnn_jax.inference.decoding import decode_films
 from agcnn_jax.inference.film_list import read_list
 from agcnn_jax.inference.folder import FILES
+from agcnn_jax.inference.load import load_exported
 from agcnn_jax.inference.pieces import join
 from agcnn_jax.runtime import storage
 from agcnn_jax.runtime.errors import Stopped, UserError
@@ -26,6 +27,7 @@ from tests.inference.test_pieces import (
     network,  # noqa: F401
     piece,
 )
+from tests.inference.tiny_model import export_tiny
 
 
 @pytest.fixture
@@ -93,6 +95,18 @@ def test_films_of_a_bucket_are_listed_and_read(store, tmp_path):
     np.testing.assert_array_equal(a.stored, same.stored)
     assert (b.width, b.height) == (47, 40)
     assert a.stored.shape == resize_film(np.zeros((40, 40), np.uint8), 32).shape
+
+
+def test_an_exported_model_in_a_bucket(store, tmp_path):
+    folder = export_tiny(tmp_path / "model")
+    for path in folder.iterdir():
+        store.put("bucket", f"model/{path.name}", path.read_bytes())
+    assert load_exported("gs://bucket/model").digest == load_exported(folder).digest
+    store.put("bucket", "model/config.json", b"{}")
+    with pytest.raises(UserError, match=r"gs://bucket/model/config.json was changed"):
+        load_exported("gs://bucket/model")
+    with pytest.raises(UserError, match=r"gs://bucket/none/SHA256SUMS cannot be read: not found"):
+        load_exported("gs://bucket/none")
 
 
 @pytest.mark.slow
