@@ -25,12 +25,16 @@ from etils import epath
 
 from agcnn_jax.inference.folder import FILES, PICTURE, answer_line, csv_line, refusal
 from agcnn_jax.inference.plans import REMEDY, Plan
+from agcnn_jax.runtime.ahead import ahead
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import exists, read_json, reported, write_bytes
 
 PIECES = "pieces"
 PART_BATCHES = 64
 """Batches of a part: what a killed attempt loses at most."""
+
+AT_ONCE = 16
+"""Objects that are read at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +115,18 @@ def complete_attempts(piece: epath.Path) -> list[Attempt]:
 
 def parts_left(piece: epath.Path, plan: str) -> dict[int, Part]:
     """Return the parts that attempts of a plan wrote, complete or not."""
+    records = [path for attempt in _listed(piece, f".{plan}") for path in _listed(attempt, ".json")]
     parts: dict[int, Part] = {}
-    for attempt in _listed(piece, f".{plan}"):
-        for path in _listed(attempt, ".json"):
-            with contextlib.suppress(UserError, TypeError, KeyError):  # it is written again
-                part = Part(**read_json(path))
-                parts.setdefault(part.number, part)
+    for part in ahead(_part, records, AT_ONCE):
+        if part is not None:
+            parts.setdefault(part.number, part)
     return parts
+
+
+def _part(record: epath.Path) -> Part | None:
+    with contextlib.suppress(UserError, TypeError):  # a damaged part is written again
+        return Part(**read_json(record))
+    return None
 
 
 def _listed(folder: epath.Path, ending: str) -> list[epath.Path]:

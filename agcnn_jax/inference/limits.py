@@ -6,6 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from agcnn_jax.runtime.machine import available_cores
+
 
 class Work:
     """Seconds for which each part of a prediction worked or waited, since `start`.
@@ -51,7 +53,7 @@ class Work:
         slow = "reading" if self.fetching > self.films / 2 else "decoding"
         writing = seconds - self.films - self.results
         waited = {slow: self.films, "device": self.results, "writing": writing}
-        cores = self.decoding / seconds
+        cores = min(self.decoding / seconds, available_cores())
         return (
             f"{max(waited, key=lambda name: waited[name])}: {cores:.{0 if cores > 9.5 else 1}f} "
             f"cores busy, device {min(self.device / seconds, 1):.0%} busy".replace("%", " %")

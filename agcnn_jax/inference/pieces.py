@@ -9,6 +9,7 @@ from typing import NamedTuple
 from etils import epath
 
 from agcnn_jax.inference.attempts import (
+    AT_ONCE,
     Attempt,
     AttemptWriter,
     Part,
@@ -36,9 +37,6 @@ from agcnn_jax.runtime.storage import replacing
 
 _NAMED = 10
 """Missing pieces that a message names."""
-
-_AT_ONCE = 16
-"""Pieces or parts that are read at once."""
 
 
 class Shard(NamedTuple):
@@ -163,7 +161,7 @@ def join(out: epath.Path) -> Joined:
         for lines in [plan.lines(shard)]
         if lines[0] < lines[1]
     ]
-    found = ahead(lambda one: complete_attempts(one[2]), pieces, _AT_ONCE)
+    found = ahead(lambda one: complete_attempts(one[2]), pieces, AT_ONCE)
     for (plan, shard, piece), attempts in zip(pieces, found, strict=True):
         for attempt in attempts:
             if attempt.plan == plan.digest:
@@ -184,7 +182,7 @@ def join(out: epath.Path) -> Joined:
     for file, header in zip(FILES, headers, strict=True):
         with replacing(out / file) as table:
             table.write(header)
-            for content in ahead(lambda one: read_part(*one, file), parts, _AT_ONCE):  # noqa: B023
+            for content in ahead(lambda one: read_part(*one, file), parts, AT_ONCE):  # noqa: B023
                 table.write(content)
     return Joined(
         films=sum(part.end - part.first for _, part in parts),

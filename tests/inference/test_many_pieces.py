@@ -132,6 +132,22 @@ def test_plain_predictions_have_the_same_answers(model, names, whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_pictures_are_those_of_plain_predictions(model, names, tmp_path):
+    films = epath.Path(tmp_path / "films.txt")
+    write_list(names[10:13], films)
+    settings = SETTINGS._replace(overlays=True, batch_size=3)
+    for shard in range(2):
+        predict_piece(model, films, epath.Path(tmp_path / "out"), settings, Shard(shard, 2), False)
+    join(epath.Path(tmp_path / "out"))
+    predict_files(model, names[10:13], tmp_path / "plain", settings)
+    assert tables(tmp_path / "out") == tables(tmp_path / "plain")
+    pictures = sorted((tmp_path / "plain/overlays").iterdir())
+    assert [path.name for path in pictures] == [f"{n:04d}_{n - 9:06d}.jpeg" for n in (10, 11, 12)]
+    for path in pictures:
+        assert path.read_bytes() == (tmp_path / "out/overlays" / path.name).read_bytes()
+
+
+@pytest.mark.slow
 def test_repaired_films_and_a_grown_list_end_with_the_tables_of_one_machine(
     model, names, whole, tmp_path
 ):
