@@ -88,7 +88,7 @@ def test_the_joined_tables_are_one_machines(model, names, films, whole, tmp_path
     # Killed once they work, and run twice at once.
     killed, again = start(3), start(3)
     deadline = time.monotonic() + 600
-    while not list(out.glob("pieces/*/*")) and time.monotonic() < deadline:
+    while not list(out.glob("pieces/*/*")) and again.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()

@@ -16,13 +16,13 @@ from agcnn_jax.run.recipe import make_recipe
 
 
 def tiny_model(seed=0):
-    """Make a model of three branches for images of 32 pixels; `seed` tells one from another."""
-    config = nest(DEFAULTS | {"backbone": "resnet_tiny", "input_size": 28, "init": "random"})
+    """Make a model of three branches for images of 36 pixels; `seed` tells one from another."""
+    config = nest(DEFAULTS | {"backbone": "resnet_tiny", "input_size": 32, "init": "random"})
     recipe = make_recipe(config, len(LABELS))
-    variables = init_variables(recipe.model, jax.random.key(seed), 28)
+    variables = init_variables(recipe.model, jax.random.key(seed), 32)
     variables = jax.tree.map(np.asarray, variables)
     digest = lineage.digest(variables)
-    return Model("tiny", config, LABELS, 32, variables, None, digest, lineage.Lineage())
+    return Model("tiny", config, LABELS, 36, variables, None, digest, lineage.Lineage())
 
 
 def export_tiny(folder, seed=0):
