@@ -41,15 +41,20 @@ def films(store):
     return storage.absolute("gs://bucket/films.txt")
 
 
-@pytest.mark.parametrize(
-    "check",
-    [check_any_order, check_killed, check_retry, check_grown],
-    ids=lambda check: check.__name__,
+SLOW = pytest.mark.slow
+CHECKS = (
+    check_any_order,
+    check_killed,
+    *(pytest.param(one, marks=SLOW) for one in (check_retry, check_grown)),
 )
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_pieces_in_a_bucket(network, films, out, tmp_path, check):  # noqa: F811
     check(network, films, out, tmp_path / "whole")
 
 
+@SLOW
 def test_twice_at_once(network, films, out, tmp_path, monkeypatch):  # noqa: F811
     check_twice_at_once(network, films, out, tmp_path / "whole", monkeypatch)
 
@@ -97,6 +102,7 @@ def test_films_of_a_bucket_are_listed_and_read(store, tmp_path):
     assert a.stored.shape == resize_film(np.zeros((40, 40), np.uint8), 32).shape
 
 
+@SLOW
 def test_an_exported_model_in_a_bucket(store, tmp_path):
     folder = export_tiny(tmp_path / "model")
     for path in folder.iterdir():
@@ -109,7 +115,7 @@ def test_an_exported_model_in_a_bucket(store, tmp_path):
         load_exported("gs://bucket/none")
 
 
-@pytest.mark.slow
+@SLOW
 def test_requests_wait_together(store):
     """One after the other, 60 films would take 60 times the latency."""
     for number in range(60):
