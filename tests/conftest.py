@@ -2,13 +2,17 @@
 
 import os
 import signal
+import sys
 
 # Set before JAX starts. With eight devices, one process can check that results do not depend on
 # their number.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# All tests, in all processes, share compiled programs.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
+# All tests, in all processes of one version of Python, share compiled programs.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.abspath(f".pytest_cache/jax/{sys.implementation.cache_tag}"),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Programs would otherwise start twice.
@@ -34,8 +38,11 @@ settings.load_profile("agcnn")
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Prepare a dataset of about 170 phantoms of 64x64 pixels; returns its folder."""
-    folder = tmp_path_factory.mktemp("phantoms")
+    """Prepare a dataset of about 170 phantoms of 64x64 pixels; returns its folder.
+
+    Its path has blanks and umlauts, which all that read and train with it have to bear.
+    """
+    folder = tmp_path_factory.mktemp("phantoms für Prüfungen")
     raw, data = folder / "raw", folder / "data"
     phantoms.generate(raw, 46, 64, seed=0, workers=1)
     chestxray14.main(

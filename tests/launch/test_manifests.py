@@ -79,7 +79,7 @@ def test_the_job_repeats_a_piece_alone():
 
 def test_dockerfile_installs_the_locked_versions_of_an_extra():
     text = (LAUNCH / "Dockerfile").read_text()
-    assert '-c requirements.lock -e ".[$EXTRA,dicom,gcs,s3]"' in text
+    assert '-c requirements.lock -e ".[train,$EXTRA,dicom,gcs,s3]"' in text
     project = (ROOT / "pyproject.toml").read_text()
     for extra in re.findall(r"EXTRA=(\w+)", text):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
