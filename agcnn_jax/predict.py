@@ -27,7 +27,6 @@ from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, Stopped, UserError
 from agcnn_jax.runtime.machine import available_cores, restart_with_large_pages
 from agcnn_jax.runtime.paths import expand
-from agcnn_jax.runtime.storage import absolute, exists, is_passing, is_remote
 
 if TYPE_CHECKING:
     from agcnn_jax.inference.model import Model
@@ -47,8 +46,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add("films", nargs="*", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
     add("--workdir", help="folder of a run")
     add("--weights", help="folder of converted weights, from data_prep/torch_weights.py")
-    add("--from", help="an exported model: a folder, or hf://OWNER/NAME[@REVISION]")
-    add("--out", type=_place, default=Path("predictions"), help="folder to write (predictions)")
+    add("--from", help="an exported model: a folder, gs://, s3:// or hf://OWNER/NAME[@REVISION]")
+    add(
+        "--out",
+        type=_place,
+        default=Path("predictions"),
+        help="folder to write (predictions); of pieces also gs:// or s3://",
+    )
     add("--overlays", action="store_true", help="draw each film with heat map and box")
     add("--rule", choices=RULES, default=RULES[0], help=f"to call findings positive ({RULES[0]})")
     add("--batch_size", type=int, default=32, help="films predicted at a time (32)")
@@ -97,7 +101,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
 
 def _place(text: str) -> str | Path:
     path = expand(text)
-    return path if is_remote(path) else Path(path)
+    return path if "://" in path else Path(path)
 
 
 def shard_of(shard: str | None, shards: int | None, environment: Mapping[str, str]) -> int:
@@ -158,12 +162,12 @@ def _predict(model: Model, options: Any, settings: Settings) -> int:
     from agcnn_jax.inference.inputs import find_films
     from agcnn_jax.inference.stream import predict_files
 
-    if is_remote(options.out):
+    if not isinstance(options.out, Path):
         raise UserError(
             f"--out {options.out}: predictions are written to a disk; give a folder, or predict a "
             f"--list in pieces"
         )
-    out = Path(options.out)
+    out = options.out
     inputs = find_films(options.films, out)
     _say_others(inputs.others)
     _say_about(model)
@@ -174,6 +178,7 @@ def _predict(model: Model, options: Any, settings: Settings) -> int:
 
 def _predict_piece(model: Model, options: Any, settings: Settings) -> int:
     from agcnn_jax.inference.pieces import Shard, predict_piece
+    from agcnn_jax.runtime.storage import absolute, is_passing
 
     _say_about(model)
     out, shard = absolute(options.out), Shard(options.shard, options.shards)
@@ -197,6 +202,7 @@ def _predict_piece(model: Model, options: Any, settings: Settings) -> int:
 
 def _join(given: str) -> int:
     from agcnn_jax.inference.pieces import join
+    from agcnn_jax.runtime.storage import absolute
 
     out = absolute(given)
     joined = join(out)
@@ -207,6 +213,7 @@ def _join(given: str) -> int:
 def _write_list(films: list[str], given: str | Path) -> int:
     from agcnn_jax.inference.film_list import write_list
     from agcnn_jax.inference.inputs import iterate_films
+    from agcnn_jax.runtime.storage import absolute, exists
 
     out, others = absolute(given), 0
 
