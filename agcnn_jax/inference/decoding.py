@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import queue
@@ -11,16 +12,17 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agcnn_jax.data.films import load_film, resize_film
+from agcnn_jax.data.films import decode_film, load_film, resize_film
 from agcnn_jax.data.pixels import UnreadableImageError
-from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm
+from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, Fetched, Unread
+from agcnn_jax.inference.limits import Work
 from agcnn_jax.runtime.errors import UserError
 
 SECONDS = 60.0
@@ -33,17 +35,19 @@ _CRASHED = "damaged: it crashed the decoder"
 _AHEAD = 4
 """Films that are ready or in work ahead of the consumer, for each process."""
 
+_END = object()
+
 _spawn = multiprocessing.get_context("spawn")  # forking a process that has threads may deadlock
 
 
-Decode = Callable[[str, int, int], DecodedFilm | str]
+Decode = Callable[[str | bytes, int, int], DecodedFilm | str]
 _Options = tuple[Decode, int, int]
 
 
-def decode_path(path: str, size: int, shown: int) -> DecodedFilm | str:
-    """Read a film, or say why it cannot be read; see `decode_films`."""
+def decode_path(path: str | bytes, size: int, shown: int) -> DecodedFilm | str:
+    """Read a film, by its path or from its content, or say why not; see `decode_films`."""
     try:
-        film = load_film(path)
+        film = decode_film(path) if isinstance(path, bytes) else load_film(path)
         height, width = film.shape
         return DecodedFilm(resize_film(film, size), width, height, _shrink(film, shown))
     except UnreadableImageError as error:
@@ -53,13 +57,14 @@ def decode_path(path: str, size: int, shown: int) -> DecodedFilm | str:
 
 
 def decode_films(
-    paths: Sequence[str],
+    paths: Iterable[str],
     size: int,
     *,
     workers: int,
     shown: int = 0,
     seconds: float = SECONDS,
     decode: Decode = decode_path,
+    work: Work | None = None,
 ) -> Iterator[DecodedFilm | str]:
     """Decode films in `workers` processes, and yield them in their order.
 
@@ -67,22 +72,22 @@ def decode_films(
     process, or takes longer than `seconds`, costs that process alone.
 
     Args:
-        paths: of the films.
+        paths: of the films, on the disk or in a bucket; read in a thread, no further than needed.
         size: side S of `DecodedFilm.stored` in pixels.
         workers: number of processes.
         shown: longest side of `DecodedFilm.shown` in pixels; 0 for none.
         seconds: how long a film may take.
         decode: decodes one film.
+        work: gets the seconds of the processes.
 
     Yields:
         The film, or the reason why it cannot be read.
 
     Raises:
         UserError: the processes cannot start.
+        Stopped: a bucket fails.
     """
-    if not paths:
-        return
-    workers = min(workers, len(paths))
+    work = work or Work()
     ready: queue.Queue[Any] = queue.Queue(_AHEAD * workers)
     stop = threading.Event()
 
@@ -92,21 +97,27 @@ def decode_films(
                 return ready.put(item, timeout=0.2)
 
     def fill() -> None:
+        # Here, since the processes import this module and need no clients of buckets.
+        from agcnn_jax.inference.fetch import at_once, fetched
+
         # In a thread, so that processes get their next film while the consumer is busy.
         try:
-            with contextlib.closing(_Pool(workers, (decode, size, shown), seconds)) as pool:
-                for item in pool.decode(paths):
-                    put(item)
-                    if stop.is_set():
-                        return
+            with contextlib.closing(fetched(paths, at_once(workers))) as coming:
+                for first in coming:  # once; without a film, no process starts
+                    pool = _Pool(workers, (decode, size, shown), seconds, work)
+                    with contextlib.closing(pool):
+                        for item in pool.decode(itertools.chain([first], coming)):
+                            put(item)
+                            if stop.is_set():
+                                return
+            put(_END)
         except BaseException as error:
             put(error)
 
     filler = threading.Thread(target=fill, daemon=True)
     filler.start()
     try:
-        for _ in paths:
-            item = ready.get()
+        while (item := ready.get()) is not _END:
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -131,6 +142,7 @@ class _Worker:
         theirs.close()
         self.started = False
         self.film: int | None = None
+        self.began = 0.0
         self.deadline = float("inf")
 
     def close(self) -> None:
@@ -142,27 +154,42 @@ class _Worker:
 class _Pool:
     """Processes that decode; one that ends is replaced."""
 
-    def __init__(self, workers: int, options: _Options, seconds: float):
-        self._options, self._seconds = options, seconds
+    def __init__(self, workers: int, options: _Options, seconds: float, work: Work):
+        self._options, self._seconds, self._work = options, seconds, work
         self._workers = [_Worker(options) for _ in range(workers)]
 
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
 
-    def decode(self, paths: Sequence[str]) -> Iterator[DecodedFilm | str]:
+    def decode(self, films: Iterable[Fetched]) -> Iterator[DecodedFilm | str]:
         done: dict[int, DecodedFilm | str] = {}
-        next_film = 0
-        for number in range(len(paths)):
+        coming, next_film, more = iter(films), 0, True
+        for number in itertools.count():
             while number not in done:
                 for worker in self._workers:
                     ahead = next_film - number < _AHEAD * len(self._workers)
-                    if worker.started and worker.film is None and next_film < len(paths) and ahead:
-                        worker.film, worker.deadline = next_film, time.monotonic() + self._seconds
-                        with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
-                            worker.connection.send(paths[next_film])
+                    if not (worker.started and worker.film is None and more and ahead):
+                        continue
+                    began = time.monotonic()
+                    film = next(coming, None)
+                    now = time.monotonic()
+                    self._work.fetching += now - began
+                    if film is None:
+                        more = False
+                    elif isinstance(film, Unread):
+                        done[next_film] = film.reason
                         next_film += 1
-                done.update(self._receive())
+                    else:
+                        worker.film, worker.began = next_film, now
+                        worker.deadline = now + self._seconds
+                        with contextlib.suppress(OSError):  # if it has died, `_receive` finds out
+                            worker.connection.send(film)
+                        next_film += 1
+                if not more and number == next_film:
+                    return
+                if number not in done:
+                    done.update(self._receive())
             yield done.pop(number)
 
     def _receive(self) -> dict[int, DecodedFilm | str]:
@@ -186,6 +213,7 @@ class _Pool:
                 continue
             if worker.film is not None:
                 done[worker.film] = answer
+                self._work.decoding += time.monotonic() - worker.began
             if lives:
                 worker.started, worker.film, worker.deadline = True, None, float("inf")
                 continue

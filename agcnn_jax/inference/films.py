@@ -45,6 +45,16 @@ class DecodedFilm(NamedTuple):
     shown: np.ndarray
 
 
+class Unread(NamedTuple):
+    """A film that cannot be fetched from a bucket, and why."""
+
+    reason: str
+
+
+Fetched = str | bytes | Unread
+"""The path of a film on the disk, or the content of one in a bucket."""
+
+
 def are_many(images: object) -> bool:
     """Tell several films from one: a list, a tuple, or an array with an axis more than a film has.
 

@@ -22,6 +22,9 @@ from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
 PROGRESS = "progress.json"
 FILES = ("predictions.csv", "predictions.jsonl", "errors.csv")
 ERROR_COLUMNS = ("Image Index", "path", "reason")
+PICTURE: dict[str, Any] = {"dpi": 110, "pil_kwargs": {"quality": 88}}
+"""How figures are saved as pictures."""
+
 _SAVE_SECONDS = 1.0
 
 
@@ -70,8 +73,8 @@ class PredictionFolder:
                 file.truncate(size)
             if not sizes[0]:  # new, or its process ended before the headers were complete
                 self.save()
-                self._files[0].write(_line(columns))
-                self._files[2].write(_line(ERROR_COLUMNS))
+                self._files[0].write(csv_line(columns))
+                self._files[2].write(csv_line(ERROR_COLUMNS))
         self.save()
 
     def _continue(
@@ -116,17 +119,26 @@ class PredictionFolder:
 
     def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
         """Write the row of a film for the CSV file, and its object for the other."""
-        self._files[0].write(_line(row))
-        self._files[1].write((json.dumps(answer, allow_nan=False) + "\n").encode())
+        self._files[0].write(csv_line(row))
+        self._files[1].write(answer_line(answer))
         self.unlike += unlike
         self._count(film)
 
     def refuse(self, film: str, reason: str) -> None:
         """Write why a film cannot be read."""
-        shown = printable(film)
-        self._files[2].write(_line((os.path.basename(shown), shown, reason)))
+        self._files[2].write(csv_line(refusal(film, reason)))
         self.refused += 1
         self._count(film)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next film, from 1."""
+        return self.films + 1
+
+    def draw(self, name: str, figure: Any) -> None:
+        """Write a film's picture."""
+        with reported(self.out, "written"):
+            figure.savefig(self.out / name, **PICTURE)
 
     def _count(self, film: str) -> None:
         self._names.update(os.fsencode(film) + b"\0")
@@ -189,5 +201,17 @@ def open_folder(
         folder.close()
 
 
-def _line(cells: Sequence[Any]) -> bytes:
+def csv_line(cells: Sequence[Any]) -> bytes:
+    """Return a row of a CSV file."""
     return csv_text(cells, []).encode()
+
+
+def answer_line(answer: Mapping[str, Any]) -> bytes:
+    """Return a line of predictions.jsonl."""
+    return (json.dumps(answer, allow_nan=False) + "\n").encode()
+
+
+def refusal(film: str, reason: str) -> tuple[str, str, str]:
+    """Return a film's row of errors.csv."""
+    shown = printable(film)
+    return os.path.basename(shown), shown, reason

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+import fsspec
 
 from agcnn_jax.data.dicom_header import HEAD_BYTES, is_dicom, is_directory
 from agcnn_jax.inference.films import printable
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expand
+from agcnn_jax.runtime.storage import REACHABLE, absolute, is_remote, reported
 
 DICOM_EXTENSIONS = (".dcm", ".dicom")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_EXTENSIONS)
@@ -24,16 +26,29 @@ class FilmList(NamedTuple):
     others: int
 
 
-def find_films(given: Sequence[str], out: Path) -> FilmList:
-    """List the films that a command line names, each once.
+def find_films(given: Sequence[str], out: str | os.PathLike[str]) -> FilmList:
+    """List the films that a command line names, each once; see `iterate_films`."""
+    films: dict[str, None] = {}
+    others = 0
+    for path, is_film in iterate_films(given, out):
+        if is_film:
+            films[path] = None
+        else:
+            others += 1
+    return FilmList(list(films), others)
+
+
+def iterate_films(given: Sequence[str], out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the files that a command line names and contains, and whether each is a film.
 
     A named file counts whatever it is. In a folder, and in the folders below, films are the files
     with one of `EXTENSIONS` and those that begin like a DICOM file, which often have no extension;
     hidden files and the directory of a medium (DICOMDIR) never are. Links are followed. A folder
-    below that cannot be listed counts as a film, which the decoder then refuses.
+    below that cannot be listed counts as a film, which the decoder then refuses. In a bucket, the
+    extension alone says what a film is.
 
     Args:
-        given: paths of files and folders.
+        given: paths of files and folders, on a disk or in a bucket.
         out: a folder to leave out, since its pictures are results.
 
     Returns:
@@ -43,29 +58,47 @@ def find_films(given: Sequence[str], out: Path) -> FilmList:
         UserError: a path does not exist, a named folder cannot be read or is `out`, or there is no
             film.
     """
-    films: dict[str, None] = {}
-    others = 0
+    found = False
     for name in map(expand, given):
-        if not os.path.lexists(name):
-            raise UserError(f"{printable(name)}: no such file or folder; check the path")
-        if not os.path.isdir(name):
-            films[name] = None
-            continue
-        if os.path.realpath(name) == os.path.realpath(out):
-            raise UserError(f"--out {out} is also a folder of films; choose another --out")
-        closed: list[str] = []
-        for path in _walk(name, os.path.realpath(out), closed):
-            if _is_film(path):
-                films[path] = None
-            else:
-                others += 1
-        films.update(dict.fromkeys(closed))
-    if not films:
+        for path, is_film in _bucket(name, out) if is_remote(name) else _disk(name, out):
+            found = found or is_film
+            yield path, is_film
+    if not found:
         raise UserError(
             f"{', '.join(map(printable, given[:3]))}: no film in it; give PNG, JPEG, TIFF or DICOM "
             f"files, or a folder that holds some"
         )
-    return FilmList(list(films), others)
+
+
+def _disk(name: str, out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
+    if not os.path.lexists(name):
+        raise UserError(f"{printable(name)}: no such file or folder; check the path")
+    if not os.path.isdir(name):
+        yield name, True
+        return
+    if os.path.realpath(name) == os.path.realpath(out):
+        raise UserError(f"--out {out} is also a folder of films; choose another --out")
+    closed: list[str] = []
+    yield from ((path, _is_film(path)) for path in _walk(name, os.path.realpath(out), closed))
+    yield from ((path, True) for path in closed)
+
+
+def _bucket(name: str, out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
+    place = absolute(name)
+    with reported(place, "read", REACHABLE):
+        store, root = fsspec.core.url_to_fs(os.fspath(place))
+        if not store.isdir(root):
+            if not store.exists(root):
+                raise UserError(f"{name}: no such object or folder; check the address")
+            yield name, True
+            return
+        scheme = name.partition("://")[0]
+        for folder, subfolders, files in store.walk(root):
+            subfolders_kept = sorted(set(subfolders))
+            subfolders[:] = subfolders_kept
+            for file in sorted(files):
+                path = f"{scheme}://{folder}/{file}"
+                yield path, not file.startswith(".") and file.lower().endswith(EXTENSIONS)
 
 
 def _walk(top: str, left_out: str, closed: list[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict
 
 from agcnn_jax.config.keys import DEFAULTS, flatten, nest
@@ -40,7 +41,14 @@ from agcnn_jax.run.stage_results import digests, finished_variables
 from agcnn_jax.runtime.devices import check_devices
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.paths import expanded_path
-from agcnn_jax.runtime.storage import absolute, checkpoint_place, exists, parse_json, read_json
+from agcnn_jax.runtime.storage import (
+    absolute,
+    checkpoint_place,
+    exists,
+    is_remote,
+    parse_json,
+    read_json,
+)
 
 STORED_SIZE = 256
 """Side of the stored images (Section IV-B) where weights do not say what they were trained on."""
@@ -133,14 +141,19 @@ def load_converted(directory: str | os.PathLike[str]) -> Model:
 def load_exported(source: str | os.PathLike[str]) -> Model:
     """Load a model that `python -m agcnn_jax.export` wrote.
 
-    The source is its folder; or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for one on the
-    Hugging Face hub, which is downloaded to the hub's cache.
+    The source is its folder, on a disk or in a bucket; or `hf://OWNER/NAME` or
+    `hf://OWNER/NAME@REVISION` for one on the Hugging Face hub, which is downloaded to the hub's
+    cache.
 
     Raises:
         UserError: if the folder is missing, incomplete or changed, or cannot be downloaded.
     """
     text = os.fspath(source)
-    folder = _downloaded(text) if text.startswith(hub.SCHEME) else expanded_path(text)
+    folder: Path | epath.Path
+    if text.startswith(hub.SCHEME):
+        folder = _downloaded(text)
+    else:
+        folder = absolute(text) if is_remote(text) else expanded_path(text)
     files = read_folder(folder)
     about = read_exported_config(files[CONFIG], folder / CONFIG)
     variables = from_safetensors(files[WEIGHTS], folder / WEIGHTS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -26,7 +27,7 @@ from agcnn_jax.config.kinds import (
 )
 from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.storage import new_folder, parse_json, reported
+from agcnn_jax.runtime.storage import REACHABLE, is_remote, new_folder, parse_json, reported
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
 CALIBRATION = "calibration.json"
@@ -67,11 +68,12 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
             (folder / name).write_bytes(content)
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
+def read_folder(folder: Path | epath.Path) -> dict[str, bytes]:
     """Read the files that `SHA256SUMS` lists, and check them.
 
     Raises:
-        UserError: if one is missing or was changed, or the folder holds no exported model.
+        UserError: if one is missing or was changed, or the folder, on a disk or in a bucket, holds
+            no exported model.
     """
     sums = listed(_read(folder / SUMS), folder / SUMS)
     files = {name: _read(folder / name) for name in sums}
@@ -135,7 +137,10 @@ def read_exported_config(content: bytes, path: str | os.PathLike[str]) -> dict[s
     return about
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | epath.Path) -> bytes:
+    if is_remote(path):
+        with reported(path, "read", f"{REACHABLE}, or {AGAIN}"):
+            return path.read_bytes()
     with reported(path, "read", AGAIN):
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # a named pipe or a device would never end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import itertools
@@ -10,9 +11,9 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -20,7 +21,8 @@ import numpy as np
 from agcnn_jax.evaluation.files.predictions import PREFIX
 from agcnn_jax.inference.decoding import decode_films
 from agcnn_jax.inference.films import DecodedFilm, printable
-from agcnn_jax.inference.folder import PredictionFolder, open_folder
+from agcnn_jax.inference.folder import open_folder
+from agcnn_jax.inference.limits import Work
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.result import Result
 from agcnn_jax.run.calibration import Calibration
@@ -29,6 +31,9 @@ from agcnn_jax.runtime.storage import reported
 
 OVERLAYS = "overlays"
 """Folder of the pictures, in that of the predictions."""
+
+Placed = tuple[int | None, str]
+"""A film's path, and the row that it takes in its batch; None for the first that is free."""
 
 _EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
 _NAME_BYTES = 200
@@ -69,7 +74,8 @@ class Settings(NamedTuple):
 class Summary(NamedTuple):
     """How many films were predicted and refused, of all; `new` of them now, in `seconds`.
 
-    `rate` is films a second without compilation and the first batch, None with no other.
+    `rate` is films a second without compilation and the first batch, None with no other; `limit`
+    says what kept it from being higher.
     """
 
     films: int
@@ -78,12 +84,41 @@ class Summary(NamedTuple):
     new: int
     seconds: float
     rate: float | None
+    limit: str | None = None
+
+
+class Rows(Protocol):
+    """Takes the rows of films, in their order.
+
+    Attributes:
+        next_number: of the film that comes next, from 1; its picture's name ends with it.
+    """
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next film."""
+
+    def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
+        """Take a film's row of the CSV file, and its object for the other."""
+
+    def refuse(self, film: str, reason: str) -> None:
+        """Take why a film cannot be read."""
+
+    def draw(self, name: str, figure: Any) -> None:
+        """Write a film's picture."""
+
+    def save_if_due(self) -> None:
+        """Save what was taken, at the end of a batch."""
 
 
 class _Batch(NamedTuple):
-    """Films in the order of their rows, and what the devices make of those that were decoded."""
+    """Films in their order, and what the devices make of those that were decoded.
+
+    `places` are the rows in `outputs` of the latter.
+    """
 
     films: list[tuple[str, DecodedFilm | str]]
+    places: list[int]
     outputs: Mapping[str, jax.Array]
 
 
@@ -99,29 +134,59 @@ def predict_files(model: Model, films: Sequence[str], out: Path, settings: Setti
     # The same in every process that continues, so that rounding is the same.
     size = min(settings.batch_size, len(films))
     began = time.monotonic()
-    identity = {
+    with open_folder(out, identity_of(model, settings), columns_of(model), films) as folder:
+        if settings.overlays:  # only now, so that nothing is left in a folder that is refused
+            with reported(out, "written"):
+                (out / OVERLAYS).mkdir(exist_ok=True)
+        before = folder.films
+        bar = Progress("prediction", len(films), "films", before)
+        settings = settings._replace(workers=min(settings.workers, max(len(films) - before, 1)))
+        write_predictions(
+            model, ((None, film) for film in films[before:]), size, settings, folder, bar
+        )
+        new, seconds = folder.films - before, time.monotonic() - began
+        return Summary(folder.films, folder.refused, folder.unlike, new, seconds, bar.rate())
+
+
+def identity_of(model: Model, settings: Settings) -> dict[str, Any]:
+    """Say what predictions depend on beside the films, by the names of options."""
+    return {
         "weights": model.digest,
         "calibration": _digest(model.calibration),
         "labels and config": _settings_digest(model),
         "--rule": settings.rule,
         "--overlays": settings.overlays,
     }
-    with open_folder(out, identity, columns_of(model), films) as folder:
-        if settings.overlays:  # only now, so that nothing is left in a folder that is refused
-            with reported(out, "written"):
-                (out / OVERLAYS).mkdir(exist_ok=True)
-        before = folder.films
-        bar = Progress("prediction", len(films), "films", before)
-        batches = _predicted(model, films[before:], size, settings, bar)
-        with bar, contextlib.closing(batches):
-            for batch in batches:
-                outputs = jax.device_get(dict(batch.outputs))
-                write_rows(folder, model, batch.films, outputs, settings.rule)
-                folder.save_if_due()
-                # The first batch ran, at least in part, while its program was compiled.
-                bar.update(len(batch.films), timed=bar.done > before)
-        new, seconds = folder.films - before, time.monotonic() - began
-        return Summary(folder.films, folder.refused, folder.unlike, new, seconds, bar.rate())
+
+
+def write_predictions(
+    model: Model,
+    films: Iterable[Placed],
+    size: int,
+    settings: Settings,
+    rows: Rows,
+    bar: Progress,
+) -> str | None:
+    """Predict films, in batches of `size`, and give their rows to `rows` in their order.
+
+    Returns:
+        What limited it, see `Work.describe`.
+    """
+    before, work = bar.done, Work()
+    batches = _predicted(model, films, size, settings, bar, work)
+    with bar, contextlib.closing(batches):
+        for batch in batches:
+            began = time.perf_counter()
+            outputs = jax.device_get(dict(batch.outputs))
+            work.results += time.perf_counter() - began
+            outputs = {name: values[batch.places] for name, values in outputs.items()}
+            write_rows(rows, model, batch.films, outputs, settings.rule)
+            rows.save_if_due()
+            # The first batch ran, at least in part, while its program was compiled.
+            if bar.done == before:
+                work.start()
+            bar.update(len(batch.films), timed=bar.done > before)
+    return work.describe()
 
 
 def _digest(calibration: Calibration | None) -> str | None:
@@ -141,39 +206,58 @@ def _settings_digest(model: Model) -> str:
 
 
 def _predicted(
-    model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
+    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Generator[_Batch, None, None]:
     """Yield batches one late, so that the devices work while rows are written."""
     previous: _Batch | None = None
-    for batch in itertools.chain(_batches(model, films, size, settings, bar), [None]):
+    for batch in itertools.chain(_batches(model, films, size, settings, bar, work), [None]):
         if previous is not None:
             yield previous
         previous = batch
 
 
 def _batches(
-    model: Model, films: Sequence[str], size: int, settings: Settings, bar: Progress
+    model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Iterator[_Batch]:
     side, compiled = model.image_size, False
-    images, part, count = np.zeros((size, side, side), np.uint8), [], 0
+    images = np.zeros((size, side, side), np.uint8)
+    part: list[tuple[str, DecodedFilm | str]] = []
+    places: list[int] = []
+    given: collections.deque[Placed] = collections.deque()
+
+    def paths() -> Iterator[str]:
+        for film in films:
+            given.append(film)
+            yield film[1]
+
+    def predicted() -> _Batch:
+        nonlocal compiled
+        outputs: Mapping[str, jax.Array] = {}
+        if places:
+            with contextlib.nullcontext() if compiled else bar.compiling():
+                outputs = model.predict_batch(images, settings.overlays)
+            work.watch(outputs)
+            compiled = True
+        return _Batch(part, places, outputs)
+
     shown = _SHOWN if settings.overlays else 0
-    decoded = decode_films(films, side, workers=settings.workers, shown=shown)
-    for number, (path, film) in enumerate(zip(films, decoded, strict=True), 1):
+    workers, waiting = settings.workers, time.perf_counter()
+    for film in decode_films(paths(), side, workers=workers, shown=shown, work=work):
+        work.films += time.perf_counter() - waiting
+        wanted, path = given.popleft()
+        # Where nothing can be decoded, rows are written too.
+        if len(places) == size or len(part) >= 8 * size or wanted in places:
+            yield predicted()
+            # The devices may still read the other one.
+            images, part, places = np.zeros_like(images), [], []
         if isinstance(film, DecodedFilm):
-            images[count] = film.stored
-            count += 1
+            places.append(len(places) if wanted is None else wanted)
+            images[places[-1]] = film.stored
             film = film._replace(stored=np.empty(0, np.uint8))  # the batch has its pixels
         part.append((path, film))
-        # Where nothing can be decoded, rows are written too.
-        if count == size or len(part) >= 8 * size or number == len(films):
-            outputs: Mapping[str, jax.Array] = {}
-            if count:
-                with contextlib.nullcontext() if compiled else bar.compiling():
-                    outputs = model.predict_batch(images, settings.overlays)
-                compiled = True
-            yield _Batch(part, outputs)
-            # The devices may still read the other one.
-            images, part, count = np.zeros_like(images), [], 0
+        waiting = time.perf_counter()
+    if part:
+        yield predicted()
 
 
 def columns_of(model: Model) -> tuple[str, ...]:
@@ -193,7 +277,7 @@ def columns_of(model: Model) -> tuple[str, ...]:
 
 
 def write_rows(
-    folder: PredictionFolder,
+    rows: Rows,
     model: Model,
     films: Sequence[tuple[str, DecodedFilm | str]],
     outputs: Mapping[str, np.ndarray],
@@ -202,7 +286,7 @@ def write_rows(
     """Write the rows of films, in their order, and pictures of those that are shown.
 
     Args:
-        folder: takes them.
+        rows: takes them.
         model: made the outputs.
         films: the path of each, and the film or the reason why it cannot be read.
         outputs: see `Model.predict_batch`; row i is of the i-th film that was decoded.
@@ -214,19 +298,16 @@ def write_rows(
     for path, film in films:
         result = film if isinstance(film, str) else next(results)
         if isinstance(result, str):
-            folder.refuse(path, result)
+            rows.refuse(path, result)
             continue
         overlay = None
         if result.film.size:
-            overlay = f"{OVERLAYS}/{overlay_name(path, folder.films + 1)}"
-            with reported(folder.out, "written"):
-                result.show().savefig(folder.out / overlay, dpi=110, pil_kwargs={"quality": 88})
-        _add(folder, path, result, overlay, rule)
+            overlay = f"{OVERLAYS}/{overlay_name(path, rows.next_number)}"
+            rows.draw(overlay, result.show())
+        _add(rows, path, result, overlay, rule)
 
 
-def _add(
-    folder: PredictionFolder, path: str, result: Result, overlay: str | None, rule: str
-) -> None:
+def _add(rows: Rows, path: str, result: Result, overlay: str | None, rule: str) -> None:
     facts = {
         "Image Index": result.name,
         "path": printable(path),
@@ -252,7 +333,7 @@ def _add(
         for branch, answer in result.branches.items()
     }
     entry = {**facts, "box": result.box, "overlay": overlay, "branches": branches}
-    folder.add(path, [_cell(cell) for cell in cells], entry, bool(result.unlike))
+    rows.add(path, [_cell(cell) for cell in cells], entry, bool(result.unlike))
 
 
 def _cell(value: Any) -> Any:

@@ -9,9 +9,10 @@ import logging
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from etils import epath
@@ -21,6 +22,9 @@ from agcnn_jax.runtime.paths import expand
 
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 """This package's optional dependency for each kind of object store."""
+
+REQUESTS = 96
+"""Requests to an object store that may wait at once; aiohttp has 100 connections."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -57,6 +61,8 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
     for scheme in EXTRAS:
         # The clients cache listings, but other processes and TensorStore write without them.
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+    # botocore has 10 connections unless told otherwise.
+    fsspec.config.conf["s3"].setdefault("config_kwargs", {"max_pool_connections": REQUESTS})
     for logger in ("fsspec", "gcsfs", "s3fs", "google.auth"):
         # They also raise what they log with a traceback.
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
@@ -130,6 +136,17 @@ def error_number(error: BaseException) -> int | None:
     return int(code[1]) if number is None and code else number
 
 
+def is_passing(error: BaseException | None) -> bool:
+    """Return True if the same request may succeed later: a store or a network that fails."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):  # a status of HTTP
+        return code >= 500 or code in (408, 429)
+    if error is not None and error_number(error) in (errno.EIO, errno.ESTALE):
+        return True
+    module = type(error).__module__.partition(".")[0]
+    return isinstance(error, ConnectionError | TimeoutError) or module in ("aiohttp", "botocore")
+
+
 def advice(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say what the user can do about a file that cannot be written."""
     if is_remote(path):
@@ -150,20 +167,66 @@ def delete(path: epath.Path) -> None:
         path.unlink()
 
 
-def write_bytes(path: epath.Path, content: bytes) -> None:
-    """Write a file atomically and create its folder; `reported` names what this raises."""
+def write_bytes(path: epath.Path, content: bytes, unique: bool = False) -> None:
+    """Write a file atomically and create its folder; `reported` names what this raises.
+
+    Several processes may write a file at once if each has a `unique` temporary one.
+    """
     if is_remote(path):
         # An object appears once it is complete, and needs no folder.
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{path.name}.tmp"
+    mark = f".{uuid.uuid4().hex[:8]}" if unique else ""
+    temporary = path.parent / f"{path.name}{mark}.tmp"
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def open_to_read(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Open a file to be read from its beginning to its end; `UserError` if that fails."""
+    with reported(path, "read"), _client(path).open(os.fspath(path), "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Yield a file that becomes `path` if the block succeeds; `UserError` if that fails.
+
+    It may be larger than the memory.
+    """
+    remote = is_remote(path)
+    with reported(path, "written"):
+        if not remote:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        written = path if remote else path.parent / f"{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+        file = _client(path).open(
+            os.fspath(written), "wb", **({"autocommit": False} if remote else {})
+        )
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the other failure is on its way
+                if remote:
+                    file.discard()
+                else:
+                    file.close()
+                    written.unlink()
+            raise
+        if remote:
+            file.commit()
+        else:
+            os.replace(written, path)
+
+
+def _client(path: epath.Path) -> Any:
+    return fsspec.core.url_to_fs(os.fspath(path))[0]
 
 
 def upload(folder: Path, target: epath.Path) -> None:

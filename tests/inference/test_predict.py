@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.files.predictions import read_predictions
-from agcnn_jax.inference import stream
+from agcnn_jax.inference import load, pieces, stream
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.inference.load import load_run
 from agcnn_jax.inference.stream import overlay_name
@@ -29,10 +30,11 @@ from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.calibration import read_calibration, write_calibration
 from agcnn_jax.run.lineage import lineage_of_names
 from agcnn_jax.run.stage_results import digests
-from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.errors import Stopped, UserError
 from tests.data.dicom_files import PATIENT, encoded, radiograph
 
 FILES = ("predictions.csv", "predictions.jsonl", "errors.csv")
+PIECE = ("--workdir=a", "--list=b")
 
 
 @pytest.fixture(scope="module")
@@ -307,12 +309,102 @@ def test_an_exported_model_and_converted_weights(run_dir, films, out, tmp_path):
             ["--workdir=a", "/nonexistent/film.png"],
             "nothing is trained in --workdir .*a; train first",
         ),
+        (["--workdir=a", "--list=b"], "--list without --shard; give --shard I --shards N"),
+        (["--workdir=a", "--list=b", "--shard=0"], "--list without --shards"),
+        ([*PIECE, "--shard=0", "--shards=0"], "--shards 0: must be 1 or more"),
+        ([*PIECE, "--shard=4", "--shards=4"], "--shard 4: none of the 4 pieces; give 0 to 3"),
+        ([*PIECE, "--shard=-1", "--shards=4"], "--shard -1: none of the 4 pieces"),
+        ([*PIECE, "--shard=auto", "--shards=4"], "neither SLURM_ARRAY_TASK_ID nor JOB_COMP"),
+        ([*PIECE, "--shard=0", "--shards=1", "a.png"], "--list takes no films; leave a.png out"),
+        (["--workdir=a", "--retry_errors", "a.png"], "--retry_errors belongs to a piece of a list"),
+        (["--join=a", "--list=b"], "--list and --join given; give one"),
+        (["--join=a", "--workdir=b"], "--join needs no model; leave --workdir out"),
+        (["--join=/nonexistent"], "/nonexistent holds no pieces"),
+        (["--write_list"], "no film given"),
+        (["--write_list", "/nonexistent/a", "--out=/nonexistent/b"], "no such file or folder"),
+        (["--write_list", "a.png", "--out=/dev/null"], "--out /dev/null exists"),
         (["--workdir=a", "--batchsize=4", "b"], "no option --batchsize; did you mean --batch_size"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, words):
     with pytest.raises(UserError, match=words):
         predict.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "3"}, 3),
+        ({"JOB_COMPLETION_INDEX": "0", "SLURM_ARRAY_TASK_ID": ""}, 0),
+        ({"JOB_COMPLETION_INDEX": "2", "SLURM_ARRAY_TASK_ID": "2"}, 2),
+        (
+            {"SLURM_ARRAY_TASK_ID": "4"},
+            "SLURM_ARRAY_TASK_ID 4: none of the 4 pieces; number from 0",
+        ),
+        ({"JOB_COMPLETION_INDEX": "x"}, "JOB_COMPLETION_INDEX x: none of the 4 pieces"),
+        ({"JOB_COMPLETION_INDEX": "1", "SLURM_ARRAY_TASK_ID": "2"}, "differ; give a number"),
+    ],
+)
+def test_the_number_of_a_piece_from_the_environment(environment, expected):
+    if isinstance(expected, int):
+        assert predict.shard_of("auto", 4, environment) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            predict.shard_of("auto", 4, environment)
+
+
+@pytest.fixture
+def a_model(monkeypatch):
+    """Stands for any model, where no film is predicted."""
+    model = SimpleNamespace(lineage=SimpleNamespace(synthetic=False), calibration=None)
+    monkeypatch.setattr(load, "load_exported", lambda _: model)
+
+
+def test_how_a_piece_ends(a_model, monkeypatch, capsys):
+    """With 0 once it is complete, 75 if a store failed, 2 for what running again would repeat."""
+    given = ["--from=m", "--list=l", "--shard=1", "--shards=3", "--out=o"]
+    limit = "decoding: 16 cores busy, device 31 % busy"
+    done = stream.Summary(films=8, refused=2, unlike=0, new=8, seconds=2, rate=4, limit=limit)
+    monkeypatch.setattr(pieces, "predict_piece", lambda *_: done)
+    assert predict.main(given) == 0
+    said = capsys.readouterr()
+    assert "2 of 8 films were refused; --retry_errors predicts them again" in said.err
+    first, last = said.out.splitlines()
+    assert first.startswith("piece 1 of 3 is complete, 6 of 8 films predicted, 4.0 films/s: ")
+    assert last == limit
+    for cause, expected in ((ConnectionResetError(), Stopped), (PermissionError(), UserError)):
+
+        def failing(*_, cause=cause):
+            raise UserError("gs://b/o cannot be written: why") from cause
+
+        monkeypatch.setattr(pieces, "predict_piece", failing)
+        with pytest.raises(expected, match="gs://b/o cannot be written"):
+            predict.main(given)
+
+
+def test_a_join_tells_of_refused_films(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(pieces, "join", lambda _: pieces.Joined(5, 0, 1))
+    assert predict.main([f"--join={tmp_path}"]) == 0
+    assert "5 of 5 films predicted, 1 unlike the training films: " in capsys.readouterr().out
+    monkeypatch.setattr(pieces, "join", lambda _: pieces.Joined(5, 2, 0))
+    assert predict.main([f"--join={tmp_path}"]) == 2
+    assert f"2 of 5 films were refused; {tmp_path}/errors.csv" in capsys.readouterr().err
+
+
+def test_the_films_of_folders_are_listed_once(films, tmp_path, capsys):
+    out = tmp_path / "list.txt"
+    assert predict.main(["--write_list", str(films), f"{films}/noise.tif", f"--out={out}"]) == 0
+    assert out.read_text().splitlines() == find_films([str(films)], tmp_path).films
+    said = capsys.readouterr()
+    assert said.out == f"41 films: {out}\n"
+    assert "left out, since they are no films: 1" in said.err
+    with pytest.raises(UserError, match="exists, and pieces may depend on it"):
+        predict.main(["--write_list", str(films), f"--out={out}"])
+
+
+def test_plain_predictions_go_to_a_disk(a_model):
+    with pytest.raises(UserError, match="--out gs://b/o: predictions are written to a disk"):
+        predict.main(["--from=m", "a.png", "--out=gs://b/o"])
 
 
 def test_a_missing_film(run_dir):

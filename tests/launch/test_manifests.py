@@ -1,10 +1,11 @@
-"""The manifests of JobSets, and the Dockerfile."""
+"""The manifests of JobSets and of the Indexed Job, and the Dockerfile."""
 
 import re
 
 import pytest
 import yaml
 
+from agcnn_jax.predict import parse_arguments
 from tests.launch.scripts import JOBSETS, LAUNCH, RUN_AGAIN, pod_of
 from tests.support.programs import ROOT
 
@@ -56,9 +57,29 @@ def test_jobset_gpu_names_its_first_pod_as_coordinator():
     assert flags["--process_id"] == "$(JOB_COMPLETION_INDEX)"
 
 
+def test_the_job_repeats_a_piece_alone():
+    """FailIndex and backoffLimitPerIndex go together, with an Indexed Job that never restarts."""
+    job = yaml.safe_load((LAUNCH / "job_predict.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert (spec["completionMode"], pod["restartPolicy"]) == ("Indexed", "Never")
+    assert spec["backoffLimitPerIndex"] > 0 and "backoffLimit" not in spec
+    ignore, fail = spec["podFailurePolicy"]["rules"]
+    assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    [container] = pod["containers"]
+    assert fail == {
+        "action": "FailIndex",
+        "onExitCodes": {"containerName": container["name"], "operator": "In", "values": [2]},
+    }
+    options = parse_arguments([*container["command"][3:], "--shard=7"])
+    assert options.shards == spec["completions"]
+    assert container["command"][:3] == ["python", "-m", "agcnn_jax.predict"]
+    assert "--shard=auto" in container["command"]
+
+
 def test_dockerfile_installs_the_locked_versions_of_an_extra():
     text = (LAUNCH / "Dockerfile").read_text()
-    assert '-c requirements.lock -e ".[train,$EXTRA,gcs]"' in text
+    assert '-c requirements.lock -e ".[train,$EXTRA,dicom,gcs,s3]"' in text
     project = (ROOT / "pyproject.toml").read_text()
     for extra in re.findall(r"EXTRA=(\w+)", text):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler
 
@@ -34,6 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         path = re.sub("^/download", "", url.path)
+        time.sleep(self.server.latency)
         with self.server.lock:
             self.server.requests.append((self.command, self.path))
             try:

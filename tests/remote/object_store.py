@@ -1,6 +1,7 @@
 """An object store on this machine, for clients of Google Cloud Storage.
 
-Objects are kept in a dict. `create` makes a bucket; buckets named in `forbidden` answer 403.
+Objects are kept in a dict. `create` makes a bucket; buckets named in `forbidden` answer 403. Every
+answer waits for `latency` seconds, which requests at the same time do together.
 """
 
 import sys
@@ -22,6 +23,7 @@ class Store(ThreadingHTTPServer):
         self.uploads = {}
         self.forbidden = set()
         self.requests = []
+        self.latency = 0
         self._generation = 0
 
     def handle_error(self, request, client_address):
