@@ -18,6 +18,7 @@ ROOMS = (
     "run",
     "interop",
     "training",
+    "check",
     "evaluation",
     "inference",
     "experiments",
