@@ -1,7 +1,8 @@
 # `make demo` and `make test` start from a bare clone with Python 3.11 or newer, pip and make.
-# They use the newest Python of requirements.lock that runs (some names that pyenv puts on the PATH
-# do not), or the one of make PYTHON=...
-VERSIONS := python3.13 python3.12 python3.11 python3
+# They use the newest Python that requirements.lock serves and that runs (some names that pyenv puts
+# on the PATH do not), or the one of make PYTHON=... Python 3.11 comes last: it gets an older jax, with
+# defects on CPUs (docs/parity.md).
+VERSIONS := python3.14 python3.13 python3.12 python3.11 python3
 NAMED := $(filter-out undefined,$(origin PYTHON))
 usable = $(1) -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 fits = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -11,16 +12,16 @@ find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$p
 PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
-# Optional packages: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
+# Those of training always, and optional ones: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
 # them, so that every later target and a rebuild install them too.
-EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook
+EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook train
 comma := ,
 ASKED := $(subst $(comma), ,$(EXTRA))
 ifneq ($(filter-out $(EXTRAS),$(ASKED)),)
 $(error EXTRA=$(EXTRA): there is no extra $(firstword $(filter-out $(EXTRAS),$(ASKED))); the extras are $(EXTRAS))
 endif
 KEPT := $(patsubst $(VENV)/extra-%,%,$(wildcard $(VENV)/extra-*))
-WITH = .$(addprefix [,$(addsuffix ],$(subst $() ,$(comma),$(strip $(sort $(1) $(KEPT) $(ASKED))))))
+WITH = .[$(subst $() ,$(comma),$(strip $(sort train $(1) $(KEPT) $(ASKED))))]
 # What is still to be installed, and the megabytes that it takes at least.
 NEW = $(filter-out $(KEPT),$(ASKED)) $(if $(wildcard $(VENV)/installed),,$(KEPT) base)
 SIZE_base := 1200
@@ -74,10 +75,10 @@ $(VENV)/made:
 	@$(call usable,$(or $(PYTHON),false)) || { for python in $(or $(PYTHON),$(VERSIONS)); do \
 	  if $(call fits,$$python); then echo "$$python has no pip, which installs the packages:" \
 	  "get it from your system (Debian and Ubuntu: apt-get install python3-pip python3-venv), or try:" \
-	  "make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; fi; done; \
+	  "make PYTHON=/path/to/python3.14 $(MAKECMDGOALS)" >&2; exit 2; fi; done; \
 	  echo "$(or $(PYTHON),no Python on the PATH)" \
 	  "is not a Python 3.11 or newer with pip that runs; try:" \
-	  "make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
+	  "make PYTHON=/path/to/python3.14 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(call room,$(NEW))
 	$(PYTHON) -m venv --clear --without-pip $(VENV)
 	@touch $@ $(KEPT:%=$(VENV)/extra-%)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agcnn_jax.inference.model import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(source: str | os.PathLike[str]) -> Model:

@@ -3,6 +3,7 @@
 Ctrl-C ends them in one line, also during their imports, which take seconds.
 """
 
+import functools
 import importlib
 from typing import NoReturn
 
@@ -16,11 +17,9 @@ def start(module: str) -> NoReturn:
     raise AssertionError(f"run of {module} returned")
 
 
-def train() -> NoReturn:
-    """Train a network."""
-    start("agcnn_jax.train")
-
-
-def evaluate() -> NoReturn:
-    """Score a run, converted weights or a file of predictions."""
-    start("agcnn_jax.eval")
+prepare = functools.partial(start, "agcnn_jax.prepare")
+train = functools.partial(start, "agcnn_jax.train")
+evaluate = functools.partial(start, "agcnn_jax.eval")
+predict = functools.partial(start, "agcnn_jax.predict")
+export = functools.partial(start, "agcnn_jax.export")
+experiments = functools.partial(start, "agcnn_jax.experiments.__main__")

@@ -1,9 +1,11 @@
 """Print the AUC table of a trained run, of converted weights, or of a file of predictions.
 
-python eval.py --config configs/demo.py
-python eval.py --config configs/demo.py --config.data.dir=OTHER [--map OURS=THEIRS ...]
-python eval.py --weights DIR --config configs/densenet.py --config.data.dir=DATA --out OUT
-python eval.py --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
+    agcnn-eval --config demo
+    agcnn-eval --config demo --config.data.dir=OTHER [--map OURS=THEIRS ...]
+    agcnn-eval --weights DIR --config densenet --config.data.dir=DATA --out OUT
+    agcnn-eval --predictions P.csv --labels LABELS.csv [--compare Q.csv] [--out OUT]
+
+Writes tables, figures and report.html beside the run, or to OUT.
 """
 
 from typing import NoReturn
@@ -87,7 +89,7 @@ def run() -> NoReturn:
         "Subset to score: train, validation, test or all; by default test, or all elsewhere.",
     )
     flags.DEFINE_multi_string(
-        "map", None, "Finding of the run to score against another label: 'OURS=THEIRS'; repeatable."
+        "map", None, "Finding of the run to score against another label: 'OURS=THEIRS'"
     )
     flags.DEFINE_bool(
         "include_trained",

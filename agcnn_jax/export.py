@@ -1,7 +1,7 @@
 """Export a trained model: a folder for the Hugging Face hub, or a file for PyTorch.
 
-python -m agcnn_jax.export --workdir runs/resnet --out DIR
-python -m agcnn_jax.export --workdir runs/resnet --out FILE.safetensors --format torch
+    agcnn-export --workdir runs/resnet --out DIR
+    agcnn-export --workdir runs/resnet --out FILE.safetensors --format torch
 
 A folder holds the weights, the config, thresholds, checksums and a model card; agcnn_jax.load
 reads it. A file holds the weights alone, under torchvision's names.
@@ -28,11 +28,7 @@ BRANCHES = ("global", "local", "fusion", "all")
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; raises `UserError` for invalid options."""
-    parser = OneLineParser(
-        prog="python -m agcnn_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OneLineParser(about=__doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the run, such as runs/resnet")
     add("--out", type=Path, required=True, help="new folder, or new file for --format torch")

@@ -1,6 +1,6 @@
 """Predict films of any kind with a trained model.
 
-python -m agcnn_jax.predict --workdir runs/resnet --out predictions FILES|FOLDERS
+    agcnn-predict --workdir runs/resnet --out predictions FILES|FOLDERS
 
 Writes predictions.csv and predictions.jsonl, and errors.csv for films that cannot be read. The same
 command continues where it was stopped. Exits with 2 if a film was refused, after all others.
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from agcnn_jax.metrics import RULES
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.machine import available_cores, restart_with_large_pages
@@ -30,13 +31,7 @@ SOURCES = ("workdir", "weights", "from")
 
 def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
-    from agcnn_jax.metrics.operating_points import RULES
-
-    parser = OneLineParser(
-        prog="python -m agcnn_jax.predict",
-        description=(__doc__ or "").splitlines()[0],
-        epilog="Give one of --workdir, --weights and --from.",
-    )
+    parser = OneLineParser(about=__doc__, epilog="Give one of --workdir, --weights and --from.")
     add = parser.add_argument
     add("films", nargs="*", metavar="FILE|FOLDER", help="PNG, JPEG, TIFF or DICOM; or folders")
     add("--workdir", help="folder of a run")

@@ -1,4 +1,10 @@
-"""Train AG-CNN stage by stage: python train.py --config configs/demo.py."""
+"""Train AG-CNN stage by stage.
+
+    agcnn-train --config demo
+    agcnn-train --config mine.py --workdir runs/mine --config.data.dir=DATA --config.seed=1
+
+The same command continues a training that was stopped.
+"""
 
 from typing import NoReturn
 

@@ -58,12 +58,10 @@ def first_step(command: list[str], workdir: Path, cache: Path) -> tuple[float, b
     return seconds, REFUSED in output.read_text()
 
 
-def import_seconds() -> float:
-    """Return the seconds that a process takes to import all of training."""
+def process_seconds(*arguments: str) -> float:
+    """Return the seconds of a Python process that does what the arguments say."""
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import agcnn_jax.training.loop"], cwd=PROJECT, check=True
-    )
+    subprocess.run([sys.executable, *arguments], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started
 
 
@@ -88,13 +86,17 @@ def main() -> None:
             first_step(command, folder / f"run{number}", folder / "cache")
             for number in range(options.rounds + 1)
         ]
-        imports = [import_seconds() for _ in range(options.rounds)]
+        imports, answers = (
+            [process_seconds(*arguments) for _ in range(options.rounds)]
+            for arguments in (("-c", "import agcnn_jax.training.loop"), ("train.py", "--help"))
+        )
     (empty, _), *later = starts
     row: dict[str, Any] = {
         "config": options.config,
         "nothing_compiled": round(empty, 1),
         **spread([seconds for seconds, _ in later], 2),
         "of_which_imports": round(statistics.median(imports), 2),
+        "help": round(statistics.median(answers), 2),
         "programs_refused": any(refused for _, refused in later),
     }
     print(row)

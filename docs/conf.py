@@ -15,14 +15,13 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinxcontrib.mermaid",
 ]
 smartquotes_action = "D"  # dashes alone: "" is an empty string
+exclude_patterns = ["package.md"]  # what package indexes show
 html_theme = "furo"
 html_title = "agcnn-jax"
 highlight_language = "bash"  # of blocks without a language, which are for the shell
 
-myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook shows the outputs that are stored in it
 

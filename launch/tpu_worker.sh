@@ -33,7 +33,7 @@ install() {
   # The system's Python may be too old; uv brings its own.
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --python 3.12 .venv
-  python3 -m uv pip install --quiet --python .venv/bin/python -c requirements.lock -e '.[tpu,gcs]'
+  python3 -m uv pip install --quiet --python .venv/bin/python -c requirements.lock -e '.[train,tpu,gcs]'
 }
 
 start() {

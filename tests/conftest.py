@@ -2,13 +2,17 @@
 
 import os
 import signal
+import sys
 
 # Set before JAX starts. With eight devices, one process can check that results do not depend on
 # their number.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# All tests, in all processes, share compiled programs.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
+# All tests, in all processes of one version of Python, share compiled programs.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.abspath(f".pytest_cache/jax/{sys.implementation.cache_tag}"),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Programs would otherwise start twice.

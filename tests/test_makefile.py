@@ -81,6 +81,7 @@ def used(name):
 @pytest.mark.parametrize(
     ("found", "chosen"),
     [
+        (("python3.11", "python3.12", "python3.13", "python3.14", "python3"), "python3.14"),
         (("python3.11", "python3.12", "python3.13", "python3"), "python3.13"),
         (("python3.11", "python3.12", "python3"), "python3.12"),
         (("python3.11", "python3"), "python3.11"),
@@ -94,7 +95,7 @@ def test_the_newest(folder, found, chosen):
 
 
 def test_names_that_do_not_run_are_passed_over_in_silence(folder):
-    for name in ("python3.13", "python3.12"):
+    for name in ("python3.14", "python3.13", "python3.12"):
         put(folder, name, text=SHIM)
     put(folder, "python3.11")
     assert make(folder) == used("python3.11")
@@ -122,7 +123,7 @@ def test_none_that_can_be_used(folder, scripts, arguments, named):
         put(folder, name, status=status)
     line, *rest = make(folder, *arguments, status=2)
     assert line.startswith(f"{named} is not a Python 3.11 or newer")
-    assert line.endswith("make PYTHON=/path/to/python3.13 install")
+    assert line.endswith("make PYTHON=/path/to/python3.14 install")
     assert all(other.startswith("make: ***") for other in rest)
     assert not (folder / "clone" / ".venv").exists()
 
@@ -176,15 +177,15 @@ class TestExtras:
 
     def test_are_installed_together_and_stay(self, folder):
         make(folder)
-        assert installs(folder) == ["."]
+        assert installs(folder) == [".[train]"]
         make(folder, "EXTRA=dicom")
-        assert installs(folder) == [".[dicom]"]
+        assert installs(folder) == [".[dicom,train]"]
         make(folder, "EXTRA=dicom")
         assert installs(folder) == []
         make(folder, "EXTRA=s3,cuda")
-        assert installs(folder) == [".[cuda,dicom,s3]"]
+        assert installs(folder) == [".[cuda,dicom,s3,train]"]
         make(folder, target=".venv/installed-test")
-        assert installs(folder) == [".[cuda,dicom,s3,test]"]
+        assert installs(folder) == [".[cuda,dicom,s3,test,train]"]
         make(folder)
         assert installs(folder) == []
 
@@ -194,7 +195,7 @@ class TestExtras:
         make(folder)
         put(folder, "python3.13", "3.13")
         make(folder, "PYTHON=python3.13")
-        assert installs(folder) == [".[cuda]"] * 3
+        assert installs(folder) == [".[cuda,train]"] * 3
 
     def test_that_failed_are_installed_by_the_next_call(self, folder):
         make(folder)
@@ -203,7 +204,7 @@ class TestExtras:
         put(folder, "python3.11")
         installs(folder)
         make(folder, "EXTRA=cuda")
-        assert installs(folder) == [".[cuda]"]
+        assert installs(folder) == [".[cuda,train]"]
 
     def test_an_unknown_one_is_refused_by_name(self, folder):
         (line,) = make(folder, "EXTRA=dicom,cud", status=2)

@@ -29,7 +29,7 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
         what = "nothing" if config is None else f"a {type(config).__name__}"
         raise UserError(
             f"--config {path}: get_config returns {what}; it must return an "
-            "ml_collections.ConfigDict, as configs/common.py does"
+            "ml_collections.ConfigDict, as agcnn_jax/configs/common.py does"
         )
     for section in SECTIONS:
         # Nobody could override a frozen section.
@@ -43,14 +43,16 @@ def load_config(path: str, *arguments: str) -> ml_collections.ConfigDict:
 def _run(path: str, *arguments: str) -> Any:
     spec = util.spec_from_file_location("config_file", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--config {path} is not a .py file; configs/ holds some, such as demo.py")
+        raise UserError(f"--config {path} is not a .py file; see agcnn_jax/configs/demo.py")
     module = util.module_from_spec(spec)
     # Dataclasses look up their module there.
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise UserError(f"--config {path} has no function get_config; see configs/demo.py")
+            raise UserError(
+                f"--config {path} has no function get_config; see agcnn_jax/configs/demo.py"
+            )
         return module.get_config(*arguments)
     except UserError:
         raise

@@ -21,19 +21,19 @@ from ml_collections import config_flags
 from agcnn_jax.config.check import check_config, load_config
 from agcnn_jax.config.keys import KEYS, check_value, unknown_key
 from agcnn_jax.config.kinds import in_words
+from agcnn_jax.config.named import config_names, config_path
 from agcnn_jax.runtime import errors, supervisor
 from agcnn_jax.runtime.errors import Stopped, UserError
 from agcnn_jax.runtime.machine import restart_with_large_pages
-from agcnn_jax.runtime.paths import expand
 
 FLAGS = flags.FLAGS
+HELP, VERSION = {"--help", "-h", "-help"}, "--version"
 
 
 def define_config_flags(runs: str = "runs") -> None:
     """Define `--config`, `--workdir`, by default in the folder `runs`, and those for many hosts."""
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file, such as configs/resnet.py.", flag_values=FLAGS
-    )
+    which = f"A config by its name ({', '.join(config_names())}), or a file."
+    config_flags.DEFINE_config_file("config", None, which, flag_values=FLAGS)
     FLAGS["config"].parser = _ConfigFile()
     address = "HOST:PORT of process 0; TPU pods, Slurm and Open MPI give it themselves."
     for name, text in (
@@ -73,7 +73,8 @@ def run(
             return supervisor.run_supervised(FLAGS.coordinator_address, FLAGS.start_timeout)
         return _run_joined(main_with_arguments, preemptible)
 
-    restart_with_large_pages()
+    if not (HELP | {VERSION}) & set(sys.argv):
+        restart_with_large_pages()
     if supervisor.is_supervised():
         supervisor.begin_supervised()
     errors.run(parse_and_run)
@@ -162,37 +163,38 @@ def configured(runs: str = "runs") -> tuple[ml_collections.ConfigDict, str, dict
     The default workdir is in the folder `runs`.
     """
     if FLAGS.config is None:
-        raise UserError("--config is missing; give a config file, such as --config configs/demo.py")
+        raise UserError("--config is missing; name a config or a file, such as --config demo")
     config = FLAGS.config
     check_config(config)
     overrides = dict(config_flags.get_override_values(FLAGS["config"]))
     if FLAGS.workdir and "workdir" in overrides:
         raise UserError("--workdir and --config.workdir set the same; leave one out")
-    name = Path(config_flags.get_config_filename(FLAGS["config"])).stem
+    name = Path(config_flags.get_config_filename(FLAGS["config"]).partition(":")[0]).stem
     return config, FLAGS.workdir or config.workdir or f"{runs}/{name}", overrides
 
 
 class _ConfigFile(flags.ArgumentParser):
     def parse(self, argument: str) -> ml_collections.ConfigDict:
         # The text after a colon is an argument of the file's get_config.
-        return load_config(*expand(argument).split(":", 1))
+        given, *arguments = argument.split(":", 1)
+        return load_config(config_path(given), *arguments)
 
 
 def _parse(arguments: list[str], positionals: int = 0, about: str | None = None) -> list[str]:
     """Parse flags, and return the arguments that are none; `--help` and `--version` end here."""
-    if "--version" in arguments:
+    if VERSION in arguments:
         print(errors.VERSION)
         sys.exit(0)
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(about)
+    if HELP & set(arguments):
+        name = " NAME" if positionals else ""
+        print(f"usage: {errors.invocation()}{name} [--OPTION=VALUE ...] [--config.KEY=VALUE ...]\n")
+        print(f"{errors.as_invoked(about)}\noptions:")
         for flag in _own_flags():
-            print(f"  --{flag.name:12} {flag.help}")
-        print("  --config.KEY=VALUE  any of these keys:")
+            print(_entry(f"--{flag.name}", flag.help))
+        print("keys of the config, which --config.KEY=VALUE overrides:")
         for name, row in KEYS.items():
             values = in_words(row.kind, row.limits)
-            described = f"{row.meaning} ({values}; default {row.default!r})"
-            lines = textwrap.wrap(described, 92, break_on_hyphens=False)
-            print("\n".join([f"  config.{name}", *(f"      {line}" for line in lines)]))
+            print(_entry(name, f"{row.meaning} ({values}; default {row.default!r})"))
         sys.exit(0)
     _check_arguments(arguments)
     try:
@@ -211,6 +213,12 @@ def _parse(arguments: list[str], positionals: int = 0, about: str | None = None)
     if len(extra) > positionals:
         raise UserError(f"unexpected argument {extra[positionals]!r}; options begin with --")
     return list(extra)
+
+
+def _entry(name: str, text: str) -> str:
+    """Write a name and, below it, what it means."""
+    lines = textwrap.wrap(" ".join(text.split()), 92, break_on_hyphens=False)
+    return "\n".join([f"  {name}", *(f"      {line}" for line in lines)])
 
 
 def _unknown_flag(name: str) -> str:
@@ -237,6 +245,5 @@ def _check_arguments(arguments: list[str]) -> None:
     if len(given) > 1:
         raise UserError(f"--config is given twice, {' and '.join(given)}; give one config file")
     # The text after a colon is an argument of get_config.
-    path = expand(given[0].split(":")[0]) if given else ""
-    if path and not os.path.isfile(path):
-        raise UserError(f"--config {path}: no such file; see configs/ for some, such as demo.py")
+    if path := given[0].split(":")[0] if given else "":
+        config_path(path)

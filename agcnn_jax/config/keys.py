@@ -263,6 +263,15 @@ def is_read(key: str, values: Mapping[str, Any]) -> bool:
     return all(need.holds(values[need.key]) for need in KEYS[key].needs)
 
 
+def read_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys, of a flat config, that a run's results depend on."""
+    return {
+        key: value
+        for key, value in config.items()
+        if KEYS[key].changes in (FIXED, SCORED) and is_read(key, config)
+    }
+
+
 def check_value(key: str, value: Any) -> Any:
     """Return a key's value in the form that programs read; `UserError` if it is impossible."""
     row = KEYS[key]

@@ -1,7 +1,8 @@
 """The defaults of all keys: settings of the paper's Section IV-B.
 
 A config is a Python file whose `get_config` starts from this one and changes what it needs; see
-configs/demo.py. The command line overrides any key: --config.seed=1, --config.data.dir=DATA.
+agcnn_jax/configs/demo.py. The command line overrides any key: --config.seed=1,
+--config.data.dir=DATA.
 
 `python train.py --help` lists the keys with their defaults, ranges and meanings, which are in
 agcnn_jax/config/keys.py.

@@ -12,6 +12,9 @@ from agcnn_jax.runtime.errors import UserError
 
 FILE = "dataset.json"
 
+SYNTHETIC = "SYNTHETIC IMAGES"
+"""What tables and figures of a synthetic collection say."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Collection:

@@ -1,10 +1,11 @@
 """Prepare a TFDS dataset of grayscale images from films in any folder and a table of labels.
 
-    python data_prep/from_csv.py --images FILMS --labels labels.csv --collection NAME \
+    agcnn-prepare from_csv --images FILMS --labels labels.csv --collection NAME \
         --data_dir DATA [--image_size 256] [--dry_run]
 
 Writes `DATA/films/1.0.0/` (ArrayRecord, one split named `images`) and `DATA/prepare_report.json`.
-After an interruption, the same command continues. docs/own_films.md explains tables and options.
+After an interruption, the same command continues. The page "Your own films" explains tables
+and options.
 """
 
 from __future__ import annotations
@@ -16,38 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agcnn_jax.data.tables.label_table import read_label_table
 from agcnn_jax.data.tables.options import BLANK_AS, UNCERTAIN_AS, VIEWS, TableOptions
 from agcnn_jax.data.tables.roles import ROLES
-from agcnn_jax.data_prep.films.match import check_match, list_films, match_films
-from agcnn_jax.data_prep.films.plans import make_plan
-from agcnn_jax.data_prep.films.report import (
-    check_bad,
-    make_report,
-    match_line,
-    summary,
-    table_lines,
-)
-from agcnn_jax.data_prep.prepare.publish import Outcome
-from agcnn_jax.data_prep.prepare.store import (
-    REPORT,
-    StoreBuilder,
-    check_options,
-    write_report,
-    write_store,
-)
+from agcnn_jax.data_prep.prepare.options import check_options
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 from agcnn_jax.runtime.machine import available_cores
 
 
-class Films(StoreBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """The dataset `films`."""
-
-
 def parse_arguments(arguments: list[str] | None = None) -> Any:
     """Parse the command line; raises `UserError` for invalid options."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = OneLineParser(about=__doc__)
     add = parser.add_argument
     listed: dict[str, Any] = {"type": _words, "action": "extend"}
     add("--images", type=Path, required=True, help="folder with the films, in folders or not")
@@ -141,31 +121,11 @@ def _uncertain(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     options = parse_arguments(arguments)
-    images, data_dir, max_bad = options.images, options.data_dir, options.max_bad
     about_table = table_options(options)
-    table = read_label_table(options.labels, about_table)
-    for line in table_lines(table):
-        print(line)
-    films = list_films(images, data_dir)
-    match = match_films(table, films)
-    print(match_line(match, table, images), flush=True)
-    check_match(match, table, films, images, max_bad)
-    plan = make_plan(
-        *(images, data_dir, table, about_table, match, films),
-        collection=options.collection,
-        image_size=options.image_size,
-    )
+    # Imported here, since TFDS takes a second.
+    from agcnn_jax.data_prep.films.dataset import prepare
 
-    def review(outcome: Outcome) -> str:
-        report = make_report(plan, table, match, outcome, len(films))
-        write_report(data_dir / REPORT, report)
-        check_bad(report, max_bad, data_dir / REPORT)
-        return summary(report)
-
-    if options.dry_run:
-        print("nothing was written (--dry_run)", flush=True)
-    else:
-        print(write_store(plan, data_dir, Films, review, options.workers), flush=True)
+    prepare(options, about_table)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Draw synthetic chest radiographs (phantoms) in the layout of NIH's ChestX-ray14.
 
-    python data_prep/phantoms.py --out_dir RAW [--patients N] [--size 256] [--seed 0] \
+    agcnn-prepare phantoms --out_dir RAW [--patients N] [--size 256] [--seed 0] \
         [--prevalence floor|real] [--workers N]
 
 Writes `RAW/images/*.png` (8-bit gray), `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv` (in pixels
@@ -28,7 +28,7 @@ MIN_PATIENTS, MIN_SIZE, MAX_SIZE = 10, 64, 1024
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = errors.OneLineParser(description="Draw synthetic chest radiographs (phantoms).")
+    parser = errors.OneLineParser(about=__doc__)
     parser.add_argument("--out_dir", type=Path, help="output folder, in NIH's layout")
     parser.add_argument("--patients", type=int, default=DEFAULT_PATIENTS,
                         help="number of patients; %(default)s have about 4,000 images")  # fmt: skip

@@ -1,10 +1,10 @@
 """Convert PyTorch weights for training, or export a run's trained weights.
 
-Convert: python data_prep/torch_weights.py --weights FILE|HUB_NAME --backbone resnet50 --out DIR
-         python data_prep/torch_weights.py --weights GLOBAL.pkl LOCAL.pkl FUSION.pkl \
-             --backbone densenet121 --out DIR
-Train:   python train.py --config configs/resnet.py --config.init=DIR
-Export:  python data_prep/torch_weights.py --export WORKDIR --branch all --out FILE.safetensors
+    agcnn-prepare torch_weights --weights FILE|HUB_NAME --backbone resnet50 --out DIR
+    agcnn-prepare torch_weights --weights G.pkl L.pkl F.pkl --backbone densenet121 --out DIR
+    agcnn-prepare torch_weights --export WORKDIR --branch all --out FILE.safetensors
+
+Training starts from them with --config.init=DIR.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from agcnn_jax.runtime.paths import expand
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; raises `UserError` for invalid options."""
-    parser = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(about=__doc__)
     add = parser.add_argument
     add(
         "--weights",

@@ -1,6 +1,8 @@
 """Run the paper's experiments, and write their tables and figures.
 
-python -m agcnn_jax.experiments table1|table2|table3|control|tau|detail|all --config configs/demo.py
+    agcnn-experiments table1|table2|table3|control|tau|detail|all --config demo
+
+A stage that several runs share is trained once. The same command continues what was stopped.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agcnn_jax.data.collection import SYNTHETIC
 from agcnn_jax.evaluation.figures.style import LEGEND_BELOW, TEXT_SIZE, TITLE_SIZE, style
 from agcnn_jax.evaluation.files.table import plain_name
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.experiments.plan import EXPERIMENTS
 from agcnn_jax.experiments.result import DIFFERENCE
 from agcnn_jax.experiments.summary import BY_FINDING

@@ -11,9 +11,8 @@ from typing import Any
 import ml_collections
 
 from agcnn_jax.config.check import check_config
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten
+from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten, read_values
 from agcnn_jax.config.strategies import STRATEGIES
-from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError
 
 TAUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from agcnn_jax.config.keys import DEFAULTS, check_value
+from agcnn_jax.config.keys import DEFAULTS, check_value, read_values
 from agcnn_jax.config.saved import LIBRARIES
 from agcnn_jax.evaluation.scoring.localisation import (
     CENTRED,
@@ -35,7 +35,6 @@ from agcnn_jax.metrics.localisation import Scores, box_areas
 from agcnn_jax.metrics.seeds import SeedEstimate
 from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.run import Run
-from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.devices import replicate
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.predict_step import make_predict_step

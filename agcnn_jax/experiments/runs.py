@@ -10,14 +10,13 @@ from typing import Any
 
 from etils import epath
 
-from agcnn_jax.config.keys import flatten
+from agcnn_jax.config.keys import flatten, read_values
 from agcnn_jax.config.saved import read_config, same
 from agcnn_jax.experiments.plan import OF_BACKBONE, VARIED, PlannedRun
 from agcnn_jax.experiments.result import MEASURE_AGAIN, RunResult, make_result, measure_run
 from agcnn_jax.run import lineage
 from agcnn_jax.run.run import Run, open_run
 from agcnn_jax.run.stage_results import finished_stages, finished_variables
-from agcnn_jax.run.takeover import read_values
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.processes import from_primary, sync_call
 from agcnn_jax.runtime.storage import exists, read_json, reported, write_json

@@ -6,16 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agcnn_jax.metrics import RULES as RULES
 from agcnn_jax.metrics.interval import NO_ESTIMATE, Estimate, Interval
 from agcnn_jax.metrics.known_labels import known_rows
 from agcnn_jax.metrics.measure_intervals import errors
 from agcnn_jax.metrics.shares import shares
 
 WANTED = 0.9
-RULES = ("youden", "specificity_0.9", "sensitivity_0.9")
-"""The ways to choose a threshold: by the largest Youden's index (sensitivity + specificity - 1), by
-the largest sensitivity with a specificity of at least 0.9, or by the largest specificity with a
-sensitivity of at least 0.9."""
 
 
 def share_of(hits: np.ndarray, patients: np.ndarray) -> Estimate:

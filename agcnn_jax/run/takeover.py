@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epath
 
-from agcnn_jax.config.keys import FIXED, KEYS, SCORED, flatten, is_read
+from agcnn_jax.config.keys import flatten, read_values
 from agcnn_jax.config.saved import read_config, same
 from agcnn_jax.config.strategies import Stage, branches_before, stages
 from agcnn_jax.models.agcnn import BRANCHES
@@ -26,15 +26,6 @@ from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_byte
 
 BRANCHWISE = ("batch_size", "epochs", "learning_rate", "reference_batch_size")
 """Keys with one value for all branches, or one for each."""
-
-
-def read_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys, of a flat config, that a run's results depend on."""
-    return {
-        key: value
-        for key, value in config.items()
-        if KEYS[key].changes in (FIXED, SCORED) and is_read(key, config)
-    }
 
 
 def stage_values(config: Mapping[str, Any], count: int) -> dict[str, Any]:

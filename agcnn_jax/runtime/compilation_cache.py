@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import stat
+import sys
 import warnings
 from pathlib import Path
 
@@ -42,14 +43,15 @@ def compilation_folder(device_kind: str, processor: str) -> Path | None:
 
     It lies in `$XDG_CACHE_HOME/agcnn_jax/compiled`, by default under `~/.cache`. Only its owner may
     write there, since the programs will be executed, and programs for one `processor` may use
-    instructions that another lacks. Returns None if it cannot be created or others may have
-    written to it.
+    instructions that another lacks. Each version of Python has its own folder: from 3.14 on JAX
+    compresses programs differently, and neither reads nor replaces what it cannot decompress (jax
+    0.12). Returns None if it cannot be created or others may have written to it.
     """
     kind = "-".join(re.findall(r"[a-z0-9]+", device_kind.lower()))
     digest = hashlib.sha256(processor.encode()).hexdigest()[:12]
     try:
         compiled = user_cache() / "agcnn_jax" / "compiled"
-        folder = compiled / f"{kind}-{digest}"
+        folder = compiled / f"{kind}-{digest}-{sys.implementation.cache_tag}"
         compiled.parent.parent.mkdir(parents=True, exist_ok=True)
         for place in (compiled.parent, compiled, folder):
             place.mkdir(mode=0o700, exist_ok=True)

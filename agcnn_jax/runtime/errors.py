@@ -44,6 +44,16 @@ _PACKAGES = {
 }
 """The optional packages of `pyproject.toml`."""
 
+TRAIN = {
+    "array_record": "array_record",
+    "grain": "grain",
+    "optax": "optax",
+    "sklearn": "scikit-learn",
+    "tensorboardX": "tensorboardX",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+"""The modules that the extra `train` brings, and the packages that they are in."""
+
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
 
@@ -58,9 +68,14 @@ class Stopped(Exception):
 class OneLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` with errors in one line, `~` in paths, and `--version`."""
 
-    def __init__(self, **options: Any):
-        """Take the options of `ArgumentParser`."""
-        super().__init__(**options)
+    def __init__(self, about: str | None = None, **options: Any):
+        """Take the docstring of the program, and the options of `ArgumentParser`."""
+        super().__init__(
+            prog=invocation(),
+            description=as_invoked(about),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
         self.register("type", Path, expanded_path)
         self.add_argument("--version", action="version", version=VERSION)
 
@@ -79,6 +94,22 @@ class OneLineParser(argparse.ArgumentParser):
         if unknown := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
             message = unknown_option(unknown[1], self._option_string_actions)
         raise UserError(f"{message} (see --help)")
+
+
+def invocation() -> str:
+    """Return how this program was called, such as agcnn-train or python train.py."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"python -m agcnn_jax.{path.parent.name}"
+    return f"python {path}" if path.suffix == ".py" else path.name
+
+
+def as_invoked(about: str | None) -> str:
+    """Have the examples in a program's docstring name the file that was run, if it was one."""
+    called = invocation()
+    if not called.startswith("python "):
+        return about or ""
+    return re.sub(r"(?m)^( +)agcnn-(?:prepare )?\w+", rf"\1{called}", about or "")
 
 
 def unknown_option(given: str, known: Iterable[str]) -> str:
@@ -142,10 +173,22 @@ def packages_of(extra: str) -> str:
     return f"{_PACKAGES[extra]} (in a checkout: make install EXTRA={extra})"
 
 
+def missing_package(error: BaseException) -> str | None:
+    """Say what to install if an exception says that a module of the extra `train` is missing."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    package = TRAIN.get((name or "").partition(".")[0])
+    if package is None:
+        return None
+    return (
+        f"this needs {package}, which is not installed; install agcnn-jax with its extra train "
+        f"(in a checkout: make install)"
+    )
+
+
 def surroundings(error: BaseException) -> str | None:
     """Say what is missing on this machine if an exception comes from there, and the remedy."""
     number = getattr(error, "errno", None)
-    if message := _missing_device(error) or too_many_files(number):
+    if message := missing_package(error) or _missing_device(error) or too_many_files(number):
         return message
     if isinstance(error, OSError) and _output_fails():
         said = os.strerror(number or 0).lower()

@@ -138,6 +138,13 @@ class TestConfigs:
         )
         assert (config.data.dir, workdir) == (f"{tmp_path}/x", f"{tmp_path}/w")
 
+    def test_a_config_of_the_package_by_its_name(self, parse, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        config, workdir, _ = parse("--config=densenet", "--config.seed=3")
+        assert (config.backbone, config.seed, workdir) == ("densenet121", 3, "runs/densenet")
+        with pytest.raises(UserError, match=r"--config densnet: .*use common, demo, densenet"):
+            parse("--config=densnet")
+
     def test_two_workdirs(self, parse):
         assert parse(DEMO, "--config.workdir=here")[1] == "here"
         with pytest.raises(UserError, match=r"--workdir and --config\.workdir"):
@@ -153,7 +160,7 @@ def test_a_mistake_is_named_before_jax_starts(tmp_path, program):
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert lines == [
         f"{program}: error: --config {path}: get_config returns a dict; it must return an "
-        "ml_collections.ConfigDict, as configs/common.py does"
+        "ml_collections.ConfigDict, as agcnn_jax/configs/common.py does"
     ]
     assert not re.search(r"\| +(jax|tensorflow_datasets|orbax|grain)$", done.stderr, re.MULTILINE)
 

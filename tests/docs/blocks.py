@@ -27,7 +27,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]*) -->\n+)?```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_SHOWN = {"text", "mermaid"}
+_SHOWN = {"text"}
 
 
 class Block(NamedTuple):

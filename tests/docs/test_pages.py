@@ -18,13 +18,18 @@ from tests.support.programs import ROOT
 ELSEWHERE = {"docs/own_films.md": "tests/data_prep/test_own_films.py"}
 """Pages whose commands another test runs, and checks more closely."""
 
-FROM_NOTHING = {"docs/tutorial.md", "docs/chestxray14.md"}
+FROM_NOTHING = {"docs/tutorial.md", "docs/chestxray14.md", "docs/package.md"}
 """Pages that prepare and train what their later commands use."""
 
 LINKED = ("agcnn_jax", "data_prep", "benchmarks", "tests", "train.py", "eval.py", "Makefile")
 LINKED += ("pyproject.toml", "requirements.lock")
 SMALL_CONFIGS = ("demo", "resnet", "densenet")
-PROGRAMS = {"python": "", "agcnn-predict": "-m agcnn_jax.predict"}
+PROGRAMS = {
+    "python": "",
+    "agcnn-train": f"{ROOT}/train.py",
+    "agcnn-eval": f"{ROOT}/eval.py",
+    **{f"agcnn-{name}": f"-m agcnn_jax.{name}" for name in ("prepare", "predict", "export")},
+}
 IMAGE = "data/phantoms_raw/images/00000001_000.png"
 
 

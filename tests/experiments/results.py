@@ -2,9 +2,8 @@
 
 import json
 
-from agcnn_jax.config.keys import flatten
+from agcnn_jax.config.keys import flatten, read_values
 from agcnn_jax.experiments.result import make_result
-from agcnn_jax.run.takeover import read_values
 from tests.configs import demo
 
 BRANCHES = ("global", "local", "fusion")

@@ -58,7 +58,7 @@ def test_jobset_gpu_names_its_first_pod_as_coordinator():
 
 def test_dockerfile_installs_the_locked_versions_of_an_extra():
     text = (LAUNCH / "Dockerfile").read_text()
-    assert '-c requirements.lock -e ".[$EXTRA,gcs]"' in text
+    assert '-c requirements.lock -e ".[train,$EXTRA,gcs]"' in text
     project = (ROOT / "pyproject.toml").read_text()
     for extra in re.findall(r"EXTRA=(\w+)", text):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)

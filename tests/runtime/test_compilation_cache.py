@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,12 @@ def test_for_the_owner_alone(cache):
     for place in (folder, folder.parent, folder.parent.parent):
         assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert compilation_folder("NVIDIA H100 80GB HBM3", "x86") == folder
+
+
+def test_each_python_has_its_own(cache, monkeypatch):
+    folder = compilation_folder("cpu", "x86")
+    monkeypatch.setattr(sys.implementation, "cache_tag", "cpython-399")
+    assert compilation_folder("cpu", "x86") not in (folder, None)
 
 
 def test_in_the_home_by_default(tmp_path, monkeypatch):

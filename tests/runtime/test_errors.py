@@ -25,6 +25,7 @@ COMMANDS = (
     ["-m", "agcnn_jax.experiments"],
     ["data_prep/phantoms.py"],
     ["data_prep/chestxray14.py"],
+    ["data_prep/from_csv.py"],
     ["data_prep/torch_weights.py"],
 )
 
@@ -85,6 +86,29 @@ class TestDevices:
             raise RuntimeError("Unable to think")
 
         with pytest.raises(RuntimeError, match="Unable to think"):
+            errors.run(main)
+
+
+class TestMissingPackages:
+    def test_of_the_extra_train(self, capsys):
+        def main():
+            import sklearn.metrics  # noqa: F401
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["/usr/bin/agcnn-eval"])
+            patch.setitem(sys.modules, "sklearn", None)
+            status, line = ending(main, capsys)
+        assert status == 2
+        assert line == (
+            "agcnn-eval: error: this needs scikit-learn, which is not installed; install agcnn-jax "
+            "with its extra train (in a checkout: make install)\n"
+        )
+
+    def test_others_are_bugs(self):
+        def main():
+            raise ModuleNotFoundError("No module named 'grains'", name="grains")
+
+        with pytest.raises(ModuleNotFoundError, match="grains"):
             errors.run(main)
 
 

@@ -169,13 +169,3 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     os.replace(part, path)
-
-
-def check_options(options: Any, *numbers: str) -> None:
-    """Raise `UserError` unless the `numbers` are 1 or more, where given, and max_bad a share."""
-    for name in numbers:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be 1 or more")
-    if not 0 <= options.max_bad <= 1:
-        raise UserError(f"--max_bad {options.max_bad:g}: must be a share between 0 and 1")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from agcnn_jax.data.collection import SYNTHETIC
 from agcnn_jax.evaluation.figures import curves
 from agcnn_jax.evaluation.figures.localisation_figure import overlap_figure, pointing_figure
 from agcnn_jax.evaluation.figures.panels import films_figure
 from agcnn_jax.evaluation.figures.style import encode
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC
 from agcnn_jax.evaluation.scoring.evaluation import Evaluation
 
 EXAMPLES = {"catches": "Best catches", "misses": "Worst misses"}

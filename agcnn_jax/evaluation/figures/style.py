@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC, Cohort
+from agcnn_jax.data.collection import SYNTHETIC
+
+if TYPE_CHECKING:  # its imports need the extra train, and overlays need this module without it
+    from agcnn_jax.evaluation.scoring.cohort import Cohort
 
 # Okabe and Ito's colours are distinct for colour-blind readers, the line styles in grey print.
 _STYLES = {

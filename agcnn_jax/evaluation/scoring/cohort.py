@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agcnn_jax.data.collection import part_of
+from agcnn_jax.data.collection import SYNTHETIC, part_of
 from agcnn_jax.data.labels import MISSING
 from agcnn_jax.data.splits import WHOLE
 from agcnn_jax.evaluation.scoring.references import Setting
@@ -16,7 +16,6 @@ from agcnn_jax.run.lineage import ANY_COLLECTION, Lineage, Overlap
 from agcnn_jax.run.run import Run
 from agcnn_jax.runtime.errors import UserError
 
-SYNTHETIC = "SYNTHETIC IMAGES"
 SYNTHETIC_NOTE = f"{SYNTHETIC}: these numbers say nothing about patients."
 
 MISSING_NOTE = (
