@@ -1,6 +1,8 @@
 """Check hosts, network, storage and programs before a training, and say how long it will take.
 
-python -m agcnn_jax.check --config configs/resnet.py [--workdir W]
+    agcnn-check --config resnet --workdir W
+
+Takes the options of agcnn-train, and starts on as many hosts. Ends with 2 if something fails.
 """
 
 from __future__ import annotations
