@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agcnn_jax.check.part import Part
+from agcnn_jax.check.part import Part, in_words
 from agcnn_jax.runtime.progress import duration
 
 
@@ -78,7 +78,7 @@ def forecast(
     validation = 3600 * figures["validation_hours"]
     lines = (
         f"the run takes {duration(total)}: {stages}; {duration(validation)} of it validation",
-        f"checkpoints take {kept / 1e9:,.2f} GB at most; a restart takes {duration(restart)}",
+        f"checkpoints take {in_words(kept)} at most; a restart takes {duration(restart)}",
     )
     return Part("forecast", figures, lines)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from agcnn_jax.check.part import Part, named, slow_ones
+from agcnn_jax.check.part import Part, in_words, named, slow_ones
 from agcnn_jax.runtime import cluster
 from agcnn_jax.runtime.devices import BATCH_AXIS, REPLICATED, data_parallel, replicate
 from agcnn_jax.runtime.processes import exchange, process_share
@@ -90,7 +90,7 @@ def judge_network(
         },
     }
     lines = [
-        f"all devices sum 4 bytes in {1e3 * latency:.3f} ms, gradients of {size / 1e6:,.1f} MB in "
+        f"all devices sum 4 bytes in {1e3 * latency:.3f} ms, gradients of {in_words(size)} in "
         f"{1e3 * reduced:.2f} ms ({size / reduced / 1e9:.2f} GB/s)"
     ]
     failures = []

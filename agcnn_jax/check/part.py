@@ -19,7 +19,7 @@ SLOW = 3.0
 _SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 """In names of environment variables whose values nobody else may see."""
 
-_HOME = re.compile(r"/(?:home|Users)/[^/\s'\"]+|/root(?=[/\s'\"]|$)")
+_HOME = re.compile(r"/(?:home|Users)/[^/\s'\",;:)]+|/root(?=[/\s'\",;:)]|$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,11 @@ def slow_ones(seconds: Sequence[float], least: float) -> list[int]:
         if (others := [*seconds[:place], *seconds[place + 1 :]])
         and one >= max(least, SLOW * statistics.median(others))
     ]
+
+
+def in_words(size: float) -> str:
+    """Write a number of bytes."""
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.2f} MB"
 
 
 def named(process: int, hosts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from agcnn_jax.check.part import Part, named
+from agcnn_jax.check.part import Part, in_words, named
 from agcnn_jax.check.storage import FOLDER, time_checkpoint
 from agcnn_jax.models.agcnn import Variables, merge_branches
 from agcnn_jax.run import lineage
@@ -227,6 +227,5 @@ def judge_stage(name: str, figures: dict[str, Any], hosts: Sequence[str]) -> Par
     if "checkpoint" in figures:
         taken = figures["checkpoint"]
         times = ", ".join(f"{word} {taken[word]:.2f} s" for word in ("write", "read", "delete"))
-        size = figures["checkpoint_bytes"] / 1e6
-        lines.append(f"{name}: checkpoint of {size:,.2f} MB: {times}")
+        lines.append(f"{name}: checkpoint of {in_words(figures['checkpoint_bytes'])}: {times}")
     return Part(name, figures, tuple(lines), tuple(failures))

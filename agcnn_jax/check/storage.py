@@ -13,7 +13,7 @@ from typing import Any
 import grain
 from etils import epath
 
-from agcnn_jax.check.part import Part, named, slow_ones
+from agcnn_jax.check.part import Part, in_words, named, slow_ones
 from agcnn_jax.data.pipeline import iterate, training_batches
 from agcnn_jax.run import lineage
 from agcnn_jax.run.checkpoints import StageCheckpoints
@@ -56,8 +56,8 @@ def check_storage(run: Run, batch_size: int, needed: int, hosts: Sequence[str]) 
     part = judge_reading(rates, hosts)
     figures: dict[str, Any] = {"remote": is_remote(place), "writable": writable}
     figures |= {"free_bytes": free, "bytes_to_write": needed}
-    there = "" if free is None else f", {free / 1e9:,.1f} GB free"
-    line = f"workdir: the run will write {needed / 1e9:,.2f} GB{there}"
+    there = "" if free is None else f", {in_words(free)} free"
+    line = f"workdir: the run will write {in_words(needed)}{there}"
     return Part("storage", figures | part.figures, (line, *part.lines), (*failures, *part.failures))
 
 
@@ -96,8 +96,8 @@ def no_space(workdir: epath.Path, free: int | None, needed: int) -> str | None:
     if free is None or free >= needed:
         return None
     return (
-        f"{workdir} has {free / 1e9:,.2f} GB free, and the run will write {needed / 1e9:,.2f} GB; "
-        f"free some space, or choose another --workdir"
+        f"{workdir} has {in_words(free)} free, and the run will write {in_words(needed)}; free "
+        f"some space, or choose another --workdir"
     )
 
 

@@ -159,5 +159,5 @@ def test_a_full_disk(data_dir, tmp_path):
         ) as run:
             [(status, output, stderr)] = run.finish()
     assert status == 2, stderr
-    assert "GB free, and the run will write" in output
+    assert "MB free, and the run will write" in output
     assert "free some space" in output
