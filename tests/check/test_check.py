@@ -4,9 +4,10 @@ import json
 
 import jax
 import pytest
+from etils import epath
 
 from agcnn_jax.check import program
-from agcnn_jax.check.check import check
+from agcnn_jax.check.check import check, remove, write_report
 from agcnn_jax.run import run as experiment
 from agcnn_jax.runtime.devices import device_mesh
 from agcnn_jax.training.fit import check_memory
@@ -15,8 +16,6 @@ from tests.pods.test_refused import another_repository
 from tests.support.disks import WITH_DISK, mounted
 from tests.support.processes import DEMO, Run
 from tests.support.started import TINY
-
-pytestmark = pytest.mark.slow
 
 STAGES = ["1_global", "2_local", "3_fusion"]
 OPTIONS = (*DEMO, "--config.max_steps=4", "--config.log_every=1")
@@ -41,6 +40,32 @@ def checking(data_dir, workdir, *options, program=CHECK, **settings):
     )
 
 
+def test_a_report_from_a_workdir_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert write_report({"passed": False}, epath.Path(tmp_path / "file/run")) == "check.json"
+    assert json.loads((tmp_path / "check.json").read_text()) == {"passed": False}
+    workdir = epath.Path(tmp_path / "run")
+    assert write_report({"passed": True}, workdir) == str(workdir / "check.json")
+    assert json.loads((workdir / "check.json").read_text()) == {"passed": True}
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path, monkeypatch, capsys):
+    folder = epath.Path(tmp_path / ".check")
+    (folder / "a").mkdir(parents=True)
+
+    def refuse(path):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(type(folder), "rmtree", refuse)
+    remove(folder)
+    assert f"{folder} is left behind (PermissionError); delete it" in capsys.readouterr().out
+    monkeypatch.undo()
+    remove(folder)
+    assert not folder.exists()
+    remove(folder)
+
+
 @pytest.fixture
 def config(data_dir, monkeypatch):
     monkeypatch.setattr(experiment, "device_mesh", lambda: device_mesh(jax.devices()[:2]))
@@ -53,6 +78,7 @@ def config(data_dir, monkeypatch):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 class TestOneProcess:
     def test_too_little_memory(self, config, monkeypatch, tmp_path, capsys):
@@ -83,6 +109,7 @@ class TestOneProcess:
         )
 
 
+@pytest.mark.slow
 def test_training_that_is_checked_first(data_dir, tmp_path):
     """The check has run the very steps that training then runs; a resumed run may check again."""
     workdir = tmp_path / "run"
@@ -100,6 +127,7 @@ def test_training_that_is_checked_first(data_dir, tmp_path):
     assert not (workdir / ".check").exists()
 
 
+@pytest.mark.slow
 def test_two_processes(data_dir, tmp_path):
     with checking(data_dir, tmp_path / "run") as run:
         first, second = run.succeed()
@@ -118,6 +146,7 @@ def test_two_processes(data_dir, tmp_path):
     assert list(content["forecast"]["hours_by_stage"]) == STAGES
 
 
+@pytest.mark.slow
 def test_a_broken_host(data_dir, tmp_path):
     with checking(data_dir, tmp_path / "run", program=("-m", "tests.check.broken")) as run:
         ends = run.finish()
@@ -131,6 +160,7 @@ def test_a_broken_host(data_dir, tmp_path):
         assert any(one == part and words in what for one, what in found), (words, found)
 
 
+@pytest.mark.slow
 def test_hosts_with_other_code(data_dir, tmp_path):
     other = another_repository(tmp_path / "other")
     with checking(data_dir, tmp_path / "run", cwd={1: other}, devices=1) as run:
@@ -146,6 +176,7 @@ def test_hosts_with_other_code(data_dir, tmp_path):
     assert "program" not in content
 
 
+@pytest.mark.slow
 def test_a_full_disk(data_dir, tmp_path):
     with mounted(tmp_path / "disk") as disk:
         disk.fill(leave=20_000)
