@@ -31,6 +31,7 @@ from agcnn_jax.training.fit import (
 )
 from agcnn_jax.training.predict_step import make_predict_step
 from agcnn_jax.training.prediction import predict
+from agcnn_jax.training.record import all_finite
 from agcnn_jax.training.schedule import Schedule
 from agcnn_jax.training.steps import TrainState
 
@@ -101,6 +102,7 @@ def measure_stage(
             lambda: run_steps(step, state, frozen, itertools.chain([batch], batches), STEPS)
         )
         figures["losses"] = losses
+        figures["weights_finite"] = bool(jax.device_get(all_finite(state)))
         figures["parameters"] = exchange(lineage.digest(state.variables["params"]))
         state, _, once = run_steps(step, state, frozen, batches, 1)
         count = from_primary(lambda: min(MOST, max(FEWEST, round(SECONDS / once))))
@@ -193,10 +195,15 @@ def judge_stage(name: str, figures: dict[str, Any], hosts: Sequence[str]) -> Par
     failures = []
     losses, digests = figures["losses"], figures["parameters"]
     bad = [i for i, loss in enumerate(losses, start=1) if not math.isfinite(loss)]
-    if bad:
+    if bad or not figures["weights_finite"]:
+        what = (
+            f"the loss is {losses[bad[0] - 1]} at step {bad[0]}"
+            if bad
+            else (f"weights are not finite after step {len(losses)}")
+        )
         failures.append(
-            f"stage {name}: the loss is {losses[bad[0] - 1]} at step {bad[0]}; try a smaller "
-            f"config.learning_rate, and look at the weights in config.init"
+            f"stage {name}: {what}; try a smaller config.learning_rate, and look at the weights in "
+            f"config.init"
         )
     for process, digest in enumerate(digests):
         if digest != digests[0]:

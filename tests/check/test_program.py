@@ -18,6 +18,7 @@ FIGURES = {
     "device_memory": 16 * 2**30,
     "compile_again": 2.0,
     "losses": [0.7, 0.6, 0.5],
+    "weights_finite": True,
     "parameters": ["aa", "aa"],
     "timed": 10,
     "fed": 0.2,
@@ -51,6 +52,11 @@ def test_a_loss_that_is_not_finite(value):
     )
     assert part.figures["losses"] == [0.7, str(value), "nan"]
     assert "NaN" not in json.dumps(part.figures)
+
+
+def test_weights_that_are_not_finite():
+    [failure] = judge_stage("1_global", FIGURES | {"weights_finite": False}, HOSTS).failures
+    assert failure.startswith("stage 1_global: weights are not finite after step 3; try a smaller")
 
 
 def test_parameters_that_differ():
