@@ -83,9 +83,11 @@ $(VENV)/made:
 	$(PYTHON) -m venv --clear --without-pip $(VENV)
 	@touch $@ $(KEPT:%=$(VENV)/extra-%)
 
-# Says what is missing before anything is downloaded; without df, pip says it.
+# Says what is missing before anything is downloaded; without df, pip says it. What is free stands
+# before the share in use, with blanks in the disk's name perhaps.
 room = need=$$(( 0 $(foreach one,$(1),+ $(or $(SIZE_$(one)),50)) )); \
-  free=$$(df -Pm . 2>/dev/null | { read -r head; read -r disk size used free rest; echo "$$free"; }); \
+  free=$$(df -Pm . 2>/dev/null | { read -r head; read -r disk; set -- $${disk%%%*}; \
+  while [ "$$3" ]; do shift; done; echo "$$1"; }); \
   [ "$${free:-$$need}" -ge "$$need" ] || { echo "installing into $(CURDIR)/$(VENV) takes more" \
   "than $$need MB, and $$free MB are free there; free some space and run make again" >&2; exit 2; }
 

@@ -200,7 +200,7 @@ def command(description: str, plan: Plan, batch_sizes: Sequence[int], product: i
         batch_sizes: batch sizes to try, the largest first.
         product: side of the matrices whose product tells the device's limit.
     """
-    parser = OneLineParser(description=description)
+    parser = OneLineParser(about=description)
     parser.add_argument("--backbone", choices=BACKBONES, required=True)
     parser.add_argument("--minutes", type=float, default=9.0, help="for all, compilation too")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")

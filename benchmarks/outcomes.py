@@ -154,7 +154,7 @@ def spread(side: dict[str, Any]) -> str:
 
 def main() -> None:
     """Read, compare, print and write."""
-    parser = OneLineParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(about=__doc__.split("\n")[0])
     parser.add_argument("--ours", nargs="+", required=True, metavar="FILE", help="our results")
     parser.add_argument("--twin", nargs="+", required=True, metavar="FILE", help="the twin's files")
     parser.add_argument("--out", type=Path, metavar="FILE.json")

@@ -157,7 +157,7 @@ RENDERERS = {"cpu": beside_pytorch, "gpu": beside_pytorch, "roofline": roofline}
 
 def main() -> None:
     """Write or check the page."""
-    parser = OneLineParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(about=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     if not options.check:

@@ -165,7 +165,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Compile the requested cases and print the table."""
-    parser = OneLineParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(about=__doc__.split("\n")[0])
     parser.add_argument("--generations", nargs="+", choices=CHIPS, default=list(CHIPS))
     parser.add_argument("--chips", nargs="+", type=int, choices=(4, 64), default=[4, 64])
     parser.add_argument("--backbones", nargs="+", choices=CONFIGS, default=list(CONFIGS))

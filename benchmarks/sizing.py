@@ -80,7 +80,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Compile the requested cases and print the table."""
-    parser = OneLineParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(about=__doc__.split("\n")[0])
     parser.add_argument("--platform", choices=("cpu", "gpu", "tpu"), default="cpu")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--topology", help="absent TPUs, such as v5e:2x2")

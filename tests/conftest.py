@@ -38,8 +38,11 @@ settings.load_profile("agcnn")
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Prepare a dataset of about 170 phantoms of 64x64 pixels; returns its folder."""
-    folder = tmp_path_factory.mktemp("phantoms")
+    """Prepare a dataset of about 170 phantoms of 64x64 pixels; returns its folder.
+
+    Its path has blanks and umlauts, which all that read and train with it have to bear.
+    """
+    folder = tmp_path_factory.mktemp("phantoms für Prüfungen")
     raw, data = folder / "raw", folder / "data"
     phantoms.generate(raw, 46, 64, seed=0, workers=1)
     chestxray14.main(

@@ -69,3 +69,28 @@ def test_prepare_names_the_commands_that_there_are(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["agcnn-prepare", *given])
         with pytest.raises(errors.UserError, match="COMMAND"):
             prepare.main()
+
+
+@pytest.mark.parametrize(
+    ("message", "installed"),
+    [
+        (
+            "prepare it with: python data_prep/from_csv.py --images",
+            "agcnn-prepare from_csv --images",
+        ),
+        (
+            "a folder that data_prep/torch_weights.py wrote",
+            "that agcnn-prepare torch_weights wrote",
+        ),
+        (
+            "run the same python train.py command; eval.py is next",
+            "same agcnn-train command; agcnn-eval is",
+        ),
+        ("my/train.py, x-eval.py: no such file", "my/train.py, x-eval.py: no such file"),
+    ],
+)
+def test_messages_name_the_commands_that_there_are(monkeypatch, message, installed):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert errors.as_installed(message) == message
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/agcnn-train"])
+    assert installed in errors.as_installed(message)

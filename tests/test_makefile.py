@@ -1,4 +1,4 @@
-"""The Python that `make` chooses among scripts that pretend to be one."""
+"""The Python that `make` chooses among scripts that pretend to be one, in a path with blanks."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import pytest
 from tests.support.programs import ROOT
 
 MAKE = shutil.which("make")
+CLONE = "Ärzte und Forschung"
 
 PYTHON = """#!/bin/sh
 case "$1 $2" in
@@ -37,19 +38,19 @@ exit 127
 @pytest.fixture
 def folder(tmp_path):
     """A folder to call make in, beside a PATH with the tools of recipes but no Python."""
-    (tmp_path / "clone").mkdir()
+    (tmp_path / CLONE).mkdir()
     (tmp_path / "bin").mkdir()
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
-        shutil.copy(ROOT / name, tmp_path / "clone")
+        shutil.copy(ROOT / name, tmp_path / CLONE)
     for tool in ("sh", "cp", "mkdir", "touch"):
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
 
-# The system's, for the folder that holds the environment.
+# The system's, for the folder that holds the environment: on a share whose name has a blank.
 DF = """#!/bin/sh
 echo "Filesystem 1048576-blocks Used Available Capacity Mounted on"
-echo "/dev/disk 100000 1 {version} 1% /"
+echo "//nas/our films 100000 1 {version} 1% /mnt/our films"
 """
 
 
@@ -64,7 +65,7 @@ def put(folder, name, version="3.11", status=0, pip=None, text=PYTHON):
 def make(folder, *arguments, status=0, target="install", **environment):
     done = subprocess.run(
         [MAKE, target, *arguments],
-        cwd=folder / "clone",
+        cwd=folder / CLONE,
         env={"PATH": str(folder / "bin"), **environment},
         capture_output=True,
         text=True,
@@ -105,7 +106,7 @@ def test_the_one_that_is_named(folder):
     for name in ("python3.13", "python3.12", "mine"):
         put(folder, name)
     assert make(folder, "PYTHON=python3.12") == used("python3.12")
-    shutil.rmtree(folder / "clone" / ".venv")
+    shutil.rmtree(folder / CLONE / ".venv")
     assert make(folder, PYTHON=str(folder / "bin" / "mine")) == used("mine")
 
 
@@ -125,12 +126,12 @@ def test_none_that_can_be_used(folder, scripts, arguments, named):
     assert line.startswith(f"{named} is not a Python 3.11 or newer")
     assert line.endswith("make PYTHON=/path/to/python3.14 install")
     assert all(other.startswith("make: ***") for other in rest)
-    assert not (folder / "clone" / ".venv").exists()
+    assert not (folder / CLONE / ".venv").exists()
 
 
 def installs(folder):
     """What pip was asked for since the last call."""
-    path = folder / "clone" / "installs"
+    path = folder / CLONE / "installs"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
     return lines
@@ -142,7 +143,7 @@ def test_a_python_without_pip_says_so(folder):
         line, *rest = make(folder, *arguments, status=2)
         assert line.startswith("python3.12 has no pip, which installs the packages: get it from")
         assert all(other.startswith("make: ***") for other in rest)
-    assert not (folder / "clone" / ".venv").exists()
+    assert not (folder / CLONE / ".venv").exists()
     put(folder, "python3.11")
     assert make(folder) == used("python3.11")
 
@@ -153,7 +154,7 @@ def test_a_disk_with_too_little_space_is_named(folder):
     line, *rest = make(folder, status=2)
     assert "takes more than 1200 MB, and 1199 MB are free there" in line
     assert all(other.startswith("make: ***") for other in rest)
-    assert not (folder / "clone" / ".venv").exists()
+    assert not (folder / CLONE / ".venv").exists()
     put(folder, "df", version=1200, text=DF)
     assert make(folder) == used("python3.12")
     line, *_ = make(folder, "EXTRA=cuda,dicom", status=2)
@@ -191,7 +192,7 @@ class TestExtras:
 
     def test_stay_when_packages_change_or_the_environment_is_made_again(self, folder):
         make(folder, "EXTRA=cuda")
-        os.utime(folder / "clone" / ".venv" / "installed", (1, 1))  # before pyproject.toml
+        os.utime(folder / CLONE / ".venv" / "installed", (1, 1))  # before pyproject.toml
         make(folder)
         put(folder, "python3.13", "3.13")
         make(folder, "PYTHON=python3.13")
@@ -209,7 +210,7 @@ class TestExtras:
     def test_an_unknown_one_is_refused_by_name(self, folder):
         (line,) = make(folder, "EXTRA=dicom,cud", status=2)
         assert "there is no extra cud; the extras are cuda tpu gcs s3 dicom" in line
-        assert not (folder / "clone" / ".venv").exists()
+        assert not (folder / CLONE / ".venv").exists()
 
 
 class TestAnEnvironmentThatIsThere:
@@ -236,14 +237,14 @@ class TestAnEnvironmentThatIsThere:
     def test_is_kept_if_the_named_one_cannot_be_used(self, folder):
         line, *_ = make(folder, "PYTHON=python4", status=2)
         assert line.startswith("python4 is not")
-        assert (folder / "clone" / ".venv" / "made").exists()
+        assert (folder / CLONE / ".venv" / "made").exists()
         assert make(folder) == []
 
     def test_is_made_again_if_its_python_is_gone(self, folder):
-        (folder / "clone" / ".venv" / "bin" / "python").unlink()
+        (folder / CLONE / ".venv" / "bin" / "python").unlink()
         assert make(folder) == used("python3.11")
 
 
 def test_help_looks_for_none(folder):
-    done = subprocess.run([MAKE], cwd=folder / "clone", env={"PATH": ""}, capture_output=True)
+    done = subprocess.run([MAKE], cwd=folder / CLONE, env={"PATH": ""}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

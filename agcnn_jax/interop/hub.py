@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agcnn_jax.runtime.errors import UserError
+from agcnn_jax.runtime.storage import reported
 
 FILE = "model.safetensors"
 SCHEME = "hf://"
@@ -113,7 +114,7 @@ def fetch(
         missing: what to do if there is no such file.
 
     Raises:
-        UserError: if the file is unavailable.
+        UserError: if the file is unavailable, or cannot be written.
     """
     import huggingface_hub  # takes a second
     from huggingface_hub import errors
@@ -131,6 +132,10 @@ def fetch(
         answered = not isinstance(error, errors.LocalEntryNotFoundError)
         if isinstance(error, errors.EntryNotFoundError) and answered:
             raise UserError(f"{option}: it has no file {file}; {missing}") from error
+        if isinstance(error, OSError) and error.filename is not None:
+            remedy = None if folder else "name another folder for downloads with HF_HOME"
+            with reported(error.filename, "written", remedy):
+                raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(
             f"{option}: the hub cannot be reached ({reason}); download it elsewhere from "

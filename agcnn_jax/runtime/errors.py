@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import logging
 import os
 import re
 import resource
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import logging
+from absl import logging as absl_logging
 
 import agcnn_jax
 from agcnn_jax.runtime import interrupt
@@ -112,6 +113,19 @@ def as_invoked(about: str | None) -> str:
     return re.sub(r"(?m)^( +)agcnn-(?:prepare )?\w+", rf"\1{called}", about or "")
 
 
+def as_installed(message: str) -> str:
+    """Name the installed commands in a message that names a checkout's, if one of them was run."""
+    if invocation().startswith("python "):
+        return message
+    message = re.sub(
+        r"(?<![\w./-])(?:python )?(?:data_prep/)?"
+        r"(chestxray14|from_csv|phantoms|torch_weights)\.py\b",
+        r"agcnn-prepare \1",
+        message,
+    )
+    return re.sub(r"(?<![\w./-])(?:python )?(train|eval)\.py\b", r"agcnn-\1", message)
+
+
 def unknown_option(given: str, known: Iterable[str]) -> str:
     """Say that there is no option `given`, such as `--workers`, and name the nearest."""
     near = difflib.get_close_matches(given, list(known), n=2, cutoff=0.6)
@@ -128,7 +142,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     output. Any other exception is a bug and keeps its traceback.
     """
     # Users cannot act on the warnings of libraries.
-    logging.set_verbosity(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    # It warns where it cannot keep its caches in the home, and then does without them.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     _open_standard_streams()
     interrupt.raise_again()
     status: Any
@@ -139,7 +155,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = leaving.code
         sys.stdout.flush()
     except UserError as error:
-        say(f"error: {error}")
+        say(f"error: {as_installed(str(error))}")
         status = USAGE_STATUS
     except Stopped as stopped:
         say(str(stopped))

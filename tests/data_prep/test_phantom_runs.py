@@ -21,6 +21,7 @@ from agcnn_jax.data_prep.phantom.sheet import contact_sheet
 from agcnn_jax.runtime.errors import UserError
 from tests.data_prep.nih_files import ROOT
 from tests.data_prep.phantom_files import SIZE, files
+from tests.support.places import FOLDER, UMASK, run_there
 
 
 def test_an_interrupted_run_is_completed_by_the_same_command(raw, tmp_path, monkeypatch):
@@ -188,15 +189,19 @@ def test_mistakes_end_with_one_line_and_status_2(arguments, named, tmp_path):
 
 
 def test_command_line_draws_a_cohort_and_a_contact_sheet(tmp_path):
-    command = [sys.executable, ROOT / "data_prep" / "phantoms.py", "--size", "64"]
-    cohort = [*command, "--out_dir", "raw", "--patients", "10", "--workers", "1"]
-    first = subprocess.run(cohort, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert "synthetic" in first.stdout
-    again = subprocess.run(cohort, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert "already complete" in again.stdout
-    sheet = [*command, "--contact_sheet", "sheet.png"]
-    subprocess.run(sheet, capture_output=True, cwd=tmp_path, check=True)
-    assert cv2.imread(str(tmp_path / "sheet.png"), 0).shape[1] == 5 * 64
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    command = [ROOT / "data_prep" / "phantoms.py", "--size", "64"]
+    cohort = [*command, "--out_dir", "für alle", "--patients", "10", "--workers", "1"]
+    for said in ("für alle: ", "already complete"):
+        done = run_there(*cohort, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+        assert not done.stderr
+    assert not any(path.stat().st_mode & UMASK for path in (folder / "für alle").rglob("*"))
+    sheet = run_there(*command, "--contact_sheet", "sheet.png", cwd=folder)
+    assert sheet.returncode == 0, sheet.stderr
+    assert cv2.imread(str(folder / "sheet.png"), 0).shape[1] == 5 * 64
 
 
 def test_ctrl_c_ends_with_one_line_and_no_marker(tmp_path):

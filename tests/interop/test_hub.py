@@ -175,6 +175,19 @@ def test_the_hub_says_no(tmp_path, server, name, revision, message):
     assert "Traceback" not in err
 
 
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch):
+    import huggingface_hub
+
+    # As the client does in a home of which there is none.
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_, **__: os.makedirs("/dev/null/hub")
+    )
+    with pytest.raises(UserError) as caught:
+        hub.fetch("owner/model", "file", "main", "--from x", instead="it", missing="look again")
+    assert str(caught.value).startswith("/dev/null/hub cannot be written: Not a directory; ")
+    assert "HF_HOME" in str(caught.value)
+
+
 @pytest.mark.slow
 def test_unreachable(tmp_path):
     arguments = ("--weights", NAME, "--backbone", "resnet50")

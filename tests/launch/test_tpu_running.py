@@ -48,7 +48,7 @@ def test_worker_waits_for_the_status_of_a_program_that_has_just_ended(tmp_path):
     folder.mkdir()
     ended = subprocess.run(["bash", "-c", "echo $$"], capture_output=True, text=True, check=True)
     (folder / "pid").write_text(ended.stdout)
-    writer = subprocess.Popen(["bash", "-c", f"sleep 0.5; echo 0 > {folder}/status"])
+    writer = subprocess.Popen(["bash", "-c", f"sleep 0.5; echo 0 > '{folder}/status'"])
     done = script(LAUNCH / "tpu_worker.sh", "status", env={"HOME": str(tmp_path)})
     writer.wait()
     assert done.stdout.split()[2] == "0"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -179,7 +180,7 @@ def test_streams_that_are_closed_full_or_not_read(tmp_path, shell, lines, status
     path = tmp_path / "file"
     (tmp_path / "p.py").write_text(PRINTS.format(lines=lines, fails=False, path=str(path)))
     done = subprocess.run(
-        ["bash", "-c", shell.format(f"{sys.executable} {tmp_path}/p.py")],
+        ["bash", "-c", shell.format(shlex.join([sys.executable, f"{tmp_path}/p.py"]))],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
