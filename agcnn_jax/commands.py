@@ -20,6 +20,7 @@ def start(module: str) -> NoReturn:
 prepare = functools.partial(start, "agcnn_jax.prepare")
 train = functools.partial(start, "agcnn_jax.train")
 evaluate = functools.partial(start, "agcnn_jax.eval")
+check = functools.partial(start, "agcnn_jax.check.__main__")
 predict = functools.partial(start, "agcnn_jax.predict")
 export = functools.partial(start, "agcnn_jax.export")
 experiments = functools.partial(start, "agcnn_jax.experiments.__main__")

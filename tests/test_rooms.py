@@ -19,6 +19,7 @@ ROOMS = (
     "run",
     "interop",
     "training",
+    "check",
     "evaluation",
     "inference",
     "experiments",

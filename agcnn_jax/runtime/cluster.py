@@ -25,6 +25,7 @@ from agcnn_jax.runtime.errors import USAGE_STATUS, Stopped, UserError, say
 from agcnn_jax.runtime.processes import exchange
 
 _FAILURES = "agcnn_jax/failures/"
+_ROUND_TRIPS = "agcnn_jax/round_trips/"
 _LOOK_EVERY = 2.0  # seconds
 _leaving = threading.Event()  # set once this process tells the others why the run ends
 
@@ -99,6 +100,23 @@ def _wait_for_port(coordinator_address: str, start_timeout: int) -> None:
 def is_joined() -> bool:
     """Return True if this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def coordinator() -> str | None:
+    """Return HOST:PORT where the processes meet, as this process was told; None if it is alone."""
+    address: str | None = global_state.coordinator_address
+    return address if is_joined() else None
+
+
+def round_trip(content: bytes) -> float:
+    """Return the seconds that it takes to send bytes to process 0's host and to get them back."""
+    client, key = global_state.client, f"{_ROUND_TRIPS}{jax.process_index()}"
+    began = time.perf_counter()
+    client.key_value_set_bytes(key, content)  # type: ignore[union-attr]
+    client.blocking_key_value_get_bytes(key, 60_000)  # type: ignore[union-attr]
+    seconds = time.perf_counter() - began
+    client.key_value_delete(key)  # type: ignore[union-attr]
+    return seconds
 
 
 def fail(error: Exception, peer_timeout: int = 0) -> None:

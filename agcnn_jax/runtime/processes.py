@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -86,14 +86,20 @@ def check_agreement(facts: Callable[[], Mapping[str, Any]]) -> None:
     """
     if process_share()[1] == 1:
         return
-    first, *others = exchange(dict(facts()))
+    for process, key, first, theirs in differences(exchange(dict(facts()))):
+        raise UserError(
+            f"process {process} differs from process 0 in {key}: {theirs!r} "
+            f"instead of {first!r}; start all with the same config, code and data"
+        )
+
+
+def differences(each: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, Any, Any]]:
+    """Yield the process, the name, process 0's value and its own for each fact that differs."""
+    first, *others = each
     for process, theirs in enumerate(others, start=1):
         for key in sorted(first.keys() | theirs.keys()):
             if first.get(key) != theirs.get(key):
-                raise UserError(
-                    f"process {process} differs from process 0 in {key}: {theirs.get(key)!r} "
-                    f"instead of {first.get(key)!r}; start all with the same config, code and data"
-                )
+                yield process, key, first.get(key), theirs.get(key)
 
 
 def check_shared(workdir: epath.Path) -> None:

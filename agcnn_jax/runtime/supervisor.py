@@ -8,11 +8,13 @@ process was lost, and a status that tells a launcher to run the command again.
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +36,9 @@ _STDERR = "AGCNN_JAX_SUPERVISED_STDERR"
 
 _PARENT = "AGCNN_JAX_SUPERVISOR"
 """Environment variable with the process number of the parent."""
+
+LOOPBACK = ("127.", "::1")
+"""Start of the addresses by which a host reaches only itself."""
 
 _HOSTS = "agcnn_jax hosts: "
 _KEPT_LINES = 400
@@ -184,11 +189,23 @@ def lost_processes(log: str) -> list[int]:
 
 def not_found(coordinator_address: str | None, start_timeout: int) -> str:
     """Return the message for processes that did not find each other."""
+    here = [one for one in addresses(coordinator_address or "") if one.startswith(LOOPBACK)]
+    own = f", which is {here[0]} here, the address of each host itself" if here else ""
     return (
-        f"not all processes of the run met at {coordinator_address or 'the coordinator'} within "
-        f"{start_timeout} s; start all of them, with a --coordinator_address that all can reach, "
-        f"and run the same command again"
+        f"not all processes of the run met at {coordinator_address or 'the coordinator'}{own} "
+        f"within {start_timeout} s; start all of them, with a --coordinator_address that all can "
+        f"reach, and run the same command again"
     )
+
+
+def addresses(coordinator_address: str) -> list[str]:
+    """Resolve the host of HOST:PORT on this host; empty if that fails."""
+    host = coordinator_address.rpartition(":")[0].strip("[]")
+    if not host:
+        return []
+    with contextlib.suppress(OSError):
+        return sorted({str(one[4][0]) for one in socket.getaddrinfo(host, None)})
+    return []
 
 
 def begin_supervised() -> None:

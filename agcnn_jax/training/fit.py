@@ -33,6 +33,12 @@ GIB = 2**30
 PARTS = {"argument": "arguments", "output": "outputs", "temp": "scratch", "alias": "reused"}
 """The parts of a step's memory as XLA and as messages name them."""
 
+LESS_MEMORY = (
+    "raise --config.accumulate, lower --config.batch_size or --config.input_size, use "
+    "--config.dtype=bfloat16, or use more devices"
+)
+"""What to do if a step needs more memory than a device has."""
+
 
 def fit(
     run: Run,
@@ -47,13 +53,8 @@ def fit(
     loss or the weights are no longer finite, or a step needs more memory than a device has;
     `Stopped` after any step or batch of validation, with everything saved, if that was requested.
     """
-    config, mesh, stage = run.config, run.mesh, schedule.stage
-    trained = select_branches(variables, stage.branches)
-    # As one program: otherwise each array of the optimizer would be compiled by itself.
-    first_state = jax.jit(functools.partial(init_state, optimizer=schedule.optimizer))
-    state = replicate(mesh, first_state(trained))
-    frozen_branches = tuple(b for b in variables["params"] if b not in stage.branches)
-    frozen = replicate(mesh, select_branches(variables, frozen_branches))
+    config, stage = run.config, schedule.stage
+    state, frozen = first_state(run, schedule, variables)
     batches = open_batches(run, schedule, frozen)
     score = make_validation(run, stage, frozen)
     resumed, scored = checkpoints.resume_point()
@@ -96,6 +97,16 @@ def fit(
             if validating:
                 validate(step)
     checkpoints.wait_until_finished()
+
+
+def first_state(run: Run, schedule: Schedule, variables: Variables) -> tuple[TrainState, Variables]:
+    """Put on all devices what a stage starts from: its state, and the branches it leaves frozen."""
+    branches = schedule.stage.branches
+    # As one program: otherwise each array of the optimizer would be compiled by itself.
+    start = jax.jit(functools.partial(init_state, optimizer=schedule.optimizer))
+    state = replicate(run.mesh, start(select_branches(variables, branches)))
+    others = tuple(branch for branch in variables["params"] if branch not in branches)
+    return state, replicate(run.mesh, select_branches(variables, others))
 
 
 def open_batches(run: Run, schedule: Schedule, frozen: Variables) -> grain.DatasetIterator:
@@ -168,8 +179,7 @@ def check_memory(needed: dict[str, int], device: jax.Device) -> None:
         parts = ", ".join(f"{words} {needed[part] / GIB:.2f}" for part, words in PARTS.items())
         raise UserError(
             f"a training step needs {needed['peak'] / GIB:.2f} GiB ({parts}) and {device} allows "
-            f"{limit / GIB:.2f} GiB; raise --config.accumulate, lower --config.batch_size or "
-            "--config.input_size, use --config.dtype=bfloat16, or use more devices"
+            f"{limit / GIB:.2f} GiB; {LESS_MEMORY}"
         )
 
 

@@ -69,21 +69,8 @@ def open_training(
 
     Takes over the stages of `donors`, and holds back SIGTERM and Ctrl-C; see `train`.
     """
-
-    def prepare() -> tuple[Run, bool]:
-        check_config(config)
-        place = checkpoint_place(workdir)
-        # First, so that a workdir out of reach is named before anything else in it.
-        saved = read_config(place)
-        keep_compilations()
-        run = open_run(config, place)
-        check_batches(run)
-        if saved is not None:
-            check_unchanged(config, run.data_summary, saved, place)
-        return run, saved is not None
-
     with stop_requests() as stop_requested:
-        run, begun = sync_call(prepare)
+        run, begun = sync_call(lambda: open_workdir(config, workdir))
         check_agreement(lambda: describe_run(config, run.data_summary))
         start = open_start(run, begun)
         check_agreement(
@@ -105,6 +92,24 @@ def open_training(
             for sentence in from_primary(lambda: take_over(run, digest, start.init, donors)):
                 announce(sentence)
             yield training
+
+
+def open_workdir(config: ml_collections.ConfigDict, workdir: str) -> tuple[Run, bool]:
+    """Open a run to be trained in `workdir`, and tell whether it has begun there.
+
+    Nothing is written but what JAX compiles. `UserError` if the config, the data or the workdir
+    cannot be used, or the workdir has begun with others.
+    """
+    check_config(config)
+    place = checkpoint_place(workdir)
+    # First, so that a workdir out of reach is named before anything else in it.
+    saved = read_config(place)
+    keep_compilations()
+    run = open_run(config, place)
+    check_batches(run)
+    if saved is not None:
+        check_unchanged(config, run.data_summary, saved, place)
+    return run, saved is not None
 
 
 def describe_training(run: Run, start: Start) -> str:

@@ -87,7 +87,7 @@ class Record(contextlib.ExitStack):
         """Save a checkpoint in the background, once the log holds every step up to it."""
         self.flush()
         # The loss of this step was computed before its update.
-        if not jax.device_get(_all_finite(state)):
+        if not jax.device_get(all_finite(state)):
             raise self._diverged(step, "weights are not finite")
         self._log.flush()
         self._checkpoints.save(step, state, batches)
@@ -168,6 +168,7 @@ class Record(contextlib.ExitStack):
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
+    """Tell whether all arrays of a tree are finite, as a scalar."""
     finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
     return jax.tree.reduce(jnp.logical_and, finite)

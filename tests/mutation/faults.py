@@ -1009,4 +1009,33 @@ FAULTS = (
         "x > threshold",
         ("tests/inference/test_films.py::test_answers_by_hand",),
     ),
+    # The check before a training.
+    Fault(
+        "a host is compared with itself",
+        "agcnn_jax/check/part.py",
+        "[*seconds[:place], *seconds[place + 1 :]]",
+        "list(seconds)",
+        ("tests/check/test_part.py",),
+    ),
+    Fault(
+        "a report shows the home folder",
+        "agcnn_jax/check/part.py",
+        'texts[home] = "~"',
+        "texts[home] = home",
+        ("tests/check/test_part.py",),
+    ),
+    Fault(
+        "a loss that is infinite passes the check",
+        "agcnn_jax/check/program.py",
+        "if not math.isfinite(loss)]",
+        "if math.isnan(loss)]",
+        ("tests/check/test_program.py",),
+    ),
+    Fault(
+        "a forecast leaves out checkpoints inside epochs",
+        "agcnn_jax/check/forecast.py",
+        "(plan.epochs + plan.between) * waits",
+        "plan.epochs * waits",
+        ("tests/check/test_forecast.py",),
+    ),
 )

@@ -28,5 +28,5 @@ def main():
 
 if __name__ == "__main__":
     sys.argv[0] = "train.py"
-    command_line.define_config_flags()
+    train.define_flags()
     command_line.run(main, preemptible=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_a_program_starts_again_where_it_helps(tmp_path, modes, before, starts, 
     assert len(processes) == starts
     assert len(set(processes)) == 1  # the same process
     assert said == f"{request_} ['--a', 'b c'] 1"
+
+
+def test_seconds_since_this_process_started():
+    code = (
+        "import time; time.sleep(0.3); from agcnn_jax.runtime.machine import seconds_since_start; "
+        "print(seconds_since_start())"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert 0.3 <= float(done.stdout) <= time.monotonic() - began + 0.02

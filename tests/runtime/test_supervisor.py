@@ -128,3 +128,11 @@ def test_last_words_are_held_back_and_others_are_passed_on(log):
     assert b"".join(held).decode() == log
     assert "".join(lines) == warning + log
     assert found == ["a", "b"]
+
+
+def test_a_coordinator_that_each_host_takes_for_itself():
+    message = supervisor.not_found("localhost:8476", 5)
+    assert "localhost:8476, which is 127.0.0.1 here, the address of each host itself" in message
+    assert "which is" not in supervisor.not_found("10.0.0.1:8476", 5)
+    assert supervisor.addresses("[::1]:80") == ["::1"]
+    assert supervisor.addresses("") == []

@@ -9,7 +9,13 @@ from pathlib import Path
 from tests.support.started import Started
 
 ROOT = Path(__file__).parents[2]
-FORKED = ("train.py", "eval.py", "data_prep/torch_weights.py", "agcnn_jax.experiments")
+FORKED = (
+    "train.py",
+    "eval.py",
+    "data_prep/torch_weights.py",
+    "agcnn_jax.experiments",
+    "agcnn_jax.check",
+)
 """Programs that run in a fork of a process with their imports done."""
 
 _STARTED: list[Started] = []

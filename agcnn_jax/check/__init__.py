@@ -1,0 +1,1 @@
+"""A check before a long training: hosts, network, storage, programs, and what the run will take."""
