@@ -144,6 +144,9 @@ class StageCheckpoints(ocp.CheckpointManager):
     def close(self) -> None:
         """Finish what is being saved, and close."""
         with reported(self.directory, "written"):
+            # orbax 0.12 does not wait until torn checkpoints are deleted; whoever opens the folder
+            # next would delete them as well, and fail.
+            self._maybe_await_cleanup_tmp_directory()
             super().close()
 
     def identity(self, step: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -180,6 +181,22 @@ def test_a_half_deleted_old_checkpoint_is_ignored(stage, tmp_path):
     with StageCheckpoints(directory, IDENTITY) as checkpoints:
         save(checkpoints, 4, 0.6)
     assert names(directory) == ["1", "4"]
+
+
+def test_torn_checkpoints_are_deleted_before_a_folder_is_closed(stage, tmp_path, monkeypatch):
+    directory = epath.Path(tmp_path / "checkpoints")
+    shutil.copytree(stage / "checkpoints", directory)
+    shutil.copytree(directory / "3", directory / "4.orbax-checkpoint-tmp")
+    delete = type(directory).rmtree
+
+    def slowly(path, **options):
+        time.sleep(0.1)
+        delete(path, **options)
+
+    monkeypatch.setattr(type(directory), "rmtree", slowly)
+    with StageCheckpoints(directory, IDENTITY):
+        pass
+    assert names(directory) == ["1", "3"]
 
 
 KILLED = """
