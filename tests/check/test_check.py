@@ -15,10 +15,17 @@ from tests.configs import demo
 from tests.pods.test_refused import another_repository
 from tests.support.disks import WITH_DISK, mounted
 from tests.support.processes import DEMO, Run
+from tests.support.programs import ROOT
 from tests.support.started import TINY
 
 STAGES = ["1_global", "2_local", "3_fusion"]
-OPTIONS = (*DEMO, "--config.max_steps=4", "--config.log_every=1")
+# One of the processes starts in another folder.
+OPTIONS = (
+    f"--config={ROOT}/tests/configs/demo.py",
+    *DEMO[1:],
+    "--config.max_steps=4",
+    "--config.log_every=1",
+)
 CHECK = ("-m", "agcnn_jax.check")
 
 
