@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import statistics
 import subprocess
@@ -57,16 +58,22 @@ with serving() as store:
 def peak(arguments: Sequence[object], seconds: float | None = None) -> dict[str, Any]:
     """Run a prediction, at most for some seconds; return its peak memory and its time."""
     command = [sys.executable, "-m", "agcnn_jax.predict", *map(str, arguments)]
-    began = time.monotonic()
+    began, largest, told = time.monotonic(), 0, False
     process = subprocess.Popen(command)
-    if seconds is not None:
-        time.sleep(seconds)
-        process.send_signal(signal.SIGTERM)
-    _, status, used = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != (0 if seconds is None else 75):
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        # `getrusage` would begin with the memory of this process, which started the other.
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            largest = int(found[1])
+        if seconds is not None and time.monotonic() - began > seconds and not told:
+            process.send_signal(signal.SIGTERM)
+            told = True
+        time.sleep(0.2)
+    _, code, used = ended
+    if os.waitstatus_to_exitcode(code) != (0 if seconds is None else 75):
+        raise SystemExit(f"{' '.join(command)} ended with status {code}")
     return {
-        "peak_mib": round(used.ru_maxrss / 1024),  # Linux counts in KiB
+        "peak_mib": round(largest / 1024),
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
     }
