@@ -48,6 +48,15 @@ def test_help_needs_no_package_that_takes_long(script, subcommand):
     assert not re.search(r"\w\.py\b(?<!mine\.py)|docs/", done.stdout), "a file of a checkout"
 
 
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_the_modules_run_too(name):
+    done = subprocess.run(
+        [sys.executable, "-m", f"agcnn_jax.{name}", "--version"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{errors.VERSION}\n"
+
+
 def test_examples_name_the_program_that_was_called(monkeypatch):
     about = "Train.\n\n    agcnn-train --config demo\n\nas agcnn-eval"
     for program, called in (
