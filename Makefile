@@ -12,8 +12,9 @@ find = $(shell for python in $(VERSIONS); do $(call usable,$$python) && echo $$p
 PYTHON ?= $(eval PYTHON := $(find))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
-# Those of training always, and optional ones: make install EXTRA=cuda, or several: EXTRA=cuda,dicom. The environment remembers
-# them, so that every later target and a rebuild install them too.
+# The extra of training always, and optional ones: make install EXTRA=cuda, or several:
+# EXTRA=cuda,dicom. The environment remembers them, so that every later target and a rebuild
+# install them too.
 EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook train
 comma := ,
 ASKED := $(subst $(comma), ,$(EXTRA))

@@ -14,7 +14,8 @@ __version__ = "0.2.0"
 def load(source: str | os.PathLike[str]) -> Model:
     """Load a trained model to predict films with.
 
-    JAX and the model's code are imported now, not with this package; what training needs is not.
+    This imports JAX and the model's code, which `import agcnn_jax` does not; nothing that only
+    training needs is imported.
 
     >>> import agcnn_jax
     >>> model = agcnn_jax.load("runs/demo")
@@ -28,9 +29,9 @@ def load(source: str | os.PathLike[str]) -> Model:
     >>> result.show().savefig("nodule.png")
 
     Args:
-        source: a run's workdir; a folder of converted weights (`data_prep/torch_weights.py`); a
-            folder that `python -m agcnn_jax.export` wrote; or such a folder on the Hugging Face
-            hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
+        source: a run's workdir; a folder of converted weights (from
+            `agcnn-prepare torch_weights`); a folder that `agcnn-export` wrote; or such a folder on
+            the Hugging Face hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
 
     Returns:
         The model; see `agcnn_jax.inference.model.Model` and, for what it says about a film,

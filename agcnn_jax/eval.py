@@ -105,3 +105,7 @@ def run() -> NoReturn:
     flags.DEFINE_string("validation", None, "CSV file of other images, to choose thresholds.")
     flags.DEFINE_bool("logits", False, "The CSV files hold logits, not probabilities.")
     command_line.run(main, about=__doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -42,3 +42,7 @@ def run() -> NoReturn:
     """Run the command as a program."""
     define_flags()
     command_line.run(main, about=__doc__, preemptible=True)
+
+
+if __name__ == "__main__":
+    run()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 project = "agcnn-jax"
-author = "The agcnn-jax authors"
+copyright = "The agcnn-jax developers"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",

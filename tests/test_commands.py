@@ -44,6 +44,17 @@ def test_help_needs_no_package_that_takes_long(script, subcommand):
     name = " ".join((script, *subcommand))
     assert done.stdout.startswith(f"usage: {name} ")
     assert re.search(f"^    {name} .*--", done.stdout, re.MULTILINE), "an example"
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert not re.search(r"\w\.py\b(?<!mine\.py)|docs/", done.stdout), "a file of a checkout"
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_the_modules_run_too(name):
+    done = subprocess.run(
+        [sys.executable, "-m", f"agcnn_jax.{name}", "--version"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{errors.VERSION}\n"
 
 
 def test_examples_name_the_program_that_was_called(monkeypatch):
@@ -52,6 +63,7 @@ def test_examples_name_the_program_that_was_called(monkeypatch):
         ("/usr/bin/agcnn-train", "agcnn-train"),
         ("./train.py", "python train.py"),
         ("/x/agcnn_jax/experiments/__main__.py", "python -m agcnn_jax.experiments"),
+        ("/x/agcnn_jax/train.py", "python -m agcnn_jax.train"),
     ):
         monkeypatch.setattr(sys, "argv", [program])
         assert errors.as_invoked(about) == about.replace("agcnn-train", called)
@@ -87,6 +99,7 @@ def test_prepare_names_the_commands_that_there_are(monkeypatch):
             "same agcnn-train command; agcnn-eval is",
         ),
         ("my/train.py, x-eval.py: no such file", "my/train.py, x-eval.py: no such file"),
+        ("invalid choice: 'chestxray14.py'", "invalid choice: 'chestxray14.py'"),
     ],
 )
 def test_messages_name_the_commands_that_there_are(monkeypatch, message, installed):

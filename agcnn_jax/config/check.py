@@ -63,8 +63,10 @@ def _run(path: str, *arguments: str) -> Any:
             if os.path.abspath(frame.filename) == os.path.abspath(path)
         ]
         line = f", line {lines[-1]}" if lines else ""
+        outside = isinstance(error, ModuleNotFoundError) and error.name == "configs"
         raise UserError(
-            f"--config {path} cannot be loaded{line}: {type(error).__name__}: {error}; correct it"
+            f"--config {path} cannot be loaded{line}: {type(error).__name__}: {error}; "
+            f"{'import from agcnn_jax.configs' if outside else 'correct it'}"
         ) from error
 
 

@@ -191,7 +191,7 @@ def _parse(arguments: list[str], positionals: int = 0, about: str | None = None)
         print(f"{errors.as_invoked(about)}\noptions:")
         for flag in _own_flags():
             print(_entry(f"--{flag.name}", flag.help))
-        print("keys of the config, which --config.KEY=VALUE overrides:")
+        print("\nkeys of the config, which --config.KEY=VALUE overrides:")
         for name, row in KEYS.items():
             values = in_words(row.kind, row.limits)
             print(_entry(name, f"{row.meaning} ({values}; default {row.default!r})"))
@@ -217,7 +217,8 @@ def _parse(arguments: list[str], positionals: int = 0, about: str | None = None)
 
 def _entry(name: str, text: str) -> str:
     """Write a name and, below it, what it means."""
-    lines = textwrap.wrap(" ".join(text.split()), 92, break_on_hyphens=False)
+    text = errors.as_installed(" ".join(text.split()))
+    lines = textwrap.wrap(text, 92, break_on_hyphens=False)
     return "\n".join([f"  {name}", *(f"      {line}" for line in lines)])
 
 

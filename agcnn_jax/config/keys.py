@@ -197,7 +197,7 @@ KEYS: dict[str, Key] = {
         "micro-batch by itself"),
     "remat": Key(False, TRUTH, changes=TRAINED, meaning=
         "keep only convolutions' outputs for the backward pass and compute the rest again; equal "
-        "but for rounding; docs/pods.md says what is known of its memory"),
+        "but for rounding; the page \"Several hosts\" has its memory"),
     "momentum": Key(0.9, NUMBER, FRACTION, meaning=
         "of SGD"),
     "weight_decay": Key(1e-4, NUMBER, at_least(0), meaning=

@@ -1,4 +1,4 @@
-"""Prepare a TFDS dataset of grayscale images from films in any folder and a table of labels.
+r"""Prepare a TFDS dataset of grayscale images from films in any folder and a table of labels.
 
     agcnn-prepare from_csv --images FILMS --labels labels.csv --collection NAME \
         --data_dir DATA [--image_size 256] [--dry_run]

@@ -1,4 +1,4 @@
-"""Draw synthetic chest radiographs (phantoms) in the layout of NIH's ChestX-ray14.
+r"""Draw synthetic chest radiographs (phantoms) in the layout of NIH's ChestX-ray14.
 
     agcnn-prepare phantoms --out_dir RAW [--patients N] [--size 256] [--seed 0] \
         [--prevalence floor|real] [--workers N]

@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.trained_on,
         options.classes,
     )
-    print(summary(about, options.out))
+    print(errors.as_installed(summary(about, options.out)))
     return 0
 
 

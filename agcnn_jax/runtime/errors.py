@@ -90,6 +90,10 @@ class OneLineParser(argparse.ArgumentParser):
                 self.error(f"unrecognized arguments: {given}")
         return super().parse_known_args(args, namespace)
 
+    def format_help(self) -> str:
+        """Name the commands that there are."""
+        return as_installed(super().format_help())
+
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, so that all user errors end alike."""
         if unknown := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
@@ -102,6 +106,8 @@ def invocation() -> str:
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return f"python -m agcnn_jax.{path.parent.name}"
+    if path.parent.name == "agcnn_jax":
+        return f"python -m agcnn_jax.{path.stem}"
     return f"python {path}" if path.suffix == ".py" else path.name
 
 
@@ -117,13 +123,15 @@ def as_installed(message: str) -> str:
     """Name the installed commands in a message that names a checkout's, if one of them was run."""
     if invocation().startswith("python "):
         return message
+    # Quoted names are what the user gave.
+    bare = r"(?<![\w./'-])"
     message = re.sub(
-        r"(?<![\w./-])(?:python )?(?:data_prep/)?"
+        rf"{bare}(?:python )?(?:data_prep/)?"
         r"(chestxray14|from_csv|phantoms|torch_weights)\.py\b",
         r"agcnn-prepare \1",
         message,
     )
-    return re.sub(r"(?<![\w./-])(?:python )?(train|eval)\.py\b", r"agcnn-\1", message)
+    return re.sub(rf"{bare}(?:python )?(train|eval)\.py\b", r"agcnn-\1", message)
 
 
 def unknown_option(given: str, known: Iterable[str]) -> str:
@@ -155,7 +163,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = leaving.code
         sys.stdout.flush()
     except UserError as error:
-        say(f"error: {as_installed(str(error))}")
+        say(f"error: {error}")
         status = USAGE_STATUS
     except Stopped as stopped:
         say(str(stopped))
@@ -274,4 +282,4 @@ def say(message: str) -> None:
     """Print the program's name and a message on one line of stderr."""
     path = Path(sys.argv[0])
     program = path.parent.name if path.name == "__main__.py" else path.name
-    write_line(f"{program}: {' '.join(message.split())}", sys.stderr)
+    write_line(f"{program}: {as_installed(' '.join(message.split()))}", sys.stderr)

@@ -270,6 +270,10 @@ class TestFiles:
             ("    return (", "SyntaxError"),
             ("    pass\ndel get_config", "has no function get_config"),
             ("    pass\nimport no_such_module", "line 7: ModuleNotFoundError"),
+            (
+                "    raise ModuleNotFoundError('No module', name='configs')",
+                "line 6: ModuleNotFoundError: No module; import from agcnn_jax.configs",
+            ),
             ("    return ml_collections.ConfigDict()", "the config has no seed"),
             (
                 "    config = common.get_config()\n    with config.ignore_type():\n"

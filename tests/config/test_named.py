@@ -19,9 +19,8 @@ def test_the_files_of_a_checkout_are_the_configs_of_the_package():
 def test_a_name_is_a_config_of_the_package_and_a_path_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet").mkdir()
-    for place in ("resnet", "resnet.py", "resnet/demo.py"):
-        if place.endswith(".py"):
-            (tmp_path / place).touch()
+    for place in ("resnet.py", "resnet/demo.py"):
+        (tmp_path / place).touch()
     assert config_path("resnet") == str(FOLDER / "resnet.py")
     assert config_path("resnet.py") == "resnet.py"
     assert config_path("resnet/demo.py") == "resnet/demo.py"
