@@ -127,7 +127,7 @@ def test_the_wheel_without_extras_predicts_with_an_exported_model(alone, exporte
     )
     done = run([alone / "bin/python", "-c", program, IMAGE], cwd=exported)
     with again.open() as file:
-        row = next(row for row in csv.DictReader(file) if IMAGE.endswith(row["image"]))
+        row = next(row for row in csv.DictReader(file) if IMAGE.endswith(row["Image Index"]))
     assert float(done.stdout) == pytest.approx(float(row["prob_Nodule"]), abs=1e-6)
 
 
