@@ -32,7 +32,6 @@ def make_gradient(name, remat, dtype):
 
 
 @pytest.mark.parametrize("name", [pytest.param("resnet", marks=pytest.mark.slow), "densenet"])
-@pytest.mark.usefixtures("quick_compilation")
 def test_gradients_outputs_and_statistics_are_the_same(name):
     with jax.enable_x64(True):
         results = []
