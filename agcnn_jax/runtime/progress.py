@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -42,6 +43,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         if shown and not self._lines:
             from tqdm import tqdm  # which takes 50 ms
 
+            _lock_threads_alone(tqdm)
             self._bar = tqdm(
                 total=total,
                 initial=done,
@@ -147,8 +149,15 @@ def write_line(text: str, stream: TextIO | None) -> None:
         if module is None:
             print(text, file=stream, flush=True)
         else:
+            _lock_threads_alone(module.tqdm)
             module.tqdm.write(text, file=stream)
             stream.flush()
+
+
+def _lock_threads_alone(tqdm: Any) -> None:
+    """Give tqdm no lock between processes: from Python 3.14 on, that is a semaphore to clean up."""
+    if not hasattr(tqdm, "_lock"):
+        tqdm.set_lock(threading.RLock())
 
 
 def duration(seconds: float) -> str:

@@ -29,7 +29,7 @@ def test_the_caption_is_drawn_below():
     film, box = np.zeros((56, 56)), np.array([0, 0, 56, 56])
     with_words, without = draw(film, film, box, "Masse, Hernie"), draw(film, film, box, "")
     np.testing.assert_array_equal(with_words[:SIDE], without[:SIDE])
-    assert without[SIDE:].max() == 0 and with_words[SIDE:].max() == 255
+    assert without[SIDE:].max() == 0 and with_words[SIDE:].max() > 200
 
 
 def test_a_label_that_is_not_known_is_no_finding():
