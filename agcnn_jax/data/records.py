@@ -23,9 +23,9 @@ STORES = (STORE, FILMS)
 """The datasets that `data_prep/chestxray14.py` and `data_prep/from_csv.py` write."""
 
 HOW_TO_PREPARE = (
-    "prepare it with: python data_prep/chestxray14.py --raw_dir RAW for NIH's images, or python "
-    "data_prep/from_csv.py --images FILMS --labels TABLE --collection NAME for others, and "
-    "--data_dir"
+    "prepare it with: python data_prep/chestxray14.py --raw_dir RAW for NIH's images or phantoms, "
+    "or python data_prep/from_csv.py --images FILMS --labels TABLE --collection NAME for others, "
+    "and --data_dir"
 )
 
 
