@@ -9,6 +9,7 @@ SETTINGS = (f"--config={ROOT}/tests/configs/demo.py", "--config.data.dir=data")
 SMALL = ("--config.input_size=56", "--config.batch_size=8")
 
 
+@pytest.mark.slow
 def test_figures_need_no_home(tmp_path):
     done = run_there(
         "-c",

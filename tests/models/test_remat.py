@@ -31,7 +31,8 @@ def make_gradient(name, remat, dtype):
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)), (variables["params"], images)
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet", marks=pytest.mark.slow), "densenet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "densenet"])
 def test_gradients_outputs_and_statistics_are_the_same(name):
     with jax.enable_x64(True):
         results = []

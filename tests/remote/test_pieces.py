@@ -44,8 +44,7 @@ def films(store):
 SLOW = pytest.mark.slow
 CHECKS = (
     check_any_order,
-    check_killed,
-    *(pytest.param(one, marks=SLOW) for one in (check_retry, check_grown)),
+    *(pytest.param(one, marks=SLOW) for one in (check_killed, check_retry, check_grown)),
 )
 
 
