@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import fsspec
 
 from agcnn_jax.data.pixels import MAX_BYTES
 from agcnn_jax.inference.films import Fetched, Unread
+from agcnn_jax.runtime.ahead import ahead
 from agcnn_jax.runtime.errors import Stopped
 from agcnn_jax.runtime.storage import REQUESTS, absolute, is_passing, is_remote, reason
 
@@ -34,23 +33,12 @@ def fetched(paths: Iterable[str], requests: int) -> Generator[Fetched, None, Non
     Raises:
         Stopped: a bucket fails, so that its films can neither be read nor refused.
     """
-    pool, window = ThreadPoolExecutor(requests), collections.deque[str | Future[Fetched]]()
-    try:
-        for path in paths:
-            window.append(pool.submit(_fetch, path) if is_remote(path) else path)
-            if len(window) == requests:
-                yield _ready(window.popleft())
-        while window:
-            yield _ready(window.popleft())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _ready(film: str | Future[Fetched]) -> Fetched:
-    return film if isinstance(film, str) else film.result()
+    return ahead(_fetch, paths, requests)
 
 
 def _fetch(path: str) -> Fetched:
+    if not is_remote(path):
+        return path
     try:
         with contextlib.suppress(FileNotFoundError):
             store, name = fsspec.core.url_to_fs(os.fspath(absolute(path)))

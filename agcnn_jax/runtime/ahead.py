@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,9 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def ahead(work: Callable[[Given], Made], given: Iterable[Given], at_once: int) -> Iterator[Made]:
+def ahead(
+    work: Callable[[Given], Made], given: Iterable[Given], at_once: int
+) -> Generator[Made, None, None]:
     """Yield `work` of each entry, in order, while threads do the next `at_once`.
 
     Raises what `work` raises, when its entry's turn comes.
