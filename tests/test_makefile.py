@@ -47,7 +47,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-# The system's, for the folder that holds the environment: on a share whose name has a blank.
+# Stands for the system's df where the environment lies on a share whose name has a blank.
 DF = """#!/bin/sh
 echo "Filesystem 1048576-blocks Used Available Capacity Mounted on"
 echo "//nas/our films 100000 1 {version} 1% /mnt/our films"

@@ -116,7 +116,7 @@ def gradient_count(schedule: Schedule, variables: Variables) -> int:
 
 
 def remove(folder: epath.Path) -> None:
-    """Delete what a check has written, as far as that is allowed."""
+    """Delete what a check has written; where that is not allowed, say so."""
     try:
         if folder.exists():
             folder.rmtree()

@@ -14,7 +14,7 @@ from typing import Any
 import agcnn_jax
 
 SLOW = 3.0
-"""A host is slow if it takes so many times as long as the median of the others."""
+"""A host is slow if it takes this many times as long as the median of the others."""
 
 _SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 """In names of environment variables whose values nobody else may see."""

@@ -39,13 +39,13 @@ STEPS = 3
 """After which the loss and the parameters are looked at."""
 
 SECONDS = 2.0
-"""For which steps are timed, fed and resident each."""
+"""How long steps are timed, once fed by the pipeline and once with the same batch."""
 
 FEWEST, MOST = 2, 300
-"""Steps that are timed."""
+"""How many steps are timed, at least and at most."""
 
 BATCHES = 8
-"""Of validation that are timed, at most."""
+"""How many batches of validation are timed, at most."""
 
 
 def check_stage(

@@ -23,7 +23,7 @@ from agcnn_jax.runtime.processes import check_shared, exchange, process_share, s
 from agcnn_jax.runtime.storage import delete, is_remote, read_json, write_json
 
 SECONDS = 1.0
-"""For which records are read at least."""
+"""How long records are read, at least."""
 
 LEAST_BATCHES = 3
 

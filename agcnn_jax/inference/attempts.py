@@ -44,8 +44,8 @@ class Part:
     Attributes:
         attempt: that wrote them.
         number: of the part in its piece.
-        first: line.
-        end: line behind the last.
+        first: its first line.
+        end: the line after its last.
         refused: the lines whose films could not be read.
         unlike: number of films that are unlike the training films.
         sha256: of each of `FILES`.

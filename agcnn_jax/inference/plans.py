@@ -56,7 +56,7 @@ class Plan:
         return int(self.identity["--shards"])
 
     def lines(self, shard: int) -> tuple[int, int]:
-        """Return the first line of a piece and the one behind its last.
+        """Return the first line of a piece and the one after its last.
 
         Pieces are contiguous and differ by one batch at most; there may be fewer batches than
         pieces.
