@@ -7,13 +7,10 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
-from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from agcnn_jax.config.kinds import (
     ANY,
@@ -25,9 +22,11 @@ from agcnn_jax.config.kinds import (
     check_entries,
     count_from,
 )
-from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, is_remote, new_folder, parse_json, reported
+
+if TYPE_CHECKING:
+    from agcnn_jax.models.agcnn import Variables
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
 CALIBRATION = "calibration.json"
@@ -101,6 +100,10 @@ def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
 
 def to_safetensors(variables: Variables) -> bytes:
     """Serialise variables; the name of a tensor is its path, such as `params.fusion.head.bias`."""
+    # Imported here, since neither is needed to predict with an ONNX file.
+    from flax import traverse_util
+    from safetensors.numpy import save
+
     flat = traverse_util.flatten_dict(variables, sep=".")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     return save(tensors, metadata={"format": "flax"})
@@ -108,6 +111,10 @@ def to_safetensors(variables: Variables) -> bytes:
 
 def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     """Invert `to_safetensors`; `UserError` if the file holds something else."""
+    from flax import traverse_util
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         tensors = load(content)
         for name in tensors:
