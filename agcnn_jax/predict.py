@@ -143,19 +143,25 @@ def main(arguments: list[str] | None = None) -> int:
         return _join(options.join)
     if options.write_list:
         return _write_list(options.films, options.out)
-    from agcnn_jax.inference import load
     from agcnn_jax.inference.stream import Settings
 
-    if options.workdir is not None:
-        model = load.load_run(options.workdir)
-    elif options.weights is not None:
-        model = load.load_converted(options.weights)
-    else:
-        model = load.load_exported(getattr(options, "from"))
+    model = _load(options)
     settings = Settings(options.rule, options.overlays, options.batch_size, options.workers)
     if options.list is not None:
         return _predict_piece(model, options, settings)
     return _predict(model, options, settings)
+
+
+def _load(options: Any) -> Model:
+    if (source := getattr(options, "from")) is not None:
+        from agcnn_jax.inference.load import load_exported
+
+        return load_exported(source)
+    from agcnn_jax.inference.load_jax import load_converted, load_run
+
+    if options.weights is not None:
+        return load_converted(options.weights)
+    return load_run(options.workdir)
 
 
 def _predict(model: Model, options: Any, settings: Settings) -> int:

@@ -30,8 +30,8 @@ def check_jpeg(data: bytes) -> None:
         data: content of the file, which begins with `SIGNATURE`.
 
     Raises:
-        UnreadableImageError: truncated, damaged, larger than `MAX_PIXELS`, of a kind that is not read,
-            or tensorstore is missing.
+        UnreadableImageError: truncated, damaged, larger than `MAX_PIXELS`, of a kind that is not
+            read, or tensorstore is missing.
     """
     _check_header(data)
     # Only now: other films need no tensorstore, and a process may fork before the first JPEG.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,23 @@ def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
     if missing := [name for name in NEEDED if name not in digests]:
         raise UserError(f"{os.fspath(path)} does not list {missing[0]}; {AGAIN}")
     return digests
+
+
+def misfit(folder: Path | epath.Path) -> UserError:
+    """Return the error of a config that is not that of the weights beside it."""
+    return UserError(f"{folder / CONFIG} does not fit the weights; {AGAIN}")
+
+
+def check_labels(labels: Sequence[str], where: str) -> None:
+    """Raise `UserError` for names that cannot be columns of a table, or keys of an answer."""
+    for label, count in Counter(labels).items():
+        if label and count > 1:
+            raise UserError(f"{where}: {count} outputs are named {label!r}; name each differently")
+        if not label.isprintable() or label.startswith(("=", "+", "-", "@")):
+            raise UserError(
+                f"{where}: an output is named {label!r}, which spreadsheets may take for a "
+                f"formula; choose a printable name that begins with none of = + - @"
+            )
 
 
 def to_safetensors(variables: Variables) -> bytes:
