@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from agcnn_jax.models.agcnn import Variables
 
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
+PROGRAM = "model.onnx"
+"""The whole model with its weights, in place of the weights alone."""
 CALIBRATION = "calibration.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
-NEEDED = (WEIGHTS, CONFIG, LINEAGE)
+NEEDED = (CONFIG, LINEAGE)
 FORMAT = 2
 PLACES = ("workdir", "init", "data.dir", "data.lists")
 """Keys that name folders of the machine that trained, which an export leaves out."""
@@ -90,11 +92,16 @@ def read_folder(folder: Path | epath.Path) -> dict[str, bytes]:
 def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
     """Parse `SHA256SUMS` to `{file name: SHA-256}`; `UserError` if it is none of a model's."""
     lines = [line.split(maxsplit=1) for line in sums.decode(errors="replace").splitlines()]
-    known = {*NEEDED, CALIBRATION}
+    known = {*NEEDED, CALIBRATION, WEIGHTS, PROGRAM}
     if any(len(line) != 2 or line[1] not in known for line in lines):
         raise UserError(f"{os.fspath(path)} lists other files than a model has; {AGAIN}")
     digests = {name: digest for digest, name in lines}
-    if missing := [name for name in NEEDED if name not in digests]:
+    models = [name for name in (WEIGHTS, PROGRAM) if name in digests]
+    if len(models) > 1:
+        raise UserError(
+            f"{os.fspath(path)} lists {' and '.join(models)}, but a folder has one of them; {AGAIN}"
+        )
+    if missing := [name for name in (*(models or [WEIGHTS]), *NEEDED) if name not in digests]:
         raise UserError(f"{os.fspath(path)} does not list {missing[0]}; {AGAIN}")
     return digests
 
@@ -170,6 +177,6 @@ def _read(path: Path | epath.Path) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # a named pipe or a device would never end
             raise UserError(f"{path} is no file; {AGAIN}")
-        if path.name != WEIGHTS and about.st_size > _LARGEST_TEXT:
+        if path.name not in (WEIGHTS, PROGRAM) and about.st_size > _LARGEST_TEXT:
             raise UserError(f"{path} has {about.st_size:,} bytes, too many for it; {AGAIN}")
         return path.read_bytes()

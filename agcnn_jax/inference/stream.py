@@ -155,6 +155,7 @@ def identity_of(model: Model, settings: Settings) -> dict[str, Any]:
         "labels and config": _settings_digest(model),
         "--rule": settings.rule,
         "--overlays": settings.overlays,
+        **model.computed_by,
     }
 
 
