@@ -157,18 +157,18 @@ def _openvino(program: bytes, precision: str) -> Engine:
     compiled = core.compile_model(core.read_model(program), "CPU", settings)
     request = compiled.create_infer_request()
 
-    def ports(nodes: Any) -> dict[str, Port]:
-        return {
-            node.any_name: Port(
-                np.dtype(node.element_type.to_dtype()).name,
-                tuple(size.get_length() if size.is_static else None for size in node.partial_shape),
-            )
-            for node in nodes
-        }
+    def port(node: Any) -> Port:
+        sizes = tuple(one.get_length() if one.is_static else None for one in node.partial_shape)
+        return Port(np.dtype(node.element_type.to_dtype()).name, sizes)
 
     def run(given: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
         request.infer(dict(given))
         # The next run writes to the same memory.
         return {name: request.get_tensor(name).data.copy() for name in wanted}
 
-    return Engine(ports(compiled.inputs), ports(compiled.outputs), run)
+    # One tensor may have the names of several that are the same.
+    return Engine(
+        {node.get_node().get_friendly_name(): port(node) for node in compiled.inputs},
+        {name: port(node) for node in compiled.outputs for name in node.names},
+        run,
+    )

@@ -12,6 +12,7 @@ from agcnn_jax.models import BRANCHES
 from agcnn_jax.run.lineage import Lineage
 
 STORED, INPUT, CELLS = 36, 32, 9
+SETTINGS = DEFAULTS | {"backbone": "resnet_tiny", "input_size": INPUT, "init": "random"}
 MARGIN = (STORED - INPUT) // 2
 WEIGHTS = np.random.default_rng(0).normal(size=(3, CELLS, len(LABELS))).astype(np.float32)
 
@@ -90,15 +91,14 @@ def stand_in(change=None):
 
 
 def write_stand_in(folder, program=None, config=(), **files):
-    """Write such a model to a new folder; `config` changes config.json, `files` are further ones."""
-    values = nest(DEFAULTS | {"backbone": "resnet_tiny", "input_size": INPUT, "init": "random"})
+    """Write such a model to a new folder; `config` and `files` change what is in it."""
     about = {
         "format": 2,
         "digest": "0123456789abcdef",
         "labels": list(LABELS),
         "branches": list(BRANCHES),
         "image_size": STORED,
-        "config": values,
+        "config": nest(SETTINGS),
         **dict(config),
     }
     content = {
@@ -106,5 +106,6 @@ def write_stand_in(folder, program=None, config=(), **files):
         CONFIG: json.dumps(about).encode(),
         LINEAGE: json.dumps(Lineage().to_json()).encode(),
     }
-    write_folder(folder, content | {name.replace("_", "."): file for name, file in files.items()})
+    content |= {name.replace("_", "."): file for name, file in files.items()}
+    write_folder(folder, {name: file for name, file in content.items() if file is not None})
     return folder
