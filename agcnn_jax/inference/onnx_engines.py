@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -113,6 +114,24 @@ def version(engine: str) -> str:
     return f"{engine} {metadata.version(engine)}"
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    When it is imported, OpenVINO 2026.4 reports so to a server of Google's, unless the package
+    openvino_telemetry is missing. Where films are predicted, no program may call anyone.
+    """
+    known = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails
+    try:
+        import openvino
+    finally:
+        if known is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = known
+    return openvino
+
+
 def _onnxruntime(program: bytes, precision: str) -> Engine:
     import onnxruntime
 
@@ -139,9 +158,7 @@ def _onnxruntime(program: bytes, precision: str) -> Engine:
 
 
 def _openvino(program: bytes, precision: str) -> Engine:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     if precision == "bfloat16" and "BF16" not in core.get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):

@@ -219,7 +219,8 @@ def _predicted(
 def _batches(
     model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Iterator[_Batch]:
-    side, compiled = model.image_size, False
+    # Only JAX compiles; starting an engine takes less than a second.
+    side, compiled = model.image_size, bool(model.computed_by)
     images = np.zeros((size, side, side), np.uint8)
     part: list[tuple[str, DecodedFilm | str]] = []
     places: list[int] = []

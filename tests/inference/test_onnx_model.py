@@ -22,6 +22,7 @@ from agcnn_jax.inference.load import load, load_exported
 from agcnn_jax.models import BRANCHES
 from agcnn_jax.runtime.errors import UserError
 from tests.support.onnx_stand_in import INPUT, SETTINGS, STORED, expected, stand_in, write_stand_in
+from tests.support.programs import run
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, STORED, STORED), np.uint8)
 
@@ -160,8 +161,7 @@ def test_which_engine(folder, monkeypatch):
 
 
 def test_bfloat16_is_openvinos_alone(folder, monkeypatch):
-    import openvino
-
+    openvino = onnx_engines.import_openvino()
     with pytest.raises(UserError, match="bfloat16: onnxruntime computes in float32 alone; give"):
         load(folder, "onnxruntime", "bfloat16")
     able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -178,6 +178,19 @@ def test_bfloat16_is_openvinos_alone(folder, monkeypatch):
     monkeypatch.setattr(openvino, "Core", Older)
     with pytest.raises(UserError, match=r"does not compute in it on this processor \(a processor"):
         load(folder, "openvino", "bfloat16")
+
+
+def test_openvino_tells_nobody_that_it_was_imported():
+    """Its telemetry, which would call a server, is not imported; users may import it later."""
+    program = (
+        "import sys; from agcnn_jax.inference.onnx_engines import import_openvino\n"
+        "import_openvino().Core()\n"
+        "print(*sys.modules)\n"
+        "import openvino_telemetry"
+    )
+    imported = run("-c", program).stdout.split()
+    assert "openvino.tools.ovc.telemetry_stub" in imported
+    assert not [name for name in imported if name.startswith("openvino_telemetry")]
 
 
 def test_options_of_onnx_files_are_refused_for_other_models(tmp_path):
