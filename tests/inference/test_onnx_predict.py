@@ -20,6 +20,7 @@ from agcnn_jax.data.jpeg import check_jpeg
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.inference import ENGINES
+from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.inference.load import load
 from agcnn_jax.inference.stream import Settings, identity_of
 from agcnn_jax.runtime import errors
@@ -197,7 +198,8 @@ def test_pieces_are_those_of_one_machine(model, films, tmp_path, engine):
 def test_hostile_files(model, tmp_path, engine):
     """Each has a row or a reason, nothing is lost, and the main process stays small."""
     (tmp_path / "films").mkdir()
-    paths = write_hostile(tmp_path / "films")
+    write_hostile(tmp_path / "films")
+    given = find_films([str(tmp_path / "films")], tmp_path / "out").films
     program = """
 import sys
 from pathlib import Path
@@ -208,10 +210,9 @@ status = predict.main(sys.argv[1:])
 print(peak)
 sys.exit(status)
 """
-    given = [path for path in paths if os.path.isfile(path)]
     options = ("--engine", engine, "--workers=2", "--batch_size=8", "--out", tmp_path / "out")
     done = subprocess.run(
-        [sys.executable, "-c", program, "--from", model, *options, *given],
+        [sys.executable, "-c", program, "--from", model, *options, tmp_path / "films"],
         cwd=ROOT,
         capture_output=True,
         text=True,
