@@ -1,7 +1,9 @@
 """Models in ONNX files: what they answer, in which engine; and files that are no model."""
 
+import base64
 import importlib.util
 import itertools
+import json
 import multiprocessing
 import os
 import pickle
@@ -19,6 +21,8 @@ from agcnn_jax.config.keys import nest
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.inference import ENGINES, onnx_engines
 from agcnn_jax.inference.load import load, load_exported
+from agcnn_jax.interop import hub
+from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.models import BRANCHES
 from agcnn_jax.runtime.errors import UserError
 from tests.support.onnx_stand_in import INPUT, SETTINGS, STORED, expected, stand_in, write_stand_in
@@ -326,3 +330,58 @@ def test_a_folder_has_one_model_and_all_its_files(tmp_path, folder):
     (tmp_path / "model.onnx").write_bytes(stand_in())
     with pytest.raises(UserError, match="SHA256SUMS cannot be read: No such file"):
         load(tmp_path)
+
+
+def test_a_folder_on_the_hub(folder, monkeypatch):
+    """All of its files are asked for, of the commit that the first one has."""
+    asked = []
+
+    def fetch(name, file, revision, **_):
+        asked.append((name, file, revision))
+        return folder / file, "commit"
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    made = load("hf://owner/model@v1").predict_batch(IMAGES)
+    np.testing.assert_allclose(made["fusion"], expected(IMAGES)["fusion"], atol=1e-5)
+    files = ("model.onnx", "config.json", "lineage.json")
+    assert asked[0] == ("owner/model", "SHA256SUMS", "v1")
+    assert {*asked[1:]} == {("owner/model", file, "commit") for file in files}
+
+
+def test_thresholds_and_features_are_those_of_the_calibration(tmp_path):
+    """The file's weights have no digest to compare, so that its branches must be those."""
+    features = {"mean": [0.5] * 9, "components": np.eye(9)[:2], "variances": [0.01] * 2}
+    record = {
+        "version": 2,
+        "weights": dict.fromkeys(BRANCHES, "0123456789abcdef"),
+        "images": 30,
+        "patients": 20,
+        "branches": {branch: {} for branch in BRANCHES},
+        "features": {
+            **{
+                name: {
+                    "shape": np.shape(values),
+                    "float32": base64.b64encode(np.asarray(values, "<f4").tobytes()).decode(),
+                }
+                for name, values in features.items()
+            },
+            "noise": 0.01,
+            "threshold": 2.0,
+        },
+    }
+    record["branches"]["fusion"]["Mass"] = {
+        "platt": {"slope": 2.0, "intercept": -1.0},
+        "thresholds": dict.fromkeys(RULES),
+    }
+    text = json.dumps(record).encode()
+    model = load(write_stand_in(tmp_path / "model", calibration_json=text))
+    wanted = expected(IMAGES)
+    for i, result in enumerate(model.predict(IMAGES)):
+        logit = wanted["fusion"][i][LABELS.index("Mass")]
+        assert result.calibrated["Mass"] == pytest.approx(expit(2 * logit - 1), abs=1e-5)
+        distance = np.linalg.norm(wanted["pooled"][i] - 0.5) / 0.1 / 2
+        assert result.distance == pytest.approx(distance, rel=1e-4)
+    del record["weights"]["local"]
+    out = write_stand_in(tmp_path / "other", calibration_json=json.dumps(record).encode())
+    with pytest.raises(UserError, match=r"calibration.json is not of the branches in config.json"):
+        load(out)
