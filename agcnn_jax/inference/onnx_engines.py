@@ -179,7 +179,9 @@ def _openvino(program: bytes, precision: str) -> Engine:
         return Port(np.dtype(node.element_type.to_dtype()).name, sizes)
 
     def run(given: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
-        request.infer(dict(given))
+        # In a thread of OpenVINO's: `infer` would keep memory for each thread that ever called it.
+        request.start_async(dict(given))
+        request.wait()
         # The next run writes to the same memory.
         return {name: request.get_tensor(name).data.copy() for name in wanted}
 
