@@ -356,8 +356,9 @@ def test_the_number_of_a_piece_from_the_environment(environment, expected):
 @pytest.fixture
 def a_model(monkeypatch):
     """Stands for any model, where no film is predicted."""
-    model = SimpleNamespace(lineage=SimpleNamespace(synthetic=False), calibration=None)
-    monkeypatch.setattr(load, "load_exported", lambda _: model)
+    lineage = SimpleNamespace(synthetic=False)
+    model = SimpleNamespace(lineage=lineage, calibration=None, computed_by={})
+    monkeypatch.setattr(load, "load_exported", lambda *_: model)
 
 
 def test_how_a_piece_ends(a_model, monkeypatch, capsys):
