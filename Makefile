@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 # The extra of training always, and optional ones: make install EXTRA=cuda, or several:
 # EXTRA=cuda,dicom. The environment remembers them, so that every later target and a rebuild
 # install them too.
-EXTRAS := cuda tpu gcs s3 dicom parity test docs notebook train
+EXTRAS := cuda tpu gcs s3 dicom onnx openvino parity test docs notebook train
 comma := ,
 ASKED := $(subst $(comma), ,$(EXTRA))
 ifneq ($(filter-out $(EXTRAS),$(ASKED)),)
@@ -31,6 +31,8 @@ SIZE_parity := 700
 SIZE_tpu := 300
 SIZE_docs := 150
 SIZE_notebook := 200
+SIZE_onnx := 100
+SIZE_openvino := 180
 # Processes that run tests; each takes one file of tests at a time.
 WORKERS ?= 2
 # Python compiles the modules that programs import, and keeps them, which some systems turn off; pip
@@ -57,7 +59,8 @@ help:
 	@echo "make lint      check style and formatting"
 	@echo "make types     check types"
 	@echo "make install   make the environment in .venv; EXTRA=cuda for NVIDIA GPUs, EXTRA=tpu for TPUs,"
-	@echo "               gcs and s3 for buckets, dicom for DICOM films, notebook for JupyterLab;"
+	@echo "               gcs and s3 for buckets, dicom for DICOM films, notebook for JupyterLab,"
+	@echo "               onnx and openvino for models in ONNX files;"
 	@echo "               several: EXTRA=cuda,dicom"
 	@echo "make clean     remove the demo's files and compiled programs"
 	@echo "The times are those of two cores."

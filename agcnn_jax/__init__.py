@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 
-def load(source: str | os.PathLike[str]) -> Model:
+def load(
+    source: str | os.PathLike[str], engine: str | None = None, precision: str | None = None
+) -> Model:
     """Load a trained model to predict films with.
 
     This imports JAX and the model's code, which `import agcnn_jax` does not; nothing that only
-    training needs is imported.
+    training needs is imported. A folder with an ONNX file needs no JAX.
 
     >>> import agcnn_jax
     >>> model = agcnn_jax.load("runs/demo")
@@ -32,6 +34,10 @@ def load(source: str | os.PathLike[str]) -> Model:
         source: a run's workdir; a folder of converted weights (from
             `agcnn-prepare torch_weights`); a folder that `agcnn-export` wrote; or such a folder on
             the Hugging Face hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
+        engine: what computes an ONNX file, `openvino` or `onnxruntime`; by default OpenVINO where
+            it is installed, else onnxruntime.
+        precision: in which OpenVINO computes, `float32` (the default) or `bfloat16`, which changes
+            probabilities and boxes.
 
     Returns:
         The model; see `agcnn_jax.inference.model.Model` and, for what it says about a film,
@@ -42,4 +48,4 @@ def load(source: str | os.PathLike[str]) -> Model:
     """
     from agcnn_jax.inference.load import load
 
-    return load(source)
+    return load(source, engine, precision)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from agcnn_jax.inference import ENGINES, PRECISIONS
 from agcnn_jax.metrics import RULES
 from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, Stopped, UserError
@@ -54,6 +55,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
         help="folder to write (predictions); of pieces also gs:// or s3://",
     )
     add("--overlays", action="store_true", help="draw each film with heat map and box")
+    add("--engine", choices=ENGINES, help="of an ONNX model (openvino if it is installed)")
+    add("--precision", choices=PRECISIONS, help="of an ONNX model (float32)")
     add("--rule", choices=RULES, default=RULES[0], help=f"to call findings positive ({RULES[0]})")
     add("--batch_size", type=int, default=32, help="films predicted at a time (32)")
     add("--workers", type=int, default=available_cores(), help="decoding processes (all cores)")
@@ -84,6 +87,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     elif len(sources) != 1:
         named = " and ".join(f"--{name}" for name in sources) or "no model"
         raise UserError(f"{named} given; give one of --workdir, --weights and --from")
+    for name in ("engine", "precision"):
+        if getattr(options, name) is not None and getattr(options, "from") is None:
+            raise UserError(f"--{name} belongs to --from with an ONNX model; leave it out")
     takes_films = options.list is None and options.join is None
     if takes_films != bool(options.films):
         raise UserError(
@@ -143,19 +149,25 @@ def main(arguments: list[str] | None = None) -> int:
         return _join(options.join)
     if options.write_list:
         return _write_list(options.films, options.out)
-    from agcnn_jax.inference import load
     from agcnn_jax.inference.stream import Settings
 
-    if options.workdir is not None:
-        model = load.load_run(options.workdir)
-    elif options.weights is not None:
-        model = load.load_converted(options.weights)
-    else:
-        model = load.load_exported(getattr(options, "from"))
+    model = _load(options)
     settings = Settings(options.rule, options.overlays, options.batch_size, options.workers)
     if options.list is not None:
         return _predict_piece(model, options, settings)
     return _predict(model, options, settings)
+
+
+def _load(options: Any) -> Model:
+    if (source := getattr(options, "from")) is not None:
+        from agcnn_jax.inference.load import load_exported
+
+        return load_exported(source, options.engine, options.precision)
+    from agcnn_jax.inference.load_jax import load_converted, load_run
+
+    if options.weights is not None:
+        return load_converted(options.weights)
+    return load_run(options.workdir)
 
 
 def _predict(model: Model, options: Any, settings: Settings) -> int:
@@ -240,7 +252,13 @@ def _say_others(count: int) -> None:
 
 
 def _say_about(model: Model) -> None:
-    """Say what the predictions of a model lack."""
+    """Say what computes a model, unless it is JAX, and what its predictions lack."""
+    if model.computed_by:
+        from agcnn_jax.inference.onnx_engines import version
+
+        engine, precision = model.computed_by.values()
+        threads = available_cores()
+        errors.say(f"computed by {version(engine)} in {precision}; threads: {threads}")
     if model.lineage.synthetic:
         errors.say(
             "SYNTHETIC: the model was trained on synthetic images; what it learned from them says "

@@ -36,7 +36,7 @@ from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.inference.export import exported_config
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safetensors, write_folder
 from agcnn_jax.inference.stream import Settings, predict_files
 from agcnn_jax.models.agcnn import init_variables
@@ -49,7 +49,7 @@ DIFFERENT = 32
 """Files that the links of --memory lead to."""
 
 
-def random_model(backbone: str, input_size: int, image_size: int) -> Model:
+def random_model(backbone: str, input_size: int, image_size: int) -> JaxModel:
     """Make a model of three branches with random weights."""
     settings = {"backbone": backbone, "input_size": input_size, "init": "random"}
     config = nest(DEFAULTS | settings)
@@ -58,10 +58,10 @@ def random_model(backbone: str, input_size: int, image_size: int) -> Model:
     variables = jax.tree.map(np.asarray, variables)
     digest = lineage.digest(variables)
     seen = lineage.Lineage()
-    return Model("random", config, LABELS, image_size, variables, None, digest, seen)
+    return JaxModel("random", config, LABELS, image_size, None, digest, seen, variables)
 
 
-def write_model(model: Model, folder: Path) -> None:
+def write_model(model: JaxModel, folder: Path) -> None:
     """Write an exported model."""
     files = {
         WEIGHTS: to_safetensors(model.variables),

@@ -24,7 +24,7 @@ from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.model import Model
 
 BATCH = 64

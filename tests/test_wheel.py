@@ -2,14 +2,18 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import agcnn_jax
+from tests.support.onnx_stand_in import write_stand_in
 from tests.support.programs import ROOT
 
 IMAGE = "raw/images/00000001_000.png"
@@ -145,3 +149,23 @@ def test_the_wheel_without_extras_names_the_one_that_is_missing(alone, exported,
     assert "which is not installed; install agcnn-jax with its extra train" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (exported / "other").exists()
+
+
+def test_the_packages_that_the_docs_name_predict_with_an_onnx_file(wheel, tmp_path):
+    """None of JAX, flax, orbax and the others is there."""
+    page = (ROOT / "docs/install.md").read_text()
+    [line] = [one for one in page.splitlines() if one.endswith(" onnxruntime")]
+    named = shlex.split(line.partition("requirements.lock ")[2])
+    small = environment(tmp_path / "small", *named)
+    pip("install", "--no-deps", wheel, environment=small)
+    assert not list(small.glob("lib/python*/site-packages/jax*"))
+    write_stand_in(tmp_path / "model")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48), np.uint8)
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    films = ("a.png", "b.jpg")
+    run([small / "bin/agcnn-predict", "--from", "model", "--overlays", *films], cwd=tmp_path)
+    with (tmp_path / "predictions/predictions.csv").open() as file:
+        assert [row["Image Index"] for row in csv.DictReader(file)] == [*films]
+    done = run([small / "bin/agcnn-predict", "--workdir", "x", "a.png"], cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "needs jax, which is not installed; install" in done.stderr

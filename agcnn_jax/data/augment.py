@@ -14,9 +14,7 @@ import numpy as np
 
 from agcnn_jax.attention.resample import PRECISION, crop_and_resize
 from agcnn_jax.data import CROPS
-
-CENTRE_FRACTION = 224 / 256
-"""Side of the centre crop and of a plain random crop, as a fraction of the stored image's side."""
+from agcnn_jax.data.coordinates import centre_box
 
 _ATTEMPTS = 10
 
@@ -37,12 +35,6 @@ class Augmentation:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
-
-
-def centre_box(stored_size: int) -> tuple[int, int, int, int]:
-    """Return the box of the centre crop, `xmin, ymin, xmax, ymax` in pixels of the stored image."""
-    margin = round(stored_size * (1 - CENTRE_FRACTION) / 2)
-    return margin, margin, stored_size - margin, stored_size - margin
 
 
 def centre_crop(images: jax.Array, input_size: int) -> jax.Array:

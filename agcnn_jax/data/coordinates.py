@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from agcnn_jax.data.augment import centre_box
+CENTRE_FRACTION = 224 / 256
+"""Side of the centre crop and of a plain random crop, as a fraction of the stored image's side."""
+
+
+def centre_box(stored_size: int) -> tuple[int, int, int, int]:
+    """Return the box of the centre crop, `xmin, ymin, xmax, ymax` in pixels of the stored image."""
+    margin = round(stored_size * (1 - CENTRE_FRACTION) / 2)
+    return margin, margin, stored_size - margin, stored_size - margin
 
 
 def to_original_pixels(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import tensorstore
-
 from agcnn_jax.data.pixels import UnreadableImageError, check_pixels
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -32,11 +30,18 @@ def check_jpeg(data: bytes) -> None:
         data: content of the file, which begins with `SIGNATURE`.
 
     Raises:
-        UnreadableImageError: truncated, damaged, larger than `MAX_PIXELS`, or of a kind that is not
-            read.
+        UnreadableImageError: truncated, damaged, larger than `MAX_PIXELS`, of a kind that is not
+            read, or tensorstore is missing.
     """
     _check_header(data)
-    from agcnn_jax.runtime.forks import forked  # only now, since a process may fork before it
+    # Only now: other films need no tensorstore, and a process may fork before the first JPEG.
+    try:
+        import tensorstore
+    except ModuleNotFoundError:
+        raise UnreadableImageError(
+            "a JPEG, which cannot be checked for damage without tensorstore; install it"
+        ) from None
+    from agcnn_jax.runtime.forks import forked
 
     if forked():  # tensorstore would abort it
         raise UnreadableImageError(

@@ -124,7 +124,7 @@ def model_card(
         branches=", ".join(model.branches),
         labels=", ".join(model.labels),
         image_size=model.image_size,
-        input_size=model.recipe.input_size,
+        input_size=model.input_size,
         calibration=_calibration(model),
         data=data,
         seen=in_words(model.lineage),

@@ -14,7 +14,7 @@ from agcnn_jax.config.keys import flatten, nest
 from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, model_card
-from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
     CALIBRATION,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
 
 from agcnn_jax.runtime.machine import available_cores
 
@@ -33,14 +36,14 @@ class Work:
         self._began = self._ended = time.perf_counter()
         self.decoding = self.fetching = self.films = self.device = self.results = 0.0
 
-    def watch(self, outputs: Any) -> None:
-        """Count the devices as busy until they have these outputs."""
-        self._watcher.submit(self._wait, outputs, time.perf_counter())
+    def watch(self, outputs: Mapping[str, Any], began: float) -> None:
+        """Count the devices as busy from `began` until they have these outputs of a model."""
+        self._watcher.submit(self._wait, outputs, began)
 
-    def _wait(self, outputs: Any, began: float) -> None:
-        import jax  # not in the processes that decode, which import this module
-
-        jax.block_until_ready(outputs)
+    def _wait(self, outputs: Mapping[str, Any], began: float) -> None:
+        for values in outputs.values():
+            if not isinstance(values, np.ndarray):  # of JAX, which does not wait for its devices
+                values.block_until_ready()
         now = time.perf_counter()
         self.device += now - max(began, self._ended)
         self._ended = now

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import abc
 import dataclasses
-import functools
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from agcnn_jax.data.films import resize_film
 from agcnn_jax.data.labels import findings_of
@@ -19,46 +15,24 @@ from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, Film, are_many, as_film, printable
 from agcnn_jax.inference.result import Result
 from agcnn_jax.metrics.feature_distance import feature_distances
-from agcnn_jax.models.agcnn import BRANCHES, Variables
 from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.run.lineage import Lineage
-from agcnn_jax.run.recipe import Recipe, make_recipe
-from agcnn_jax.runtime.compilation_cache import keep_compilations
-from agcnn_jax.runtime.devices import device_mesh, replicate, shard_batch
 from agcnn_jax.runtime.errors import UserError
-from agcnn_jax.runtime.forks import forked
-from agcnn_jax.training.predict_step import EXTRAS, make_predict_step
+from agcnn_jax.runtime.forks import check_not_forked
 
 BATCH = 32
 """Films that `Model.predict` predicts at once."""
 
-_DEVICES = threading.Lock()
-"""Held while a program is started: each device must get the programs of all threads in one order,
-or those that wait for each other's devices wait for ever (all-reduce, jax 0.10)."""
 
-
-def check_not_forked() -> None:
-    """Raise `UserError` in a process that was forked after JAX was imported, or a JPEG was read.
-
-    JAX's threads do not survive a fork: there, it would wait for them for ever.
-    """
-    if forked():
-        raise UserError(
-            "this process was forked from one that had loaded JAX or read a JPEG; start "
-            'it with multiprocessing.get_context("spawn"), or load the model only after the fork'
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Model:
-    """A trained model, which threads may share; a pickled copy compiles for its own process.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Model(abc.ABC):
+    """A trained model, which threads may share; a pickled copy prepares itself for its process.
 
     Attributes:
         name: where it was loaded from.
         config: all keys of `config/keys.py`, nested; those only of training may be defaults.
         labels: name of each of the C outputs; "" for one that was not trained.
         image_size: side S in pixels of the stored images that it was trained on.
-        variables: weights and statistics of its branches, numpy arrays.
         calibration: thresholds and Platt's numbers; None where it has none.
         digest: hash of the weights, 16 hex digits.
         lineage: the images that it was trained on.
@@ -68,7 +42,6 @@ class Model:
     config: Mapping[str, Any]
     labels: tuple[str, ...]
     image_size: int
-    variables: Variables
     calibration: Calibration | None
     digest: str
     lineage: Lineage
@@ -79,14 +52,24 @@ class Model:
         return str(self.config["backbone"])
 
     @property
+    @abc.abstractmethod
     def branches(self) -> tuple[str, ...]:
         """The branches that it has, in the order of `BRANCHES`."""
-        return tuple(branch for branch in BRANCHES if branch in self.variables["params"])
 
     @property
     def findings(self) -> tuple[str, ...]:
         """The trained labels that are findings, see `findings_of`."""
         return findings_of(tuple(filter(None, self.labels)))
+
+    @property
+    def input_size(self) -> int:
+        """Side s of the model's input in pixels."""
+        return int(self.config["input_size"])
+
+    @property
+    def computed_by(self) -> Mapping[str, str]:
+        """What its answers depend on beside the weights, by the names of options."""
+        return {}
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.backbone}, {' '.join(self.branches)}, {self.digest})"
@@ -95,15 +78,11 @@ class Model:
         """Pickle what was loaded, without what is compiled and placed on devices."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    @functools.cached_property
-    def recipe(self) -> Recipe:
-        """What its prediction is compiled for."""
-        return make_recipe(self.config, len(self.labels))
+    def predict_batch(self, images: np.ndarray, heat_maps: bool = False) -> dict[str, Any]:
+        """Predict stored images.
 
-    def predict_batch(self, images: np.ndarray, heat_maps: bool = False) -> dict[str, jax.Array]:
-        """Predict stored images on all devices; compiled once for each B.
-
-        It does not wait for the devices: fetch the results one batch late to keep them busy.
+        JAX does so on all devices, compiled once for each B, and without waiting for them: fetch
+        the results one batch late to keep them busy. A model of an ONNX file waits.
 
         Args:
             images: uint8 `[B, S, S]`, S the `image_size`; B best a multiple of the devices.
@@ -113,7 +92,7 @@ class Model:
             The logits of each branch under its name, float32 `[B, C]`; `pooled`, the global
             branch's Pool5 layer, float32 `[B, K]`; `boxes`, int32 `[B, 4]` in pixels of the
             model's input, if a local branch reads crops; and `heat_maps`, float32 `[B, s, s]` in
-            0..1, s the side of the model's input.
+            0..1, s the side of the model's input. Arrays of JAX, or of NumPy.
 
         Raises:
             ValueError: for another dtype or shape.
@@ -125,13 +104,15 @@ class Model:
             raise ValueError(
                 f"images are {images.dtype} {images.shape}; give uint8 of shape (B, {size}, {size})"
             )
-        rows = len(images)
-        with _DEVICES, self._numerics():
-            if missing := -rows % self._mesh.size:
-                images = np.concatenate([images, np.zeros((missing, size, size), np.uint8)])
-            batch = shard_batch(self._mesh, images)
-            outputs = self._steps[heat_maps](self._placed, batch)
-            return {name: values[:rows] if missing else values for name, values in outputs.items()}
+        return self._compute(images, heat_maps)
+
+    @abc.abstractmethod
+    def _compute(self, images: np.ndarray, heat_maps: bool) -> dict[str, Any]:
+        """Do what `predict_batch` says, of images that fit."""
+
+    def _rows(self, films: int) -> int:
+        """Return the size of the batch for so many films."""
+        return films
 
     @overload
     def predict(self, images: np.ndarray) -> Any: ...
@@ -167,15 +148,13 @@ class Model:
     def _predict(self, images: Sequence[Film]) -> list[Result]:
         """Predict films in one batch."""
         names, films = [], []
-        # A program for each power of two, not for each number of films.
-        shape = (1 << (len(images) - 1).bit_length(), self.image_size, self.image_size)
-        stored = np.zeros(shape, np.uint8)
+        stored = np.zeros((self._rows(len(images)), self.image_size, self.image_size), np.uint8)
         for row, image in zip(stored, images, strict=False):
             name, film = as_film(image)
             row[...] = resize_film(film, self.image_size)
             names.append(name)
             films.append(DecodedFilm(row, film.shape[1], film.shape[0], film))
-        outputs = jax.device_get(self.predict_batch(stored, heat_maps=True))
+        outputs = on_host(self.predict_batch(stored, heat_maps=True))
         results = []
         for i, result in enumerate(self.results(names, films, outputs)):
             if isinstance(result, str):
@@ -212,7 +191,7 @@ class Model:
                 film=film.shown,
                 input_box=outputs["boxes"][i] if "boxes" in outputs else None,
                 input_heat_map=outputs["heat_maps"][i] if "heat_maps" in outputs else NO_PIXELS,
-                input_size=self.recipe.input_size,
+                input_size=self.input_size,
                 stored_size=self.image_size,
                 distance=None if distances is None else float(distances[i]),
                 synthetic=self.lineage.synthetic,
@@ -227,28 +206,7 @@ class Model:
         features = self.calibration and self.calibration.features
         return None if not features else feature_distances(features, pooled) / features.threshold
 
-    @functools.cached_property
-    def _mesh(self) -> Mesh:
-        return device_mesh()
 
-    @functools.cached_property
-    def _placed(self) -> Any:
-        return replicate(self._mesh, self.variables)
-
-    @functools.cached_property
-    def _steps(self) -> dict[bool, Any]:
-        """The step without and with heat maps."""
-        keep_compilations()
-        return {
-            heat_maps: make_predict_step(
-                self.recipe, self._mesh, self.branches, extras=EXTRAS if heat_maps else ("pooled",)
-            )
-            for heat_maps in (False, True)
-        }
-
-    @contextlib.contextmanager
-    def _numerics(self) -> Iterator[None]:
-        """Compute as the run did, whatever the caller's settings are."""
-        precision, double = self.config["matmul_precision"], self.config["dtype"] == "float64"
-        with jax.default_matmul_precision(precision), jax.enable_x64(double):
-            yield
+def on_host(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Wait for the results of `Model.predict_batch`; return them as NumPy's arrays."""
+    return {name: np.asarray(values) for name, values in outputs.items()}

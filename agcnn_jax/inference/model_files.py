@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
-from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from agcnn_jax.config.kinds import (
     ANY,
@@ -25,15 +23,19 @@ from agcnn_jax.config.kinds import (
     check_entries,
     count_from,
 )
-from agcnn_jax.models.agcnn import Variables
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, is_remote, new_folder, parse_json, reported
 
+if TYPE_CHECKING:
+    from agcnn_jax.models.agcnn import Variables
+
 WEIGHTS, CONFIG, LINEAGE = "model.safetensors", "config.json", "lineage.json"
+PROGRAM = "model.onnx"
+"""The whole model with its weights, in place of the weights alone."""
 CALIBRATION = "calibration.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
-NEEDED = (WEIGHTS, CONFIG, LINEAGE)
+NEEDED = (CONFIG, LINEAGE)
 FORMAT = 2
 PLACES = ("workdir", "init", "data.dir", "data.lists")
 """Keys that name folders of the machine that trained, which an export leaves out."""
@@ -90,17 +92,43 @@ def read_folder(folder: Path | epath.Path) -> dict[str, bytes]:
 def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
     """Parse `SHA256SUMS` to `{file name: SHA-256}`; `UserError` if it is none of a model's."""
     lines = [line.split(maxsplit=1) for line in sums.decode(errors="replace").splitlines()]
-    known = {*NEEDED, CALIBRATION}
+    known = {*NEEDED, CALIBRATION, WEIGHTS, PROGRAM}
     if any(len(line) != 2 or line[1] not in known for line in lines):
         raise UserError(f"{os.fspath(path)} lists other files than a model has; {AGAIN}")
     digests = {name: digest for digest, name in lines}
-    if missing := [name for name in NEEDED if name not in digests]:
+    models = [name for name in (WEIGHTS, PROGRAM) if name in digests]
+    if len(models) > 1:
+        raise UserError(
+            f"{os.fspath(path)} lists {' and '.join(models)}, but a folder has one of them; {AGAIN}"
+        )
+    if missing := [name for name in (*(models or [WEIGHTS]), *NEEDED) if name not in digests]:
         raise UserError(f"{os.fspath(path)} does not list {missing[0]}; {AGAIN}")
     return digests
 
 
+def misfit(folder: Path | epath.Path) -> UserError:
+    """Return the error of a config that is not that of the weights beside it."""
+    return UserError(f"{folder / CONFIG} does not fit the weights; {AGAIN}")
+
+
+def check_labels(labels: Sequence[str], where: str) -> None:
+    """Raise `UserError` for names that cannot be columns of a table, or keys of an answer."""
+    for label, count in Counter(labels).items():
+        if label and count > 1:
+            raise UserError(f"{where}: {count} outputs are named {label!r}; name each differently")
+        if not label.isprintable() or label.startswith(("=", "+", "-", "@")):
+            raise UserError(
+                f"{where}: an output is named {label!r}, which spreadsheets may take for a "
+                f"formula; choose a printable name that begins with none of = + - @"
+            )
+
+
 def to_safetensors(variables: Variables) -> bytes:
     """Serialise variables; the name of a tensor is its path, such as `params.fusion.head.bias`."""
+    # Imported here, since neither is needed to predict with an ONNX file.
+    from flax import traverse_util
+    from safetensors.numpy import save
+
     flat = traverse_util.flatten_dict(variables, sep=".")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     return save(tensors, metadata={"format": "flax"})
@@ -108,6 +136,10 @@ def to_safetensors(variables: Variables) -> bytes:
 
 def from_safetensors(content: bytes, path: str | os.PathLike[str]) -> Variables:
     """Invert `to_safetensors`; `UserError` if the file holds something else."""
+    from flax import traverse_util
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         tensors = load(content)
         for name in tensors:
@@ -145,6 +177,6 @@ def _read(path: Path | epath.Path) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # a named pipe or a device would never end
             raise UserError(f"{path} is no file; {AGAIN}")
-        if path.name != WEIGHTS and about.st_size > _LARGEST_TEXT:
+        if path.name not in (WEIGHTS, PROGRAM) and about.st_size > _LARGEST_TEXT:
             raise UserError(f"{path} has {about.st_size:,} bytes, too many for it; {AGAIN}")
         return path.read_bytes()

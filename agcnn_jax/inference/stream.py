@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 
 from agcnn_jax.evaluation.files.predictions import PREFIX
@@ -23,7 +22,7 @@ from agcnn_jax.inference.decoding import decode_films
 from agcnn_jax.inference.films import DecodedFilm, printable
 from agcnn_jax.inference.folder import open_folder
 from agcnn_jax.inference.limits import Work
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.model import Model, on_host
 from agcnn_jax.inference.result import Result
 from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.runtime.progress import Progress
@@ -119,7 +118,7 @@ class _Batch(NamedTuple):
 
     films: list[tuple[str, DecodedFilm | str]]
     places: list[int]
-    outputs: Mapping[str, jax.Array]
+    outputs: Mapping[str, Any]
 
 
 def predict_files(model: Model, films: Sequence[str], out: Path, settings: Settings) -> Summary:
@@ -156,6 +155,7 @@ def identity_of(model: Model, settings: Settings) -> dict[str, Any]:
         "labels and config": _settings_digest(model),
         "--rule": settings.rule,
         "--overlays": settings.overlays,
+        **model.computed_by,
     }
 
 
@@ -177,7 +177,7 @@ def write_predictions(
     with bar, contextlib.closing(batches):
         for batch in batches:
             began = time.perf_counter()
-            outputs = jax.device_get(dict(batch.outputs))
+            outputs = on_host(batch.outputs)
             work.results += time.perf_counter() - began
             outputs = {name: values[batch.places] for name, values in outputs.items()}
             write_rows(rows, model, batch.films, outputs, settings.rule)
@@ -219,7 +219,8 @@ def _predicted(
 def _batches(
     model: Model, films: Iterable[Placed], size: int, settings: Settings, bar: Progress, work: Work
 ) -> Iterator[_Batch]:
-    side, compiled = model.image_size, False
+    # Only JAX compiles; starting an engine takes less than a second.
+    side, compiled = model.image_size, bool(model.computed_by)
     images = np.zeros((size, side, side), np.uint8)
     part: list[tuple[str, DecodedFilm | str]] = []
     places: list[int] = []
@@ -232,11 +233,13 @@ def _batches(
 
     def predicted() -> _Batch:
         nonlocal compiled
-        outputs: Mapping[str, jax.Array] = {}
+        outputs: Mapping[str, Any] = {}
         if places:
+            began = time.perf_counter()
             with contextlib.nullcontext() if compiled else bar.compiling():
                 outputs = model.predict_batch(images, settings.overlays)
-            work.watch(outputs)
+            work.results += time.perf_counter() - began
+            work.watch(outputs, began)
             compiled = True
         return _Batch(part, places, outputs)
 

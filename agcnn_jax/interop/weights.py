@@ -24,6 +24,7 @@ from agcnn_jax.config.kinds import (
     count_from,
     or_none,
 )
+from agcnn_jax.interop import DESCRIPTION
 from agcnn_jax.interop.hub import IMAGENET
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import Lineage, digest
@@ -31,7 +32,6 @@ from agcnn_jax.runtime.devices import as_numpy, this_process_only
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import REACHABLE, absolute, exists, is_remote, read_json, reason
 
-DESCRIPTION = "weights.json"
 VARIABLES = "variables"
 FORMAT = 2
 CONVERT_AGAIN = "convert the weights again with data_prep/torch_weights.py"

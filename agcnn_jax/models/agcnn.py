@@ -11,10 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from agcnn_jax.models import BRANCHES
 from agcnn_jax.models.layers import KEPT, global_pool
-
-BRANCHES = ("global", "local", "fusion")
-"""The branches, in the order in which the paper trains them."""
 
 Variables = dict[str, dict[str, Any]]
 """`{"params": {branch: ...}, "batch_stats": {branch: ...}}`."""

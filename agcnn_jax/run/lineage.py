@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -237,6 +236,8 @@ def lineage_of_names(image_ids: Iterable[str]) -> Lineage:
 
 def digest(tree: Any) -> str:
     """Hash all arrays of a tree with their names, dtypes and shapes, to 16 hex digits."""
+    import jax  # not where a lineage alone is read
+
     total = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(jax.device_get(tree)):
         array = np.ascontiguousarray(leaf)

@@ -41,6 +41,8 @@ _PACKAGES = {
     "gcs": "gcsfs and etils[epath-gcs]",
     "s3": "s3fs and etils[epath-s3]",
     "dicom": "python-gdcm",
+    "onnx": "onnx and onnxruntime",
+    "openvino": "openvino",
     "parity": "torch",
 }
 """The optional packages of `pyproject.toml`."""
@@ -54,6 +56,9 @@ TRAIN = {
     "tensorflow_datasets": "tensorflow-datasets",
 }
 """The modules that the extra `train` brings, and the packages that they are in."""
+
+_BASE = ("flax", "huggingface_hub", "jax", "jaxlib", "orbax", "safetensors")
+"""Modules of packages that predicting with an ONNX file does without; agcnn-jax brings them."""
 
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"
 
@@ -198,9 +203,14 @@ def packages_of(extra: str) -> str:
 
 
 def missing_package(error: BaseException) -> str | None:
-    """Say what to install if an exception says that a module of the extra `train` is missing."""
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    package = TRAIN.get((name or "").partition(".")[0])
+    """Say what to install if an exception says that a package of this one's is missing."""
+    name = ((isinstance(error, ModuleNotFoundError) and error.name) or "").partition(".")[0]
+    if name in _BASE:
+        return (
+            f"this needs {name}, which is not installed; install agcnn-jax with all that it needs "
+            f"(in a checkout: make install)"
+        )
+    package = TRAIN.get(name)
     if package is None:
         return None
     return (

@@ -14,7 +14,8 @@ import yaml
 
 import agcnn_jax
 from agcnn_jax import export
-from agcnn_jax.inference.load import load_exported, load_run
+from agcnn_jax.inference.load import load_exported
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.model_files import from_safetensors, to_safetensors
 from agcnn_jax.interop.hub import parse_address
 from agcnn_jax.interop.read import read_tensor_file

@@ -27,7 +27,7 @@ from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.inference.films import as_film
-from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.metrics.calibration import Line
 from agcnn_jax.metrics.feature_distance import feature_distances
 from agcnn_jax.metrics.operating_points import RULES

@@ -13,7 +13,7 @@ from scipy.special import expit
 from agcnn_jax.inference import folder as folders
 from agcnn_jax.inference.films import NO_PIXELS, DecodedFilm, printable
 from agcnn_jax.inference.folder import open_folder
-from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.stream import Settings, columns_of, predict_files, write_rows
 from agcnn_jax.runtime.errors import UserError
 

@@ -1,6 +1,7 @@
 """The line that says what limits a prediction."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from agcnn_jax.inference import limits
@@ -33,7 +34,7 @@ def test_devices_are_busy_from_the_call_or_the_last_result_on(monkeypatch):
     now = iter([10.0, 12.0, 14.0, 15.0])
     monkeypatch.setattr(limits.time, "perf_counter", lambda: next(now))
     work.start()
-    work._wait(jnp.zeros(1), 11.0)  # until 12
-    work._wait(jnp.zeros(1), 11.5)  # waits for the other one, until 14
-    work._wait(jnp.zeros(1), 14.5)  # until 15
+    work._wait({"global": jnp.zeros(1)}, 11.0)  # until 12
+    work._wait({"global": np.zeros(1)}, 11.5)  # waits for the other one, until 14
+    work._wait({"global": jnp.zeros(1)}, 14.5)  # until 15
     assert work.device == 1 + 2 + 0.5

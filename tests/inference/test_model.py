@@ -14,7 +14,7 @@ from agcnn_jax.data.labels import FINDINGS, LABELS
 from agcnn_jax.data.pipeline import read_batch
 from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
-from agcnn_jax.inference.load import load_converted, load_run
+from agcnn_jax.inference.load_jax import load_converted, load_run
 from agcnn_jax.interop import weights
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.lineage import lineage_of_names

@@ -22,7 +22,7 @@ from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.inference import load, pieces, stream
 from agcnn_jax.inference.inputs import find_films
-from agcnn_jax.inference.load import load_run
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.stream import overlay_name
 from agcnn_jax.interop import weights
 from agcnn_jax.metrics.feature_distance import fit_features
@@ -356,8 +356,9 @@ def test_the_number_of_a_piece_from_the_environment(environment, expected):
 @pytest.fixture
 def a_model(monkeypatch):
     """Stands for any model, where no film is predicted."""
-    model = SimpleNamespace(lineage=SimpleNamespace(synthetic=False), calibration=None)
-    monkeypatch.setattr(load, "load_exported", lambda _: model)
+    lineage = SimpleNamespace(synthetic=False)
+    model = SimpleNamespace(lineage=lineage, calibration=None, computed_by={})
+    monkeypatch.setattr(load, "load_exported", lambda *_: model)
 
 
 def test_how_a_piece_ends(a_model, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.inference.export import exported_config
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.model_files import CONFIG, LINEAGE, WEIGHTS, to_safetensors, write_folder
 from agcnn_jax.models.agcnn import init_variables
 from agcnn_jax.run import lineage
@@ -22,7 +22,7 @@ def tiny_model(seed=0):
     variables = init_variables(recipe.model, jax.random.key(seed), 32)
     variables = jax.tree.map(np.asarray, variables)
     digest = lineage.digest(variables)
-    return Model("tiny", config, LABELS, 36, variables, None, digest, lineage.Lineage())
+    return JaxModel("tiny", config, LABELS, 36, None, digest, lineage.Lineage(), variables)
 
 
 def export_tiny(folder, seed=0):

@@ -947,6 +947,20 @@ FAULTS = (
         ("tests/training/test_fit.py::test_memory_of_a_step_that_donates_its_state",),
     ),
     Fault(
+        "predictions of two engines in one folder",
+        "agcnn_jax/inference/stream.py",
+        "        **model.computed_by,\n",
+        "",
+        ("tests/inference/test_onnx_predict.py::test_engines_and_precisions_do_not_mix",),
+    ),
+    Fault(
+        "an ONNX file of another model is used",
+        "agcnn_jax/inference/onnx_model.py",
+        "if port is None or name not in wanted or not _fits(port, wanted[name]):",
+        "if port is None:",
+        ("tests/inference/test_onnx_model.py::test_a_foreign_file_is_refused_by_name",),
+    ),
+    Fault(
         "a step that a device cannot hold is run",
         FIT,
         'needed["peak"] > limit',

@@ -28,6 +28,7 @@ from tests.inference.test_pieces import (
     piece,
 )
 from tests.inference.tiny_model import export_tiny
+from tests.support.onnx_stand_in import write_stand_in
 
 
 @pytest.fixture
@@ -101,9 +102,9 @@ def test_films_of_a_bucket_are_listed_and_read(store, tmp_path):
     assert a.stored.shape == resize_film(np.zeros((40, 40), np.uint8), 32).shape
 
 
-@SLOW
-def test_an_exported_model_in_a_bucket(store, tmp_path):
-    folder = export_tiny(tmp_path / "model")
+@pytest.mark.parametrize("write", [pytest.param(export_tiny, marks=SLOW), write_stand_in])
+def test_an_exported_model_in_a_bucket(store, tmp_path, write):
+    folder = write(tmp_path / "model")
     for path in folder.iterdir():
         store.put("bucket", f"model/{path.name}", path.read_bytes())
     assert load_exported("gs://bucket/model").digest == load_exported(folder).digest
