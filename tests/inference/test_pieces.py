@@ -281,6 +281,17 @@ def test_models_and_settings_do_not_mix(network, films, out, tmp_path):
         join(out)
 
 
+def test_pieces_and_other_predictions_do_not_mix(network, films, out, tmp_path):
+    one_machine(tmp_path / "whole", BROKEN)
+    with pytest.raises(UserError, match="whole holds predictions made without --list; choose"):
+        piece(films, epath.Path(tmp_path / "whole"), 0)
+    piece(films, out, 0)
+    before = sorted(tmp_path.glob("out/**/*"))
+    with pytest.raises(UserError, match="out holds pieces of a list; choose another --out"):
+        one_machine(tmp_path / "out", BROKEN)
+    assert sorted(tmp_path.glob("out/**/*")) == before
+
+
 def test_damage_is_named_and_no_table_is_written(network, films, out):
     for shard in range(SHARDS):
         piece(films, out, shard)
