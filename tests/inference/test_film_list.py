@@ -94,9 +94,12 @@ def test_a_list_that_cannot_be_completed_leaves_nothing(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_list_that_became_shorter(path):
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_a_list_that_became_shorter(path, monkeypatch, chunk):
+    monkeypatch.setattr(film_list, "CHUNK", chunk)
     write_list(NAMES, path)
     films = read_list(path)
     path.write_text("a.png\n")
-    with pytest.raises(UserError, match="became shorter while it was read"):
-        list(names_of(films, 0, 7))
+    for first in range(len(NAMES)):
+        with pytest.raises(UserError, match="became shorter while it was read"):
+            list(names_of(films, first, max(first + 1, 2)))
