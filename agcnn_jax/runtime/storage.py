@@ -222,8 +222,8 @@ def replacing(path: epath.Path) -> Iterator[IO[bytes]]:
                 if remote:
                     file.discard()
                 else:
-                    file.close()
                     written.unlink()
+                    file.close()  # fails again if the disk is full
             raise
         if remote:
             file.commit()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 
 import pytest
 from etils import epath
@@ -91,6 +92,17 @@ def test_a_list_that_cannot_be_completed_leaves_nothing(path):
 
     with pytest.raises(KeyboardInterrupt):
         write_list(stopped(), path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_list_that_does_not_fit_leaves_nothing(path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"list.txt cannot be written: File too large"):
+            write_list(["a.png"] * 5000, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(path.parent.iterdir()) == []
 
 
