@@ -106,7 +106,7 @@ def predict_piece(
         new=new,
         seconds=time.monotonic() - began,
         rate=rate,
-        limit=limit,
+        limit=limit if rate else None,  # a single batch says nothing
     )
 
 
