@@ -139,6 +139,30 @@ def test_a_killed_piece_goes_on_with_its_whole_parts(network, films, out, tmp_pa
     check_killed(network, films, out, tmp_path / "whole")
 
 
+def test_parts_of_another_size_do_not_count(network, films, out, tmp_path, monkeypatch):
+    """As a killed attempt of another version leaves them."""
+    network.stop_at = NAMES[9]
+    with pytest.raises(KeyboardInterrupt):
+        piece(films, out, 0)
+    monkeypatch.setattr(attempts, "PART_BATCHES", 2)
+    network.stop_at = None
+    for shard in range(SHARDS):
+        piece(films, out, shard)
+    join(out)
+    assert tables(out) == one_machine(tmp_path / "whole", BROKEN)
+
+
+def test_of_attempts_at_once_the_one_with_fewer_refused_films_counts(network, films, out):
+    for shard in range(SHARDS):
+        piece(films, out, shard)
+    [worse] = (out / "pieces/000000000000-000000000012").glob("*.json")
+    network.broken = set()
+    piece(films, out, 0, retry=True)
+    about = json.loads(worse.read_text()) | {"name": "0", "retry": 1}
+    (worse.parent / "0.json").write_text(json.dumps(about))
+    assert join(out).refused == len(BROKEN) - 1
+
+
 def test_a_part_without_its_record_does_not_count(network, films, out, tmp_path):
     network.stop_at = NAMES[9]
     with pytest.raises(KeyboardInterrupt):
