@@ -65,20 +65,26 @@ def parse_arguments(arguments: list[str] | None = None) -> Any:
     add(
         "--write_list",
         action="store_true",
+        default=None,
         help="write the films' names to the file --out, no more",
     )
     add("--list", metavar="LIST", help="predict a piece of the films that a file names, one a line")
     add("--shard", metavar="I", help=f"which piece, from 0; auto: from {' or '.join(INDICES)}")
     add("--shards", type=int, metavar="N", help="the number of pieces")
-    add("--retry_errors", action="store_true", help="predict again the films that were refused")
+    add(
+        "--retry_errors",
+        action="store_true",
+        default=None,
+        help="predict again the films that were refused",
+    )
     add("--join", metavar="OUT", help="join the pieces in OUT to one table")
     options = parser.parse_args(arguments)
-    modes = [f"--{name}" for name in MODES if getattr(options, name)]
+    modes = [f"--{name}" for name in MODES if getattr(options, name) is not None]
     if len(modes) > 1:
         raise UserError(f"{' and '.join(modes)} given; give one of them")
     if options.list is None:
         for name in ("shard", "shards", "retry_errors"):
-            if getattr(options, name):
+            if getattr(options, name) is not None:
                 raise UserError(f"--{name} belongs to a piece of a list; give --list too")
     sources = [name for name in SOURCES if getattr(options, name) is not None]
     if options.join is not None or options.write_list:
@@ -145,6 +151,17 @@ def shard_of(shard: str | None, shards: int | None, environment: Mapping[str, st
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     options = parse_arguments(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        from agcnn_jax.runtime.storage import is_passing
+
+        if is_passing(error.__cause__):
+            raise Stopped(str(error)) from error
+        raise
+
+
+def _run(options: Any) -> int:
     if options.join is not None:
         return _join(options.join)
     if options.write_list:
@@ -190,17 +207,12 @@ def _predict(model: Model, options: Any, settings: Settings) -> int:
 
 def _predict_piece(model: Model, options: Any, settings: Settings) -> int:
     from agcnn_jax.inference.pieces import Shard, predict_piece
-    from agcnn_jax.runtime.storage import absolute, is_passing
+    from agcnn_jax.runtime.storage import absolute
 
     _say_about(model)
     out, shard = absolute(options.out), Shard(options.shard, options.shards)
     films = absolute(options.list)
-    try:
-        done = predict_piece(model, films, out, settings, shard, options.retry_errors)
-    except UserError as error:
-        if is_passing(error.__cause__):
-            raise Stopped(str(error)) from error
-        raise
+    done = predict_piece(model, films, out, settings, shard, bool(options.retry_errors))
     if done.refused:
         errors.say(
             f"{done.refused:,} of {done.films:,} films were refused; --retry_errors predicts them "

@@ -50,6 +50,7 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> bool:
     start = open_start(run, begun)
     opening = seconds_since_start() or time.perf_counter() - began
     parts = []
+    from_primary(lambda: remove(run.workdir / FOLDER))  # of a check that was killed
     try:
         for part in check_parts(run, start, opening):
             announce(table(part))

@@ -12,14 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import agcnn_jax
+from agcnn_jax.runtime import cluster, supervisor
 
 SLOW = 3.0
 """A host is slow if it takes this many times as long as the median of the others."""
 
-_SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SECRET = re.compile("TOKEN|SECRET|PASSW|PASS$|CREDENTIAL|AUTH|KEY(_ID)?$", re.IGNORECASE)
 """In names of environment variables whose values nobody else may see."""
 
 _HOME = re.compile(r"/(?:home|Users)/[^/\s'\",;:)]+|/root(?=[/\s'\",;:)]|$)")
+
+_QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
+"""What a signed address carries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,8 @@ def named(process: int, hosts: Sequence[str]) -> str:
 def report(parts: Sequence[Part], config: Mapping[str, Any], hosts: Sequence[str]) -> Any:
     """Make the content of `check.json`, which may be shown to anybody.
 
-    It names no home folder, user, host or bucket, and no secret of this process's environment.
+    It names no home folder, user, host, coordinator or bucket, and no secret of this process's
+    environment or of an address.
 
     Args:
         parts: of the check.
@@ -91,25 +96,34 @@ def report(parts: Sequence[Part], config: Mapping[str, Any], hosts: Sequence[str
 
 
 def private_texts(hosts: Sequence[str]) -> dict[str, str]:
-    """Return the texts that a report must not show, and what takes their place; in that order."""
-    secrets = [v for name, v in os.environ.items() if _SECRET.search(name) and len(v) > 3]
-    texts = dict.fromkeys(sorted(secrets, key=len, reverse=True), "***")
-    if (home := os.path.expanduser("~")) not in ("~", "/"):
-        texts[home] = "~"
+    """Return the texts that a report must not show, and what takes their place."""
+    texts = {}
+    address = (cluster.coordinator() or "").rpartition(":")[0]
+    if address and not address.startswith(supervisor.LOOPBACK):
+        texts[address] = "COORDINATOR"
+    texts |= {host: f"host{i}" for i, host in enumerate(dict.fromkeys(hosts))}
     with contextlib.suppress(OSError, KeyError):  # the user has no name
         texts[getpass.getuser()] = "USER"
-    return texts | {host: f"host{i}" for i, host in enumerate(dict.fromkeys(hosts))}
+    if (given := os.path.expanduser("~")) not in ("~", "/"):
+        for home in (given, os.path.realpath(given)):  # paths in messages have no links
+            texts[home] = "~"
+    secrets = [v for name, v in os.environ.items() if _SECRET.search(name) and len(v) > 3]
+    return texts | dict.fromkeys(secrets, "***")
 
 
 def without_private(value: Any, texts: Mapping[str, str]) -> Any:
-    """Replace whole words in all texts of a JSON value, keys included; and homes and buckets."""
+    """Replace whole words in all texts of a JSON value, keys included; and homes and buckets.
+
+    An underscore or a hyphen ends a word, as in a folder `jane_runs`.
+    """
     if isinstance(value, Mapping):
         return {without_private(k, texts): without_private(v, texts) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [without_private(one, texts) for one in value]
     if not isinstance(value, str):
         return value
-    for text, instead in texts.items():
-        value = re.sub(rf"(?<![\w-]){re.escape(text)}(?![\w-])", instead, value)
-    value = re.sub(r"://[^/\s]+", "://BUCKET", value)
+    # The longest first: a host's name may begin with the user's.
+    words = "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+    value = re.sub(rf"(?<![^\W_])(?:{words})(?![^\W_])", lambda found: texts[found[0]], value)
+    value = re.sub(r"://[^/\s?]+", "://BUCKET", _QUERY.sub(r"\1", value))
     return _HOME.sub("~", value)

@@ -110,7 +110,7 @@ def complete_attempts(piece: epath.Path) -> list[Attempt]:
             attempts.append(Attempt(**entry | {"parts": [Part(**one) for one in entry["parts"]]}))
         except (KeyError, TypeError):
             raise UserError(f"{path} is damaged; {REMEDY}") from None
-    return sorted(attempts, key=lambda attempt: (-attempt.retry, attempt.name))
+    return sorted(attempts, key=lambda one: (-one.retry, one.refused, one.name))
 
 
 def parts_left(piece: epath.Path, plan: str) -> dict[int, Part]:
@@ -168,8 +168,13 @@ class AttemptWriter:
         step = PART_BATCHES * int(plan.identity["--batch_size"])
         firsts = range(lines[0], lines[1], step)
         self._spans = [(first, min(first + step, lines[1])) for first in firsts]
-        self._known, self._again = known, again
-        self._parts = dict(known)
+        # An earlier version may have cut other parts.
+        self._known = {
+            number: known[number]
+            for number, span in enumerate(self._spans)
+            if number in known and (known[number].first, known[number].end) == span
+        }
+        self._again, self._parts = again, dict(self._known)
         self._coming = self.lines()
         self._line = next(self._coming, None)
         self._rows: dict[int, tuple[bytes, bytes] | bytes] = {}

@@ -103,7 +103,7 @@ def names_of(films: ListedFilms, first: int, end: int) -> Iterator[tuple[int, st
     if first >= end:
         return
     start, offset = max(place for place in films.places if place[0] <= first)
-    number = start
+    number = start - 1
     with open_to_read(films.path) as file:
         file.seek(offset)
         for number, line in enumerate(_lines(file), start):

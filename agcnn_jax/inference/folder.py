@@ -16,6 +16,7 @@ from etils import epath
 
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.inference.films import printable
+from agcnn_jax.inference.plans import PLANS, REMEDY
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
 
@@ -60,6 +61,9 @@ class PredictionFolder:
             # A process that ended before its first save leaves empty files.
             files = [self.out / name for name in FILES]
             names = [file.name for file in files if file.exists() and file.stat().st_size]
+        with reported(self.out, "read"):
+            if (self.out / PLANS).exists():
+                raise UserError(f"--out {self.out} holds pieces of a list; {REMEDY}")
         if names and not continues:
             raise UserError(f"--out {self.out} holds a {names[0]} of something else; {remedy}")
         sizes = self._continue(read_json(path, remedy), films, remedy) if continues else [0, 0, 0]

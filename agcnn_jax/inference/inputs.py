@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -60,7 +60,7 @@ def iterate_films(given: Sequence[str], out: str | os.PathLike[str]) -> Iterator
     """
     found = False
     for name in map(expand, given):
-        for path, is_film in _bucket(name, out) if is_remote(name) else _disk(name, out):
+        for path, is_film in _bucket(name) if is_remote(name) else _disk(name, out):
             found = found or is_film
             yield path, is_film
     if not found:
@@ -83,7 +83,7 @@ def _disk(name: str, out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
     yield from ((path, True) for path in closed)
 
 
-def _bucket(name: str, out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
+def _bucket(name: str) -> Iterator[tuple[str, bool]]:
     place = absolute(name)
     with reported(place, "read", REACHABLE):
         store, root = fsspec.core.url_to_fs(os.fspath(place))
@@ -93,12 +93,22 @@ def _bucket(name: str, out: str | os.PathLike[str]) -> Iterator[tuple[str, bool]
             yield name, True
             return
         scheme = name.partition("://")[0]
-        for folder, subfolders, files in store.walk(root):
-            subfolders_kept = sorted(set(subfolders))
-            subfolders[:] = subfolders_kept
-            for file in sorted(files):
-                path = f"{scheme}://{folder}/{file}"
-                yield path, not file.startswith(".") and file.lower().endswith(EXTENSIONS)
+        for path in _objects(store, root):
+            file = os.path.basename(path)
+            is_film = not file.startswith(".") and file.lower().endswith(EXTENSIONS)
+            yield f"{scheme}://{path}", is_film
+
+
+def _objects(store: Any, folder: str) -> Iterator[str]:
+    """Yield what lies in a folder and below; `walk` of fsspec hides a listing that fails."""
+    entries = sorted(
+        (one["name"].rstrip("/"), one["type"]) for one in store.ls(folder, detail=True)
+    )
+    entries = [one for one in entries if one[0] != folder]
+    yield from (path for path, kind in entries if kind != "directory")
+    for path, kind in entries:
+        if kind == "directory":
+            yield from _objects(store, path)
 
 
 def _walk(top: str, left_out: str, closed: list[str]) -> Iterator[str]:

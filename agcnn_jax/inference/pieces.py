@@ -19,9 +19,9 @@ from agcnn_jax.inference.attempts import (
     read_part,
 )
 from agcnn_jax.inference.film_list import ListedFilms, names_of
-from agcnn_jax.inference.folder import ERROR_COLUMNS, FILES, csv_line
+from agcnn_jax.inference.folder import ERROR_COLUMNS, FILES, PROGRESS, csv_line
 from agcnn_jax.inference.model import Model
-from agcnn_jax.inference.plans import Plan, check_same, join_plans, read_plans
+from agcnn_jax.inference.plans import REMEDY, Plan, check_same, join_plans, read_plans
 from agcnn_jax.inference.stream import (
     Placed,
     Settings,
@@ -33,7 +33,7 @@ from agcnn_jax.inference.stream import (
 from agcnn_jax.runtime.ahead import ahead
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.progress import Progress
-from agcnn_jax.runtime.storage import replacing
+from agcnn_jax.runtime.storage import exists, replacing
 
 _NAMED = 10
 """Missing pieces that a message names."""
@@ -72,6 +72,8 @@ def predict_piece(
             read; or the folder cannot be written.
     """
     began = time.monotonic()
+    if exists(out / PROGRESS):
+        raise UserError(f"--out {out} holds predictions made without --list; {REMEDY}")
     identity = {
         **identity_of(model, settings),
         "--batch_size": settings.batch_size,
@@ -104,7 +106,7 @@ def predict_piece(
         new=new,
         seconds=time.monotonic() - began,
         rate=rate,
-        limit=limit,
+        limit=limit if rate else None,  # a single batch says nothing
     )
 
 

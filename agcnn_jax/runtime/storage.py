@@ -28,6 +28,12 @@ REQUESTS = 96
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
+_PASSING = (errno.EIO, errno.ESTALE, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+"""The last two are what s3fs makes of the statuses 503 and 500."""
+
+_CLIENTS = ("aiohttp", "botocore", "requests", "urllib3")
+"""Packages whose own exceptions say that a request failed on its way; gcsfs raises those of two."""
+
 _REMEDIES = {
     **dict.fromkeys(DISK_FULL, "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
@@ -141,10 +147,10 @@ def is_passing(error: BaseException | None) -> bool:
     code = getattr(error, "code", None)
     if isinstance(code, int):  # a status of HTTP
         return code >= 500 or code in (408, 429)
-    if error is not None and error_number(error) in (errno.EIO, errno.ESTALE):
+    if error is not None and error_number(error) in _PASSING:
         return True
     module = type(error).__module__.partition(".")[0]
-    return isinstance(error, ConnectionError | TimeoutError) or module in ("aiohttp", "botocore")
+    return isinstance(error, ConnectionError | TimeoutError) or module in _CLIENTS
 
 
 def advice(path: str | os.PathLike[str], error: BaseException) -> str:
@@ -216,8 +222,8 @@ def replacing(path: epath.Path) -> Iterator[IO[bytes]]:
                 if remote:
                     file.discard()
                 else:
-                    file.close()
                     written.unlink()
+                    file.close()  # fails again if the disk is full
             raise
         if remote:
             file.commit()

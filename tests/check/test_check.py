@@ -135,6 +135,8 @@ def test_training_that_is_checked_first(data_dir, tmp_path):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["stage"] == "1_global" and "loss" in line]
     assert content["program"]["1_global"]["losses"] == pytest.approx(losses[:3], rel=1e-6)
+    # A check that was killed leaves its checkpoint.
+    (workdir / ".check" / STAGES[0] / "1").mkdir(parents=True)
     with checking(data_dir, workdir, program=train, processes=1, devices=2) as run:
         [output] = succeed(run)
     assert output.index("check passed") < output.index("nothing left to do")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 
 import pytest
 from etils import epath
@@ -94,9 +95,23 @@ def test_a_list_that_cannot_be_completed_leaves_nothing(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_list_that_became_shorter(path):
+def test_a_list_that_does_not_fit_leaves_nothing(path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"list.txt cannot be written: File too large"):
+            write_list(["a.png"] * 5000, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_a_list_that_became_shorter(path, monkeypatch, chunk):
+    monkeypatch.setattr(film_list, "CHUNK", chunk)
     write_list(NAMES, path)
     films = read_list(path)
     path.write_text("a.png\n")
-    with pytest.raises(UserError, match="became shorter while it was read"):
-        list(names_of(films, 0, 7))
+    for first in range(len(NAMES)):
+        with pytest.raises(UserError, match="became shorter while it was read"):
+            list(names_of(films, first, max(first + 1, 2)))

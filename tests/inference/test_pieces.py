@@ -139,6 +139,30 @@ def test_a_killed_piece_goes_on_with_its_whole_parts(network, films, out, tmp_pa
     check_killed(network, films, out, tmp_path / "whole")
 
 
+def test_parts_of_another_size_do_not_count(network, films, out, tmp_path, monkeypatch):
+    """As a killed attempt of another version leaves them."""
+    network.stop_at = NAMES[9]
+    with pytest.raises(KeyboardInterrupt):
+        piece(films, out, 0)
+    monkeypatch.setattr(attempts, "PART_BATCHES", 2)
+    network.stop_at = None
+    for shard in range(SHARDS):
+        piece(films, out, shard)
+    join(out)
+    assert tables(out) == one_machine(tmp_path / "whole", BROKEN)
+
+
+def test_of_attempts_at_once_the_one_with_fewer_refused_films_counts(network, films, out):
+    for shard in range(SHARDS):
+        piece(films, out, shard)
+    [worse] = (out / "pieces/000000000000-000000000012").glob("*.json")
+    network.broken = set()
+    piece(films, out, 0, retry=True)
+    about = json.loads(worse.read_text()) | {"name": "0", "retry": 1}
+    (worse.parent / "0.json").write_text(json.dumps(about))
+    assert join(out).refused == len(BROKEN) - 1
+
+
 def test_a_part_without_its_record_does_not_count(network, films, out, tmp_path):
     network.stop_at = NAMES[9]
     with pytest.raises(KeyboardInterrupt):
@@ -279,6 +303,17 @@ def test_models_and_settings_do_not_mix(network, films, out, tmp_path):
     shutil.copytree(other / "plans", out / "plans", dirs_exist_ok=True)
     with pytest.raises(UserError, match="holds pieces with weights"):
         join(out)
+
+
+def test_pieces_and_other_predictions_do_not_mix(network, films, out, tmp_path):
+    one_machine(tmp_path / "whole", BROKEN)
+    with pytest.raises(UserError, match="whole holds predictions made without --list; choose"):
+        piece(films, epath.Path(tmp_path / "whole"), 0)
+    piece(films, out, 0)
+    before = sorted(tmp_path.glob("out/**/*"))
+    with pytest.raises(UserError, match="out holds pieces of a list; choose another --out"):
+        one_machine(tmp_path / "out", BROKEN)
+    assert sorted(tmp_path.glob("out/**/*")) == before
 
 
 def test_damage_is_named_and_no_table_is_written(network, films, out):

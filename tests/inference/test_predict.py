@@ -317,6 +317,9 @@ def test_an_exported_model_and_converted_weights(run_dir, films, out, tmp_path):
         ([*PIECE, "--shard=auto", "--shards=4"], "neither SLURM_ARRAY_TASK_ID nor JOB_COMP"),
         ([*PIECE, "--shard=0", "--shards=1", "a.png"], "--list takes no films; leave a.png out"),
         (["--workdir=a", "--retry_errors", "a.png"], "--retry_errors belongs to a piece of a list"),
+        (["--join=", "--workdir=b"], "--join needs no model; leave --workdir out"),
+        (["--workdir=a", "--list=", "a.png"], "--list takes no films; leave a.png out"),
+        (["--workdir=a", "--shards=0", "a.png"], "--shards belongs to a piece of a list"),
         (["--join=a", "--list=b"], "--list and --join given; give one"),
         (["--join=a", "--workdir=b"], "--join needs no model; leave --workdir out"),
         (["--join=/nonexistent"], "/nonexistent holds no pieces"),
@@ -378,9 +381,15 @@ def test_how_a_piece_ends(a_model, monkeypatch, capsys):
         def failing(*_, cause=cause):
             raise UserError("gs://b/o cannot be written: why") from cause
 
-        monkeypatch.setattr(pieces, "predict_piece", failing)
-        with pytest.raises(expected, match="gs://b/o cannot be written"):
-            predict.main(given)
+        for module, name, arguments in (
+            (pieces, "predict_piece", given),
+            (pieces, "join", ["--join=gs://b/o"]),
+            (load, "load_exported", given),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, failing)
+                with pytest.raises(expected, match="gs://b/o cannot be written"):
+                    predict.main(arguments)
 
 
 def test_a_join_tells_of_refused_films(monkeypatch, capsys, tmp_path):

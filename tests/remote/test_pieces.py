@@ -1,7 +1,9 @@
 """Pieces, lists and films in a bucket."""
 
+import errno
 import time
 
+import fsspec
 import numpy as np
 import pytest
 from etils import epath
@@ -102,6 +104,27 @@ def test_films_of_a_bucket_are_listed_and_read(store, tmp_path):
     assert a.stored.shape == resize_film(np.zeros((40, 40), np.uint8), 32).shape
 
 
+def test_a_folder_of_a_bucket_that_cannot_be_listed_is_not_left_out(store, tmp_path, monkeypatch):
+    for name in ("a.png", "b/", "c/2.png"):
+        store.put("bucket", f"films/{name}", b"")
+    out = tmp_path / "list.txt"
+    predict.main(["--write_list", "gs://bucket/films", f"--out={out}"])
+    assert out.read_text() == "gs://bucket/films/a.png\ngs://bucket/films/c/2.png\n"
+    out.unlink()
+    client = fsspec.core.url_to_fs("gs://bucket")[0]
+    listing = client.ls
+
+    def failing(path, **options):
+        if path.endswith("/c"):
+            raise ConnectionResetError("the store hung up")
+        return listing(path, **options)
+
+    monkeypatch.setattr(client, "ls", failing)
+    with pytest.raises(Stopped, match="gs://bucket/films cannot be read: the store hung up"):
+        predict.main(["--write_list", "gs://bucket/films", f"--out={out}"])
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("write", [pytest.param(export_tiny, marks=SLOW), write_stand_in])
 def test_an_exported_model_in_a_bucket(store, tmp_path, write):
     folder = write(tmp_path / "model")
@@ -133,11 +156,16 @@ def test_requests_wait_together(store):
 
 def test_a_bucket_that_fails_is_no_film_that_fails(store):
     """The same command continues later, instead of refusing all films."""
+    import requests  # comes with gcsfs
+
     store.forbidden.add("bucket")
     assert "orbidden" in next(decode_films(["gs://bucket/a.png"], 32, workers=1))
-    passing = ConnectionResetError("the store hung up")
-    assert storage.is_passing(passing) and not storage.is_passing(PermissionError())
-    assert not storage.is_passing(None)
+    # Of gcsfs and s3fs: a lost connection, 502, 503.
+    hung_up, proxy = ConnectionResetError("the store hung up"), requests.exceptions.ProxyError()
+    for error in (hung_up, proxy, OSError(errno.EBUSY, "SlowDown")):
+        assert storage.is_passing(error)
+    for lasting in (PermissionError(), FileNotFoundError(), None):
+        assert not storage.is_passing(lasting)
 
 
 def test_a_failing_store_ends_the_piece_with_75(monkeypatch):
