@@ -1,0 +1,1 @@
+"""The whole model as one file for programs without this package."""
