@@ -1,1 +1,1 @@
-"""The whole model as one file for programs without this package."""
+"""The whole model as one program for use without its training code."""

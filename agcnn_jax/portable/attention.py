@@ -108,9 +108,7 @@ def _interpolation_matrices(graph: Graph, start: str, stop: str, source: int, ta
     distance = g.add("Abs", g.add("Sub", position, pixel))
     weights = g.add("Sub", one, g.add("Div", distance, g.add("Max", scale, one)))
     # Boxes are whole pixels, so that start needs no rounding.
-    inside = g.add(
-        "And", g.add("GreaterOrEqual", pixel, start), g.add("Less", pixel, stop)
-    )
+    inside = g.add("And", g.add("GreaterOrEqual", pixel, start), g.add("Less", pixel, stop))
     weights = g.add("Where", inside, g.add("Max", weights, zero), zero)
     return g.add("Div", weights, g.reduce("ReduceSum", weights, 2, keep=True))
 

@@ -11,8 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+import agcnn_jax
+from agcnn_jax.runtime.errors import UserError, packages_of
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ModuleNotFoundError:
+    raise UserError(f"a model in the format onnx needs {packages_of('onnx')}") from None
 
 OPSET = 18
 IR_VERSION = 8
@@ -81,6 +88,22 @@ class Graph:
         """Cast to one of this module's types."""
         return self.add("Cast", value, to=dtype)
 
+    def repeat(self, body: Graph, state: str, kind: int) -> str:
+        """Repeat a body until it says that it is done.
+
+        Args:
+            body: reads `state`, and has the outputs `again`, whether to go on, bool `[]`, and
+                `next_state`.
+            state: the first one, a vector; it keeps its length.
+            kind: its type.
+        """
+        inputs = [tensor("round", INT64, []), tensor("going", BOOL, [])]
+        inputs += [tensor("state", kind, ["length"])]
+        outputs = [tensor("again", BOOL, []), tensor("next_state", kind, ["length"])]
+        constants = list(body.constants.values())
+        made = helper.make_graph(body.nodes, "body", inputs, outputs, initializer=constants)
+        return self.add("Loop", "", self.constant(True, bool), state, body=made)
+
     def rename(self, value: str, name: str) -> None:
         """Give a value the name of an output."""
         self.nodes.append(helper.make_node("Identity", [value], [name], f"{self.prefix}{name}_"))
@@ -91,7 +114,6 @@ def serialise(
     inputs: Sequence[Any],
     outputs: Sequence[Any],
     metadata: Mapping[str, str] | None = None,
-    producer: tuple[str, str] = ("", ""),
 ) -> bytes:
     """Check a model and make its bytes.
 
@@ -100,7 +122,6 @@ def serialise(
         inputs: made by `tensor`.
         outputs: made by `tensor`.
         metadata: for programs that read the outputs.
-        producer: name and version of the program that makes it.
     """
     made = helper.make_graph(
         graph.nodes, "agcnn", inputs, outputs, initializer=list(graph.constants.values())
@@ -109,8 +130,8 @@ def serialise(
         made,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        producer_name=producer[0],
-        producer_version=producer[1],
+        producer_name="agcnn-jax",
+        producer_version=agcnn_jax.__version__,
     )
     helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
@@ -121,4 +142,3 @@ def serialise(
 def tensor(name: str, dtype: int, shape: Sequence[int | str]) -> Any:
     """Declare an input or output; a side that is text may differ between calls."""
     return helper.make_tensor_value_info(name, dtype, shape)
-

@@ -73,14 +73,14 @@ class _Network:
         return self.graph.add("Relu", x)
 
     def max_pool(self, x: str) -> str:
-        return self.graph.add(
-            "MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]
-        )
+        return self.graph.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
 
     def _affine(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the factors and summands that a BatchNorm amounts to, float64 `[C]`."""
         trees = (self.params[name], self.statistics[name])
-        values = {key: np.asarray(array, np.float64) for tree in trees for key, array in tree.items()}
+        values = {
+            key: np.asarray(array, np.float64) for tree in trees for key, array in tree.items()
+        }
         gain = values["scale"] / np.sqrt(values["var"] + BatchNorm.epsilon)
         return gain, values["bias"] - values["mean"] * gain
 

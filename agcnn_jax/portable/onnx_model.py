@@ -16,19 +16,13 @@ import agcnn_jax
 from agcnn_jax.data.augment import centre_box
 from agcnn_jax.metrics.feature_distance import FeatureStatistics
 from agcnn_jax.models.agcnn import Variables
+from agcnn_jax.portable import attention, networks
+from agcnn_jax.portable.graph import FLOAT, INT32, UINT8, Graph, serialise, tensor
+from agcnn_jax.portable.regions import region_boxes
 from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.run.recipe import Recipe
-from agcnn_jax.runtime.errors import UserError, packages_of
+from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.training.predict_step import reads_crops
-
-try:
-    from agcnn_jax.portable import attention, networks
-    from agcnn_jax.portable.graph import FLOAT, INT32, UINT8, Graph, serialise, tensor
-    from agcnn_jax.portable.regions import region_boxes
-except ModuleNotFoundError as error:
-    if error.name != "onnx":
-        raise
-    raise UserError(f"the format onnx needs {packages_of('onnx')}") from None
 
 
 def onnx_model(
@@ -87,8 +81,13 @@ def onnx_model(
         "boxes": (INT32, [4]),
         "heat_maps": (FLOAT, [side, side]),
     }
-    order = [*branches, *(f"{kind}_{one}" for kind in ("probability", "calibrated") for one in branches)]
-    names = [name for name in (*order, "pooled", "distance", "boxes", "heat_maps") if name in outputs]
+    order = [
+        *branches,
+        *(f"{kind}_{one}" for kind in ("probability", "calibrated") for one in branches),
+    ]
+    names = [
+        name for name in (*order, "pooled", "distance", "boxes", "heat_maps") if name in outputs
+    ]
     for name in names:
         graph.rename(outputs[name], name)
     inputs = [tensor("images", UINT8, ["B", image_size, image_size])]

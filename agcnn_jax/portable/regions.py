@@ -6,9 +6,7 @@ mask has hundreds where it has tens of thousands of pixels.
 
 from __future__ import annotations
 
-from onnx import helper
-
-from agcnn_jax.portable.graph import BOOL, FLOAT, INT32, INT64, Graph, tensor
+from agcnn_jax.portable.graph import BOOL, INT32, INT64, Graph
 
 
 def region_boxes(graph: Graph, values: str, threshold: str, height: int, width: int) -> str:
@@ -103,25 +101,11 @@ def _label(graph: Graph, numbers: str, above: str, below: str) -> str:
     with the logarithm of the runs, not with the length of a region.
     """
     body = Graph(prefix="round_")
-    first, second = (body.add("Gather", "labels", pair) for pair in (above, below))
+    first, second = (body.add("Gather", "state", pair) for pair in (above, below))
     lower = body.add("Min", first, second)
-    labels = _scatter(body, "labels", first, lower, "min")
+    labels = _scatter(body, "state", first, lower, "min")
     labels = _scatter(body, labels, second, lower, "min")
-    labels = body.add("Gather", labels, labels)
+    body.rename(body.add("Gather", labels, labels), "next_state")
     differ = body.cast(body.add("Not", body.add("Equal", first, second)), INT32)
-    differ = body.reduce("ReduceMax", differ, 0)
-    again = body.cast(differ, BOOL)
-    body.rename(labels, "lower_labels")
-    body.rename(again, "again")
-    made = helper.make_graph(
-        body.nodes,
-        "round",
-        [
-            tensor("round_number", INT64, []),
-            tensor("going", BOOL, []),
-            tensor("labels", INT64, ["runs"]),
-        ],
-        [tensor("again", BOOL, []), tensor("lower_labels", INT64, ["runs"])],
-        initializer=list(body.constants.values()),
-    )
-    return graph.add("Loop", "", graph.constant(True, bool), numbers, body=made)
+    body.rename(body.cast(body.reduce("ReduceMax", differ, 0), BOOL), "again")
+    return graph.repeat(body, numbers, INT64)

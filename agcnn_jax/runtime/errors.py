@@ -42,6 +42,7 @@ _PACKAGES = {
     "s3": "s3fs and etils[epath-s3]",
     "dicom": "python-gdcm",
     "parity": "torch",
+    "onnx": "onnx and onnxruntime",
 }
 """The optional packages of `pyproject.toml`."""
 
