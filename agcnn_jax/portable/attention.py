@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from agcnn_jax.attention import STATISTICS
 from agcnn_jax.attention.boxes import centred_boxes
 from agcnn_jax.attention.heatmap import BELOW_1
 from agcnn_jax.attention.resample import PRECISION
@@ -36,12 +37,14 @@ def heat_map(graph: Graph, feature_map: str, cells: int, size: int, statistic: s
         response = g.reduce("ReduceMax", feature_map, 1)
     elif statistic == "l1":
         response = g.reduce("ReduceMean", feature_map, 1)
-    else:
+    elif statistic == "l2":
         # Squares could leave float32's range. The factor 1/K and the scale are lost below, where
         # the map is scaled to 0..1.
         highest = g.reduce("ReduceMax", feature_map, 1, 2, 3, keep=True)
         scaled = g.add("Div", feature_map, _or_one(g, highest))
-        response = g.add("Sqrt", g.reduce("ReduceSum", g.add("Mul", scaled, scaled), 1))
+        response = g.add("Sqrt", g.reduce("ReduceSumSquare", scaled, 1))
+    else:
+        raise ValueError(f"statistic is {statistic!r}; use one of {', '.join(STATISTICS)}")
     response = g.add("Sub", response, g.reduce("ReduceMin", response, 1, 2, keep=True))
     resized = resize(g, response, cells, size)
     low = g.reduce("ReduceMin", resized, 1, 2, keep=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from agcnn_jax.models.densenet import DenseNet
@@ -15,9 +17,7 @@ from agcnn_jax.portable.graph import Graph
 Tree = Mapping[str, Any]
 
 
-def features(
-    graph: Graph, backbone: ResNet | DenseNet, params: Tree, statistics: Tree, images: str
-) -> str:
+def features(graph: Graph, backbone: nn.Module, params: Tree, statistics: Tree, images: str) -> str:
     """Add a backbone, and return its last feature map `[B, K, h, w]`.
 
     Args:
@@ -38,13 +38,19 @@ def features(
     raise ValueError(f"{type(backbone).__name__} has no form in ONNX yet; add it to {__name__}")
 
 
+@dataclasses.dataclass(frozen=True)
 class _Network:
     """Layers of a network, by the names of their weights."""
 
-    def __init__(self, graph: Graph, params: Tree, statistics: Tree):
-        self.graph, self.params, self.statistics = graph, params, statistics
+    graph: Graph
+    params: Tree
+    statistics: Tree
 
-    def conv(self, x: str, name: str, stride: int, norm: str | None) -> str:
+    def part(self, name: str) -> _Network:
+        """Return the block of this name."""
+        return _Network(self.graph, self.params[name], self.statistics[name])
+
+    def conv(self, x: str, name: str, stride: int, norm: str | None = None) -> str:
         """Add a convolution, with the BatchNorm that follows it in its weights if there is one."""
         kernel = np.asarray(self.params[name]["kernel"], np.float64)
         inputs = [x]
@@ -70,9 +76,11 @@ class _Network:
         return self.graph.add("BatchNormalization", x, *constants, epsilon=BatchNorm.epsilon)
 
     def relu(self, x: str) -> str:
+        """Add a ReLU."""
         return self.graph.add("Relu", x)
 
     def max_pool(self, x: str) -> str:
+        """Add the stem's pooling."""
         return self.graph.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
 
     def _affine(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -89,9 +97,8 @@ def _resnet(network: _Network, backbone: ResNet, x: str) -> str:
     x = network.max_pool(network.relu(network.conv(x, "conv1", 2, "bn1")))
     for layer, blocks in enumerate(backbone.blocks, start=1):
         for block in range(blocks):
-            name = f"layer{layer}_{block}"
-            inner = _Network(network.graph, network.params[name], network.statistics[name])
-            x = _bottleneck(inner, 2 if block == 0 and layer > 1 else 1, x)
+            bottleneck = network.part(f"layer{layer}_{block}")
+            x = _bottleneck(bottleneck, 2 if block == 0 and layer > 1 else 1, x)
     return x
 
 
@@ -110,13 +117,12 @@ def _densenet(network: _Network, backbone: DenseNet, x: str) -> str:
     x = network.max_pool(network.relu(network.conv(x, "conv0", 2, "norm0")))
     for block, layers in enumerate(backbone.blocks, start=1):
         for layer in range(1, layers + 1):
-            name = f"block{block}_layer{layer}"
-            inner = _Network(graph, network.params[name], network.statistics[name])
-            new = network.relu(inner.norm(x, "norm1"))
-            new = network.relu(inner.conv(new, "conv1", 1, "norm2"))
-            x = graph.add("Concat", x, inner.conv(new, "conv2", 1, None), axis=1)
+            dense = network.part(f"block{block}_layer{layer}")
+            new = network.relu(dense.norm(x, "norm1"))
+            new = network.relu(dense.conv(new, "conv1", 1, "norm2"))
+            x = graph.add("Concat", x, dense.conv(new, "conv2", 1), axis=1)
         if block < len(backbone.blocks):
             x = network.relu(network.norm(x, f"transition{block}_norm"))
-            x = network.conv(x, f"transition{block}_conv", 1, None)
+            x = network.conv(x, f"transition{block}_conv", 1)
             x = graph.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
     return network.relu(network.norm(x, "norm5"))
