@@ -195,7 +195,7 @@ def test_any_threshold_and_any_number_of_films(engine, images, variables):
     run_model = compiled(engine, onnx_model(weights, recipe, STORED, BRANCHES, LABELS))
     whole = run_model(images=images, tau=np.array(0.6, np.float32))
     boxes = []
-    for tau in (0.0, 0.2, 0.6, 1 - 1e-12, 7.0):
+    for tau in (0.0, 0.5, 0.8, 1 - 1e-12, 7.0):
         found = run_model(images=images[1:], tau=np.array(tau, np.float32))
         heat = found["heat_maps"]
         # As float32, a threshold just below 1 is 1, which the highest pixels must exceed.
