@@ -8,7 +8,8 @@ those of a turn. PyTorch runs a network of the same structure, gets normalised i
 regions one image after another, as its ports do; stored images go into the others. All weights are
 random, with statistics of BatchNorm that fit the films. The second table times the search for
 regions alone. The third compares OpenVINO's bfloat16 with float32 on the films of a folder
-(generated ones without --films), and --workdir adds a trained run to it. It needs the extras `onnx`, `openvino` and `parity`.
+(generated ones without --films), and --workdir adds a trained run to it. It needs the extras
+`onnx`, `openvino` and `parity`.
 """
 
 from __future__ import annotations
