@@ -23,17 +23,17 @@ def region_boxes(graph: Graph, values: str, threshold: str, height: int, width: 
         int32 `[B, 4]`, as `region_boxes_device` finds them.
     """
     g, one, zero = graph, graph.constant(1, "int64"), graph.constant(0, "int64")
-    # A margin of zeros, above, below and on the left: in raster order no run goes on in the next
-    # line, and no line of an image touches the next image's.
+    # Each pixel beside its right neighbour. A column of zeros on the left of the lines ends the
+    # runs of the lines before, and a line of zeros separates the images.
     row = width + 1
-    padded = g.add("Pad", values, g.integers(0, 1, 1, 0, 1, 0))
-    flat = g.reshape(g.add("Greater", padded, threshold), -1)
-    here, right = g.part(flat, 0, 0, -1), g.part(flat, 0, 1)
+    left_margin, right_margin = (0, 0, 1, 0, 1, 0), (0, 0, 0, 0, 1, 1)
+    here, right = (
+        g.add("Greater", g.add("Pad", values, g.integers(*margin)), threshold)
+        for margin in (left_margin, right_margin)
+    )
 
     # Runs, in raster order: where they begin and where they end take turns.
-    unset = g.constant([False], bool)
-    changes = g.add("Concat", g.add("Xor", here, right), unset, axis=0)
-    places = g.add("NonZero", g.reshape(changes, -1, height + 2, row))
+    places = g.add("NonZero", g.add("Xor", here, right))
     # One run without pixels in the first image keeps tensors from being empty.
     places = g.add("Concat", places, g.constant([[0, 0]] * 3, "int64"), axis=1)
     places = g.reshape(places, 3, -1, 2)
@@ -45,11 +45,13 @@ def region_boxes(graph: Graph, values: str, threshold: str, height: int, width: 
     # Where a square of two by two pixels has some of a run in its upper line and some of another
     # in its lower one, these touch; its left pixels tell whether the square before said so.
     begins = g.add("And", right, g.add("Not", here))
-    counted = g.add("CumSum", g.cast(begins, INT32), zero)
-    occupied = g.add("Or", here, right)
-    touching = g.add("And", g.part(occupied, 0, 0, -row), g.part(occupied, 0, row))
-    said = g.add("And", g.part(here, 0, 0, -row), g.part(here, 0, row))
-    squares = g.reshape(g.add("NonZero", g.add("And", touching, g.add("Not", said))), -1)
+    counted = g.add("CumSum", g.reshape(g.cast(begins, INT32), -1), zero)
+    here, occupied = g.reshape(here, -1, row), g.reshape(g.add("Or", here, right), -1, row)
+    touching, said = (
+        g.add("And", g.part(lines, 0, 0, -1), g.part(lines, 0, 1)) for lines in (occupied, here)
+    )
+    fresh = g.add("And", touching, g.add("Not", said))
+    squares = g.reshape(g.add("NonZero", g.reshape(fresh, -1)), -1)
 
     def run_at(squares: str) -> str:
         number = g.add("Sub", g.cast(g.add("Gather", counted, squares), INT64), one)
@@ -79,9 +81,9 @@ def region_boxes(graph: Graph, values: str, threshold: str, height: int, width: 
 
     edges = (
         edge(left, width, "min"),
-        edge(g.add("Sub", y, one), height, "min"),
+        edge(y, height, "min"),
         edge(right_edge, 0, "max"),
-        edge(y, 0, "max"),
+        edge(g.add("Add", y, one), 0, "max"),
     )
     box = g.add("Concat", *(g.reshape(one_edge, -1, 1) for one_edge in edges), axis=1)
     found = g.reshape(g.add("Greater", largest, zero), -1, 1)
