@@ -93,7 +93,7 @@ def on_stored(graph: Graph, boxes: str, size: int, stored_size: int) -> str:
 
 def crop(graph: Graph, images: str, boxes: str, source: int, size: int) -> str:
     """Cut boxes out of images, float32 `[B, source, source]`, and resize; see `crop_and_resize`."""
-    xmin, ymin, xmax, ymax = _edges(graph, graph.cast(boxes, FLOAT))
+    xmin, ymin, xmax, ymax = _edges(graph, boxes)
     rows = _interpolation_matrices(graph, ymin, ymax, source, size)
     columns = _interpolation_matrices(graph, xmin, xmax, source, size)
     cropped = graph.add("MatMul", rows, images)
@@ -101,16 +101,27 @@ def crop(graph: Graph, images: str, boxes: str, source: int, size: int) -> str:
 
 
 def _interpolation_matrices(graph: Graph, start: str, stop: str, source: int, target: int) -> str:
-    """Add the weights `[B, target, source]` of spans `[B, 1]`; see `interpolation_matrix`."""
-    g, zero, one = graph, graph.constant(0), graph.constant(1)
+    """Add the weights `[B, target, source]` of spans int32 `[B, 1]`; see `interpolation_matrix`.
+
+    Places are whole numbers of `1 / (2 * target)` pixels, so that runtimes that compute in bfloat16
+    know them as exactly as others.
+    """
+    g, zero = graph, graph.constant(0)
     start, stop = g.reshape(start, -1, 1, 1), g.reshape(stop, -1, 1, 1)
-    scale = g.add("Div", g.add("Sub", stop, start), g.constant(target))
-    pixel = g.constant(np.arange(source)[None, None])
-    centre = g.constant(np.arange(target)[None, :, None] + 0.5)
-    position = g.add("Sub", g.add("Add", start, g.add("Mul", centre, scale)), g.constant(0.5))
-    distance = g.add("Abs", g.add("Sub", position, pixel))
-    weights = g.add("Sub", one, g.add("Div", distance, g.add("Max", scale, one)))
-    # Boxes are whole pixels, so that start needs no rounding.
+    length = g.add("Sub", stop, start)
+    places = np.arange(source)[None, None]
+    pixel = g.constant(places, np.int32)
+    centre = g.constant(2 * np.arange(target)[None, :, None] + 1, np.int32)
+    from_start = g.add("Sub", g.add("Mul", centre, length), g.constant(target, np.int32))
+    pixel_from_start = g.add(
+        "Sub",
+        g.constant(2 * target * places, np.int32),
+        g.add("Mul", start, g.constant(2 * target, np.int32)),
+    )
+    distance = g.cast(g.add("Abs", g.add("Sub", from_start, pixel_from_start)), FLOAT)
+    reach = g.cast(g.add("Max", length, g.constant(target, np.int32)), FLOAT)
+    reach = g.add("Mul", reach, g.constant(2))
+    weights = g.add("Sub", g.constant(1), g.add("Div", distance, reach))
     inside = g.add("And", g.add("GreaterOrEqual", pixel, start), g.add("Less", pixel, stop))
     weights = g.add("Where", inside, g.add("Max", weights, zero), zero)
     return g.add("Div", weights, g.reduce("ReduceSum", weights, 2, keep=True))

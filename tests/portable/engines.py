@@ -8,7 +8,7 @@ import openvino
 ENGINES = ("onnxruntime", "openvino")
 
 
-def compiled(engine, content):
+def compiled(engine, content, precision="f32"):
     """Compile the bytes of a model; return a function of inputs by name that returns outputs."""
     names = [output.name for output in onnx.load_from_string(content).graph.output]
     if engine == "onnxruntime":
@@ -18,7 +18,7 @@ def compiled(engine, content):
         return lambda **inputs: dict(zip(names, session.run(None, inputs), strict=True))
     core = openvino.Core()
     # Some processors would compute in bfloat16 otherwise.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
     model = core.compile_model(core.read_model(content), "CPU", settings)
 
     def run(**inputs):

@@ -13,7 +13,6 @@ from scipy.special import expit
 import agcnn_jax
 from agcnn_jax.attention import STATISTICS
 from agcnn_jax.attention.crop import boxes_host
-from agcnn_jax.attention.heatmap import heat_map
 from agcnn_jax.data.augment import Augmentation
 from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.metrics.calibration import Line
@@ -23,8 +22,8 @@ from agcnn_jax.models import POOLINGS
 from agcnn_jax.models.agcnn import AGCNN, BRANCHES, select_branches
 from agcnn_jax.models.densenet import DenseNet
 from agcnn_jax.models.resnet import ResNet
-from agcnn_jax.portable import attention, networks
-from agcnn_jax.portable.graph import FLOAT, Graph, serialise, tensor
+from agcnn_jax.portable import networks
+from agcnn_jax.portable.graph import Graph
 from agcnn_jax.portable.onnx_model import onnx_model
 from agcnn_jax.run.calibration import Calibration, Choice
 from agcnn_jax.run.recipe import Recipe
@@ -208,27 +207,6 @@ def test_any_threshold_and_any_number_of_films(engine, images, variables):
     alone = run_model(images=images[:1], tau=np.array(0.6, np.float32))
     for name, values in alone.items():
         np.testing.assert_allclose(values, whole[name][:1], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("statistic", STATISTICS)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1e25])
-def test_heat_maps_of_flat_and_of_large_features(engine, statistic, scale):
-    """A flat map is zero everywhere, and squares of large activations stay numbers."""
-    rng = np.random.default_rng(0)
-    features = np.repeat(rng.random((2, 8, 1, 1)), 16, axis=2).reshape(2, 8, 4, 4)
-    features[1, :, 2, 3] += 0.5
-    features = (scale * features).astype(np.float32)
-    graph = Graph()
-    graph.rename(attention.heat_map(graph, "features", 4, 24, statistic), "heat")
-    inputs, outputs = (
-        tensor("features", FLOAT, ["B", 8, 4, 4]),
-        tensor("heat", FLOAT, ["B", 24, 24]),
-    )
-    found = compiled(engine, serialise(graph, [inputs], [outputs]))(features=features)["heat"]
-    expected = np.asarray(heat_map(features.transpose(0, 2, 3, 1), 24, statistic))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    assert not found[0].any() and found[1].max() == bool(scale)
 
 
 def test_what_the_file_says_about_itself(variables):
