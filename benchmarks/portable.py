@@ -43,8 +43,8 @@ from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data_prep.phantoms import generate
-from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.jax_model import JaxModel
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.metrics.localisation import box_iou
 from agcnn_jax.portable.graph import FLOAT, INT32, Graph, serialise, tensor
 from agcnn_jax.portable.onnx_model import onnx_model
@@ -75,14 +75,14 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
-def random_model(backbone: str, images: np.ndarray) -> Model:
+def random_model(backbone: str, images: np.ndarray) -> JaxModel:
     """Draw weights; the statistics are those of the first images."""
     config = nest(DEFAULTS | {"backbone": backbone, "init": "random", "batch_norm": "local"})
     variables = settled_variables(make_recipe(config, len(LABELS)), images[:8])
-    return Model(backbone, config, LABELS, STORED, variables, None, "", Lineage())
+    return JaxModel(backbone, config, LABELS, STORED, None, "", Lineage(), variables)
 
 
-def bytes_of(model: Model) -> bytes:
+def bytes_of(model: JaxModel) -> bytes:
     """Make the model's file."""
     return onnx_model(model.variables, model.recipe, model.image_size, model.branches, model.labels)
 
@@ -117,7 +117,7 @@ def in_openvino(content: bytes, tau: np.ndarray, threads: int, precision: str) -
     return predict
 
 
-def sides_of(model: Model, images: np.ndarray, threads: int) -> dict[str, Work]:
+def sides_of(model: JaxModel, images: np.ndarray, threads: int) -> dict[str, Work]:
     """Make the sides, each for this batch."""
     content, tau = bytes_of(model), np.array(model.recipe.tau, np.float32)
     torch.set_num_threads(threads)
@@ -220,7 +220,7 @@ def search_for_regions(size: int = 224, count: int = 64) -> list[Row]:
     return rows
 
 
-def difference(model: Model, images: np.ndarray, threads: int) -> Row:
+def difference(model: JaxModel, images: np.ndarray, threads: int) -> Row:
     """Compare bfloat16 with float32, in OpenVINO."""
     content, tau = bytes_of(model), np.array(model.recipe.tau, np.float32)
     found: dict[str, dict[str, np.ndarray]] = {}

@@ -12,8 +12,8 @@ from agcnn_jax.attention.crop import boxes_host
 from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.labels import LABELS
-from agcnn_jax.inference.load import load_run
-from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.jax_model import JaxModel
+from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.portable.onnx_model import onnx_model
 from agcnn_jax.run.lineage import Lineage
@@ -56,7 +56,7 @@ def random_model(backbone, films):
     config = nest(DEFAULTS | {"backbone": backbone, "init": "random", "batch_norm": "local"})
     recipe = make_recipe(config, len(LABELS))
     variables = settled_variables(recipe, films[:8])
-    return Model(backbone, config, LABELS, 256, variables, None, "", Lineage())
+    return JaxModel(backbone, config, LABELS, 256, None, "", Lineage(), variables)
 
 
 def outputs_of(predict, films):
