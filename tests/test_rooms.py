@@ -19,6 +19,7 @@ ROOMS = (
     "run",
     "interop",
     "training",
+    "portable",
     "check",
     "evaluation",
     "inference",

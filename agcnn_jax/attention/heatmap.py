@@ -9,7 +9,8 @@ import numpy as np
 from agcnn_jax.attention import STATISTICS
 from agcnn_jax.attention.resample import PRECISION
 
-_BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
+BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
+"""The largest threshold of a heat map: as float32, one just below 1 would be 1."""
 
 
 def heat_map(feature_map: jax.Array, size: int, statistic: str = "max") -> jax.Array:
@@ -96,6 +97,5 @@ def heat_map_mask(heat: jax.Array, tau: float | jax.Array) -> jax.Array:
     Returns:
         `H > tau`, bool `[B, S, S]`; no pixel of a flat map, and some of every other.
     """
-    # As float32, a tau just below 1 would be 1.
-    tau = jnp.minimum(jnp.asarray(tau, jnp.float32), _BELOW_1)
+    tau = jnp.minimum(jnp.asarray(tau, jnp.float32), BELOW_1)
     return heat > tau

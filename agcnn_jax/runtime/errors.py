@@ -44,6 +44,7 @@ _PACKAGES = {
     "onnx": "onnx and onnxruntime",
     "openvino": "openvino",
     "parity": "torch",
+    "onnx": "onnx and onnxruntime",
 }
 """The optional packages of `pyproject.toml`."""
 

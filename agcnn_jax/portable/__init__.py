@@ -1,0 +1,1 @@
+"""The whole model as one program for use without its training code."""
