@@ -17,21 +17,17 @@ import argparse
 import json
 import os
 import platform
-import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from prediction_stream import random_model, write_model
+from prediction_stream import peak, random_model, write_model
 
 from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.inference.stream import Settings, predict_files
@@ -53,30 +49,6 @@ with serving() as store:
     print(*[f"{name}={value}" for name, value in store.environment().items()], flush=True)
     sys.stdin.read()
 """
-
-
-def peak(arguments: Sequence[object], seconds: float | None = None) -> dict[str, Any]:
-    """Run a prediction, at most for some seconds; return its peak memory and its time."""
-    command = [sys.executable, "-m", "agcnn_jax.predict", *map(str, arguments)]
-    began, largest, told = time.monotonic(), 0, False
-    process = subprocess.Popen(command)
-    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        # `getrusage` would begin with the memory of this process, which started the other.
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-            largest = int(found[1])
-        if seconds is not None and time.monotonic() - began > seconds and not told:
-            process.send_signal(signal.SIGTERM)
-            told = True
-        time.sleep(0.2)
-    _, code, used = ended
-    if os.waitstatus_to_exitcode(code) != (0 if seconds is None else 75):
-        raise SystemExit(f"{' '.join(command)} ended with status {code}")
-    return {
-        "peak_mib": round(largest / 1024),
-        "seconds": round(time.monotonic() - began, 1),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-    }
 
 
 def measure_memory(lines: int, seconds: float, folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@
     python benchmarks/prediction_stream.py --speed [--films FOLDER] [--backbone NAME] [--out FILE]
 
 --memory runs `python -m agcnn_jax.predict` on as many films: links to a few tiny ones, with a tiny
-network, so that what grows with the number of films shows. It prints the peak memory of the largest
+network, so that what grows with the number of films shows. It prints the peak memory of the main
 process. --speed compares the films a second of whole predictions, from PNG files of 1024 x 1024
 pixels to rows, with those of the bare prediction step on stored images. All weights are random. The
 rows of --out that were measured the other way are kept.
@@ -17,10 +17,13 @@ import itertools
 import json
 import os
 import platform
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,30 @@ def link_films(films: list[Path], count: int, folder: Path) -> None:
         (below / f"{i:07d}.png").symlink_to(film)
 
 
+def peak(arguments: Sequence[object], seconds: float | None = None) -> dict[str, Any]:
+    """Run a prediction, at most for some seconds; return its peak memory and its time."""
+    command = [sys.executable, "-m", "agcnn_jax.predict", *map(str, arguments)]
+    began, largest, told = time.monotonic(), 0, False
+    process = subprocess.Popen(command)
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        # `getrusage` would begin with the memory of this process, which started the other.
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            largest = int(found[1])
+        if seconds is not None and time.monotonic() - began > seconds and not told:
+            process.send_signal(signal.SIGTERM)
+            told = True
+        time.sleep(0.2)
+    _, code, used = ended
+    if os.waitstatus_to_exitcode(code) != (0 if seconds is None else 75):
+        raise SystemExit(f"{' '.join(command)} ended with status {code}")
+    return {
+        "peak_mib": round(largest / 1024),
+        "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+    }
+
+
 def measure_memory(counts: list[int], folder: Path) -> list[dict[str, Any]]:
     """Predict so many films, each time in a process of its own."""
     write_model(random_model("resnet_tiny", 56, 64), folder / "model")
@@ -87,23 +114,10 @@ def measure_memory(counts: list[int], folder: Path) -> list[dict[str, Any]]:
     for count in counts:
         given, out = folder / f"films_{count}", folder / f"out_{count}"
         link_films(films, count, given)
-        command = [sys.executable, "-m", "agcnn_jax.predict", "--from", str(folder / "model")]
-        began = time.monotonic()
-        process = subprocess.Popen([*command, "--out", str(out), str(given)])
-        _, status, used = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"the prediction of {count} films ended with status {status}")
+        used = peak(["--from", folder / "model", "--out", out, given])
         progress = json.loads((out / "progress.json").read_text())
-        rows.append(
-            {
-                "measured": "memory",
-                "films": progress["films"],
-                "refused": progress["refused"],
-                "peak_mib": round(used.ru_maxrss / 1024),  # Linux counts in KiB
-                "seconds": round(time.monotonic() - began, 1),
-                "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-            }
-        )
+        counted = {key: progress[key] for key in ("films", "refused")}
+        rows.append({"measured": "memory", **counted, **used})
         print(rows[-1], flush=True)
     return rows
 

@@ -38,7 +38,9 @@ def stage_seconds(plan: Plan, figures: Mapping[str, Any]) -> dict[str, float]:
     waits, validation = saved["training_waits"], figures["validation"]["all"]
     writes = saved["write"] - waits
     return {
-        "start": figures["first_batch"] + figures["compile_again"],
+        "start": figures["first_batch"]
+        + figures["compile_again"]
+        + figures["validation"]["first_again"],
         "steps": plan.steps * figures["fed"],
         "validation": plan.epochs * validation,
         "checkpoints": (plan.epochs + plan.between) * waits

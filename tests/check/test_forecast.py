@@ -8,7 +8,7 @@ MEASURED = {
     "first_batch": 1.0,
     "compile_again": 4.0,
     "fed": 0.5,
-    "validation": {"first": 9.0, "all": 10.0},
+    "validation": {"first": 9.0, "first_again": 3.0, "all": 10.0},
     "checkpoint_bytes": 1_000_000_000,
     "checkpoint": {"training_waits": 2.0, "write": 15.0, "read": 6.0},
 }
@@ -30,13 +30,13 @@ def test_epochs_and_checkpoints_of_a_stage(arguments, expected):
 
 def test_seconds_of_a_stage():
     assert stage_seconds(Plan("a", 100, 4, 3), MEASURED) == {
-        "start": 5.0,
+        "start": 8.0,
         "steps": 50.0,
         "validation": 40.0,
         # Training waits 2 s for each of 7; each epoch's is written 3 s longer than it is validated.
         "checkpoints": 7 * 2.0 + 4 * 3.0,
     }
-    slow = MEASURED | {"validation": {"first": 0.0, "all": 30.0}}
+    slow = MEASURED | {"validation": {"first": 0.0, "first_again": 0.0, "all": 30.0}}
     assert stage_seconds(Plan("a", 100, 4, 3), slow)["checkpoints"] == 14.0
 
 
@@ -45,8 +45,8 @@ def test_a_run():
     plans = [Plan("a", 100, 4, 3), Plan("b", 200, 1, 0)]
     part = forecast(plans, {"a": MEASURED, "b": second | {"compile_again": 11.5}}, opening=8.0)
     figures = part.figures
-    assert figures["hours_by_stage"] == {"a": 121 / 3600, "b": (12.5 + 100 + 10) / 3600}
-    assert figures["hours"] == pytest.approx((8 + 121 + 122.5) / 3600)
+    assert figures["hours_by_stage"] == {"a": 124 / 3600, "b": (15.5 + 100 + 10) / 3600}
+    assert figures["hours"] == pytest.approx((8 + 124 + 125.5) / 3600)
     assert figures["validation_hours"] == 50 / 3600
     assert figures["checkpoints_gigabytes"] == 4.0
     assert figures["restart_seconds"] == 8 + 12.5

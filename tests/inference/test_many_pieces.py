@@ -124,11 +124,29 @@ def test_the_joined_tables_are_one_machines(model, names, films, whole, tmp_path
 def test_plain_predictions_have_the_same_answers(model, names, whole, tmp_path):
     """Where a film was refused, later ones have another row in their batch, so within 1e-6."""
     predict_files(model, names, tmp_path / "out", SETTINGS)
-    found = tables(tmp_path / "out")
-    assert found[2] == whole[2]
-    for ours, theirs in zip(found[0].splitlines(), whole[0].splitlines(), strict=True):
+    check_rows(tables(tmp_path / "out"), whole)
+
+
+def check_rows(found, expected):
+    """The same rows, with numbers within 1e-6."""
+    assert found[2] == expected[2]
+    for ours, theirs in zip(found[0].splitlines(), expected[0].splitlines(), strict=True):
         for a, b in zip(ours.decode().split(","), theirs.decode().split(","), strict=True):
             assert a == b or abs(float(a) - float(b)) <= 1e-6
+
+
+@pytest.mark.slow
+def test_pieces_of_other_numbers_of_devices_have_the_same_answers(films, whole, tmp_path):
+    """Two pieces of one device and two of three; the whole was predicted on eight."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "agcnn_jax.predict", "--from", export_tiny(tmp_path / "model")]
+    command += ["--list", films, "--out", out, "--shards", 4, "--batch_size", BATCH]
+    for shard, devices in enumerate((1, 3, 1, 3)):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        text = [*map(str, command), "--shard", str(shard)]
+        subprocess.run(text, cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, check=True)
+    join(epath.Path(out))
+    check_rows(tables(out), whole)
 
 
 @pytest.mark.slow
