@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import flatbuffers  # noqa: F401  jax.export writes with it, and looks for it last
 import jax
 import jax.numpy as jnp
 import numpy as np

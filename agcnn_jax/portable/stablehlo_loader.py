@@ -23,7 +23,7 @@ PROGRAM, WEIGHTS = "model.stablehlo", "weights.npz"
 def load(
     folder: str | Path = Path(__file__).parent, compiler_options: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
-    """Return the function `predict`, which compiles once for each B.
+    """Return the function `predict`, which compiles once for each B and each layout on devices.
 
     `predict` takes B films, gray, whole, resized to S x S pixels: uint8 `[B, S, S]`. It returns a
     dictionary:
@@ -42,5 +42,6 @@ def load(
     """
     folder = Path(folder)
     program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-    weights = jax.device_put(dict(np.load(folder / WEIGHTS)))
+    with np.load(folder / WEIGHTS) as arrays:
+        weights = jax.device_put(dict(arrays))
     return functools.partial(jax.jit(program.call, compiler_options=compiler_options), weights)
