@@ -26,7 +26,7 @@ With JAX, NumPy and flatbuffers, without the program that trained it:
 from load import load  # load.py of this folder
 
 predict = load()
-answer = predict(images)  # uint8 [B, {size}, {size}]: gray films, whole, 0 black
+answer = predict(images)  # uint8 [B, {size}, {size}]: gray films, whole, resized, 0 black
 print(answer["probabilities"], answer.get("boxes"))
 ```
 
@@ -55,10 +55,11 @@ _ONNX = """
 (opset {opset}, IR {ir}), computed in float32:
 
 ```python
+import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
-# images: uint8 [B, {size}, {size}], gray films, whole, 0 black
+# images: uint8 [B, {size}, {size}], gray films, whole, resized, 0 black
 names = [output.name for output in session.get_outputs()]
 answer = dict(zip(names, session.run(None, {inputs})))
 print(answer["probability_{branch}"], answer.get("boxes"))
@@ -118,7 +119,7 @@ def how_to_use(model: JaxModel, form: str) -> str:
 
     inputs = '{"images": images}'
     if reads_crops(model.recipe, model.branches):
-        tau = f"np.float32({model.recipe.tau:g})"
+        tau = f"np.array({model.recipe.tau:g}, np.float32)"
         inputs = f'{{"images": images, "tau": {tau}}}'
     return _ONNX.strip().format(
         opset=OPSET,

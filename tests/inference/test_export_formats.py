@@ -90,7 +90,7 @@ def test_the_cards_snippets_run(folders, images, expected, monkeypatch, capsys):
     for form in MODEL:
         monkeypatch.chdir(folders[form])
         monkeypatch.syspath_prepend(str(folders[form]))
-        names = {"images": images, "jax": jax, "np": np}
+        names = {"images": images, "jax": jax}
         for text in snippets(folders[form]):
             exec(text, names)
         boxes = np.asarray(names["answer"]["boxes"])

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit
 
 from agcnn_jax import export
+from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.inference import formats
 from agcnn_jax.inference.model_files import to_safetensors
 from agcnn_jax.metrics.feature_distance import FeatureStatistics, feature_distances
@@ -22,6 +23,7 @@ from agcnn_jax.runtime.errors import UserError
 from tests.inference.tiny_model import tiny_model
 from tests.portable.models import expected_outputs, settled_variables, smooth_images
 from tests.portable.test_onnx_model import STORED, make_recipe
+from tests.support.shared import CHEST_XRAY14, needs_chest_xray14
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -80,6 +82,14 @@ def test_any_number_of_films(tiny):
     for count in (8, 3):
         expected = model.predict_batch(images[:count], heat_maps=True)
         check(predict(images[:count]), expected)
+
+
+@needs_chest_xray14
+def test_real_films(tiny):
+    model, _, folder = tiny
+    paths = sorted((CHEST_XRAY14 / "raw/images").glob("*.png"))[:8]
+    films = np.stack([resize_film(load_film(path), model.image_size) for path in paths])
+    check(load(folder)(films), model.predict_batch(films, heat_maps=True))
 
 
 def test_films_on_several_devices(tiny):
