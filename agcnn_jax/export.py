@@ -1,10 +1,11 @@
-"""Export a trained model: a folder for the Hugging Face hub, or a file for PyTorch.
+"""Export a trained model: a folder for the Hugging Face hub, JAX or ONNX, or a file for PyTorch.
 
-    agcnn-export --workdir runs/resnet --out DIR
+    agcnn-export --workdir runs/resnet --out DIR [--format hub|stablehlo|onnx]
     agcnn-export --workdir runs/resnet --out FILE.safetensors --format torch
 
-A folder holds the weights, the config, thresholds, checksums and a model card; agcnn_jax.load
-reads it. A file holds the weights alone, under torchvision's names.
+A folder holds the model, the config, thresholds, checksums and a model card: its weights, which
+agcnn_jax.load reads (hub); one program for JAX alone (stablehlo); or one for ONNX's runtimes, which
+agcnn_jax.load reads without JAX (onnx). A file holds the weights alone, under torchvision's names.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from agcnn_jax.runtime import errors
 from agcnn_jax.runtime.errors import OneLineParser, UserError
 
 BRANCHES = ("global", "local", "fusion", "all")
+FOLDERS = ("hub", "stablehlo", "onnx")
+"""`inference.formats.FORMATS`, known before JAX is imported."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -32,14 +35,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the run, such as runs/resnet")
     add("--out", type=Path, required=True, help="new folder, or new file for --format torch")
-    add("--format", choices=("hub", "torch"), default="hub", help="default: hub")
+    add("--format", choices=(*FOLDERS, "torch"), default="hub", help="default: hub")
     add("--license", help="of the weights, for the card, such as apache-2.0 (default: not stated)")
     add("--branch", choices=BRANCHES, help="branch of --format torch (default: all)")
     options = parser.parse_args(arguments)
-    if options.format == "hub" and options.branch is not None:
+    if options.format in FOLDERS and options.branch is not None:
         raise UserError("--branch belongs to --format torch; leave it out")
     if options.format == "torch" and options.license is not None:
-        raise UserError("--license belongs to the card of --format hub; leave it out")
+        raise UserError("--license belongs to the card of a folder; leave it out")
     return options
 
 
@@ -57,12 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
     from agcnn_jax.inference.card import NOT_STATED
     from agcnn_jax.inference.export import export_model
 
-    model = export_model(options.workdir, options.out, options.license or NOT_STATED)
+    licence = options.license or NOT_STATED
+    model = export_model(options.workdir, options.out, licence, options.format)
     thresholds = "with" if model.calibration is not None else "without"
+    load = (
+        "its load.py" if options.format == "stablehlo" else f"agcnn_jax.load({str(options.out)!r})"
+    )
     print(
         f"{options.out}: {model.backbone}, {' '.join(model.branches)}, digest {model.digest}, "
-        f"{thresholds} thresholds; load it with agcnn_jax.load({str(options.out)!r}), read its "
-        f"card in {options.out / 'README.md'}"
+        f"{thresholds} thresholds; load it with {load}, read its card in "
+        f"{options.out / 'README.md'}"
     )
     images = sum(map(len, model.lineage.seen.values()))
     if images:

@@ -78,7 +78,8 @@ def scale_map(response: jax.Array, size: int) -> jax.Array:
     # Shifted to zero first, so that a flat map stays flat: resizing rounds, and scaling would
     # magnify what it rounds off.
     response = response - response.min(axis=(1, 2), keepdims=True)
-    resized = jax.image.resize(response, (len(response), size, size), "linear", precision=PRECISION)
+    shape = (response.shape[0], size, size)
+    resized = jax.image.resize(response, shape, "linear", precision=PRECISION)
     low = resized.min(axis=(1, 2), keepdims=True)
     high = resized.max(axis=(1, 2), keepdims=True)
     span = high - low

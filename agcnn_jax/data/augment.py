@@ -68,7 +68,7 @@ def crop_window(images: jax.Array, window: jax.Array, input_size: int) -> jax.Ar
     """Crop stored images `[B, S, S]` to one of `ten_windows`; the result is as `centre_crop`'s."""
     xmin, ymin, mirror = window
     low, _, high, _ = centre_box(images.shape[-1])
-    size = (len(images), high - low, high - low)
+    size = (images.shape[0], high - low, high - low)
     corner = (jnp.zeros_like(ymin), ymin, xmin)  # a plain 0 would be int64 in a float64 run
     cropped = _resize(jax.lax.dynamic_slice(images, corner, size), input_size)
     return jnp.where(mirror, cropped[:, :, ::-1], cropped)
@@ -150,7 +150,8 @@ def augmented_views(
 def _resize(images: jax.Array, size: int) -> jax.Array:
     """Resize `[B, S, S]` to float32 `[B, size, size]`, or float64 of float64 images."""
     images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
-    return jax.image.resize(images, (len(images), size, size), "linear", precision=PRECISION)
+    shape = (images.shape[0], size, size)
+    return jax.image.resize(images, shape, "linear", precision=PRECISION)
 
 
 def _cut(images: jax.Array, windows: jax.Array) -> jax.Array:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from agcnn_jax.evaluation.report.summary import limits, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, leakage
+from agcnn_jax.inference.formats import how_to_use
+from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.model import Model
 from agcnn_jax.interop.trained_on import in_words
 from agcnn_jax.metrics.auc_table import FEW_PATIENTS
@@ -26,19 +29,16 @@ Branches: {branches}. Outputs: {labels}.
 
 ## How to use it
 
-```python
-import agcnn_jax
-
-model = agcnn_jax.load("FOLDER")  # or hf://OWNER/NAME@REVISION
-result = model.predict("film.png")
-print(result.probability, result.box)
-result.show().savefig("seen.png")
-```
+{use}
 
 Films are resized to {image_size} x {image_size} pixels, and the centre is the model's input of \
 {input_size} x {input_size}. {calibration}
 
-`SHA256SUMS` holds the digests of all files but this one, and loading checks them.
+## Files
+
+{files}
+
+`SHA256SUMS` holds these digests too, and `sha256sum -c SHA256SUMS` checks them.
 
 ## What it was trained on
 
@@ -51,7 +51,7 @@ images and their patients, as the table of labels does. {leakage}
 
 {results}
 
-## Intended use
+{precision}## Intended use
 
 Research: comparison with other methods, a start for further training, a second look at the labels \
 of a data set. It is not a medical device, and no decision on a patient may rest on it.
@@ -80,7 +80,9 @@ Convolutional Neural Network for Thorax Disease Classification. arXiv:1801.09927
 
 
 def model_card(
-    model: Model,
+    model: JaxModel,
+    form: str,
+    files: Mapping[str, bytes],
     name: str,
     data: Mapping[str, Any],
     scores: Mapping[str, Any],
@@ -92,6 +94,8 @@ def model_card(
 
     Args:
         model: the run's.
+        form: of `FORMATS`.
+        files: of the folder, without the card.
         name: what to call it, such as the name of its workdir.
         data: the content of the run's `data.json`.
         scores: the content of `auc.json`, of these weights on the test images; empty if there is
@@ -123,6 +127,9 @@ def model_card(
         backbone=model.backbone,
         branches=", ".join(model.branches),
         labels=", ".join(model.labels),
+        use=how_to_use(model, form),
+        files=_file_table(files),
+        precision=f"{precision_section({})}\n\n" if form == "onnx" else "",
         image_size=model.image_size,
         input_size=model.input_size,
         calibration=_calibration(model),
@@ -195,6 +202,48 @@ def _cohort(
         missing=scores.get("missing_labels", {}),
         collection=collection,
     )
+
+
+def _file_table(files: Mapping[str, bytes]) -> str:
+    rows = [
+        f"| `{name}` | {len(content):,} | `{hashlib.sha256(content).hexdigest()}` |"
+        for name, content in files.items()
+    ]
+    return "\n".join(("| file | bytes | SHA-256 |", "| --- | --- | --- |", *rows))
+
+
+def precision_section(changes: Mapping[str, Mapping[str, Any]], boxes: str = "") -> str:
+    """Write what OpenVINO's bfloat16 changes, as Markdown.
+
+    Args:
+        changes: measured on the test images, by branch: `largest`, the largest difference of
+            probabilities; `float32` and `bfloat16`, the mean AUC and the two ends of its interval
+            in each. Empty if nobody measured it.
+        boxes: how many boxes differ, such as `3 of 32`; "" where no local branch reads crops.
+    """
+    text = "## bfloat16\n\n"
+    if not changes:
+        return text + (
+            "`agcnn-predict --from FOLDER --engine openvino --precision bfloat16` is faster on "
+            "processors that compute in bfloat16, and changes probabilities and boxes. For this "
+            "model nobody has measured by how much: predict the same films in both precisions, "
+            "and score both tables with `agcnn-eval --predictions`."
+        )
+    rows = [
+        f"| {branch} | {one['largest']:.4f} | {_mean_auc(*one['float32'])} | "
+        f"{_mean_auc(*one['bfloat16'])} |"
+        for branch, one in changes.items()
+    ]
+    text += f"Boxes that differ: {boxes}.\n\n" if boxes else ""
+    titles = ("branch", "largest difference of probabilities", "mean AUC in float32", "in bfloat16")
+    header = (f"| {' | '.join(titles)} |", "| --- | --- | --- | --- |")
+    return text + "\n".join(
+        ("On the test images, `--precision bfloat16` against float32:\n", *header, *rows)
+    )
+
+
+def _mean_auc(mean: float, low: float, high: float) -> str:
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _calibration(model: Model) -> str:

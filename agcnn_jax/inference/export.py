@@ -1,4 +1,4 @@
-"""Export of a run's model to a folder, as the Hugging Face hub takes it."""
+"""Export of a run's model to a folder, in one of several formats."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from agcnn_jax.config.keys import flatten, nest
 from agcnn_jax.config.kinds import check_entries
 from agcnn_jax.config.saved import read_data
 from agcnn_jax.inference.card import NOT_STATED, model_card
+from agcnn_jax.inference.formats import FORMATS, model_files
+from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.inference.model import Model
 from agcnn_jax.inference.model_files import (
@@ -23,8 +25,6 @@ from agcnn_jax.inference.model_files import (
     FORMAT,
     LINEAGE,
     PLACES,
-    WEIGHTS,
-    to_safetensors,
     write_folder,
 )
 from agcnn_jax.run.lineage import own_collections
@@ -35,13 +35,23 @@ _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x
 _SCORE_AGAIN = "delete it and run eval.py again"
 
 
-def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_STATED) -> Model:
-    """Write a run's model to a new folder, as `agcnn_jax.load` and the Hugging Face hub take it.
+def export_model(
+    workdir: str | os.PathLike[str],
+    out: Path,
+    licence: str = NOT_STATED,
+    form: str = FORMATS[0],
+) -> JaxModel:
+    """Write a run's model to a new folder, and return it.
 
-    The licence is that of the weights, for the card; see `model_card`. Returns the run's model.
+    Args:
+        workdir: of the run.
+        out: the folder.
+        licence: of the weights, for the card; see `model_card`.
+        form: of `FORMATS`.
 
     Raises:
-        UserError: if nothing is trained, or `out` holds files or cannot be written.
+        UserError: if nothing is trained; if `out` holds files or cannot be written; for a float64
+            run in a format that has no float64.
     """
     check_new(out)
     directory = checkpoint_place(workdir)
@@ -57,21 +67,20 @@ def export_model(workdir: str | os.PathLike[str], out: Path, licence: str = NOT_
                 table = (folder / "auc.md").read_text()
         else:
             scores = {}  # a stage has been trained again since
-    collection, *others = own_collections(directory)
-    card = model_card(
-        *(model, directory.name, read_data(directory), scores, table, licence),
-        None if others else collection,
-    )
     files = {
-        WEIGHTS: to_safetensors(model.variables),
+        **model_files(model, form),
         CONFIG: (json.dumps(exported_config(model), indent=2) + "\n").encode(),
         LINEAGE: (json.dumps(model.lineage.to_json()) + "\n").encode(),
-        CARD: card.encode(),
     }
     if model.calibration is not None:
         with reported(directory / CALIBRATION, "read"):
             files[CALIBRATION] = (directory / CALIBRATION).read_bytes()
-    write_folder(out, files)
+    collection, *others = own_collections(directory)
+    card = model_card(
+        *(model, form, files, directory.name, read_data(directory), scores, table, licence),
+        None if others else collection,
+    )
+    write_folder(out, {**files, CARD: card.encode()})
     return model
 
 

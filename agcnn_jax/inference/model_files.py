@@ -93,6 +93,11 @@ def listed(sums: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
     """Parse `SHA256SUMS` to `{file name: SHA-256}`; `UserError` if it is none of a model's."""
     lines = [line.split(maxsplit=1) for line in sums.decode(errors="replace").splitlines()]
     known = {*NEEDED, CALIBRATION, WEIGHTS, PROGRAM}
+    if any(line[-1].endswith(".stablehlo") for line in lines if line):
+        raise UserError(
+            f"{os.fspath(path)} is of a StableHLO program, which the load.py beside it runs; for "
+            f"this program, export the run with --format hub or --format onnx"
+        )
     if any(len(line) != 2 or line[1] not in known for line in lines):
         raise UserError(f"{os.fspath(path)} lists other files than a model has; {AGAIN}")
     digests = {name: digest for digest, name in lines}

@@ -110,9 +110,13 @@ def lay_out(x: jax.Array) -> jax.Array:
 
     Its memory holds tiles of 8 by 128. A feature map of 32 channels that lie along the 128 takes
     four times its bytes; laid along the batch, it takes no more than them if 128 divides B. Left to
-    itself, XLA mixes both (libtpu 0.0.42).
+    itself, XLA mixes both (libtpu 0.0.42). A program for any B is left to itself: `jax.export`
+    refuses layouts (jax 0.10 to 0.12).
     """
-    order = (1, 2, 3, 0) if len(x) % 128 == 0 else (1, 2, 0, 3)
+    images = x.shape[0]
+    if not isinstance(images, int):
+        return x
+    order = (1, 2, 3, 0) if images % 128 == 0 else (1, 2, 0, 3)
 
     def on_tpu(x: jax.Array) -> jax.Array:
         return with_layout_constraint(x, Layout(order))

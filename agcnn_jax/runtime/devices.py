@@ -94,12 +94,12 @@ def data_parallel(
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
     # Profiles and compilation logs show the function's own name.
     named = functools.wraps(getattr(function, "func", function))(lambda *args: mapped(*args))
-    options = _cpu_options() if mesh.devices.flat[0].platform == "cpu" else None
+    options = cpu_options() if mesh.devices.flat[0].platform == "cpu" else None
     return jax.jit(named, donate_argnums=donate, compiler_options=options)
 
 
 @functools.cache
-def _cpu_options() -> dict[str, Any] | None:
+def cpu_options() -> dict[str, Any] | None:
     """Return XLA's compile options for x86 CPUs, or None where jax does not know them.
 
     By default (jax 0.10 to 0.12) the library YNN computes convolutions, products and sums. Eigen's

@@ -59,7 +59,7 @@ def window_inputs(images: jax.Array, recipe: Recipe, window: jax.Array | None = 
     if recipe.crop_from == "input":
         return Inputs(cropped, None)
     place = ten_windows(stored_size)[0] if window is None else window
-    return Inputs(cropped, Stored(images, *window_views(len(images), place, stored_size)))
+    return Inputs(cropped, Stored(images, *window_views(images.shape[0], place, stored_size)))
 
 
 def attend_inputs(inputs: Inputs, feature_map: jax.Array, recipe: Recipe) -> Attention:

@@ -1,4 +1,4 @@
-"""ONNX models of full size, and of a trained run, on real films."""
+"""ONNX models and StableHLO programs of full size, and of a trained run, on real films."""
 
 import json
 import os
@@ -12,10 +12,11 @@ from agcnn_jax.attention.crop import boxes_host
 from agcnn_jax.config.keys import DEFAULTS, nest
 from agcnn_jax.data.films import load_film, resize_film
 from agcnn_jax.data.labels import LABELS
+from agcnn_jax.inference.formats import model_files
 from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.load_jax import load_run
 from agcnn_jax.models.agcnn import BRANCHES
-from agcnn_jax.portable.onnx_model import onnx_model
+from agcnn_jax.portable.stablehlo_loader import load
 from agcnn_jax.run.lineage import Lineage
 from agcnn_jax.run.recipe import make_recipe
 from tests.portable.engines import ENGINES, compiled
@@ -64,17 +65,33 @@ def outputs_of(predict, films):
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
-def check(model, films, record, heat_tolerance=NEAR):
-    """Compare the model's file with the model; write what differs to `record`."""
-    content = onnx_model(
-        *(model.variables, model.recipe, model.image_size, model.branches, model.labels),
-        model.calibration,
-        model.digest,
-    )
+def networks(model, folder):
+    """Yield names, and functions of images and tau, that compute a model's files of each format."""
+    (content,) = model_files(model, "onnx").values()
+    for engine in ENGINES:
+        yield engine, compiled(engine, content)
+    for name, data in model_files(model, "stablehlo").items():
+        (folder / name).write_bytes(data)
+    predict = load(folder)
+
+    def run_program(images, tau):
+        answer = predict(images)
+        probabilities = answer.pop("probabilities")
+        return (
+            answer.pop("logits")
+            | answer
+            | {f"probability_{branch}": values for branch, values in probabilities.items()}
+        )
+
+    yield "stablehlo", run_program
+
+
+def check(model, films, folder, record, heat_tolerance=NEAR):
+    """Compare the model's files with the model; write what differs to `record`."""
     expected = outputs_of(lambda images: model.predict_batch(images, heat_maps=True), films)
     tau = np.array(model.recipe.tau, np.float32)
-    for engine in ENGINES:
-        network = compiled(engine, content)
+    outputs = {}
+    for engine, network in networks(model, folder):
         found = outputs_of(lambda images, network=network: network(images=images, tau=tau), films)
         heat = found["heat_maps"]
         np.testing.assert_array_equal(found["boxes"], boxes_host(heat > tau))
@@ -96,17 +113,19 @@ def check(model, films, record, heat_tolerance=NEAR):
             np.testing.assert_allclose(found["distance"], distances, rtol=1e-4)
         record(f"{model.backbone} {engine}", json.dumps(facts))
         print(model.backbone, engine, facts)
-    return found
+        outputs |= found
+    return outputs
 
 
-def test_a_trained_network(trained, films, record_property):
-    found = check(trained, films, record_property)
+def test_a_trained_network(trained, films, tmp_path, record_property):
+    found = check(trained, films, tmp_path, record_property)
     assert trained.calibration is not None
     assert np.isfinite(found["calibrated_fusion"]).any() and "distance" in found
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "densenet121"])
-def test_networks_of_the_paper(backbone, films, record_property):
+def test_networks_of_the_paper(backbone, films, tmp_path, record_property):
     with jax.default_matmul_precision("highest"):
         # Compared with float64, JAX's own heat maps of such deep networks are 1e-5 off.
-        check(random_model(backbone, films), films, record_property, heat_tolerance=3e-5)
+        model = random_model(backbone, films)
+        check(model, films, tmp_path, record_property, heat_tolerance=3e-5)

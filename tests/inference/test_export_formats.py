@@ -1,0 +1,191 @@
+"""A run as a StableHLO program and as an ONNX file: the folder, its card, and its answers."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import agcnn_jax
+from agcnn_jax import export
+from agcnn_jax.inference import load_jax
+from agcnn_jax.inference.card import precision_section
+from agcnn_jax.inference.load_jax import load_run
+from agcnn_jax.runtime.errors import UserError, missing_package
+from tests.support.programs import run as run_program
+
+MODEL = {"stablehlo": {"model.stablehlo", "weights.npz", "load.py"}, "onnx": {"model.onnx"}}
+
+
+def run(*arguments):
+    return export.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folders(workdir, tmp_path_factory):
+    """The folder of each format."""
+    parent = tmp_path_factory.mktemp("formats")
+    for form in MODEL:
+        options = ("--format", form, "--license", "cc-by-4.0")
+        assert run("--workdir", workdir, "--out", parent / form, *options) == 0
+    return {form: parent / form for form in MODEL}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (8, 64, 64), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(workdir, images):
+    """The run's answers, with the distances from the training films."""
+    model = load_run(workdir)
+    outputs = jax.device_get(model.predict_batch(images, heat_maps=True))
+    return model, outputs | {"distance": model.distances(outputs["pooled"])}
+
+
+@pytest.mark.parametrize("form", MODEL)
+def test_the_folder(folders, form):
+    folder = folders[form]
+    others = {"config.json", "calibration.json", "lineage.json", "README.md", "SHA256SUMS"}
+    assert {path.name for path in folder.iterdir()} == MODEL[form] | others
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    for path in folder.iterdir():
+        assert str(folder.parents[1]).encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("form", MODEL)
+def test_the_card(folders, workdir, form):
+    """It says how to run the model, has digests and results, and where no place is left open."""
+    text = (folders[form] / "README.md").read_text()
+    for path in folders[form].iterdir():
+        if path.name not in ("README.md", "SHA256SUMS"):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert f"| `{path.name}` | {path.stat().st_size:,} | `{digest}` |" in text
+    scores = json.loads((workdir / "eval/test/auc.json").read_text())
+    assert len(scores["branches"]) == 3
+    assert (workdir / "eval/test/auc.md").read_text().strip() in text
+    for words in ("The weights: cc-by-4.0", "## Limits", "uint8 [B, 64, 64]"):
+        assert words in text, words
+    if form == "stablehlo":
+        assert f"written by jax {jax.__version__}. JAX promises that versions up to six" in text
+    else:
+        assert "opset 18" in text and "For this model nobody has measured" in text
+    assert ("bfloat16" in text) == (form == "onnx")
+
+
+def snippets(folder):
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_cards_snippets_run(folders, images, expected, monkeypatch, capsys):
+    _, outputs = expected
+    for form in MODEL:
+        monkeypatch.chdir(folders[form])
+        monkeypatch.syspath_prepend(str(folders[form]))
+        names = {"images": images, "jax": jax}
+        for text in snippets(folders[form]):
+            exec(text, names)
+        boxes = np.asarray(names["answer"]["boxes"])
+        np.testing.assert_array_equal(boxes, outputs["boxes"])
+    sys.modules.pop("load", None)
+
+
+def test_the_program_answers_as_the_run(folders, images, expected):
+    model, outputs = expected
+    path = folders["stablehlo"] / "load.py"
+    spec = importlib.util.spec_from_file_location("loader", path)
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    answer = loader.load()(images)
+    np.testing.assert_array_equal(answer["boxes"], outputs["boxes"])
+    np.testing.assert_allclose(answer["distance"], outputs["distance"], rtol=1e-4)
+    for branch in model.branches:
+        probability = expit(outputs[branch])
+        np.testing.assert_allclose(
+            answer["probabilities"][branch], probability, rtol=0, atol=1e-5, err_msg=branch
+        )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_onnx_file_answers_as_the_run(folders, images, expected, engine):
+    model, outputs = expected
+    loaded = agcnn_jax.load(folders["onnx"], engine=engine)
+    answer = loaded.predict_batch(images, heat_maps=True)
+    np.testing.assert_array_equal(answer["boxes"], outputs["boxes"])
+    np.testing.assert_allclose(loaded.distances(answer["pooled"]), outputs["distance"], rtol=1e-4)
+    for branch in model.branches:
+        np.testing.assert_allclose(
+            expit(answer[branch]), expit(outputs[branch]), rtol=0, atol=1e-5, err_msg=branch
+        )
+    for name in ("labels", "branches", "image_size", "digest", "lineage", "calibration"):
+        assert getattr(loaded, name) == getattr(model, name), name
+
+
+def test_a_program_is_not_for_this_package(folders):
+    words = "stablehlo/SHA256SUMS is of a StableHLO program, which the load.py beside it runs"
+    with pytest.raises(UserError, match=words):
+        agcnn_jax.load(folders["stablehlo"])
+
+
+def test_what_it_says(workdir, tmp_path, capsys):
+    run("--workdir", workdir, "--out", tmp_path / "a", "--format", "stablehlo")
+    assert "with thresholds; load it with its load.py, read its card" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", MODEL)
+def test_what_cannot_be_exported_is_one_line(workdir, tmp_path, monkeypatch, form):
+    def refuse(words, place, out):
+        with pytest.raises(UserError, match=words) as error:
+            run("--workdir", place, "--out", out, "--format", form)
+        assert "\n" not in str(error.value)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").touch()
+    refuse("out", workdir, out)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    refuse("nothing is trained", tmp_path, tmp_path / "new")
+    with pytest.raises(UserError, match="--branch belongs to --format torch"):
+        run("--workdir", workdir, "--out", out, "--format", form, "--branch", "all")
+    make_recipe = load_jax.make_recipe
+    double = {"dtype": "float64"}
+    model = load_run(workdir)
+    monkeypatch.setattr(
+        type(model), "recipe", make_recipe({**model.config, **double}, len(model.labels))
+    )
+    refuse(f"config.dtype is float64.*{form}", workdir, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_flatbuffers_missing_is_one_line():
+    error = ModuleNotFoundError("No module named 'flatbuffers'", name="flatbuffers")
+    assert "this needs flatbuffers, which is not installed; install" in missing_package(error)
+
+
+@pytest.mark.slow
+def test_the_command_without_flatbuffers(workdir, tmp_path):
+    """It ends in one line, and leaves nothing."""
+    block = (
+        "import sys; sys.modules['flatbuffers'] = None; from agcnn_jax import export; export.run()"
+    )
+    options = ("--workdir", workdir, "--out", tmp_path / "out", "--format", "stablehlo")
+    done = run_program("-c", block, *options, check=False, env=os.environ)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "flatbuffers" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_bfloat16_changes():
+    row = {"largest": 0.01234, "float32": (0.8, 0.7, 0.9), "bfloat16": (0.79, 0.69, 0.895)}
+    text = precision_section({"fusion": row}, "3 of 32")
+    assert "Boxes that differ: 3 of 32." in text
+    assert "| fusion | 0.0123 | 0.800 (0.700 to 0.900) | 0.790 (0.690 to 0.895) |" in text
+    assert "Boxes" not in precision_section({"global": row})
