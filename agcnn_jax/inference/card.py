@@ -11,8 +11,9 @@ from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, leakage
 from agcnn_jax.inference.formats import how_to_use
 from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.model import Model
+from agcnn_jax.inference.precision import PrecisionChange
 from agcnn_jax.interop.trained_on import in_words
-from agcnn_jax.metrics.auc_table import FEW_PATIENTS
+from agcnn_jax.metrics.auc_table import FEW_PATIENTS, Mean
 from agcnn_jax.run.lineage import Overlap
 
 NOT_STATED = "other"
@@ -89,6 +90,7 @@ def model_card(
     table: str,
     licence: str,
     collection: str | None,
+    precision: PrecisionChange | None,
 ) -> str:
     """Write a run's model card.
 
@@ -104,6 +106,7 @@ def model_card(
         licence: an identifier of the hub, such as `apache-2.0`; `NOT_STATED` if the owner of the
             weights has not said.
         collection: of the run's data; None if that is not known.
+        precision: what bfloat16 changes, for an ONNX file; None if nobody measured it.
 
     Returns:
         Markdown that begins with the hub's YAML header.
@@ -129,7 +132,7 @@ def model_card(
         labels=", ".join(model.labels),
         use=how_to_use(model, form),
         files=_file_table(files),
-        precision=f"{precision_section({})}\n\n" if form == "onnx" else "",
+        precision=f"{_precision_section(precision)}\n\n" if form == "onnx" else "",
         image_size=model.image_size,
         input_size=model.input_size,
         calibration=_calibration(model),
@@ -212,38 +215,34 @@ def _file_table(files: Mapping[str, bytes]) -> str:
     return "\n".join(("| file | bytes | SHA-256 |", "| --- | --- | --- |", *rows))
 
 
-def precision_section(changes: Mapping[str, Mapping[str, Any]], boxes: str = "") -> str:
-    """Write what OpenVINO's bfloat16 changes, as Markdown.
-
-    Args:
-        changes: measured on the test images, by branch: `largest`, the largest difference of
-            probabilities; `float32` and `bfloat16`, the mean AUC and the two ends of its interval
-            in each. Empty if nobody measured it.
-        boxes: how many boxes differ, such as `3 of 32`; "" where no local branch reads crops.
-    """
-    text = "## bfloat16\n\n"
-    if not changes:
+def _precision_section(change: PrecisionChange | None) -> str:
+    """Write what OpenVINO's bfloat16 changes, None if nobody measured it, as Markdown."""
+    text = "## bfloat16\n\n`agcnn-predict --from FOLDER --precision bfloat16` computes in it, with "
+    text += "OpenVINO on processors that can, and is never chosen by itself. It changes "
+    text += "probabilities and boxes. "
+    if change is None:
         return text + (
-            "`agcnn-predict --from FOLDER --engine openvino --precision bfloat16` is faster on "
-            "processors that compute in bfloat16, and changes probabilities and boxes. For this "
-            "model nobody has measured by how much: predict the same films in both precisions, "
-            "and score both tables with `agcnn-eval --predictions`."
+            "For this model nobody has measured by how much: predict the same films in both "
+            "precisions, and score both tables with `agcnn-eval --predictions`."
         )
+    which = "all" if change.images == change.test else "spread evenly over all"
+    text += f"On {change.images:,} test images ({which} {change.test:,}):\n\n"
+    titles = ("branch", "largest difference of a probability", "mean AUC in float32", "in bfloat16")
     rows = [
-        f"| {branch} | {one['largest']:.4f} | {_mean_auc(*one['float32'])} | "
-        f"{_mean_auc(*one['bfloat16'])} |"
-        for branch, one in changes.items()
+        f"| {branch} | {one.largest:.4f} | {_mean_auc(one.float32)} | {_mean_auc(one.bfloat16)} |"
+        for branch, one in change.branches.items()
     ]
-    text += f"Boxes that differ: {boxes}.\n\n" if boxes else ""
-    titles = ("branch", "largest difference of probabilities", "mean AUC in float32", "in bfloat16")
-    header = (f"| {' | '.join(titles)} |", "| --- | --- | --- | --- |")
-    return text + "\n".join(
-        ("On the test images, `--precision bfloat16` against float32:\n", *header, *rows)
-    )
+    text += "\n".join((f"| {' | '.join(titles)} |", "| --- | --- | --- | --- |", *rows))
+    if change.boxes is not None:
+        text += f"\n\nBoxes that differ: {change.boxes:,} of {change.images:,}."
+    return text + " AUCs are means over the findings, with 95 % intervals over patients."
 
 
-def _mean_auc(mean: float, low: float, high: float) -> str:
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+def _mean_auc(mean: Mean) -> str:
+    if mean.value is None:
+        return "none"
+    interval = mean.interval
+    return f"{mean.value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def _calibration(model: Model) -> str:

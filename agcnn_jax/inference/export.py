@@ -25,10 +25,13 @@ from agcnn_jax.inference.model_files import (
     FORMAT,
     LINEAGE,
     PLACES,
+    PROGRAM,
     write_folder,
 )
+from agcnn_jax.inference.precision import measure_precision
 from agcnn_jax.run.lineage import own_collections
 from agcnn_jax.run.stage_results import digests
+from agcnn_jax.runtime.errors import UserError, say
 from agcnn_jax.runtime.storage import check_new, checkpoint_place, exists, read_json, reported
 
 _INTERVAL = kinds.Limits("two in 0..1", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1)
@@ -75,10 +78,16 @@ def export_model(
     if model.calibration is not None:
         with reported(directory / CALIBRATION, "read"):
             files[CALIBRATION] = (directory / CALIBRATION).read_bytes()
+    precision = None
+    if form == "onnx":
+        try:
+            precision = measure_precision(model, files[PROGRAM], directory)
+        except UserError as error:
+            say(f"the card will not say what bfloat16 changes: {error}")
     collection, *others = own_collections(directory)
     card = model_card(
         *(model, form, files, directory.name, read_data(directory), scores, table, licence),
-        None if others else collection,
+        *(None if others else collection, precision),
     )
     write_folder(out, {**files, CARD: card.encode()})
     return model

@@ -16,8 +16,11 @@ from scipy.special import expit
 import agcnn_jax
 from agcnn_jax import export
 from agcnn_jax.inference import load_jax
-from agcnn_jax.inference.card import precision_section
+from agcnn_jax.inference.card import _precision_section
 from agcnn_jax.inference.load_jax import load_run
+from agcnn_jax.inference.precision import BranchChange, PrecisionChange
+from agcnn_jax.metrics.auc_table import Mean
+from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.runtime.errors import UserError, missing_package
 from tests.support.programs import run as run_program
 
@@ -184,8 +187,14 @@ def test_the_command_without_flatbuffers(workdir, tmp_path):
 
 
 def test_what_bfloat16_changes():
-    row = {"largest": 0.01234, "float32": (0.8, 0.7, 0.9), "bfloat16": (0.79, 0.69, 0.895)}
-    text = precision_section({"fusion": row}, "3 of 32")
-    assert "Boxes that differ: 3 of 32." in text
+    def mean(value, *interval):
+        return Mean(("Mass",), value, Interval(*interval) if interval else None, None)
+
+    row = BranchChange(0.01234, mean(0.8, 0.7, 0.9), mean(0.79, 0.69, 0.895))
+    text = _precision_section(PrecisionChange(32, 32, 3, {"fusion": row}))
+    assert "Boxes that differ: 3 of 32." in text and "(all 32)" in text
     assert "| fusion | 0.0123 | 0.800 (0.700 to 0.900) | 0.790 (0.690 to 0.895) |" in text
-    assert "Boxes" not in precision_section({"global": row})
+    unknown = row._replace(float32=mean(None))
+    text = _precision_section(PrecisionChange(32, 64, None, {"global": unknown}))
+    assert "Boxes that" not in text and "(spread evenly over all 64)" in text
+    assert "| global | 0.0123 | none |" in text
