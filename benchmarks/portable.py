@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package need
 import jax
 import numpy as np
 import onnxruntime
-import openvino
 import side_torch
 import torch
 from reporting import Row, describe_machine, spread
@@ -45,6 +44,7 @@ from agcnn_jax.data.labels import LABELS
 from agcnn_jax.data_prep.phantoms import generate
 from agcnn_jax.inference.jax_model import JaxModel
 from agcnn_jax.inference.load_jax import load_run
+from agcnn_jax.inference.onnx_engines import import_openvino
 from agcnn_jax.metrics.localisation import box_iou
 from agcnn_jax.portable.graph import FLOAT, INT32, Graph, serialise, tensor
 from agcnn_jax.portable.onnx_model import onnx_model
@@ -104,7 +104,7 @@ def in_onnxruntime(content: bytes, tau: np.ndarray, threads: int) -> Predict:
 def in_openvino(content: bytes, tau: np.ndarray, threads: int, precision: str) -> Predict:
     """Load a model in OpenVINO; `precision` is f32 or bf16."""
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
-    core = openvino.Core()
+    core = import_openvino().Core()
     request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
 
     def predict(images: np.ndarray) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from agcnn_jax import export
 from agcnn_jax.inference import load_jax
 from agcnn_jax.inference.card import _precision_section
 from agcnn_jax.inference.load_jax import load_run
+from agcnn_jax.inference.onnx_engines import import_openvino
 from agcnn_jax.inference.precision import BranchChange, PrecisionChange
 from agcnn_jax.metrics.auc_table import Mean
 from agcnn_jax.metrics.interval import Interval
@@ -80,8 +82,38 @@ def test_the_card(folders, workdir, form):
     if form == "stablehlo":
         assert f"written by jax {jax.__version__}. JAX promises that versions up to six" in text
     else:
-        assert "opset 18" in text and "For this model nobody has measured" in text
+        assert "opset 18" in text
     assert ("bfloat16" in text) == (form == "onnx")
+
+
+def test_the_card_says_what_bfloat16_changes(folders, workdir):
+    """Its float32 is the evaluation's, by JAX; where nobody could measure it, the card says so."""
+    text = (folders["onnx"] / "README.md").read_text()
+    section = text.partition("## bfloat16")[2].partition("##")[0]
+    capable = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert ("For this model nobody has measured" in section) != capable
+    if not capable:
+        return
+    scores = json.loads((workdir / "eval/test/auc.json").read_text())
+    for branch, score in scores["branches"].items():
+        low, high = score["mean_interval"]
+        mean = f"{score['mean']:.3f} ({low:.3f} to {high:.3f})"
+        assert re.search(rf"^\| {branch} \| 0\.\d{{4}} \| {re.escape(mean)} \| 0", section, re.M)
+    images = json.loads((workdir / "data.json").read_text())["test"]
+    assert f"On {images} test images (all {images})" in section
+    assert re.search(rf"Boxes that differ: \d+ of {images}\.", section)
+
+
+def test_data_that_are_gone_leave_bfloat16_unmeasured(workdir, tmp_path, capsys):
+    shutil.copytree(workdir, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["dir"] = str(tmp_path / "gone")
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    options = ("--workdir", tmp_path / "run", "--out", tmp_path / "out", "--format", "onnx")
+    assert run(*options) == 0
+    assert "the card will not say what bfloat16 changes: " in capsys.readouterr().err
+    text = (tmp_path / "out/README.md").read_text()
+    assert "For this model nobody has measured" in text and str(tmp_path) not in text
 
 
 def snippets(folder):

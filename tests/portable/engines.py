@@ -3,7 +3,8 @@
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
+
+from agcnn_jax.inference.onnx_engines import import_openvino
 
 ENGINES = ("onnxruntime", "openvino")
 
@@ -16,7 +17,7 @@ def compiled(engine, content, precision="f32"):
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
         return lambda **inputs: dict(zip(names, session.run(None, inputs), strict=True))
-    core = openvino.Core()
+    core = import_openvino().Core()
     # Some processors would compute in bfloat16 otherwise.
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
     model = core.compile_model(core.read_model(content), "CPU", settings)

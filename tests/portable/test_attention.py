@@ -1,7 +1,6 @@
 """Heat maps and crops in runtimes of ONNX against those of the package."""
 
 import numpy as np
-import openvino
 import pytest
 
 from agcnn_jax.attention import STATISTICS
@@ -10,6 +9,7 @@ from agcnn_jax.attention.heatmap import heat_map
 from agcnn_jax.attention.resample import crop_and_resize
 from agcnn_jax.attention.stored import stored_boxes
 from agcnn_jax.data.augment import centre_box
+from agcnn_jax.inference.onnx_engines import import_openvino
 from agcnn_jax.portable import attention
 from agcnn_jax.portable.graph import FLOAT, INT32, Graph, serialise, tensor
 from tests.portable.engines import ENGINES, compiled
@@ -79,7 +79,7 @@ def test_crops(engine, target):
 
 
 @pytest.mark.skipif(
-    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
     reason="this processor does not compute in bfloat16",
 )
 def test_crops_in_bfloat16_are_at_the_right_place():
