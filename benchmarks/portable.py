@@ -202,7 +202,7 @@ def search_for_regions(size: int = 224, count: int = 64) -> list[Row]:
     inputs, outputs = tensor("values", FLOAT, ["B", size, size]), tensor("boxes", INT32, ["B", 4])
     content = serialise(graph, [inputs], [outputs])
     rows = []
-    for kind in ("heat maps", "noise", "serpentines"):
+    for kind in ("heat maps", "noise", "serpentines", "mazes"):
         masks = masks_of(kind, count, size, size)
         row: Row = {"masks": kind, "count": count}
         works: dict[str, Callable[[], object]] = {"OpenCV": functools.partial(boxes_host, masks)}

@@ -109,20 +109,16 @@ def _interpolation_matrices(graph: Graph, start: str, stop: str, source: int, ta
     g, zero = graph, graph.constant(0)
     start, stop = g.reshape(start, -1, 1, 1), g.reshape(stop, -1, 1, 1)
     length = g.add("Sub", stop, start)
-    places = np.arange(source)[None, None]
-    pixel = g.constant(places, np.int32)
+    pixel = g.add("Sub", g.constant(np.arange(source)[None, None], np.int32), start)
     centre = g.constant(2 * np.arange(target)[None, :, None] + 1, np.int32)
-    from_start = g.add("Sub", g.add("Mul", centre, length), g.constant(target, np.int32))
-    pixel_from_start = g.add(
-        "Sub",
-        g.constant(2 * target * places, np.int32),
-        g.add("Mul", start, g.constant(2 * target, np.int32)),
-    )
-    distance = g.cast(g.add("Abs", g.add("Sub", from_start, pixel_from_start)), FLOAT)
+    position = g.add("Sub", g.add("Mul", centre, length), g.constant(target, np.int32))
+    beside = g.add("Sub", position, g.add("Mul", pixel, g.constant(2 * target, np.int32)))
+    distance = g.cast(g.add("Abs", beside), FLOAT)
     reach = g.cast(g.add("Max", length, g.constant(target, np.int32)), FLOAT)
-    reach = g.add("Mul", reach, g.constant(2))
-    weights = g.add("Sub", g.constant(1), g.add("Div", distance, reach))
-    inside = g.add("And", g.add("GreaterOrEqual", pixel, start), g.add("Less", pixel, stop))
+    share = g.add("Div", distance, g.add("Mul", reach, g.constant(2)))
+    weights = g.add("Sub", g.constant(1), share)
+    first = g.add("GreaterOrEqual", pixel, g.constant(0, np.int32))
+    inside = g.add("And", first, g.add("Less", pixel, length))
     weights = g.add("Where", inside, g.add("Max", weights, zero), zero)
     return g.add("Div", weights, g.reduce("ReduceSum", weights, 2, keep=True))
 

@@ -98,9 +98,9 @@ def _scatter(graph: Graph, start: str, indices: str, updates: str, reduction: st
 def _label(graph: Graph, numbers: str, above: str, below: str) -> str:
     """Label each run with the lowest number of its region's runs, int64 `[R]`.
 
-    Each round gives both runs of every pair, and the runs whose numbers these bear as labels, the
-    lower of both labels; then labels are looked up at the place that they name. The rounds grow
-    with the logarithm of the runs, not with the length of a region.
+    In each round, of two runs that touch, the runs that their labels name both get the lower of the
+    two labels; then every label gives way to the label of the run that it names. So labels travel
+    by leaps, and a region as long as a mask allows takes few rounds.
     """
     body = Graph(prefix="round_")
     first, second = (body.add("Gather", "state", pair) for pair in (above, below))

@@ -339,6 +339,51 @@ FAULTS = (
         "    largest",
         ("tests/attention/test_regions.py",),
     ),
+    # The model in ONNX.
+    Fault(
+        "runs of an ONNX mask touch where the square before said so",
+        "agcnn_jax/portable/regions.py",
+        'g.add("And", touching, g.add("Not", said))',
+        'g.add("And", touching, said)',
+        ("tests/portable/test_regions.py::test_masks",),
+    ),
+    Fault(
+        "the last of equally large regions of an ONNX mask wins",
+        "agcnn_jax/portable/regions.py",
+        """g.add("Where", is_largest, numbers, count)
+    label = _scatter(g, g.add("Expand", count, batch), image, first, "min")""",
+        """g.add("Where", is_largest, numbers, zero)
+    label = _scatter(g, g.add("Expand", zero, batch), image, first, "max")""",
+        ("tests/portable/test_regions.py::test_masks",),
+    ),
+    Fault(
+        "an ONNX threshold of 1 finds no region",
+        "agcnn_jax/portable/attention.py",
+        'return graph.add("Min", tau, graph.constant(BELOW_1))',
+        "return tau",
+        ("tests/portable/test_onnx_model.py::test_any_threshold_and_any_number_of_films",),
+    ),
+    Fault(
+        "BatchNorm's means are lost where ONNX convolutions take it in",
+        "agcnn_jax/portable/networks.py",
+        'values["bias"] - values["mean"] * gain',
+        'values["bias"]',
+        ("tests/portable/test_onnx_model.py::test_densenet",),
+    ),
+    Fault(
+        "crops in ONNX take in pixels around the box",
+        "agcnn_jax/portable/attention.py",
+        'g.add("Less", pixel, length)',
+        'g.add("LessOrEqual", pixel, length)',
+        ("tests/portable/test_attention.py::test_crops",),
+    ),
+    Fault(
+        "distances in ONNX take the noise's variance for its deviation",
+        "agcnn_jax/portable/onnx_model.py",
+        "1 / np.sqrt(statistics.noise)",
+        "1 / statistics.noise",
+        ("tests/portable/test_onnx_model.py::test_calibration",),
+    ),
     Fault(
         "predictions with regions from the host forget to centre them",
         "agcnn_jax/training/predict_step.py",

@@ -37,6 +37,24 @@ def _serpentines(rng, height, width):
     return mask.T[:height, :width].copy() if height == width and rng.random() < 0.5 else mask
 
 
+def _mazes(rng, height, width):
+    """Corridors that branch and never meet again: a region as tangled as can be."""
+    mask = np.zeros((height, width), bool)
+    mask[0, 0] = True
+    path = [(0, 0)]
+    while path:
+        y, x = path[-1]
+        steps = ((y + 2, x), (y - 2, x), (y, x + 2), (y, x - 2))
+        free = [(a, b) for a, b in steps if 0 <= a < height and 0 <= b < width and not mask[a, b]]
+        if not free:
+            path.pop()
+            continue
+        a, b = free[rng.integers(len(free))]
+        mask[a, b] = mask[(y + a) // 2, (x + b) // 2] = True
+        path.append((a, b))
+    return mask
+
+
 def _ties(rng, height, width):
     """Squares of the same size, apart from each other."""
     mask, side = np.zeros((height, width), bool), int(rng.integers(1, 4))
@@ -70,6 +88,7 @@ KINDS = {
     "heat maps": _heat_maps,
     "blobs": _blobs,
     "serpentines": _serpentines,
+    "mazes": _mazes,
     "ties": _ties,
     "diagonals": _diagonals,
     "borders": _borders,

@@ -5,6 +5,7 @@ import itertools
 import json
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
@@ -226,12 +227,18 @@ def test_what_the_file_says_about_itself(variables):
     assert same == content
 
 
-def test_a_float64_run_is_refused(variables):
-    recipe = make_recipe()
-    backbone = ResNet(blocks=(1, 1), width=8, dtype=np.float64)
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, backbone=backbone))
+def of_dtype(recipe, dtype):
+    backbone = ResNet(blocks=(1, 1), width=8, dtype=dtype)
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, backbone=backbone))
+
+
+def test_other_dtypes_of_a_run(variables):
+    """Weights of a bfloat16 run are float32, in which its file computes."""
+    recipe, weights = make_recipe(), variables["resnet", "max"]
+    content = onnx_model(weights, of_dtype(recipe, jnp.bfloat16), STORED, BRANCHES, LABELS)
+    assert content == onnx_model(weights, recipe, STORED, BRANCHES, LABELS)
     with pytest.raises(UserError, match=r"config.dtype is float64, .*another format"):
-        onnx_model(variables["resnet", "max"], recipe, STORED, BRANCHES, LABELS)
+        onnx_model(weights, of_dtype(recipe, jnp.float64), STORED, BRANCHES, LABELS)
 
 
 def test_a_backbone_without_a_form_is_named(variables):

@@ -67,6 +67,6 @@ def test_only_what_exceeds_the_threshold_is_set(engine):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_masks_as_large_as_the_input(engine, kind):
-    """600 in all."""
+    """650 in all."""
     for seed in range(5):
         check(engine, masks_of(kind, 10, 224, 224, seed))
