@@ -141,7 +141,12 @@ def test_a_bfloat16_run(tiny, tmp_path):
     assert (
         "bf16" in jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes())).mlir_module()
     )
-    check(load(folder)(images), model.predict_batch(images, heat_maps=True))
+    answer, expected = load(folder)(images), model.predict_batch(images)
+    np.testing.assert_array_equal(answer["boxes"], expected["boxes"])
+    for branch in BRANCHES:
+        # Two programs round to bfloat16 in different places.
+        probability = expit(np.asarray(expected[branch]))
+        np.testing.assert_allclose(answer["probabilities"][branch], probability, atol=2e-3)
 
 
 @pytest.mark.slow
