@@ -1027,6 +1027,27 @@ FAULTS = (
         ("tests/inference/test_export.py::test_a_card_without_an_evaluation_of_these_weights",),
     ),
     Fault(
+        "a model card with digests of other contents",
+        "agcnn_jax/inference/card.py",
+        "hashlib.sha256(content)",
+        "hashlib.sha256(content[1:])",
+        ("tests/inference/test_export_formats.py::test_the_card",),
+    ),
+    Fault(
+        "an exported program measures distances along the components alone",
+        "agcnn_jax/portable/stablehlo.py",
+        "jnp.square(beside).sum(axis=1)",
+        "0 * jnp.square(beside).sum(axis=1)",
+        ("tests/portable/test_stablehlo.py::test_distances",),
+    ),
+    Fault(
+        "an exported program without the run's precision",
+        "agcnn_jax/portable/stablehlo.py",
+        "jax.default_matmul_precision(matmul_precision)",
+        "jax.default_matmul_precision(None)",
+        ("tests/portable/test_stablehlo.py::test_precision_is_the_runs_whatever_the_readers",),
+    ),
+    Fault(
         "heat maps on films half a pixel off",
         "agcnn_jax/data/coordinates.py",
         "(np.arange(size) + 0.5) * (stored_size / size)",

@@ -1,5 +1,6 @@
 """The StableHLO program's outputs against those of the package, here and elsewhere."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -130,6 +131,22 @@ def test_choices_of_a_config(network, choices, tmp_path):
     variables = settled_variables(recipe, images)
     answer = load(written(tmp_path, variables, recipe, STORED))(images)
     check(answer, expected_outputs(recipe, variables, images))
+
+
+@pytest.mark.slow
+def test_a_bfloat16_run(tiny, tmp_path):
+    model, images, _ = tiny
+    model = dataclasses.replace(model, config={**model.config, "dtype": "bfloat16"})
+    folder = written(tmp_path, model.variables, model.recipe, model.image_size)
+    assert (
+        "bf16" in jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes())).mlir_module()
+    )
+    answer, expected = load(folder)(images), model.predict_batch(images)
+    np.testing.assert_array_equal(answer["boxes"], expected["boxes"])
+    for branch in BRANCHES:
+        # Two programs round to bfloat16 in different places.
+        probability = expit(np.asarray(expected[branch]))
+        np.testing.assert_allclose(answer["probabilities"][branch], probability, atol=2e-3)
 
 
 @pytest.mark.slow
