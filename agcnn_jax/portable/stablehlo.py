@@ -7,8 +7,9 @@ is made when it is compiled.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,25 @@ def stablehlo_files(
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     (count,) = jax.export.symbolic_shape("B")
     images = jax.ShapeDtypeStruct((count, image_size, image_size), np.uint8)
-    with jax.default_matmul_precision(matmul_precision):
+    with jax.default_matmul_precision(matmul_precision), _without_places():
         program = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(shapes, images)
     stream = io.BytesIO()
     np.savez(stream, **weights)
     loader = Path(stablehlo_loader.__file__).read_bytes()
     contents = (bytes(program.serialize()), stream.getvalue(), loader)
     return dict(zip(FILES, contents, strict=True))
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Keep lines of source out of a program, since their files name folders of this machine."""
+    option = "jax_traceback_in_locations_limit"
+    before = jax.config.values[option]
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def predict_all(
