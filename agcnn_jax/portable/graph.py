@@ -23,7 +23,7 @@ except ModuleNotFoundError:
 
 OPSET = 18
 IR_VERSION = 8
-"""That of ONNX 1.13, the first with `OPSET`. Seen to run in onnxruntime 1.20 and OpenVINO 2024.5."""
+"""Of ONNX 1.13, the first with `OPSET`; seen to run in onnxruntime 1.20 and OpenVINO 2024.5."""
 
 FLOAT, INT32, UINT8, BOOL, INT64 = (
     *(TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT8),
