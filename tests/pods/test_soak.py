@@ -39,7 +39,7 @@ OPTIONS = (
     "--config.log_every=1",
     "--config.checkpoint_every=2",
     "--config.peer_timeout=10",
-    "--start_timeout=40",
+    "--start_timeout=30",
 )
 
 SECONDS = {"start": 6, "compilation": 2, "step": 0.15, "checkpoint": 0.3, "validation": 1, "end": 1}
@@ -276,9 +276,9 @@ def test_ends_like_an_undisturbed_run(data_dir, undisturbed, tmp_path):
             if stage == 0:
                 soak.flap()
             if stage == 1:
-                soak.meet_a_full_disk(first + 6)
+                soak.meet_a_full_disk(first + EPOCHS - 2)
             if stage < 2:
-                soak.interrupt("end", numbers[stage], first + 7)
+                soak.interrupt("end", numbers[stage], first + EPOCHS - 1)
         soak.end()
         print(f"{soak.starts} starts took {(time.monotonic() - begin) / 60:.1f} minutes")
         same_runs(soak.outside, undisturbed.workdir)
