@@ -17,9 +17,7 @@ VARIABLE = "SLOW_FOLDER"
 SLOW = (__file__,)
 """Put this before a program and its arguments."""
 
-_EVENTS = {
-    *("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.rmdir"),
-}
+_EVENTS = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
 def delay(folder):

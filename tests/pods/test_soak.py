@@ -267,12 +267,15 @@ def test_ends_like_an_undisturbed_run(data_dir, undisturbed, tmp_path):
         soak = Soak(data_dir, disk, draw)
         for stage in range(len(STAGES)):
             first = stage * EPOCHS
-            phases = [phase for phase in SECONDS if phase != "end"]
-            draw.shuffle(phases)
-            for epochs, phase in enumerate(phases, first + 1):
-                # Each phase meets both signals.
-                soak.interrupt(phase, numbers[stage % 2], epochs)
-                numbers.reverse()
+            # Each phase meets both signals, in one stage after the other.
+            meetings = [
+                (phase, numbers[(stage + place) % 2])
+                for place, phase in enumerate(SECONDS)
+                if phase != "end"
+            ]
+            draw.shuffle(meetings)
+            for epochs, (phase, number) in enumerate(meetings, first + 1):
+                soak.interrupt(phase, number, epochs)
             if stage == 0:
                 soak.flap()
             if stage == 1:
