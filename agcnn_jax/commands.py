@@ -13,8 +13,19 @@ from agcnn_jax.runtime.interrupt import end_quietly
 def start(module: str) -> NoReturn:
     """Import a command's module and run it as this program."""
     end_quietly()
-    importlib.import_module(module).run()
+    try:
+        run = importlib.import_module(module).run
+    except ModuleNotFoundError as error:
+        from agcnn_jax.runtime import errors
+
+        errors.run(functools.partial(_fail, error))
+    run()
     raise AssertionError(f"run of {module} returned")
+
+
+def _fail(error: ModuleNotFoundError) -> NoReturn:
+    """Let `errors.run` say which package is missing."""
+    raise error
 
 
 prepare = functools.partial(start, "agcnn_jax.prepare")

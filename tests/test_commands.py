@@ -57,6 +57,19 @@ def test_the_modules_run_too(name):
     assert done.stdout == f"{errors.VERSION}\n"
 
 
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_missing_package_is_one_line(command):
+    """Also one that the command imports before it reads its options."""
+    block = "import sys; sys.modules['ml_collections'] = None; sys.argv = ['bin/agcnn']; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{block}from agcnn_jax import commands; commands.{command}()"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == errors.USAGE_STATUS
+    assert done.stderr.startswith("agcnn: error: this needs ml_collections, which is not installed")
+    assert done.stderr.count("\n") == 1
+
+
 def test_examples_name_the_program_that_was_called(monkeypatch):
     about = "Train.\n\n    agcnn-train --config demo\n\nas agcnn-eval"
     for program, called in (

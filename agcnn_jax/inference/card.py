@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from agcnn_jax.data.coordinates import centre_box
 from agcnn_jax.evaluation.report.summary import limits, versions
 from agcnn_jax.evaluation.scoring.cohort import SYNTHETIC_NOTE, Cohort, leakage
 from agcnn_jax.inference.formats import how_to_use
@@ -32,8 +33,10 @@ Branches: {branches}. Outputs: {labels}.
 
 {use}
 
-Films are resized to {image_size} x {image_size} pixels, and the centre is the model's input of \
-{input_size} x {input_size}. {calibration}
+The centre of a film's {image_size} x {image_size} pixels, {window} x {window} of them, is the \
+model's input of {input_size} x {input_size}. So x in the input is \
+`(x * {window} / {input_size} + {margin}) * width / {image_size}` in the film, and y the same with \
+its height. {calibration}
 
 ## Files
 
@@ -124,6 +127,7 @@ def model_card(
         if licence == NOT_STATED
         else f"The weights: {licence}."
     )
+    margin, *_ = centre_box(model.image_size)
     text = _TEXT.format(
         title=f"AG-CNN, {model.backbone}: {name}",
         warning=f"**{SYNTHETIC_NOTE}**\n\n" if cohort.synthetic else "",
@@ -135,6 +139,8 @@ def model_card(
         precision=f"{_precision_section(precision)}\n\n" if form == "onnx" else "",
         image_size=model.image_size,
         input_size=model.input_size,
+        margin=margin,
+        window=model.image_size - 2 * margin,
         calibration=_calibration(model),
         data=data,
         seen=in_words(model.lineage),
@@ -252,7 +258,9 @@ def _calibration(model: Model) -> str:
     return (
         f"Thresholds and calibrated probabilities come from {calibration.images:,} validation "
         f"images of {calibration.patients:,} patients; findings that fewer than {FEW_PATIENTS} of "
-        f"them have, or lack, get none. They hold for films with the same prevalence."
+        f"them have, or lack, get none. They hold for films with the same prevalence. "
+        f"`calibration.json` has them by branch and label: `sigmoid(slope * logit + intercept)` is "
+        f"calibrated, and a logit at or above a threshold's `logit` is positive."
     )
 
 

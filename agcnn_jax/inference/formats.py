@@ -19,6 +19,19 @@ result.show().savefig("seen.png")
 ```
 """
 
+_FILM = """
+Films are gray, with 0 black, and resized as a whole by Pillow's bilinear filter, which \
+antialiases; other filters give other answers. One of 8 bits:
+
+```python
+import numpy as np
+from PIL import Image
+
+film = Image.open("film.png").convert("L")
+images = np.asarray(film.resize(({size}, {size}), Image.Resampling.BILINEAR))[None]
+```
+"""
+
 _STABLEHLO = """
 With JAX, NumPy and flatbuffers, without the program that trained it:
 
@@ -26,7 +39,7 @@ With JAX, NumPy and flatbuffers, without the program that trained it:
 from load import load  # load.py of this folder
 
 predict = load()
-answer = predict(images)  # uint8 [B, {size}, {size}]: gray films, whole, resized, 0 black
+answer = predict(images)  # uint8 [B, {size}, {size}]
 print(answer["probabilities"], answer.get("boxes"))
 ```
 
@@ -35,6 +48,8 @@ and any B; `weights.npz` holds its weights. It is compiled once for each B. Imag
 several devices are computed where they lie:
 
 ```python
+import jax
+
 mesh = jax.make_mesh((jax.device_count(),), ("B",))
 rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("B"))
 answer = predict(jax.device_put(images, rows))  # B a multiple of the devices
@@ -52,14 +67,13 @@ window ends.
 
 _ONNX = """
 `model.onnx` is the whole model, from films to probabilities and boxes, for ONNX's runtimes \
-(opset {opset}, IR {ir}), computed in float32:
+(opset {opset}, IR {ir}), computed in float32{instead}:
 
 ```python
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("model.onnx")
-# images: uint8 [B, {size}, {size}], gray films, whole, resized, 0 black
+session = onnxruntime.InferenceSession("model.onnx")  # images: uint8 [B, {size}, {size}]
 names = [output.name for output in session.get_outputs()]
 answer = dict(zip(names, session.run(None, {inputs})))
 print(answer["probability_{branch}"], answer.get("boxes"))
@@ -70,7 +84,19 @@ were chosen, `calibrated_<branch>`, float32 `[B, C]` in the order of `labels` in
 `pooled`, the features of the global branch; `distance` from the films of the training, 1 where \
 one in a hundred of them is farther, if known; `boxes`, int32 `[B, 4]` as `xmin, ymin, xmax, ymax` \
 in pixels of the model's input, half-open, if a local branch reads crops; `heat_maps`, float32 in \
-0..1.
+0..1. Probabilities that could not be calibrated are NaN.
+
+Left to itself, OpenVINO computes in bfloat16 where the processor can, and boxes move. For \
+float32:
+
+```python
+import openvino
+
+settings = {{"INFERENCE_PRECISION_HINT": "f32"}}
+compiled = openvino.compile_model("model.onnx", "CPU", settings)
+answer = compiled({inputs})
+print(answer["probability_{branch}"])
+```
 
 `agcnn-predict --from FOLDER` and `agcnn_jax.load("FOLDER")` run it through OpenVINO or \
 onnxruntime, without JAX: with thresholds, overlays and tables.
@@ -113,18 +139,24 @@ def how_to_use(model: JaxModel, form: str) -> str:
     if form == "stablehlo":
         import jax
 
-        return _STABLEHLO.strip().format(size=model.image_size, jax=jax.__version__)
+        text = _FILM + _STABLEHLO
+        return text.strip().format(size=model.image_size, jax=jax.__version__)
     from agcnn_jax.portable.graph import IR_VERSION, OPSET
     from agcnn_jax.training.predict_step import reads_crops
 
     inputs = '{"images": images}'
     if reads_crops(model.recipe, model.branches):
-        tau = f"np.array({model.recipe.tau:g}, np.float32)"
+        tau = f"np.array({model.recipe.tau!r}, np.float32)"
         inputs = f'{{"images": images, "tau": {tau}}}'
-    return _ONNX.strip().format(
+    instead = ""
+    if model.config["dtype"] == "bfloat16":
+        instead = " where the run computed in bfloat16, so that its answers differ from the run's"
+    text = _FILM + _ONNX
+    return text.strip().format(
         opset=OPSET,
         ir=IR_VERSION,
         size=model.image_size,
+        instead=instead,
         inputs=inputs,
         branch=model.branches[-1],
     )

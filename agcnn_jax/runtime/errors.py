@@ -57,7 +57,10 @@ TRAIN = {
 }
 """The modules that the extra `train` brings, and the packages that they are in."""
 
-_BASE = ("flatbuffers", "flax", "huggingface_hub", "jax", "jaxlib", "orbax", "safetensors")
+_BASE = (
+    *("flatbuffers", "flax", "huggingface_hub", "jax", "jaxlib", "ml_collections", "orbax"),
+    "safetensors",
+)
 """Modules of packages that predicting with an ONNX file does without; agcnn-jax brings them."""
 
 NOTHING_SAVED = "stopped by SIGTERM, with nothing to save; run the same command again to continue"

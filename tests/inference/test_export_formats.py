@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ import sys
 import jax
 import numpy as np
 import pytest
+from cv2 import resize
+from PIL import Image
 from scipy.special import expit
 
 import agcnn_jax
@@ -24,6 +27,7 @@ from agcnn_jax.inference.precision import BranchChange, PrecisionChange
 from agcnn_jax.metrics.auc_table import Mean
 from agcnn_jax.metrics.interval import Interval
 from agcnn_jax.runtime.errors import UserError, missing_package
+from tests.portable.models import smooth_images
 from tests.support.programs import ROOT
 from tests.support.programs import run as run_program
 
@@ -79,7 +83,7 @@ def test_the_card(folders, workdir, form):
     scores = json.loads((workdir / "eval/test/auc.json").read_text())
     assert len(scores["branches"]) == 3
     assert (workdir / "eval/test/auc.md").read_text().strip() in text
-    for words in ("The weights: cc-by-4.0", "## Limits", "uint8 [B, 64, 64]"):
+    for words in ("The weights: cc-by-4.0", "## Limits", "uint8 [B, 64, 64]", "resize((64, 64)"):
         assert words in text, words
     if form == "stablehlo":
         assert f"written by jax {jax.__version__}. JAX promises that versions up to six" in text
@@ -122,17 +126,34 @@ def snippets(folder):
     return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_cards_snippets_run(folders, images, expected, monkeypatch, capsys):
-    _, outputs = expected
-    for form in MODEL:
-        monkeypatch.chdir(folders[form])
-        monkeypatch.syspath_prepend(str(folders[form]))
-        names = {"images": images, "jax": jax}
-        for text in snippets(folders[form]):
-            exec(text, names)
-        boxes = np.asarray(names["answer"]["boxes"])
-        np.testing.assert_array_equal(boxes, outputs["boxes"])
-    sys.modules.pop("load", None)
+@pytest.mark.parametrize("form", MODEL)
+def test_the_cards_snippets_run(form, folders, images, tmp_path, monkeypatch):
+    """One after another in a program of their own, from a film to its box in the film's pixels."""
+    folder = shutil.copytree(folders[form], tmp_path / form)
+    film = resize(smooth_images(1, 64)[0], (150, 90))
+    Image.fromarray(film).save(folder / "film.png")
+    result = agcnn_jax.load(folders["onnx"], engine="onnxruntime").predict(film)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "load", raising=False)
+    import_openvino()  # before a snippet does, with its telemetry
+    answers, names = [], {}
+    for text in snippets(folder):
+        if "make_mesh" in text:  # a film for each of the devices
+            names["images"] = np.repeat(names["images"], len(jax.devices()), axis=0)
+        exec(text, names)
+        answers += [names["answer"]] if "answer" in names else []
+    assert len(answers) == 2
+    (place,) = re.findall(r"`(\(x \* .*?)`", (folder / "README.md").read_text())
+    for answer in answers:
+        logits = answer["logits"] if form == "stablehlo" else answer
+        for branch, made in result.branches.items():
+            wanted = list(made.logit.values())
+            np.testing.assert_allclose(logits[branch][0], wanted, rtol=1e-4, atol=1e-4)
+        xmin, _, xmax, _ = np.asarray(answer["boxes"])[0].tolist()
+        low, high = (eval(place, {"x": x, "width": 150}) for x in (xmin, xmax))
+        assert (math.floor(low), math.ceil(high)) == result.box[::2]
+    monkeypatch.delitem(sys.modules, "load", raising=False)
 
 
 def test_the_program_answers_as_the_run(folders, images, expected):
