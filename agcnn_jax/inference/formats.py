@@ -50,7 +50,7 @@ several devices are computed where they lie:
 ```python
 import jax
 
-mesh = jax.make_mesh((jax.device_count(),), ("B",))
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("B",))
 rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("B"))
 answer = predict(jax.device_put(images, rows))  # B a multiple of the devices
 ```
