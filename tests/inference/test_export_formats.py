@@ -137,7 +137,7 @@ def test_the_cards_snippets_run(form, folders, images, tmp_path, monkeypatch):
     import_openvino()  # before a snippet does, with its telemetry
     answers, names = [], {}
     for text in snippets(folder):
-        if "make_mesh" in text:  # a film for each of the devices
+        if "Mesh(" in text:  # a film for each of the devices
             names["images"] = np.repeat(names["images"], len(jax.devices()), axis=0)
         exec(text, names)
         answers += [names["answer"]] if "answer" in names else []

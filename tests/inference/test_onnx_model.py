@@ -64,8 +64,9 @@ def test_results_are_those_of_the_outputs(model):
         assert result.box == tuple(wanted["boxes"][i] + 2)
         np.testing.assert_allclose(result.heat_map[2:-2, 2:-2], wanted["heat_maps"][i], atol=1e-6)
     assert model.branches == BRANCHES and model.labels == LABELS and model.input_size == INPUT
-    with pytest.raises(ValueError, match=r"give uint8 of shape \(B, 36, 36\)"):
-        model.predict_batch(IMAGES[:, 1:])
+    for images in (IMAGES[:, 1:], IMAGES[:0]):
+        with pytest.raises(ValueError, match=r"give uint8 of shape \(B, 36, 36\), B at least 1"):
+            model.predict_batch(images)
 
 
 def test_tau_is_the_configs(tmp_path):
