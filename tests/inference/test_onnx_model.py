@@ -258,6 +258,7 @@ FOREIGN = {
     "empty": (lambda: b"", "cannot be read by"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "cannot be read by"),
     "text": (lambda: b"<?xml version='1.0'?><net/>", "cannot be read by"),
+    "no UTF-8": (lambda: stand_in().replace(b"MatMul", b"\x85atMul"), "cannot be read by"),
     "opset": (lambda: stand_in(other_opset), "cannot be read by"),
     "custom operator": (lambda: stand_in(custom_operator), "cannot be read by"),
     "external data": (lambda: stand_in(elsewhere), "keeps weights in other files"),
@@ -285,7 +286,7 @@ FOREIGN = {
 @pytest.mark.parametrize(
     ("case", "engine"), sorted({*itertools.product(FOREIGN, ENGINES)} - {("opset", "openvino")})
 )
-def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, case, engine):
+def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, capfd, case, engine):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(bytes(9 * 15 * 4))  # what external data would read
     make, message = FOREIGN[case]
@@ -293,6 +294,7 @@ def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, case, engine):
     with pytest.raises(UserError, match=rf"model/model\.onnx.*({message})") as caught:
         load(folder, engine)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert capfd.readouterr() == ("", "")
 
 
 def test_outputs_of_other_shapes_than_declared_are_refused(tmp_path):
