@@ -16,7 +16,7 @@ from etils import epath
 
 from agcnn_jax.data.text import csv_text
 from agcnn_jax.inference.films import printable
-from agcnn_jax.inference.plans import PLANS, REMEDY
+from agcnn_jax.inference.plans import PLANS, REMEDY, difference
 from agcnn_jax.runtime.errors import UserError
 from agcnn_jax.runtime.storage import is_remote, read_json, reported, write_json
 
@@ -112,14 +112,10 @@ class PredictionFolder:
             ) from None
 
     def _check_same(self, identity: Any) -> None:
-        entries = identity if isinstance(identity, dict) else {}
-        for name in self._identity | entries:
-            there, ours = entries.get(name), self._identity.get(name)
-            if there != ours:
-                raise UserError(
-                    f"--out {self.out} holds predictions with {name} {there}, not {ours}; choose "
-                    f"another --out"
-                )
+        if differing := difference(identity, self._identity):
+            raise UserError(
+                f"--out {self.out} holds predictions with {differing}; choose another --out"
+            )
 
     def add(self, film: str, row: Sequence[Any], answer: Mapping[str, Any], unlike: bool) -> None:
         """Write the row of a film for the CSV file, and its object for the other."""

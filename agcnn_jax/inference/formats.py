@@ -50,7 +50,7 @@ several devices are computed where they lie:
 ```python
 import jax
 
-mesh = jax.sharding.Mesh(np.array(jax.devices()), ("B",))
+mesh = jax.sharding.Mesh(jax.devices(), ("B",))
 rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("B"))
 answer = predict(jax.device_put(images, rows))  # B a multiple of the devices
 ```
@@ -97,6 +97,9 @@ compiled = openvino.compile_model("model.onnx", "CPU", settings)
 answer = compiled({inputs})
 print(answer["probability_{branch}"])
 ```
+
+It takes an input that is missing or of another dtype without a word; onnxruntime refuses it. Both \
+need one film or more.
 
 `agcnn-predict --from FOLDER` and `agcnn_jax.load("FOLDER")` run it through OpenVINO or \
 onnxruntime, without JAX: with thresholds, overlays and tables.

@@ -85,7 +85,8 @@ class Model(abc.ABC):
         the results one batch late to keep them busy. A model of an ONNX file waits.
 
         Args:
-            images: uint8 `[B, S, S]`, S the `image_size`; B best a multiple of the devices.
+            images: uint8 `[B, S, S]`, S the `image_size`; B at least 1, best a multiple of the
+                devices.
             heat_maps: return the heat maps too.
 
         Returns:
@@ -100,9 +101,10 @@ class Model(abc.ABC):
         """
         check_not_forked()
         size = self.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size):
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size) or not len(images):
             raise ValueError(
-                f"images are {images.dtype} {images.shape}; give uint8 of shape (B, {size}, {size})"
+                f"images are {images.dtype} {images.shape}; give uint8 of shape (B, {size}, "
+                f"{size}), B at least 1"
             )
         return self._compute(images, heat_maps)
 

@@ -140,7 +140,10 @@ def _onnxruntime(program: bytes, precision: str) -> Engine:
     options.log_severity_level = 4  # it also raises what it logs
     # Idle threads would take the cores from the processes that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
+    # It would announce on standard output that it tries a file that it cannot read once more.
+    session = onnxruntime.InferenceSession(
+        program, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
     def ports(nodes: Any) -> dict[str, Port]:
         return {

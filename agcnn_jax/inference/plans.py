@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -143,10 +143,16 @@ def join_plans(
 
 def check_same(out: epath.Path, there: Any, ours: dict[str, Any]) -> None:
     """Raise `UserError` for pieces with another model or other settings."""
+    if differing := difference(there, ours):
+        raise UserError(f"--out {out} holds pieces with {differing}; {REMEDY}")
+
+
+def difference(there: Any, ours: Mapping[str, Any]) -> str | None:
+    """Say in what a folder's model and settings differ from these, as in `--rule a, not b`."""
     entries = there if isinstance(there, dict) else {}
-    for name in entries | ours:
+    for name in entries | dict(ours):
         if entries.get(name) != ours.get(name):
-            raise UserError(
-                f"--out {out} holds pieces with {name} {entries.get(name)}, not {ours.get(name)}; "
-                f"{REMEDY}"
-            )
+            # No engine computes the models of JAX.
+            found, wanted = (one.get(name, "left out") for one in (entries, ours))
+            return f"{name} {found}, not {wanted}"
+    return None

@@ -64,8 +64,9 @@ def test_results_are_those_of_the_outputs(model):
         assert result.box == tuple(wanted["boxes"][i] + 2)
         np.testing.assert_allclose(result.heat_map[2:-2, 2:-2], wanted["heat_maps"][i], atol=1e-6)
     assert model.branches == BRANCHES and model.labels == LABELS and model.input_size == INPUT
-    with pytest.raises(ValueError, match=r"give uint8 of shape \(B, 36, 36\)"):
-        model.predict_batch(IMAGES[:, 1:])
+    for images in (IMAGES[:, 1:], IMAGES[:0]):
+        with pytest.raises(ValueError, match=r"give uint8 of shape \(B, 36, 36\), B at least 1"):
+            model.predict_batch(images)
 
 
 def test_tau_is_the_configs(tmp_path):
@@ -257,6 +258,7 @@ FOREIGN = {
     "empty": (lambda: b"", "cannot be read by"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "cannot be read by"),
     "text": (lambda: b"<?xml version='1.0'?><net/>", "cannot be read by"),
+    "no UTF-8": (lambda: stand_in().replace(b"MatMul", b"\x85atMul"), "cannot be read by"),
     "opset": (lambda: stand_in(other_opset), "cannot be read by"),
     "custom operator": (lambda: stand_in(custom_operator), "cannot be read by"),
     "external data": (lambda: stand_in(elsewhere), "keeps weights in other files"),
@@ -284,7 +286,7 @@ FOREIGN = {
 @pytest.mark.parametrize(
     ("case", "engine"), sorted({*itertools.product(FOREIGN, ENGINES)} - {("opset", "openvino")})
 )
-def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, case, engine):
+def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, capfd, case, engine):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(bytes(9 * 15 * 4))  # what external data would read
     make, message = FOREIGN[case]
@@ -292,6 +294,7 @@ def test_a_foreign_file_is_refused_by_name(tmp_path, monkeypatch, case, engine):
     with pytest.raises(UserError, match=rf"model/model\.onnx.*({message})") as caught:
         load(folder, engine)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert capfd.readouterr() == ("", "")
 
 
 def test_outputs_of_other_shapes_than_declared_are_refused(tmp_path):

@@ -162,6 +162,12 @@ def test_engines_and_precisions_do_not_mix(model, films, tmp_path):
     run("--from", model, "--engine=onnxruntime", *out)
     with pytest.raises(UserError, match="with --engine onnxruntime, not openvino; choose another"):
         run("--from", model, "--engine=openvino", *out)
+    progress = json.loads((tmp_path / "out/progress.json").read_text())
+    for name in ("--engine", "--precision"):  # as JAX writes them
+        del progress["identity"][name]
+    (tmp_path / "out/progress.json").write_text(json.dumps(progress))
+    with pytest.raises(UserError, match="with --engine left out, not openvino; choose another"):
+        run("--from", model, "--engine=openvino", *out)
     settings = Settings("youden", False, 32, 1)
     single, half = (identity_of(load(model, "openvino", x), settings) for x in ("float32", None))
     assert single == half and single["--precision"] == "float32"
