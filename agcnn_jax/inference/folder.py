@@ -7,7 +7,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,14 @@ ERROR_COLUMNS = ("Image Index", "path", "reason")
 PICTURE: dict[str, Any] = {"dpi": 110, "pil_kwargs": {"quality": 88}}
 """How figures are saved as pictures."""
 
+OVERLAYS = "overlays"
+"""Folder of the pictures, in that of the predictions."""
+
 _SAVE_SECONDS = 1.0
+
+_EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
+_NAME_BYTES = 200
+"""Bytes of a film's name that its picture's name keeps; file systems allow 255 in all."""
 
 
 class PredictionFolder:
@@ -215,3 +224,18 @@ def refusal(film: str, reason: str) -> tuple[str, str, str]:
     """Return a film's row of errors.csv."""
     shown = printable(film)
     return os.path.basename(shown), shown, reason
+
+
+def overlay_name(path: str, number: int) -> str:
+    """Name the picture of a film: the film's name, then the film's number, which no other has.
+
+    Letters and digits of any script, dots, hyphens and underscores stay; each other character
+    becomes an underscore. The column `overlay` of the predictions says which film it shows.
+    """
+    name = unicodedata.normalize("NFC", os.path.basename(printable(path)))
+    stem = _EXTENSION.sub("", name)
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
+    # Hidden files, and names that commands take for options, begin with these.
+    kept = re.sub(r"^[-.]", "_", kept)
+    short = kept.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"{short}_{number:06d}.jpeg"

@@ -8,9 +8,7 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import time
-import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +18,7 @@ import numpy as np
 from agcnn_jax.evaluation.files.predictions import PREFIX
 from agcnn_jax.inference.decoding import decode_films
 from agcnn_jax.inference.films import DecodedFilm, printable
-from agcnn_jax.inference.folder import open_folder
+from agcnn_jax.inference.folder import OVERLAYS, open_folder, overlay_name
 from agcnn_jax.inference.limits import Work
 from agcnn_jax.inference.model import Model, on_host
 from agcnn_jax.inference.result import Result
@@ -28,15 +26,8 @@ from agcnn_jax.run.calibration import Calibration
 from agcnn_jax.runtime.progress import Progress
 from agcnn_jax.runtime.storage import reported
 
-OVERLAYS = "overlays"
-"""Folder of the pictures, in that of the predictions."""
-
 Placed = tuple[int | None, str]
 """A film's path, and the row that it takes in its batch; None for the first that is free."""
-
-_EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
-_NAME_BYTES = 200
-"""Bytes of a film's name that its picture's name keeps; file systems allow 255 in all."""
 
 FILM_COLUMNS = (
     *("Image Index", "path", "width", "height", "distance", "unlike"),
@@ -343,18 +334,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     return f"{value:.9g}" if isinstance(value, float) else value
-
-
-def overlay_name(path: str, number: int) -> str:
-    """Name the picture of a film: the film's name, then the film's number, which no other has.
-
-    Letters and digits of any script, dots, hyphens and underscores stay; each other character
-    becomes an underscore. The column `overlay` of the predictions says which film it shows.
-    """
-    name = unicodedata.normalize("NFC", os.path.basename(printable(path)))
-    stem = _EXTENSION.sub("", name)
-    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
-    # Hidden files, and names that commands take for options, begin with these.
-    kept = re.sub(r"^[-.]", "_", kept)
-    short = kept.encode()[:_NAME_BYTES].decode(errors="ignore")
-    return f"{short}_{number:06d}.jpeg"

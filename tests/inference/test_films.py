@@ -5,11 +5,9 @@ import dataclasses
 import doctest
 import importlib
 import io
-import os
 import pickle
 import random
 import shutil
-import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -24,7 +22,6 @@ import agcnn_jax
 from agcnn_jax.data import jpeg
 from agcnn_jax.data.films import load_film
 from agcnn_jax.data.labels import FINDINGS, LABELS
-from agcnn_jax.data.pixels import UnreadableImageError
 from agcnn_jax.inference.answers import branch_answers
 from agcnn_jax.inference.films import as_film
 from agcnn_jax.inference.load_jax import load_run
@@ -34,6 +31,7 @@ from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.models.agcnn import BRANCHES
 from agcnn_jax.run.calibration import Calibration, Choice
 from agcnn_jax.runtime.errors import UserError
+from tests.support.forks import said_in_a_fork
 from tests.support.programs import run
 
 RAMP = np.arange(96 * 64, dtype=np.uint16).reshape(96, 64) * 10
@@ -330,23 +328,12 @@ def test_a_forked_process_gets_one_clear_error(model, workdir, raw, tmp_path):
     path = next(raw.iterdir())
     photograph = tmp_path / "a.jpg"
     Image.open(path).save(photograph)
-    calls = (lambda: model.predict(path), lambda: agcnn_jax.load(workdir))
-    calls += (lambda: model.predict_batch(np.zeros((1, 64, 64), np.uint8)),)
-    calls += (lambda: importlib.reload(jpeg) and load_film(photograph),)  # as if imported here
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(60)  # rather than hang
-        for call in calls:
-            try:
-                call()
-            except (UserError, UnreadableImageError) as error:
-                os.write(writing, f"{error}\n".encode())
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    os.close(writing)
-    with open(reading) as file:
-        said = file.read().splitlines()
+    said = said_in_a_fork(
+        lambda: model.predict(path),
+        lambda: agcnn_jax.load(workdir),
+        lambda: model.predict_batch(np.zeros((1, 64, 64), np.uint8)),
+        lambda: importlib.reload(jpeg) and load_film(photograph),  # as if imported here
+    )
     assert len(said) == 4 and all("spawn" in line for line in said)
 
 

@@ -5,9 +5,7 @@ import importlib.util
 import itertools
 import json
 import multiprocessing
-import os
 import pickle
-import signal
 import threading
 
 import numpy as np
@@ -25,6 +23,7 @@ from agcnn_jax.interop import hub
 from agcnn_jax.metrics.operating_points import RULES
 from agcnn_jax.models import BRANCHES
 from agcnn_jax.runtime.errors import UserError
+from tests.support.forks import said_in_a_fork
 from tests.support.onnx_stand_in import INPUT, SETTINGS, STORED, expected, stand_in, write_stand_in
 from tests.support.programs import run
 
@@ -119,25 +118,11 @@ def test_a_spawned_process_answers_the_same(model):
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_process_gets_one_clear_error(model, folder):
     model.predict_batch(IMAGES)
-    calls = (
+    said = said_in_a_fork(
         lambda: model.predict(IMAGES),
         lambda: model.predict_batch(IMAGES),
         lambda: load(folder),
     )
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(60)  # rather than hang
-        for call in calls:
-            try:
-                call()
-            except UserError as error:
-                os.write(writing, f"{error}\n".encode())
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    os.close(writing)
-    with open(reading) as file:
-        said = file.read().splitlines()
     assert len(said) == 3 and all("spawn" in line for line in said)
 
 

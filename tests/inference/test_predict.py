@@ -21,9 +21,9 @@ from agcnn_jax.data.records import open_records
 from agcnn_jax.data.splits import make_split
 from agcnn_jax.evaluation.files.predictions import read_predictions
 from agcnn_jax.inference import load, pieces, stream
+from agcnn_jax.inference.folder import overlay_name
 from agcnn_jax.inference.inputs import find_films
 from agcnn_jax.inference.load_jax import load_run
-from agcnn_jax.inference.stream import overlay_name
 from agcnn_jax.interop import weights
 from agcnn_jax.metrics.feature_distance import fit_features
 from agcnn_jax.models.agcnn import BRANCHES
