@@ -171,7 +171,7 @@ from agcnn_jax.config import command_line
 
 def main():
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread, unlike os.kill
         time.sleep(20)
     except Exception:
         pass

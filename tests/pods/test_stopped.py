@@ -235,7 +235,7 @@ def test_a_stop_agreed_on_as_a_run_ends_stops_the_next(monkeypatch, two_processe
 
 def test_a_sigterm_after_the_last_step_of_a_run_stops_the_next():
     with preemption.stop_requests():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread, unlike os.kill
     with pytest.raises(Stopped), preemption.stop_requests() as requested:
         assert requested()
         raise Stopped
