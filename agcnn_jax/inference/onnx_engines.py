@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +134,35 @@ def import_openvino() -> Any:
     return openvino
 
 
+class _SignalStack(ctypes.Structure):
+    """Linux's `stack_t`."""
+
+    _fields_ = (
+        ("pointer", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    )
+
+
+@contextlib.contextmanager
+def _same_signal_stack() -> Iterator[None]:
+    """Give this thread back the memory on which it handled signals.
+
+    OpenVINO 2026.4 sets other memory for each model, and with a model that goes, what was there
+    when it came: the memory of an older model, which may be gone. The next signal, such as
+    SIGTERM, then ended the program with a segmentation fault.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    system, before = ctypes.CDLL(None), _SignalStack()
+    system.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        system.sigaltstack(ctypes.byref(before), None)
+
+
 def _onnxruntime(program: bytes, precision: str) -> Engine:
     import onnxruntime
 
@@ -174,8 +205,9 @@ def _openvino(program: bytes, precision: str) -> Engine:
         "INFERENCE_NUM_THREADS": available_cores(),
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
     }
-    compiled = core.compile_model(core.read_model(program), "CPU", settings)
-    request = compiled.create_infer_request()
+    with _same_signal_stack():
+        compiled = core.compile_model(core.read_model(program), "CPU", settings)
+        request = compiled.create_infer_request()
 
     def port(node: Any) -> Port:
         sizes = tuple(one.get_length() if one.is_static else None for one in node.partial_shape)

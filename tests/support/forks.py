@@ -13,12 +13,16 @@ def said_in_a_fork(*calls):
     child = os.fork()
     if not child:
         signal.alarm(60)  # rather than hang
-        for call in calls:
-            try:
-                call()
-            except (UserError, UnreadableImageError) as error:
-                os.write(writing, f"{error}\n".encode())
-        os._exit(0)
+        status = 1
+        try:
+            for call in calls:
+                try:
+                    call()
+                except (UserError, UnreadableImageError) as error:
+                    os.write(writing, f"{error}\n".encode())
+            status = 0
+        finally:
+            os._exit(status)  # whatever happens, no second run of the tests
     assert os.waitpid(child, 0)[1] == 0
     os.close(writing)
     with open(reading) as file:
