@@ -146,11 +146,11 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def _same_signal_stack() -> Iterator[None]:
-    """Give this thread back the memory on which it handled signals.
+    """Keep the alternate stack on which this thread handles signals.
 
-    OpenVINO 2026.4 sets other memory for each model, and with a model that goes, what was there
-    when it came: the memory of an older model, which may be gone. The next signal, such as
-    SIGTERM, then ended the program with a segmentation fault.
+    OpenVINO 2026.4 installs one of its own for each model. When the model is freed, it puts back
+    the one that it found, which may belong to an older model and be freed already; the next
+    signal, such as SIGTERM, then crashes the program.
     """
     if not sys.platform.startswith("linux"):
         yield

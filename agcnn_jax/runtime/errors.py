@@ -206,7 +206,7 @@ def packages_of(extra: str) -> str:
 
 
 def missing_package(error: BaseException) -> str | None:
-    """Say what to install if an exception says that a package of this one's is missing."""
+    """Say what to install, if an exception is about a package that is missing here."""
     name = ((isinstance(error, ModuleNotFoundError) and error.name) or "").partition(".")[0]
     if name in _BASE:
         return (

@@ -43,11 +43,12 @@ def test_the_file_shows_nothing_private(monkeypatch, tmp_path):
     (tmp_path / "homes").mkdir()
     os.symlink(tmp_path / "disk", home)
     johns, joes, maxs = "/home" + "/john", "/Users" + "/joe", "/home" + "/max"
+    roots = "/root" + "/x"
     assert getpass.getuser() == "jane"
     failures = (
         f"{home}/runs/a and {os.path.realpath(home)}/b cannot be written by jane; "
         f"not shown to hf_abcdef123, se/cr+et(1",
-        f"process 1 on node-7.lab of gs://secret-bucket/runs, {johns}/data, {joes}, /root/x",
+        f"process 1 on node-7.lab of gs://secret-bucket/runs, {johns}/data, {joes}, {roots}",
         f"'{maxs}' is janet's, as node-71 is",
         "/scratch/jane_runs on jane-pc.lab, https://user:word@store.lab/run?sig=a,1&t=2 gone",
     )

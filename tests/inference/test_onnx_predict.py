@@ -93,7 +93,7 @@ def contents(out):
 
 
 def test_without_jax(model, films, tmp_path):
-    """Nor flax, orbax, optax, safetensors: not in this process, nor in those that decode."""
+    """No process imports flax, orbax, optax or safetensors either, those that decode included."""
     (tmp_path / "sitecustomize.py").write_text(SITE)
     options = ("--overlays", "--workers=1", "--engine=onnxruntime", "--out", tmp_path / "out")
     done = subprocess.run(

@@ -23,7 +23,6 @@ from tests.pods.interrupted import (
     training,
 )
 from tests.support.processes import Run
-from tests.support.programs import run as run_program
 
 
 def terminate(run, process):
@@ -234,26 +233,14 @@ def test_a_stop_agreed_on_as_a_run_ends_stops_the_next(monkeypatch, two_processe
         assert not requested()
 
 
-LATE_SIGTERM = """
-import signal
-from agcnn_jax.runtime import preemption
-
-requests = []
-with preemption.stop_requests():
-    signal.raise_signal(signal.SIGTERM)
-try:
-    with preemption.stop_requests() as requested:
-        requests.append(requested())
-        raise preemption.Stopped
-except preemption.Stopped:
-    pass
-with preemption.stop_requests() as requested:
-    print(requests, requested())
-"""
-
-
 def test_a_sigterm_after_the_last_step_of_a_run_stops_the_next():
-    assert run_program("-c", LATE_SIGTERM).stdout == "[True] False\n"
+    with preemption.stop_requests():
+        signal.raise_signal(signal.SIGTERM)  # to this thread, unlike os.kill
+    with pytest.raises(Stopped), preemption.stop_requests() as requested:
+        assert requested()
+        raise Stopped
+    with preemption.stop_requests() as requested:
+        assert not requested()
 
 
 @pytest.mark.slow
